@@ -1,0 +1,131 @@
+//! The tree as compact JSON, in the order in which it stands.
+
+use crate::value::Value;
+
+/// Appends `value` as compact JSON, with Go's escapes.
+pub fn encode(value: &Value, out: &mut Vec<u8>) {
+    match value {
+        Value::Null => out.extend_from_slice(b"null"),
+        Value::Bool(b) => out.extend_from_slice(if *b { b"true" } else { b"false" }),
+        Value::Int(i) => int(*i, out),
+        Value::Float(f) => float(*f, out),
+        Value::Str(s) => string(s, out),
+        Value::List(items) => list(items, out),
+        Value::Object(object) => {
+            out.push(b'{');
+            for (i, (key, value)) in object.iter().enumerate() {
+                if i > 0 {
+                    out.push(b',');
+                }
+                string(key, out);
+                out.push(b':');
+                encode(value, out);
+            }
+            out.push(b'}');
+        }
+        Value::Raw(text) => out.extend_from_slice(text.as_bytes()),
+    }
+}
+
+pub fn to_vec(value: &Value) -> Vec<u8> {
+    let mut out = Vec::with_capacity(512);
+    encode(value, &mut out);
+    out
+}
+
+fn list(items: &[Value], out: &mut Vec<u8>) {
+    out.push(b'[');
+    for (i, item) in items.iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        encode(item, out);
+    }
+    out.push(b']');
+}
+
+pub(crate) fn int(i: i64, out: &mut Vec<u8>) {
+    out.extend_from_slice(itoa::Buffer::new().format(i).as_bytes());
+}
+
+/// Go's float form: shortest decimal; exponents only below 1e-6 and from 1e21, written `1e+21` and `1e-7`.
+pub(crate) fn float(f: f64, out: &mut Vec<u8>) {
+    if !f.is_finite() {
+        // JSON has no such number, and no decoder of ours makes one.
+        out.extend_from_slice(b"null");
+        return;
+    }
+    let magnitude = f.abs();
+    if magnitude != 0.0 && !(1e-6..1e21).contains(&magnitude) {
+        let text = format!("{f:e}");
+        let signed = text.replacen('e', "e+", usize::from(!text.contains("e-")));
+        out.extend_from_slice(signed.as_bytes());
+    } else {
+        out.extend_from_slice(format!("{f}").as_bytes());
+    }
+}
+
+/// Quotes `text`. `<`, `>`, `&` and the two line separators are escaped, as Go's encoder does by default.
+pub(crate) fn string(text: &str, out: &mut Vec<u8>) {
+    out.push(b'"');
+    let bytes = text.as_bytes();
+    let mut done = 0;
+    for (i, &byte) in bytes.iter().enumerate() {
+        if PLAIN[usize::from(byte)] {
+            continue;
+        }
+        if byte == 0xE2 {
+            let Some(escape) = line_separator(&bytes[i..]) else { continue };
+            out.extend_from_slice(&bytes[done..i]);
+            out.extend_from_slice(escape);
+            done = i + 3;
+            continue;
+        }
+        out.extend_from_slice(&bytes[done..i]);
+        escape(byte, out);
+        done = i + 1;
+    }
+    out.extend_from_slice(&bytes[done..]);
+    out.push(b'"');
+}
+
+/// Bytes that go out as they are. 0xE2 begins U+2028 and U+2029.
+static PLAIN: [bool; 256] = {
+    let mut plain = [true; 256];
+    let mut control = 0;
+    while control < 0x20 {
+        plain[control] = false;
+        control += 1;
+    }
+    plain[b'"' as usize] = false;
+    plain[b'\\' as usize] = false;
+    plain[b'<' as usize] = false;
+    plain[b'>' as usize] = false;
+    plain[b'&' as usize] = false;
+    plain[0xE2] = false;
+    plain
+};
+
+fn line_separator(bytes: &[u8]) -> Option<&'static [u8]> {
+    match bytes.get(..3)? {
+        [0xE2, 0x80, 0xA8] => Some(b"\\u2028"),
+        [0xE2, 0x80, 0xA9] => Some(b"\\u2029"),
+        _ => None,
+    }
+}
+
+fn escape(byte: u8, out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    match byte {
+        b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+        b'\n' => out.extend_from_slice(b"\\n"),
+        b'\r' => out.extend_from_slice(b"\\r"),
+        b'\t' => out.extend_from_slice(b"\\t"),
+        0x08 => out.extend_from_slice(b"\\b"),
+        0x0C => out.extend_from_slice(b"\\f"),
+        _ => {
+            out.extend_from_slice(b"\\u00");
+            out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! The shape of the API, read from the text files in `schema/`: one file a group-version, one line a field.
+//!
+//! `schema/README.md` describes the form. The files are embedded and parsed once, on first use.
+
+mod parse;
+mod resources;
+
+pub use resources::{Resource, Subresource, resource, resources};
+
+use crate::value::Value;
+use std::collections::HashMap;
+use std::fmt;
+use std::ops::Deref;
+use std::sync::OnceLock;
+
+/// The whole table.
+pub struct Schema {
+    types: Vec<Type>,
+    by_name: HashMap<&'static str, TypeId>,
+    kinds: HashMap<Gvk<'static>, TypeId>,
+}
+
+/// The built-in types. Parsed on first use, then shared.
+pub fn registry() -> &'static Schema {
+    static REGISTRY: OnceLock<Schema> = OnceLock::new();
+    REGISTRY.get_or_init(parse::embedded)
+}
+
+impl Schema {
+    /// The type of a kind, e.g. `("apps", "v1", "Deployment")`. Lists and option kinds are there too.
+    pub fn kind(&self, gvk: Gvk<'_>) -> Option<TypeId> {
+        self.kinds.get(&gvk).copied()
+    }
+
+    /// A type by its dotted name, e.g. `io.k8s.api.core.v1.Container`.
+    pub fn named(&self, name: &str) -> Option<TypeId> {
+        self.by_name.get(name).copied()
+    }
+
+    pub fn types(&self) -> impl ExactSizeIterator<Item = &Type> {
+        self.types.iter()
+    }
+
+    pub fn kinds(&self) -> impl ExactSizeIterator<Item = (Gvk<'static>, TypeId)> {
+        self.kinds.iter().map(|(gvk, ty)| (*gvk, *ty))
+    }
+}
+
+/// Group, version and kind. The core group is the empty string.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Gvk<'a> {
+    pub group: &'a str,
+    pub version: &'a str,
+    pub kind: &'a str,
+}
+
+impl<'a> Gvk<'a> {
+    pub const fn new(group: &'a str, version: &'a str, kind: &'a str) -> Gvk<'a> {
+        Gvk { group, version, kind }
+    }
+
+    /// From the two fields of an object: `apiVersion` is `version` or `group/version`.
+    pub fn parse(api_version: &'a str, kind: &'a str) -> Gvk<'a> {
+        let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
+        Gvk { group, version, kind }
+    }
+
+    pub fn api_version(&self) -> String {
+        match self.group {
+            "" => self.version.to_owned(),
+            group => format!("{group}/{}", self.version),
+        }
+    }
+}
+
+/// `group/version, Kind=Kind`, as upstream prints it.
+impl fmt::Display for Gvk<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}, Kind={}", self.group, self.version, self.kind)
+    }
+}
+
+/// A type of the registry; reads like a reference to it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TypeId(u16);
+
+impl Deref for TypeId {
+    type Target = Type;
+    fn deref(&self) -> &Type {
+        self.get()
+    }
+}
+
+impl TypeId {
+    pub fn get(self) -> &'static Type {
+        &registry().types[usize::from(self.0)]
+    }
+}
+
+impl fmt::Debug for TypeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.get().name)
+    }
+}
+
+/// One struct of the API.
+#[derive(Debug)]
+pub struct Type {
+    /// Dotted name: `io.k8s.api.core.v1.Container`.
+    pub name: &'static str,
+    /// Last part of the name, which is also the Go type's name.
+    pub short: &'static str,
+    /// Set on top-level kinds.
+    pub gvk: Option<Gvk<'static>>,
+    /// Server-side apply replaces the whole struct.
+    pub atomic: bool,
+    /// JSON fields in Go's order; the fields of inlined structs stand where Go inlines them.
+    pub fields: Vec<Field>,
+    /// Protobuf fields by tag.
+    pub(crate) proto: Vec<ProtoField>,
+    /// Indexes into `fields`, sorted by JSON name.
+    by_name: Vec<u16>,
+}
+
+impl Type {
+    pub fn field(&self, name: &str) -> Option<&Field> {
+        self.index_of(name).map(|i| &self.fields[i])
+    }
+
+    pub fn index_of(&self, name: &str) -> Option<usize> {
+        let found = self.by_name.binary_search_by(|&i| self.fields[usize::from(i)].name.cmp(name)).ok()?;
+        Some(usize::from(self.by_name[found]))
+    }
+
+    /// True for kinds: their JSON carries `kind` and `apiVersion`, which protobuf keeps in the envelope.
+    pub fn has_type_meta(&self) -> bool {
+        self.gvk.is_some()
+    }
+}
+
+/// One JSON field.
+#[derive(Debug)]
+pub struct Field {
+    pub name: &'static str,
+    /// Protobuf tag, within the inlined message if there is one; 0 for fields that protobuf does not carry.
+    pub tag: u32,
+    pub shape: Shape,
+    pub required: bool,
+    /// A Go pointer: presence is kept, zero values are written.
+    pub pointer: bool,
+    /// Go prints the field even when it is zero (no `omitempty`, or a struct that `omitempty` cannot leave out).
+    pub always: bool,
+    pub list: ListType,
+    /// Keys of `ListType::Map`.
+    pub keys: Vec<&'static str>,
+    /// Server-side apply replaces the whole map or struct.
+    pub atomic: bool,
+    pub patch: PatchStrategy,
+    pub merge_key: Option<&'static str>,
+    /// What defaulting fills in where the field is absent, whatever the rest of the object says.
+    pub default: Option<Value>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ListType {
+    #[default]
+    Atomic,
+    Set,
+    Map,
+}
+
+/// Strategic merge patch: how a list or map is merged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PatchStrategy {
+    pub merge: bool,
+    pub replace: bool,
+    pub retain_keys: bool,
+}
+
+/// What a field holds: its JSON form and its protobuf form at once.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Shape {
+    Bool,
+    Int32,
+    Int64,
+    Double,
+    String,
+    /// Base64 in JSON.
+    Bytes,
+    /// RFC 3339, whole seconds.
+    Time,
+    /// RFC 3339 with microseconds.
+    MicroTime,
+    /// A Go duration string.
+    Duration,
+    Quantity,
+    IntOrString,
+    /// JSON carried as text.
+    Raw(Raw),
+    Struct(TypeId),
+    List(Box<Shape>),
+    /// String keys.
+    Map(Box<Shape>),
+    /// A JSON list that protobuf wraps in a message of one repeated field (Go's named slices, e.g. `ExtraValue`).
+    Items(Box<Shape>),
+    /// `JSONSchemaProps` or one of its JSON alternatives.
+    SchemaOr(TypeId, SchemaAlternative),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Raw {
+    Extension,
+    FieldsV1,
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SchemaAlternative {
+    Array,
+    Bool,
+    Strings,
+}
+
+/// A protobuf field: either a JSON field or a message whose fields JSON inlines.
+#[derive(Debug)]
+pub(crate) struct ProtoField {
+    pub tag: u32,
+    pub node: ProtoNode,
+}
+
+#[derive(Debug)]
+pub(crate) enum ProtoNode {
+    Leaf(u16),
+    Inline(Vec<ProtoField>),
+}
