@@ -1,0 +1,151 @@
+//! Serving HTTP/1.1 and HTTP/2 on one port, with TLS or without.
+//!
+//! A connection's way: accept (capped) -> TLS handshake with a deadline -> protocol by ALPN, or by the first bytes on
+//! plain ports -> requests with their [`ConnInfo`] to the handler -> GOAWAY and a grace when the drain begins.
+
+mod catch;
+mod connection;
+mod debug;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use crate::drain::Drain;
+use crate::http::Body;
+use crate::tls::{ClientIdentity, ServerConfigHandle};
+
+pub use debug::{DebugRoutes, configz, debug_routes};
+
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+pub type Handler = Arc<dyn Fn(Request<Incoming>) -> BoxFuture<'static, Response<Body>> + Send + Sync>;
+
+/// A connection that did not finish its handshake by then is dropped: half-open ones must not become memory.
+pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+/// For the head of an HTTP/1 request, and for the first bytes on a plain port. Upstream's ReadHeaderTimeout.
+pub const HEADER_DEADLINE: Duration = Duration::from_secs(32);
+pub const MAX_CONNECTIONS: usize = 10_000;
+/// Upstream's `--http2-max-streams-per-connection` when it is 0.
+pub const MAX_H2_STREAMS: u32 = 250;
+/// Total size of the headers of a request.
+pub const MAX_HEADER_BYTES: u32 = 64 * 1024;
+/// How long connections may finish what they began after the drain did.
+pub const CONNECTION_GRACE: Duration = Duration::from_secs(20);
+
+/// Bounds of one listener.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    pub max_connections: usize,
+    pub max_h2_streams: u32,
+    pub handshake_deadline: Duration,
+    pub header_deadline: Duration,
+    pub connection_grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            max_connections: MAX_CONNECTIONS,
+            max_h2_streams: MAX_H2_STREAMS,
+            handshake_deadline: HANDSHAKE_DEADLINE,
+            header_deadline: HEADER_DEADLINE,
+            connection_grace: CONNECTION_GRACE,
+        }
+    }
+}
+
+/// In the extensions of every request, as `Arc<ConnInfo>`.
+#[derive(Clone, Debug)]
+pub struct ConnInfo {
+    pub peer: SocketAddr,
+    pub local: SocketAddr,
+    pub tls: bool,
+    pub client_cert: Option<Arc<ClientIdentity>>,
+}
+
+/// Makes a [`Handler`] from an async function.
+pub fn handler<F, Fut>(f: F) -> Handler
+where
+    F: Fn(Request<Incoming>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Response<Body>> + Send + 'static,
+{
+    Arc::new(move |request| Box::pin(f(request)))
+}
+
+/// Binds `host:port` (an address, `[v6]:port`, or `:port` for all) before anything else is started.
+pub fn bind(address: impl ToString) -> Result<TcpListener> {
+    let text = address.to_string();
+    let full = if text.starts_with(':') { format!("[::]{text}") } else { text.clone() };
+    let parsed: SocketAddr = full.parse().with_context(|| format!("invalid listen address {text:?}, want IP:port"))?;
+    listen(parsed).with_context(|| format!("failed to create listener: failed to listen on {text}"))
+}
+
+/// Reuses the address, so that a restart does not wait for old connections to leave TIME_WAIT.
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        socket.set_only_v6(false)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(LISTEN_BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+const LISTEN_BACKLOG: i32 = 1024;
+/// After accept failed for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Accepts until the drain begins, then waits for its connections (within the grace).
+pub async fn serve(listener: TcpListener, tls: Option<ServerConfigHandle>, handler: Handler, limits: Limits, drain: Drain) -> Result<()> {
+    let _hold = drain.hold();
+    let local = listener.local_addr().context("listener address")?;
+    let slots = Arc::new(Semaphore::new(limits.max_connections));
+    let server = Arc::new(connection::Server { tls, handler, limits, drain: drain.clone(), local });
+    while let Some(permit) = slot(&slots, &drain).await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = drain.signaled() => break,
+        };
+        match accepted {
+            Ok((stream, peer)) => drop(tokio::spawn(server.clone().connection(stream, peer, permit))),
+            Err(error) => {
+                tracing::error!(address = %local, err = %error, "Accept failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    finish(&server, &slots).await;
+    Ok(())
+}
+
+/// Waits for room under the cap; None when the drain began.
+async fn slot(slots: &Arc<Semaphore>, drain: &Drain) -> Option<tokio::sync::OwnedSemaphorePermit> {
+    tokio::select! {
+        biased;
+        () = drain.signaled() => None,
+        permit = slots.clone().acquire_owned() => permit.ok(),
+    }
+}
+
+/// All slots are free again when every connection ended.
+async fn finish(server: &connection::Server, slots: &Semaphore) {
+    let all = u32::try_from(server.limits.max_connections).unwrap_or(u32::MAX);
+    if tokio::time::timeout(server.limits.connection_grace, slots.acquire_many(all)).await.is_err() {
+        let left = server.limits.max_connections - slots.available_permits();
+        tracing::warn!(address = %server.local, left, "Connections were still open when the grace ended");
+    }
+}
+
+#[cfg(test)]
+mod tests;

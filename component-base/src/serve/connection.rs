@@ -1,0 +1,150 @@
+//! One connection from its first byte to its last.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_rustls::TlsAcceptor;
+
+use super::catch::CatchPanic;
+use super::{ConnInfo, Handler, Limits, MAX_HEADER_BYTES};
+use crate::drain::Drain;
+use crate::tls::{self, ServerConfigHandle};
+
+/// A silent HTTP/2 peer is pinged after this time, and dropped when it does not answer.
+const H2_PING_INTERVAL: Duration = Duration::from_secs(30);
+const H2_PING_TIMEOUT: Duration = Duration::from_secs(15);
+/// Receive windows of HTTP/2; upstream's for streams.
+const H2_STREAM_WINDOW: u32 = 256 * 1024;
+const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+pub(super) struct Server {
+    pub tls: Option<ServerConfigHandle>,
+    pub handler: Handler,
+    pub limits: Limits,
+    pub drain: Drain,
+    pub local: SocketAddr,
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Protocol {
+    Http1,
+    Http2,
+    /// The first bytes did not decide.
+    Auto,
+}
+
+impl Server {
+    /// The permit is held as long as the connection lives.
+    pub async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, _permit: OwnedSemaphorePermit) {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(peer = %peer, err = %error, "Cannot set TCP_NODELAY");
+        }
+        let local = stream.local_addr().unwrap_or(self.local);
+        match self.tls.clone() {
+            Some(tls) => self.over_tls(&tls, stream, peer, local).await,
+            None => self.plain(stream, peer, local).await,
+        }
+    }
+
+    async fn over_tls(&self, tls: &ServerConfigHandle, stream: TcpStream, peer: SocketAddr, local: SocketAddr) {
+        let handshake = TlsAcceptor::from(tls.current()).accept(stream);
+        let stream = match tokio::time::timeout(self.limits.handshake_deadline, handshake).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                tracing::info!(peer = %peer, err = %tls::describe_refusal(&error), "TLS handshake error");
+                return;
+            }
+            Err(_) => {
+                tracing::info!(peer = %peer, "TLS handshake timed out");
+                return;
+            }
+        };
+        let (_, session) = stream.get_ref();
+        let protocol = match session.alpn_protocol() {
+            Some(tls::alpn::H2) => Protocol::Http2,
+            _ => Protocol::Http1,
+        };
+        let client_cert = session.peer_certificates().and_then(|chain| tls.identify(chain));
+        let info = ConnInfo { peer, local, tls: true, client_cert };
+        self.http(stream, protocol, info).await;
+    }
+
+    async fn plain(&self, stream: TcpStream, peer: SocketAddr, local: SocketAddr) {
+        let protocol = tokio::select! {
+            protocol = tokio::time::timeout(self.limits.header_deadline, sniff(&stream)) => protocol,
+            () = self.drain.signaled() => return,
+        };
+        let Ok(Some(protocol)) = protocol else { return };
+        self.http(stream, protocol, ConnInfo { peer, local, tls: false, client_cert: None }).await;
+    }
+
+    async fn http<S>(&self, stream: S, protocol: Protocol, info: ConnInfo)
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+    {
+        let peer = info.peer;
+        let info = Arc::new(info);
+        let handler = self.handler.clone();
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(info.clone());
+            let response = CatchPanic(handler(request));
+            async move { Ok::<_, Infallible>(response.await) }
+        });
+        let builder = self.builder(protocol);
+        let mut connection = std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+        let mut result = tokio::select! {
+            result = connection.as_mut() => Some(result),
+            () = self.drain.signaled() => None,
+        };
+        if result.is_none() {
+            connection.as_mut().graceful_shutdown();
+            result = tokio::time::timeout(self.limits.connection_grace, connection).await.ok();
+        }
+        if let Some(Err(error)) = result {
+            tracing::debug!(peer = %peer, err = %error, "Connection ended with an error");
+        }
+    }
+
+    fn builder(&self, protocol: Protocol) -> Builder<TokioExecutor> {
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(self.limits.header_deadline).max_buf_size(MAX_HTTP1_BUFFER);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(self.limits.max_h2_streams)
+            .max_header_list_size(MAX_HEADER_BYTES)
+            .initial_stream_window_size(H2_STREAM_WINDOW)
+            .initial_connection_window_size(H2_CONNECTION_WINDOW)
+            .keep_alive_interval(H2_PING_INTERVAL)
+            .keep_alive_timeout(H2_PING_TIMEOUT);
+        match protocol {
+            Protocol::Http1 => builder.http1_only(),
+            Protocol::Http2 => builder.http2_only(),
+            Protocol::Auto => builder,
+        }
+    }
+}
+
+/// An HTTP/1 head must fit into it, so it bounds the memory of a slow one.
+const MAX_HTTP1_BUFFER: usize = 128 * 1024;
+
+
+/// HTTP/2 with prior knowledge begins with `PRI`, which no HTTP/1 method does. None when the peer left.
+async fn sniff(stream: &TcpStream) -> Option<Protocol> {
+    let mut first = [0; 3];
+    match stream.peek(&mut first).await.ok()? {
+        0 => None,
+        3 if &first == b"PRI" => Some(Protocol::Http2),
+        length if b"PRI".starts_with(&first[..length]) => Some(Protocol::Auto),
+        _ => Some(Protocol::Http1),
+    }
+}

@@ -1,0 +1,218 @@
+//! The server's side: certificate, client CA, and who the client turned out to be.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
+
+use anyhow::{Context, Result};
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
+use rustls::sign::SingleCertAndKey;
+use rustls_pki_types::CertificateDer;
+use time::OffsetDateTime;
+
+use super::verifier::ClientVerifier;
+use super::x509::{CertPool, Certificate, Usage};
+use super::{ClientAuth, MinVersion, Pem, load_key_pair, suites};
+use crate::metrics::{self, Counter};
+use crate::watch::{self, FileWatch};
+
+static RELOADS: LazyLock<Counter> =
+    LazyLock::new(|| metrics::counter("ferrokube_tls_reload_total", "Reloads of changed certificate, key and CA files.", &["file", "result"]));
+
+/// Expiry is warned about at these distances when a certificate is loaded.
+const EXPIRY_WARNING_DAYS: i64 = 30;
+
+/// What a server needs to speak TLS.
+#[derive(Clone, Debug)]
+pub struct ServerTls {
+    pub cert_file: PathBuf,
+    pub key_file: PathBuf,
+    pub client_ca_file: Option<PathBuf>,
+    pub client_auth: ClientAuth,
+    /// Empty for h2 and http/1.1.
+    pub alpn: Vec<Vec<u8>>,
+    pub min_version: MinVersion,
+    /// Go's names; empty for all.
+    pub cipher_suites: Vec<String>,
+}
+
+impl ServerTls {
+    pub fn new(cert_file: impl Into<PathBuf>, key_file: impl Into<PathBuf>) -> Self {
+        ServerTls {
+            cert_file: cert_file.into(),
+            key_file: key_file.into(),
+            client_ca_file: None,
+            client_auth: ClientAuth::None,
+            alpn: super::alpn::both(),
+            min_version: MinVersion::default(),
+            cipher_suites: Vec::new(),
+        }
+    }
+
+    pub fn client_ca(mut self, file: impl Into<PathBuf>, auth: ClientAuth) -> Self {
+        self.client_ca_file = Some(file.into());
+        self.client_auth = auth;
+        self
+    }
+
+    /// Reads everything now, and again whenever a file changes.
+    pub fn load(self) -> Result<ServerConfigHandle> {
+        let client_ca = self.client_ca_file.as_deref().map(CaBundle::load).transpose().context("client CA")?;
+        let config = Arc::new(ArcSwap::new(self.build(client_ca.as_ref())?));
+        let paths = [Some(&self.cert_file), Some(&self.key_file), self.client_ca_file.as_ref()];
+        let paths = paths.into_iter().flatten().cloned().collect();
+        let reload = (config.clone(), client_ca.clone());
+        let name = self.cert_file.display().to_string();
+        let watch = watch::files(paths, move || {
+            let (config, client_ca) = &reload;
+            if let Some(bundle) = client_ca {
+                bundle.reload();
+            }
+            swap(&name, self.build(client_ca.as_ref()), config);
+        });
+        Ok(ServerConfigHandle { config, client_ca, _watch: Arc::new(watch) })
+    }
+
+    fn build(&self, client_ca: Option<&CaBundle>) -> Result<Arc<ServerConfig>> {
+        let pair = load_key_pair(&Pem::File(self.cert_file.clone()), &Pem::File(self.key_file.clone()))?;
+        warn_of_expiry(&self.cert_file, &pair.certified.cert[0]);
+        let builder = ServerConfig::builder_with_provider(suites::provider(&self.cipher_suites)?)
+            .with_protocol_versions(suites::versions(self.min_version))
+            .context("cipher suites do not fit the TLS versions")?;
+        let builder = match (client_ca, self.client_auth) {
+            (Some(bundle), ClientAuth::Optional | ClientAuth::Required) => {
+                let required = self.client_auth == ClientAuth::Required;
+                builder.with_client_cert_verifier(Arc::new(ClientVerifier::new(bundle.pool.clone(), required)))
+            }
+            _ => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(pair.certified)));
+        config.alpn_protocols = if self.alpn.is_empty() { super::alpn::both() } else { self.alpn.clone() };
+        config.send_tls13_tickets = 1;
+        Ok(Arc::new(config))
+    }
+}
+
+/// Publishes a rebuilt config; a broken one leaves the old in place.
+pub(super) fn swap<T>(name: &str, built: Result<Arc<T>>, target: &ArcSwap<T>) {
+    match built {
+        Ok(config) => {
+            target.store(config);
+            RELOADS.with(&[name, "success"]).inc();
+            tracing::info!(file = name, "Reloaded certificates");
+        }
+        Err(error) => {
+            RELOADS.with(&[name, "failure"]).inc();
+            tracing::error!(file = name, err = %format!("{error:#}"), "Changed certificates cannot be used, the previous ones stay");
+        }
+    }
+}
+
+pub(super) fn warn_of_expiry(file: &Path, der: &[u8]) {
+    let Ok(cert) = Certificate::parse(der) else { return };
+    let left = (cert.not_after() - OffsetDateTime::now_utc()).whole_days();
+    if left < EXPIRY_WARNING_DAYS {
+        let not_after = super::x509::rfc3339(cert.not_after());
+        tracing::warn!(file = %file.display(), not_after = %not_after, days_left = left, "Certificate expires soon, renew it: pki renew");
+    }
+}
+
+/// Follows the files on disk. Cheap to clone.
+#[derive(Clone)]
+pub struct ServerConfigHandle {
+    config: Arc<ArcSwap<ServerConfig>>,
+    client_ca: Option<CaBundle>,
+    _watch: Arc<FileWatch>,
+}
+
+impl ServerConfigHandle {
+    pub fn current(&self) -> Arc<ServerConfig> {
+        self.config.load_full()
+    }
+
+    pub fn client_ca(&self) -> Option<&CaBundle> {
+        self.client_ca.as_ref()
+    }
+
+    /// Who the peer of a finished handshake is.
+    pub fn identify(&self, chain: &[CertificateDer<'_>]) -> Option<Arc<ClientIdentity>> {
+        let mut identity = ClientIdentity::parse(chain)?;
+        identity.verified = match &self.client_ca {
+            Some(bundle) => bundle.verify_client(&identity.chain),
+            None => Err("no client CA is configured".to_owned()),
+        };
+        Some(Arc::new(identity))
+    }
+}
+
+/// A CA file that is read again when it changes.
+#[derive(Clone)]
+pub struct CaBundle {
+    pool: Arc<ArcSwap<CertPool>>,
+    source: Pem,
+    _watch: Option<Arc<FileWatch>>,
+}
+
+impl CaBundle {
+    /// Follows changes only through [`CaBundle::reload`]; see [`CaBundle::watch`].
+    fn load(path: &Path) -> Result<Self> {
+        let source = Pem::File(path.to_path_buf());
+        let pool = Arc::new(ArcSwap::from_pointee(CertPool::load(&source)?));
+        Ok(CaBundle { pool, source, _watch: None })
+    }
+
+    /// For a CA that no server config holds, such as the front proxy's.
+    pub fn watch(path: &Path) -> Result<Self> {
+        let mut bundle = Self::load(path)?;
+        let followed = bundle.clone();
+        bundle._watch = Some(Arc::new(watch::files(vec![path.to_path_buf()], move || followed.reload())));
+        Ok(bundle)
+    }
+
+    fn reload(&self) {
+        swap(&self.source.describe(), CertPool::load(&self.source).map(Arc::new), &self.pool);
+    }
+
+    pub fn pool(&self) -> Arc<CertPool> {
+        self.pool.load_full()
+    }
+
+    /// The refusal as one line.
+    pub fn verify_client(&self, chain: &[CertificateDer<'_>]) -> Result<(), String> {
+        self.pool.load().verify(chain, Usage::ClientAuth, OffsetDateTime::now_utc()).map_err(|refusal| refusal.to_string())
+    }
+}
+
+/// The client certificate of a connection. Only trust it when `verified` is Ok.
+#[derive(Clone, Debug)]
+pub struct ClientIdentity {
+    pub common_name: String,
+    pub organizations: Vec<String>,
+    pub dns_names: Vec<String>,
+    pub serial: String,
+    pub not_after: OffsetDateTime,
+    /// Leaf first.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// Against the server's client CA; the reason in one line.
+    pub verified: Result<(), String>,
+}
+
+impl ClientIdentity {
+    /// Parses without verifying.
+    pub fn parse(chain: &[CertificateDer<'_>]) -> Option<Self> {
+        let cert = Certificate::parse(chain.first()?).ok()?;
+        Some(ClientIdentity {
+            common_name: cert.common_name(),
+            organizations: cert.organizations(),
+            dns_names: cert.dns_names(),
+            serial: cert.parsed.raw_serial_as_string(),
+            not_after: cert.not_after(),
+            chain: chain.iter().map(|der| der.clone().into_owned()).collect(),
+            verified: Err("not verified".to_owned()),
+        })
+    }
+
+    pub fn der(&self) -> &[u8] {
+        &self.chain[0]
+    }
+}
