@@ -12,6 +12,7 @@ use crate::storage::object::Shape;
 pub mod admission;
 pub mod store;
 pub mod strategy;
+pub mod traits;
 
 pub use store::Store;
 

@@ -5,30 +5,40 @@
 
 use std::sync::Arc;
 
-use apimachinery::status::StatusError;
+use apimachinery::status::{self, GroupResource, StatusError};
 use apimachinery::value::Value;
 
-use super::admission::Admission;
-use super::strategy::Strategy;
+use super::admission::{Admission, Attributes, Operation};
+use super::strategy::{Request, Strategy};
+use super::traits::Traits;
 use crate::endpoints::seam::RequestContext;
 use crate::storage::encryption::Transformer;
 use crate::storage::etcd;
 use crate::storage::feed::Feed;
-use crate::storage::keys;
 use crate::storage::object::{CachedObject, Shape};
-use crate::storage::watch_cache::{Snapshot, WatchCache, WatchEvent};
+use crate::storage::watch_cache::{Snapshot, WatchCache, WatchEvent, object_key};
+use crate::user::UserInfo;
+use crate::clock;
 
 mod create;
 mod delete;
-mod meta;
+pub(crate) mod meta;
+mod persist;
+mod split;
 mod update;
 
 pub use delete::{DeleteOptions, Deleted, Preconditions, Propagation};
+pub use split::{spec_changed, split_by_status};
 
 pub struct Store {
     pub resource: &'static apimachinery::schema::Resource,
     pub shape: Arc<Shape>,
     pub strategy: Box<dyn Strategy>,
+    pub traits: Traits,
+    /// The status of a new object: what Go prints for a zero status.
+    pub(crate) empty_status: Option<Value>,
+    /// `/registry/pods/`
+    pub(crate) key_prefix: String,
     pub(crate) cache: Arc<WatchCache>,
     pub(crate) backend: Arc<Backend>,
 }
@@ -37,8 +47,8 @@ pub struct Store {
 pub struct Backend {
     pub etcd: etcd::Client,
     pub feed: Arc<Feed>,
-    pub keys: keys::Prefix,
-    pub admission: arc_swap::ArcSwap<Box<dyn Admission>>,
+    /// Set once by the assembly, after the plugins that need the stores are made.
+    pub admission: std::sync::OnceLock<Arc<dyn Admission>>,
     pub transformer: Arc<dyn Transformer>,
     /// `--event-ttl` in seconds.
     pub event_ttl_s: i64,
@@ -56,14 +66,14 @@ pub struct WriteOptions {
 
 /// An object as it was written.
 pub struct Written {
-    /// With metadata.resourceVersion set.
-    pub object: Value,
+    /// Made from the very bytes that were stored; the cache takes the same object when its event comes back.
+    pub object: Arc<CachedObject>,
     /// `update` made it (update-or-create by PUT/apply).
     pub created: bool,
 }
 
 /// How an update turns the stored object into the wanted one. Called again with fresh bytes after a lost race;
-/// an error ends the update. The second argument is the wanted object's starting point: a copy of the first.
+/// an error ends the update.
 pub type Change<'a> = dyn Fn(&Value) -> Result<Value, StatusError> + Send + Sync + 'a;
 
 impl Store {
@@ -106,7 +116,7 @@ impl Store {
 
     /// POST. `namespace` comes from the path. The object is of the storage version.
     pub async fn create(&self, ctx: &RequestContext, namespace: &str, object: Value, options: &mut WriteOptions) -> Result<Written, StatusError> {
-        create::create(self, ctx, namespace, "", object, options).await
+        create::create(self, ctx, namespace, object, options).await
     }
 
     /// PUT and PATCH of the object (`subresource` = "") or of a subresource of the same kind (status, finalize, ...).
@@ -124,5 +134,47 @@ impl Store {
 
     pub async fn delete(&self, ctx: &RequestContext, namespace: &str, name: &str, options: &mut DeleteOptions) -> Result<Deleted, StatusError> {
         delete::delete(self, ctx, namespace, name, options).await
+    }
+
+    pub(crate) fn group_resource(&self) -> GroupResource<'_> {
+        GroupResource::new(self.resource.group, self.resource.resource)
+    }
+
+    fn request<'a>(&'a self, user: &'a UserInfo, namespace: &'a str, subresource: &'a str) -> Request<'a> {
+        Request { store: self, user, namespace, subresource, now: clock::now_s() }
+    }
+
+    fn key(&self, namespace: &str, name: &str) -> bytes::Bytes {
+        format!("{}{}", self.key_prefix, object_key(namespace, name)).into()
+    }
+
+    pub(crate) fn not_found(&self, name: &str) -> StatusError {
+        status::not_found(self.group_resource(), name)
+    }
+
+    /// The admission chain, if it wants to see such an operation.
+    fn admission(&self, operation: Operation) -> Option<&Arc<dyn Admission>> {
+        self.backend.admission.get().filter(|chain| chain.handles(operation))
+    }
+
+    fn attributes(&self, ctx: &RequestContext, operation: Operation, namespace: &str, name: &str, subresource: &str, dry_run: bool) -> Attributes {
+        Attributes {
+            operation,
+            group: self.shape.group.to_string(),
+            version: self.shape.version.to_string(),
+            kind: self.shape.kind.to_string(),
+            resource_group: self.resource.group.to_owned(),
+            resource: self.resource.resource.to_owned(),
+            subresource: subresource.to_owned(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            user: ctx.user.clone(),
+            dry_run,
+            object: None,
+            old: None,
+            options: None,
+            warnings: Vec::new(),
+            audit_annotations: Vec::new(),
+        }
     }
 }

@@ -87,7 +87,7 @@ pub struct CorruptObject {
 impl CachedObject {
     /// `stored` is etcd's value (after decryption), `revision` its mod revision.
     pub fn from_stored(shape: &Arc<Shape>, stored: &[u8], revision: i64) -> Result<CachedObject, String> {
-        if stored.starts_with(protobuf::MAGIC) {
+        if stored.starts_with(&protobuf::MAGIC) {
             let unknown = protobuf::unwrap(stored).map_err(|e| e.to_string())?;
             let raw = header::with_resource_version(unknown.raw, revision)?;
             return Self::from_protobuf(shape, Bytes::from(raw), revision);
@@ -147,6 +147,17 @@ impl CachedObject {
         }
     }
 
+    /// `plain` (as it would be stored) is this object without its resourceVersion.
+    pub fn stores_same(&self, plain: &[u8]) -> bool {
+        match CachedObject::from_stored(&self.shape, plain, self.resource_version) {
+            Ok(other) => match (&self.body, &other.body) {
+                (Body::Protobuf(a), Body::Protobuf(b)) | (Body::Json(a), Body::Json(b)) => a == b,
+                _ => false,
+            },
+            Err(_) => false,
+        }
+    }
+
     pub fn shape(&self) -> &Arc<Shape> {
         &self.shape
     }
@@ -184,7 +195,7 @@ impl CachedObject {
 
     fn transcode(&self, raw: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(raw.len() * 2);
-        let inject = protobuf::Inject { resource_version: None, api_version: &self.shape.api_version, kind: &self.shape.kind };
+        let inject = protobuf::Inject { resource_version: "", api_version: &self.shape.api_version, kind: &self.shape.kind };
         if let Err(reason) = protobuf::to_json(raw, self.shape.ty, &inject, &mut out) {
             tracing::error!(kind = %self.shape.kind, namespace = %self.namespace, name = %self.name, err = %reason, "Stored object does not decode");
             out.clear();
