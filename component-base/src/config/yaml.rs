@@ -209,8 +209,8 @@ mod tests {
 
     #[test]
     fn anchors_aliases_and_merges_are_followed() {
-        let text = "base: &b {x: 1, y: 2}\nuse:\n  <<: *b\n  y: 3\nlist: [*b]\n";
-        assert_eq!(one(text), json!({"base": {"x": 1, "y": 2}, "use": {"x": 1, "y": 3}, "list": [{"x": 1, "y": 2}]}));
+        let text = "base: &b {x: 1, z: 2}\nuse:\n  <<: *b\n  z: 3\nlist: [*b]\n";
+        assert_eq!(one(text), json!({"base": {"x": 1, "z": 2}, "use": {"x": 1, "z": 3}, "list": [{"x": 1, "z": 2}]}));
     }
 
     #[test]
