@@ -3,9 +3,14 @@
 //! `decode` reads a document against a type in one pass and leaves Go's image of it: unknown fields gone, zero values
 //! that Go omits gone, fields that Go always prints present, times and quantities in canonical form.
 
+mod decode;
 mod encode;
+mod read;
 
+pub(crate) use decode::zero;
+pub(crate) use encode::{float, int, raw, string};
 pub use encode::{encode, to_vec};
+pub(crate) use read::Reader;
 
 use crate::schema::TypeId;
 use crate::value::Value;
@@ -50,7 +55,11 @@ pub enum DecodeError {
 
 /// Reads one document against `ty`, or as plain JSON without it.
 pub fn decode(bytes: &[u8], ty: Option<TypeId>, validation: FieldValidation) -> Result<Decoded, DecodeError> {
-    Err(DecodeError::Syntax(format!("{} bytes, {ty:?}, {validation:?}", bytes.len())))
+    let (value, problems) = decode::document(bytes, ty, validation)?;
+    if validation == FieldValidation::Strict && !problems.is_empty() {
+        return Err(DecodeError::Strict(problems));
+    }
+    Ok(Decoded { value, warnings: problems })
 }
 
 /// Plain JSON: objects become sorted maps, duplicate keys keep the last value.
@@ -62,3 +71,6 @@ pub fn decode_untyped(bytes: &[u8]) -> Result<Value, DecodeError> {
 pub fn conform(value: &Value, ty: TypeId, validation: FieldValidation) -> Result<Decoded, DecodeError> {
     decode(&to_vec(value), Some(ty), validation)
 }
+
+#[cfg(test)]
+mod tests;

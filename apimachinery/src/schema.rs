@@ -13,6 +13,9 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::OnceLock;
 
+/// Where the kinds live that belong to every group.
+const META_GROUP: &str = "meta.k8s.io";
+
 /// The whole table.
 pub struct Schema {
     types: Vec<Type>,
@@ -27,9 +30,11 @@ pub fn registry() -> &'static Schema {
 }
 
 impl Schema {
-    /// The type of a kind, e.g. `("apps", "v1", "Deployment")`. Lists and option kinds are there too.
+    /// The type of a kind, e.g. `("apps", "v1", "Deployment")`. Lists and option kinds are there too; what every group
+    /// shares (`DeleteOptions`, `Status`, `WatchEvent`, …) is found under any of them, as upstream registers it.
     pub fn kind(&self, gvk: Gvk<'_>) -> Option<TypeId> {
-        self.kinds.get(&gvk).copied()
+        let own = self.kinds.get(&gvk);
+        own.or_else(|| self.kinds.get(&Gvk::new(META_GROUP, "v1", gvk.kind))).copied()
     }
 
     /// A type by its dotted name, e.g. `io.k8s.api.core.v1.Container`.
@@ -104,7 +109,7 @@ impl fmt::Debug for TypeId {
 }
 
 /// One struct of the API.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Type {
     /// Dotted name: `io.k8s.api.core.v1.Container`.
     pub name: &'static str,
@@ -116,8 +121,10 @@ pub struct Type {
     pub atomic: bool,
     /// JSON fields in Go's order; the fields of inlined structs stand where Go inlines them.
     pub fields: Vec<Field>,
-    /// Protobuf fields by tag.
-    pub(crate) proto: Vec<ProtoField>,
+    pub(crate) message: Message,
+    /// Indexes into `fields` of those that Go always prints.
+    pub(crate) always: Vec<usize>,
+    pub unions: Vec<Union>,
     /// Indexes into `fields`, sorted by JSON name.
     by_name: Vec<u16>,
 }
@@ -138,12 +145,22 @@ impl Type {
     }
 }
 
-/// One JSON field.
+/// Fields of which at most one may be set.
 #[derive(Debug)]
+pub struct Union {
+    pub discriminator: Option<&'static str>,
+    pub fields: Vec<&'static str>,
+}
+
+/// One JSON field.
+#[derive(Clone, Debug)]
 pub struct Field {
     pub name: &'static str,
+    /// `"name":`, as it is written.
+    pub(crate) quoted: &'static str,
     /// Protobuf tag, within the inlined message if there is one; 0 for fields that protobuf does not carry.
     pub tag: u32,
+    /// A pointer's target.
     pub shape: Shape,
     pub required: bool,
     /// A Go pointer: presence is kept, zero values are written.
@@ -191,8 +208,6 @@ pub enum Shape {
     Time,
     /// RFC 3339 with microseconds.
     MicroTime,
-    /// A Go duration string.
-    Duration,
     Quantity,
     IntOrString,
     /// JSON carried as text.
@@ -221,6 +236,17 @@ pub enum SchemaAlternative {
     Strings,
 }
 
+/// The protobuf side of a struct: its fields by tag.
+#[derive(Debug, Default)]
+pub(crate) struct Message {
+    /// In the order of tags, which is the order on the wire.
+    pub fields: Vec<ProtoField>,
+    /// `fields` index by tag; `NO_FIELD` where the tag is unknown.
+    by_tag: Vec<u16>,
+}
+
+const NO_FIELD: u16 = u16::MAX;
+
 /// A protobuf field: either a JSON field or a message whose fields JSON inlines.
 #[derive(Debug)]
 pub(crate) struct ProtoField {
@@ -230,6 +256,14 @@ pub(crate) struct ProtoField {
 
 #[derive(Debug)]
 pub(crate) enum ProtoNode {
-    Leaf(u16),
-    Inline(Vec<ProtoField>),
+    /// Index into `Type::fields`.
+    Leaf(usize),
+    Inline(Message),
+}
+
+impl Message {
+    pub fn by_tag(&self, tag: u32) -> Option<&ProtoField> {
+        let index = *self.by_tag.get(usize::try_from(tag).ok()?)?;
+        self.fields.get(usize::from(index))
+    }
 }

@@ -23,7 +23,7 @@ pub fn encode(value: &Value, out: &mut Vec<u8>) {
             }
             out.push(b'}');
         }
-        Value::Raw(text) => out.extend_from_slice(text.as_bytes()),
+        Value::Raw(text) => raw(text, out),
     }
 }
 
@@ -87,6 +87,29 @@ pub(crate) fn string(text: &str, out: &mut Vec<u8>) {
     }
     out.extend_from_slice(&bytes[done..]);
     out.push(b'"');
+}
+
+/// Carried JSON, with the escapes that Go adds when it prints it. Inside JSON such characters only stand in strings.
+pub(crate) fn raw(text: &str, out: &mut Vec<u8>) {
+    let bytes = text.as_bytes();
+    let mut done = 0;
+    for (i, &byte) in bytes.iter().enumerate() {
+        match byte {
+            b'<' | b'>' | b'&' => {
+                out.extend_from_slice(&bytes[done..i]);
+                escape(byte, out);
+                done = i + 1;
+            }
+            0xE2 => {
+                let Some(escape) = line_separator(&bytes[i..]) else { continue };
+                out.extend_from_slice(&bytes[done..i]);
+                out.extend_from_slice(escape);
+                done = i + 3;
+            }
+            _ => {}
+        }
+    }
+    out.extend_from_slice(&bytes[done..]);
 }
 
 /// Bytes that go out as they are. 0xE2 begins U+2028 and U+2029.
