@@ -7,7 +7,6 @@ mod decode;
 mod encode;
 mod read;
 
-pub(crate) use decode::zero;
 pub(crate) use encode::{float, int, raw, string};
 pub use encode::{encode, to_vec};
 pub(crate) use read::Reader;

@@ -2,6 +2,7 @@
 
 pub mod defaults;
 pub mod field;
+mod image;
 pub mod json;
 pub mod meta;
 pub mod patch;

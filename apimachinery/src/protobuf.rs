@@ -1,20 +1,30 @@
 //! Kubernetes' protobuf: gogo's bytes for every built-in type, and the `k8s\0` envelope around them.
+//!
+//! gogo writes fields by tag, every non-pointer field even when it is zero, and maps sorted by key. `kind` and `apiVersion`
+//! are not in the message but in the envelope.
+
+mod decode;
+mod encode;
+mod envelope;
+mod to_json;
+mod wire;
+
+pub use envelope::{MAGIC, Unknown, encode_wrapped, unwrap, with_resource_version, wrap};
 
 use crate::schema::{Gvk, TypeId};
 use crate::value::Value;
 
-/// First bytes of every stored or sent protobuf object.
-pub const MAGIC: [u8; 4] = *b"k8s\0";
-
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum Error {
+    /// Bytes that are no such message.
     #[error("proto: {0}")]
     Wire(&'static str),
+    /// A tree that does not have the type's shape.
     #[error("{0}")]
     Value(String),
 }
 
-/// What storage does not keep in the body and every answer carries.
+/// What storage does not keep in the body and every answer carries. Empty strings inject nothing.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Inject<'a> {
     pub resource_version: &'a str,
@@ -22,44 +32,25 @@ pub struct Inject<'a> {
     pub kind: &'a str,
 }
 
-/// The content of a `runtime.Unknown` envelope.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Unknown<'a> {
-    pub api_version: &'a str,
-    pub kind: &'a str,
-    pub raw: &'a [u8],
-    pub content_encoding: &'a str,
-    pub content_type: &'a str,
-}
-
-/// A message (without envelope) as a tree in Go's image. `kind` and `apiVersion` are filled from the type.
+/// A message (without envelope) as a tree in Go's image. `kind` and `apiVersion` are filled in from the type.
 pub fn decode(raw: &[u8], ty: TypeId) -> Result<Value, Error> {
-    Err(Error::Value(format!("{} bytes of {ty:?}", raw.len())))
+    decode::message(raw, ty)
 }
 
 /// Appends the message of `value`, without envelope, byte for byte as gogo writes it.
 pub fn encode(value: &Value, ty: TypeId, out: &mut Vec<u8>) -> Result<(), Error> {
-    Err(Error::Value(format!("{value:?} {ty:?} {}", out.len())))
+    encode::message(value, ty, out)
 }
 
-/// Appends the envelope around a message.
-pub fn wrap(gvk: Gvk<'_>, raw: &[u8], out: &mut Vec<u8>) {
-    out.extend_from_slice(gvk.kind.as_bytes());
-    out.extend_from_slice(raw);
-}
-
-pub fn unwrap(bytes: &[u8]) -> Result<Unknown<'_>, Error> {
-    Ok(Unknown { raw: bytes, ..Default::default() })
-}
-
-/// Message to JSON without a tree.
+/// Appends a message as JSON without building a tree: the same bytes that `json::encode` writes after `decode`.
 pub fn to_json(raw: &[u8], ty: TypeId, inject: &Inject<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
-    crate::json::encode(&decode(raw, ty)?, out);
-    out.extend_from_slice(inject.kind.as_bytes());
-    Ok(())
+    to_json::message(raw, ty, inject, out)
 }
 
-/// Appends the message with `metadata.resourceVersion` set.
-pub fn with_resource_version(raw: &[u8], ty: TypeId, resource_version: &str, out: &mut Vec<u8>) -> Result<(), Error> {
-    Err(Error::Value(format!("{} {ty:?} {resource_version} {}", raw.len(), out.len())))
+/// The kind that an envelope names.
+pub fn gvk<'a>(unknown: &Unknown<'a>) -> Gvk<'a> {
+    Gvk::parse(unknown.api_version, unknown.kind)
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 
 use super::read::Reader;
 use super::{DecodeError, FieldValidation, MAX_STRICT_ERRORS};
+use crate::image::{Gathered, is_kept, take_object, zero};
 use crate::quantity::Quantity;
 use crate::schema::{Field, Raw, SchemaAlternative, Shape, Type, TypeId};
 use crate::time;
@@ -19,7 +20,7 @@ pub(super) struct Decoder<'a> {
     /// The struct whose field is being read, for Go's type errors.
     owner: &'static str,
     /// Fields of the objects being read, innermost last, each with its place in the schema.
-    fields: Vec<(usize, Value)>,
+    fields: Gathered,
     /// The same for maps and untyped objects.
     pairs: Vec<(Str, Value)>,
     strict: bool,
@@ -103,7 +104,7 @@ impl Decoder<'_> {
             self.field(field, index)?;
         }
         self.owner = owner;
-        Ok(Value::Object(self.take_object(ty, base)))
+        Ok(Value::Object(take_object(ty, &mut self.fields, base)))
     }
 
     fn field(&mut self, field: &'static Field, index: usize) -> Result<()> {
@@ -118,23 +119,6 @@ impl Decoder<'_> {
             self.fields.push((index, value));
         }
         Ok(())
-    }
-
-    /// The fields above `base` in schema order, with those that Go always prints.
-    fn take_object(&mut self, ty: &'static Type, base: usize) -> Object {
-        self.fields[base..].sort_unstable_by_key(|(index, _)| *index);
-        let found = self.fields[base..].len();
-        let mut fields = Vec::with_capacity(found + ty.always.len());
-        let mut always = ty.always.iter().copied().peekable();
-        for (index, value) in self.fields.drain(base..) {
-            while let Some(missing) = always.next_if(|&i| i < index) {
-                fields.push(zero_field(&ty.fields[missing]));
-            }
-            always.next_if_eq(&index);
-            fields.push((Str::from_static(ty.fields[index].name), value));
-        }
-        fields.extend(always.map(|missing| zero_field(&ty.fields[missing])));
-        Object::from_ordered(fields)
     }
 
     fn list(&mut self, item: &Shape) -> Result<Value> {
@@ -310,42 +294,9 @@ fn dot(text: &mut String, key: &str) {
 }
 
 /// Of a field given twice, the first value goes.
-fn forget(fields: &mut Vec<(usize, Value)>, base: usize, index: usize) {
+fn forget(fields: &mut Gathered, base: usize, index: usize) {
     if let Some(old) = fields[base..].iter().position(|(i, _)| *i == index) {
         fields.remove(base + old);
-    }
-}
-
-/// False for what Go's `omitempty` would leave out.
-fn is_kept(field: &Field, value: &Value) -> bool {
-    if field.pointer {
-        return true;
-    }
-    match field.shape {
-        Shape::Struct(_) | Shape::SchemaOr(..) | Shape::IntOrString | Shape::Quantity => true,
-        // A written zero is what an absent field becomes anyway.
-        _ => !value.is_zero(),
-    }
-}
-
-fn zero_field(field: &Field) -> (Str, Value) {
-    let value = if field.pointer { Value::Null } else { zero(&field.shape) };
-    (Str::from_static(field.name), value)
-}
-
-/// Go's zero value as JSON.
-pub(crate) fn zero(shape: &Shape) -> Value {
-    match shape {
-        Shape::Bool => Value::Bool(false),
-        Shape::Int32 | Shape::Int64 | Shape::Double | Shape::IntOrString => Value::Int(0),
-        Shape::String => Value::Str(Str::default()),
-        Shape::Quantity => Value::Str(Str::from_static("0")),
-        Shape::Struct(ty) => {
-            let ty = ty.get();
-            Value::Object(Object::from_ordered(ty.always.iter().map(|&i| zero_field(&ty.fields[i])).collect()))
-        }
-        Shape::SchemaOr(_, SchemaAlternative::Bool) => Value::Bool(false),
-        _ => Value::Null,
     }
 }
 

@@ -42,6 +42,22 @@ impl Object {
         Object { fields, sorted: false }
     }
 
+    /// A map to be filled by `push` in any order and then sorted by `sort_if_map`.
+    pub(crate) fn unsorted_map() -> Object {
+        Object { fields: Vec::new(), sorted: true }
+    }
+
+    pub(crate) fn push(&mut self, key: Str, value: Value) {
+        self.fields.push((key, value));
+    }
+
+    /// Restores the order of a map after `push`.
+    pub(crate) fn sort_if_map(&mut self) {
+        if self.sorted {
+            sort_last_wins(&mut self.fields);
+        }
+    }
+
     pub fn len(&self) -> usize {
         self.fields.len()
     }

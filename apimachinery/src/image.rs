@@ -1,0 +1,58 @@
+//! Go's image of a struct: which fields it prints, and what a zero value looks like.
+//!
+//! Decoders gather the fields that a document has and leave here what Go would print of them, in its order.
+
+use crate::schema::{Field, SchemaAlternative, Shape, Type};
+use crate::value::{Object, Str, Value};
+
+/// Fields gathered by a decoder: place in the schema and value. Decoders use one such stack for all nested objects.
+pub(crate) type Gathered = Vec<(usize, Value)>;
+
+/// The fields above `base` in schema order, joined by those that Go always prints.
+pub(crate) fn take_object(ty: &'static Type, gathered: &mut Gathered, base: usize) -> Object {
+    gathered[base..].sort_unstable_by_key(|(index, _)| *index);
+    let mut fields = Vec::with_capacity(gathered.len() - base + ty.always.len());
+    let mut always = ty.always.iter().copied().peekable();
+    for (index, value) in gathered.drain(base..) {
+        while let Some(missing) = always.next_if(|&i| i < index) {
+            fields.push(zero_field(&ty.fields[missing]));
+        }
+        always.next_if_eq(&index);
+        fields.push((Str::from_static(ty.fields[index].name), value));
+    }
+    fields.extend(always.map(|missing| zero_field(&ty.fields[missing])));
+    Object::from_ordered(fields)
+}
+
+/// False for what Go's `omitempty` leaves out.
+pub(crate) fn is_kept(field: &Field, value: &Value) -> bool {
+    if field.pointer {
+        return true;
+    }
+    match field.shape {
+        Shape::Struct(_) | Shape::SchemaOr(..) | Shape::IntOrString | Shape::Quantity => true,
+        // A written zero is what an absent field becomes anyway.
+        _ => !value.is_zero(),
+    }
+}
+
+pub(crate) fn zero_field(field: &Field) -> (Str, Value) {
+    let value = if field.pointer { Value::Null } else { zero(&field.shape) };
+    (Str::from_static(field.name), value)
+}
+
+/// Go's zero value as JSON.
+pub(crate) fn zero(shape: &Shape) -> Value {
+    match shape {
+        Shape::Bool => Value::Bool(false),
+        Shape::Int32 | Shape::Int64 | Shape::Double | Shape::IntOrString => Value::Int(0),
+        Shape::String => Value::Str(Str::default()),
+        Shape::Quantity => Value::Str(Str::from_static("0")),
+        Shape::Struct(ty) => {
+            let ty = ty.get();
+            Value::Object(Object::from_ordered(ty.always.iter().map(|&i| zero_field(&ty.fields[i])).collect()))
+        }
+        Shape::SchemaOr(_, SchemaAlternative::Bool) => Value::Bool(false),
+        _ => Value::Null,
+    }
+}
