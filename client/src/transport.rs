@@ -38,6 +38,8 @@ const PING_AFTER_SILENCE: Duration = Duration::from_secs(15);
 const PONG_WITHIN: Duration = Duration::from_secs(10);
 const DIAL_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_DIAL_BACKOFF: Duration = Duration::from_secs(2);
+/// Until the server's settings arrive: what every server allows.
+const ASSUMED_STREAMS: usize = 100;
 /// Streams kept free on each connection for requests that must not wait behind watches (lease renewals).
 const RESERVED_STREAMS: usize = 4;
 /// The fewest concurrent streams that a Kubernetes or Go server allows (`--http2-max-streams-per-connection`).
@@ -65,6 +67,8 @@ struct DialState {
 struct Connection {
     sender: Sender,
     streams: AtomicUsize,
+    /// How many streams the server allows.
+    limit: Arc<AtomicUsize>,
     retired: AtomicBool,
     opened: Instant,
     /// Milliseconds after `opened` of the last response head.
@@ -244,8 +248,9 @@ impl Inner {
             return Ok(Connection::new(Sender::Http1, Some(config)));
         }
         let (sender, driver) = http2_builder().handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(drive(driver, self.server.to_string()));
-        Ok(Connection::new(Sender::Http2(sender), Some(config)))
+        let connection = Connection::new(Sender::Http2(sender), Some(config));
+        tokio::spawn(drive(watch_stream_limit(driver, connection.limit.clone()), self.server.to_string()));
+        Ok(connection)
     }
 
     async fn tcp(&self) -> Result<TcpStream, BoxError> {
@@ -320,6 +325,20 @@ where
     }
 }
 
+type Http2Driver<I> = http2::Connection<TokioIo<I>, Full<Bytes>, TokioExecutor>;
+
+/// Drives the connection and publishes how many streams its server allows at present.
+fn watch_stream_limit<I>(mut driver: Http2Driver<I>, limit: Arc<AtomicUsize>) -> impl Future<Output = hyper::Result<()>>
+where
+    I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    std::future::poll_fn(move |cx| {
+        let outcome = Pin::new(&mut driver).poll(cx);
+        limit.store(driver.current_max_send_streams(), Ordering::Release);
+        outcome
+    })
+}
+
 fn http2_builder() -> http2::Builder<TokioExecutor> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
@@ -335,6 +354,7 @@ impl Connection {
         Connection {
             sender,
             streams: AtomicUsize::new(0),
+            limit: Arc::new(AtomicUsize::new(ASSUMED_STREAMS)),
             retired: AtomicBool::new(false),
             opened: Instant::now(),
             last_answer_ms: AtomicUsize::new(0),
