@@ -42,6 +42,7 @@ pub struct FlagSet {
     specs: Vec<Spec>,
     env_prefix: Option<&'static str>,
     single_dash_long: bool,
+    arguments: bool,
 }
 
 #[derive(Clone)]
@@ -81,14 +82,18 @@ fn suggest(nearest: &Option<String>) -> String {
 impl FlagSet {
     /// Brings `-v/--v`, `--vmodule`, `--logging-format`, `--log-flush-frequency`, `--help`, `--version` and klog's removed flags.
     pub fn new(component: &'static str, about: &'static str) -> Self {
-        let set = FlagSet { component, about, specs: Vec::new(), env_prefix: None, single_dash_long: false };
-        let set = set
+        let set = FlagSet::plain(component, about)
             .int("v", 0, "number for the log level verbosity")
             .string("vmodule", "", "comma-separated list of pattern=N settings for file-filtered logging (only works for text log format)")
             .string("logging-format", "text", "Sets the log format. Permitted formats: \"json\", \"text\".")
             .duration("log-flush-frequency", "5s", "Maximum number of seconds between log flushes")
             .version_flag();
         REMOVED_KLOG.iter().fold(set, |set, (name, takes_value)| set.removed(name, *takes_value, REMOVED_KLOG_ADVICE))
+    }
+
+    /// Without the daemons' common flags: for command line tools.
+    pub fn plain(component: &'static str, about: &'static str) -> Self {
+        FlagSet { component, about, specs: Vec::new(), env_prefix: None, single_dash_long: false, arguments: false }
     }
 
     fn version_flag(self) -> Self {
@@ -153,6 +158,12 @@ impl FlagSet {
         self
     }
 
+    /// Words that are no flags are kept for [`Flags::arguments`] instead of refused.
+    pub fn with_arguments(mut self) -> Self {
+        self.arguments = true;
+        self
+    }
+
     pub fn component(&self) -> &'static str {
         self.component
     }
@@ -169,10 +180,11 @@ impl FlagSet {
         let words = self.normalize(args)?;
         let matches = self.command().try_get_matches_from(&words).map_err(|error| self.explain(&error))?;
         let given: Vec<String> = matches.get_many::<String>(WORDS).into_iter().flatten().cloned().collect();
-        if !given.is_empty() {
+        if !given.is_empty() && !self.arguments {
             return Err(UsageError::Arguments { component: self.component, words: given });
         }
         let mut flags = Flags::defaults(&self);
+        flags.arguments = given;
         flags.read_environment(&self)?;
         for spec in &self.specs {
             let Some(values) = matches.get_many::<String>(spec.name) else { continue };
@@ -253,6 +265,7 @@ pub struct Flags {
     component: &'static str,
     values: BTreeMap<&'static str, Value>,
     warnings: Vec<String>,
+    arguments: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -267,7 +280,7 @@ impl Flags {
     fn defaults(set: &FlagSet) -> Self {
         let value = |spec: &Spec| Value { kind: spec.kind, text: spec.default.clone(), set: false, hidden: spec.removed.is_some() };
         let values = set.specs.iter().map(|spec| (spec.name, value(spec))).collect();
-        Flags { component: set.component, values, warnings: Vec::new() }
+        Flags { component: set.component, values, warnings: Vec::new(), arguments: Vec::new() }
     }
 
     fn read_environment(&mut self, set: &FlagSet) -> Result<(), UsageError> {
@@ -369,6 +382,11 @@ impl Flags {
         value.text = canonical;
         value.set = true;
         Ok(())
+    }
+
+    /// The words that are no flags, see [`FlagSet::with_arguments`].
+    pub fn arguments(&self) -> &[String] {
+        &self.arguments
     }
 
     /// Lines about deprecated and removed flags that were given.

@@ -164,7 +164,9 @@ pub(crate) fn install_panic_hook() {
         let previous = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
             let place = info.location().map(ToString::to_string).unwrap_or_default();
-            let message = info.payload_as_str().unwrap_or("(no text)");
+            let payload = info.payload();
+            let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+            let message = text.unwrap_or("(no text)");
             tracing::error!(place = %place, err = %message, "Observed a panic");
             if std::env::var_os("RUST_BACKTRACE").is_some() {
                 previous(info);

@@ -136,6 +136,7 @@ async fn overdue(drain: &Drain) {
 }
 
 /// The first SIGTERM or SIGINT drains, the second one exits at once.
+#[expect(clippy::disallowed_methods, reason = "this is the run that decides exit codes; whoever signals twice wants no drain")]
 async fn signals(drain: Drain) {
     let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
         tracing::error!("Cannot listen for signals");

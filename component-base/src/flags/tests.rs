@@ -117,3 +117,10 @@ fn help_lists_flags_with_type_and_default() {
     assert!(text.contains("(default 6443)"));
     assert!(!text.contains("swagger"));
 }
+
+#[test]
+fn a_tool_may_take_words_between_its_flags() {
+    let flags = FlagSet::plain("pki verify", "").string("ca", "", "").with_arguments().parse(["a.crt", "--ca", "x", "b.crt"].map(OsString::from)).unwrap();
+    assert_eq!(flags.arguments(), ["a.crt", "b.crt"]);
+    assert_eq!(flags.string("ca"), "x");
+}
