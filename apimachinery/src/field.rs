@@ -20,20 +20,32 @@ enum Step<'a> {
 
 impl<'a> Path<'a> {
     pub const fn new(name: &'a str) -> Path<'a> {
-        Path { parent: None, step: Step::Field(name) }
+        Path {
+            parent: None,
+            step: Step::Field(name),
+        }
     }
 
     /// `name` may be dotted: `spec.child("template.spec")`.
     pub const fn child(&'a self, name: &'a str) -> Path<'a> {
-        Path { parent: Some(self), step: Step::Field(name) }
+        Path {
+            parent: Some(self),
+            step: Step::Field(name),
+        }
     }
 
     pub const fn index(&'a self, index: usize) -> Path<'a> {
-        Path { parent: Some(self), step: Step::Index(index) }
+        Path {
+            parent: Some(self),
+            step: Step::Index(index),
+        }
     }
 
     pub const fn key(&'a self, key: &'a str) -> Path<'a> {
-        Path { parent: Some(self), step: Step::Key(key) }
+        Path {
+            parent: Some(self),
+            step: Step::Key(key),
+        }
     }
 }
 
@@ -122,7 +134,12 @@ pub type ErrorList = Vec<Error>;
 
 impl Error {
     fn new(kind: ErrorType, field: &Path<'_>, bad_value: Option<Value>, detail: impl Into<String>) -> Error {
-        Error { kind, field: field.to_string(), bad_value, detail: detail.into() }
+        Error {
+            kind,
+            field: field.to_string(),
+            bad_value,
+            detail: detail.into(),
+        }
     }
 
     /// The text without the field's path: the `message` of a Status cause.
@@ -207,19 +224,33 @@ pub fn duplicate(field: &Path<'_>, value: impl Into<Value>) -> Error {
 /// `valid` is printed in the order given; upstream sorts its sets.
 pub fn not_supported(field: &Path<'_>, value: impl Into<Value>, valid: &[&str]) -> Error {
     let quoted: Vec<String> = valid.iter().map(|v| quote(v)).collect();
-    let detail = if valid.is_empty() { String::new() } else { format!("supported values: {}", quoted.join(", ")) };
+    let detail = if valid.is_empty() {
+        String::new()
+    } else {
+        format!("supported values: {}", quoted.join(", "))
+    };
     Error::new(ErrorType::NotSupported, field, Some(value.into()), detail)
 }
 
 pub fn too_long(field: &Path<'_>, max_bytes: usize) -> Error {
     let unit = if max_bytes == 1 { "byte" } else { "bytes" };
-    Error::new(ErrorType::TooLong, field, None, format!("may not be more than {max_bytes} {unit}"))
+    Error::new(
+        ErrorType::TooLong,
+        field,
+        None,
+        format!("may not be more than {max_bytes} {unit}"),
+    )
 }
 
 pub fn too_many(field: &Path<'_>, actual: usize, max: usize) -> Error {
     let unit = if max == 1 { "item" } else { "items" };
     let actual = Value::Int(i64::try_from(actual).unwrap_or(i64::MAX));
-    Error::new(ErrorType::TooMany, field, Some(actual), format!("must have at most {max} {unit}"))
+    Error::new(
+        ErrorType::TooMany,
+        field,
+        Some(actual),
+        format!("must have at most {max} {unit}"),
+    )
 }
 
 pub fn internal(field: &Path<'_>, detail: impl Into<String>) -> Error {
@@ -250,7 +281,10 @@ mod tests {
         let containers = spec.child("containers");
         let first = containers.index(0);
         let name = first.child("name");
-        assert_eq!(required(&name, "").to_string(), "spec.containers[0].name: Required value");
+        assert_eq!(
+            required(&name, "").to_string(),
+            "spec.containers[0].name: Required value"
+        );
         assert_eq!(
             invalid(&name, "A", "must be lower").to_string(),
             "spec.containers[0].name: Invalid value: \"A\": must be lower"
@@ -259,8 +293,14 @@ mod tests {
             not_supported(&spec.child("restartPolicy"), "Sometimes", &["Always", "Never"]).to_string(),
             "spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"Never\""
         );
-        assert_eq!(duplicate(&name, 7).to_string(), "spec.containers[0].name: Duplicate value: 7");
-        assert_eq!(too_long(&name, 63).to_string(), "spec.containers[0].name: Too long: may not be more than 63 bytes");
+        assert_eq!(
+            duplicate(&name, 7).to_string(),
+            "spec.containers[0].name: Duplicate value: 7"
+        );
+        assert_eq!(
+            too_long(&name, 63).to_string(),
+            "spec.containers[0].name: Too long: may not be more than 63 bytes"
+        );
     }
 
     #[test]
@@ -268,6 +308,9 @@ mod tests {
         let spec = Path::new("spec");
         let a = required(&spec, "");
         assert_eq!(aggregate(&[a.clone(), a.clone()]), "spec: Required value");
-        assert_eq!(aggregate(&[a, forbidden(&spec, "no")]), "[spec: Required value, spec: Forbidden: no]");
+        assert_eq!(
+            aggregate(&[a, forbidden(&spec, "no")]),
+            "[spec: Required value, spec: Forbidden: no]"
+        );
     }
 }

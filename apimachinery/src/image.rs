@@ -37,7 +37,11 @@ pub(crate) fn is_kept(field: &Field, value: &Value) -> bool {
 }
 
 pub(crate) fn zero_field(field: &Field) -> (Str, Value) {
-    let value = if field.pointer { Value::Null } else { zero(&field.shape) };
+    let value = if field.pointer {
+        Value::Null
+    } else {
+        zero(&field.shape)
+    };
     (Str::from_static(field.name), value)
 }
 
@@ -50,9 +54,26 @@ pub(crate) fn zero(shape: &Shape) -> Value {
         Shape::Quantity => Value::Str(Str::from_static("0")),
         Shape::Struct(ty) => {
             let ty = ty.get();
-            Value::Object(Object::from_ordered(ty.always.iter().map(|&i| zero_field(&ty.fields[i])).collect()))
+            Value::Object(Object::from_ordered(
+                ty.always.iter().map(|&i| zero_field(&ty.fields[i])).collect(),
+            ))
         }
         Shape::SchemaOr(_, SchemaAlternative::Bool) => Value::Bool(false),
         _ => Value::Null,
     }
+}
+
+/// Sets a field at its place in the schema's order. Unknown names are appended.
+pub(crate) fn put(object: &mut Object, ty: &'static Type, name: &'static str, value: Value) {
+    if let Some(slot) = object.get_mut(name) {
+        *slot = value;
+        return;
+    }
+    let place = ty.index_of(name).map_or(object.len(), |index| {
+        object
+            .keys()
+            .position(|key| ty.index_of(key).is_some_and(|other| other > index))
+            .unwrap_or(object.len())
+    });
+    object.insert_at(place, Str::from_static(name), value);
 }

@@ -7,8 +7,8 @@ mod decode;
 mod encode;
 mod read;
 
-pub(crate) use encode::{float, int, raw, string};
 pub use encode::{encode, to_vec};
+pub(crate) use encode::{float, int, raw, string};
 pub(crate) use read::Reader;
 
 use crate::schema::TypeId;
@@ -43,7 +43,11 @@ pub enum DecodeError {
     #[error("{0}")]
     Syntax(String),
     #[error("json: cannot unmarshal {found} into Go struct field {field} of type {expected}")]
-    Type { found: String, field: String, expected: String },
+    Type {
+        found: String,
+        field: String,
+        expected: String,
+    },
     #[error("{0}")]
     Value(String),
     #[error("strict decoding error: {}", .0.join(", "))]
@@ -58,7 +62,10 @@ pub fn decode(bytes: &[u8], ty: Option<TypeId>, validation: FieldValidation) -> 
     if validation == FieldValidation::Strict && !problems.is_empty() {
         return Err(DecodeError::Strict(problems));
     }
-    Ok(Decoded { value, warnings: problems })
+    Ok(Decoded {
+        value,
+        warnings: problems,
+    })
 }
 
 /// Plain JSON: objects become sorted maps, duplicate keys keep the last value.

@@ -85,7 +85,9 @@ impl Meta for Value {
     }
 
     fn finalizers(&self) -> impl Iterator<Item = &str> {
-        self.list_at("metadata.finalizers").iter().filter_map(Value::as_str)
+        self.list_at("metadata.finalizers")
+            .iter()
+            .filter_map(Value::as_str)
     }
 
     fn owner_references(&self) -> &[Value] {
@@ -93,7 +95,9 @@ impl Meta for Value {
     }
 
     fn controller_of(&self) -> Option<&Value> {
-        self.owner_references().iter().find(|owner| owner.bool_at("controller"))
+        self.owner_references()
+            .iter()
+            .find(|owner| owner.bool_at("controller"))
     }
 
     fn metadata_mut(&mut self) -> &mut Object {

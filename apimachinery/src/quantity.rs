@@ -42,7 +42,12 @@ const NANO: i32 = -9;
 const MILLI: i32 = -3;
 
 impl Quantity {
-    pub const ZERO: Quantity = Quantity { mantissa: 0, scale: 0, format: Format::DecimalSi, text: None };
+    pub const ZERO: Quantity = Quantity {
+        mantissa: 0,
+        scale: 0,
+        format: Format::DecimalSi,
+        text: None,
+    };
 
     pub fn parse(text: &str) -> Result<Quantity, QuantityError> {
         parse::quantity(text)
@@ -58,11 +63,21 @@ impl Quantity {
     }
 
     pub fn from_value(value: i64, format: Format) -> Quantity {
-        Quantity { mantissa: value.into(), scale: 0, format, text: None }
+        Quantity {
+            mantissa: value.into(),
+            scale: 0,
+            format,
+            text: None,
+        }
     }
 
     pub fn from_milli(value: i64, format: Format) -> Quantity {
-        Quantity { mantissa: value.into(), scale: MILLI, format, text: None }
+        Quantity {
+            mantissa: value.into(),
+            scale: MILLI,
+            format,
+            text: None,
+        }
     }
 
     pub fn format(&self) -> Format {
@@ -127,7 +142,11 @@ impl Quantity {
         }
         let shift = self.scale.saturating_sub(scale);
         let Some(factor) = ten_to(shift.unsigned_abs()) else {
-            return if shift < 0 { (self.mantissa.signum(), false) } else { (extreme(self.mantissa), false) };
+            return if shift < 0 {
+                (self.mantissa.signum(), false)
+            } else {
+                (extreme(self.mantissa), false)
+            };
         };
         if shift >= 0 {
             return match self.mantissa.checked_mul(factor) {
@@ -136,7 +155,10 @@ impl Quantity {
             };
         }
         let rest = self.mantissa % factor;
-        (self.mantissa / factor + if rest == 0 { 0 } else { rest.signum() }, rest == 0)
+        (
+            self.mantissa / factor + if rest == 0 { 0 } else { rest.signum() },
+            rest == 0,
+        )
     }
 }
 

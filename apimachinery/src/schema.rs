@@ -34,7 +34,8 @@ impl Schema {
     /// shares (`DeleteOptions`, `Status`, `WatchEvent`, …) is found under any of them, as upstream registers it.
     pub fn kind(&self, gvk: Gvk<'_>) -> Option<TypeId> {
         let own = self.kinds.get(&gvk);
-        own.or_else(|| self.kinds.get(&Gvk::new(META_GROUP, "v1", gvk.kind))).copied()
+        own.or_else(|| self.kinds.get(&Gvk::new(META_GROUP, "v1", gvk.kind)))
+            .copied()
     }
 
     /// A type by its dotted name, e.g. `io.k8s.api.core.v1.Container`.
@@ -44,6 +45,11 @@ impl Schema {
 
     pub fn types(&self) -> impl ExactSizeIterator<Item = &Type> {
         self.types.iter()
+    }
+
+    pub fn ids(&self) -> impl ExactSizeIterator<Item = TypeId> + use<> {
+        // The parser numbers types in 16 bits.
+        (0..self.types.len() as u16).map(TypeId)
     }
 
     pub fn kinds(&self) -> impl ExactSizeIterator<Item = (Gvk<'static>, TypeId)> {
@@ -135,7 +141,10 @@ impl Type {
     }
 
     pub fn index_of(&self, name: &str) -> Option<usize> {
-        let found = self.by_name.binary_search_by(|&i| self.fields[usize::from(i)].name.cmp(name)).ok()?;
+        let found = self
+            .by_name
+            .binary_search_by(|&i| self.fields[usize::from(i)].name.cmp(name))
+            .ok()?;
         Some(usize::from(self.by_name[found]))
     }
 

@@ -68,7 +68,12 @@ impl std::error::Error for Status {}
 
 impl Status {
     fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Status {
-        Status { code, reason, message: message.into(), details: None }
+        Status {
+            code,
+            reason,
+            message: message.into(),
+            details: None,
+        }
     }
 
     fn about(mut self, resource: GroupResource<'_>, name: &str) -> Status {
@@ -82,7 +87,11 @@ impl Status {
     }
 
     pub fn with_cause(mut self, reason: &str, field: &str, message: &str) -> Status {
-        let cause = Cause { reason: reason.to_owned(), message: message.to_owned(), field: field.to_owned() };
+        let cause = Cause {
+            reason: reason.to_owned(),
+            message: message.to_owned(),
+            field: field.to_owned(),
+        };
         self.details.get_or_insert_default().causes.push(cause);
         self
     }
@@ -135,7 +144,10 @@ impl Details {
         set_nonempty(&mut details, "kind", &self.kind);
         set_nonempty(&mut details, "uid", &self.uid);
         if !self.causes.is_empty() {
-            details.set("causes", Value::List(self.causes.iter().map(Cause::to_value).collect()));
+            details.set(
+                "causes",
+                Value::List(self.causes.iter().map(Cause::to_value).collect()),
+            );
         }
         if self.retry_after_seconds > 0 {
             details.set("retryAfterSeconds", i64::from(self.retry_after_seconds));
@@ -162,7 +174,13 @@ fn set_nonempty(object: &mut Value, key: &'static str, text: &str) {
 
 /// A `Status` of success, as deletes answer: `details` name what was deleted.
 pub fn success(resource: GroupResource<'_>, name: &str, uid: &str) -> Value {
-    let details = Details { uid: uid.to_owned(), ..Status::default().about(resource, name).details.unwrap_or_default() };
+    let details = Details {
+        uid: uid.to_owned(),
+        ..Status::default()
+            .about(resource, name)
+            .details
+            .unwrap_or_default()
+    };
     let mut status = Value::from([
         ("kind", "Status".into()),
         ("apiVersion", "v1".into()),
@@ -181,11 +199,21 @@ pub fn not_found(resource: GroupResource<'_>, name: &str) -> Status {
 
 /// For paths that name no resource: Go's generic answer.
 pub fn not_found_path() -> Status {
-    Status::new(404, "NotFound", "the server could not find the requested resource").with_details()
+    Status::new(
+        404,
+        "NotFound",
+        "the server could not find the requested resource",
+    )
+    .with_details()
 }
 
 pub fn already_exists(resource: GroupResource<'_>, name: &str) -> Status {
-    Status::new(409, "AlreadyExists", format!("{resource} {} already exists", quote(name))).about(resource, name)
+    Status::new(
+        409,
+        "AlreadyExists",
+        format!("{resource} {} already exists", quote(name)),
+    )
+    .about(resource, name)
 }
 
 pub fn generate_name_conflict(resource: GroupResource<'_>, name: &str, retry_after: u32) -> Status {
@@ -193,11 +221,16 @@ pub fn generate_name_conflict(resource: GroupResource<'_>, name: &str, retry_aft
         "{resource} {} already exists, the server was not able to generate a unique name for the object",
         quote(name)
     );
-    Status::new(409, "AlreadyExists", message).about(resource, name).with_retry_after(retry_after)
+    Status::new(409, "AlreadyExists", message)
+        .about(resource, name)
+        .with_retry_after(retry_after)
 }
 
 pub fn conflict(resource: GroupResource<'_>, name: &str, why: impl fmt::Display) -> Status {
-    let message = format!("Operation cannot be fulfilled on {resource} {}: {why}", quote(name));
+    let message = format!(
+        "Operation cannot be fulfilled on {resource} {}: {why}",
+        quote(name)
+    );
     Status::new(409, "Conflict", message).about(resource, name)
 }
 
@@ -206,19 +239,30 @@ pub const OPTIMISTIC_LOCK: &str =
     "the object has been modified; please apply your changes to the latest version and try again";
 
 /// `causes` are `(manager text, field)` pairs, each a `FieldManagerConflict`.
-pub fn apply_conflict(message: impl Into<String>, causes: impl IntoIterator<Item = (String, String)>) -> Status {
+pub fn apply_conflict(
+    message: impl Into<String>,
+    causes: impl IntoIterator<Item = (String, String)>,
+) -> Status {
     let status = Status::new(409, "Conflict", message).with_details();
-    causes.into_iter().fold(status, |status, (text, field)| status.with_cause("FieldManagerConflict", &field, &text))
+    causes.into_iter().fold(status, |status, (text, field)| {
+        status.with_cause("FieldManagerConflict", &field, &text)
+    })
 }
 
 pub fn invalid(group: &str, kind: &str, name: &str, errors: &ErrorList) -> Status {
     let qualified = GroupResource::new(group, kind);
     let message = match errors.len() {
         0 => format!("{qualified} {} is invalid", quote(name)),
-        _ => format!("{qualified} {} is invalid: {}", quote(name), field::aggregate(errors)),
+        _ => format!(
+            "{qualified} {} is invalid: {}",
+            quote(name),
+            field::aggregate(errors)
+        ),
     };
     let status = Status::new(422, "Invalid", message).about(qualified, name);
-    errors.iter().fold(status, |status, e| status.with_cause(e.kind.reason(), &e.field, &e.body()))
+    errors.iter().fold(status, |status, e| {
+        status.with_cause(e.kind.reason(), &e.field, &e.body())
+    })
 }
 
 pub fn bad_request(message: impl Into<String>) -> Status {
@@ -226,7 +270,15 @@ pub fn bad_request(message: impl Into<String>) -> Status {
 }
 
 pub fn unauthorized(message: &str) -> Status {
-    Status::new(401, "Unauthorized", if message.is_empty() { "not authorized" } else { message })
+    Status::new(
+        401,
+        "Unauthorized",
+        if message.is_empty() {
+            "not authorized"
+        } else {
+            message
+        },
+    )
 }
 
 pub fn forbidden(resource: GroupResource<'_>, name: &str, why: impl fmt::Display) -> Status {
@@ -248,40 +300,65 @@ pub fn expired(message: impl Into<String>) -> Status {
 }
 
 pub fn timeout(message: impl fmt::Display, retry_after: u32) -> Status {
-    Status::new(504, "Timeout", format!("Timeout: {message}")).with_details().with_retry_after(retry_after)
+    Status::new(504, "Timeout", format!("Timeout: {message}"))
+        .with_details()
+        .with_retry_after(retry_after)
 }
 
 pub fn server_timeout(resource: GroupResource<'_>, operation: &str, retry_after: u32) -> Status {
-    let message =
-        format!("The {operation} operation against {resource} could not be completed at this time, please try again.");
-    Status::new(500, "ServerTimeout", message).about(resource, operation).with_retry_after(retry_after)
+    let message = format!(
+        "The {operation} operation against {resource} could not be completed at this time, please try again."
+    );
+    Status::new(500, "ServerTimeout", message)
+        .about(resource, operation)
+        .with_retry_after(retry_after)
 }
 
 pub fn too_many_requests(message: impl Into<String>, retry_after: u32) -> Status {
-    Status::new(429, "TooManyRequests", message).with_details().with_retry_after(retry_after)
+    Status::new(429, "TooManyRequests", message)
+        .with_details()
+        .with_retry_after(retry_after)
 }
 
 pub fn request_entity_too_large(message: impl fmt::Display) -> Status {
-    Status::new(413, "RequestEntityTooLarge", format!("Request entity too large: {message}"))
+    Status::new(
+        413,
+        "RequestEntityTooLarge",
+        format!("Request entity too large: {message}"),
+    )
 }
 
 pub fn method_not_supported(resource: GroupResource<'_>, action: &str) -> Status {
-    let message = format!("{action} is not supported on resources of kind {}", quote(&resource.to_string()));
+    let message = format!(
+        "{action} is not supported on resources of kind {}",
+        quote(&resource.to_string())
+    );
     Status::new(405, "MethodNotAllowed", message).about(resource, "")
 }
 
 /// For methods that the path does not know at all.
 pub fn method_not_allowed() -> Status {
-    Status::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource").with_details()
+    Status::new(
+        405,
+        "MethodNotAllowed",
+        "the server does not allow this method on the requested resource",
+    )
+    .with_details()
 }
 
 pub fn not_acceptable(accepted: &[&str]) -> Status {
-    let message = format!("only the following media types are accepted: {}", accepted.join(", "));
+    let message = format!(
+        "only the following media types are accepted: {}",
+        accepted.join(", ")
+    );
     Status::new(406, "NotAcceptable", message)
 }
 
 pub fn unsupported_media_type(accepted: &[&str]) -> Status {
-    let message = format!("the body of the request was in an unknown format - accepted media types include: {}", accepted.join(", "));
+    let message = format!(
+        "the body of the request was in an unknown format - accepted media types include: {}",
+        accepted.join(", ")
+    );
     Status::new(415, "UnsupportedMediaType", message)
 }
 
@@ -297,17 +374,22 @@ pub fn service_unavailable(message: impl Into<String>) -> Status {
 /// A body that cannot be read as `gvk`.
 pub fn undecodable(gvk: Gvk<'_>, error: &DecodeError) -> Status {
     let kind = gvk.kind;
-    bad_request(format!("{kind} in version {} cannot be handled as a {kind}: {error}", quote(gvk.version)))
+    bad_request(format!(
+        "{kind} in version {} cannot be handled as a {kind}: {error}",
+        quote(gvk.version)
+    ))
 }
 
 /// A patch that cannot be read or applied.
 pub fn unpatchable(error: PatchError) -> Status {
     match error {
         PatchError::BadRequest(message) => bad_request(message),
-        PatchError::Unprocessable(message) => {
-            Status::new(422, "Invalid", format!("the server rejected our request due to an error in our request: {message}"))
-                .with_details()
-        }
+        PatchError::Unprocessable(message) => Status::new(
+            422,
+            "Invalid",
+            format!("the server rejected our request due to an error in our request: {message}"),
+        )
+        .with_details(),
         PatchError::TooLarge(message) => request_entity_too_large(message),
     }
 }
@@ -339,8 +421,14 @@ mod tests {
     fn invalid_lists_each_field_as_a_cause() {
         let errors = vec![field::required(&field::Path::new("spec.selector"), "")];
         let status = invalid("apps", "Deployment", "web", &errors);
-        assert_eq!(status.message, "Deployment.apps \"web\" is invalid: spec.selector: Required value");
-        assert_eq!(status.to_value().list_at("details.causes")[0].str_at("reason"), "FieldValueRequired");
+        assert_eq!(
+            status.message,
+            "Deployment.apps \"web\" is invalid: spec.selector: Required value"
+        );
+        assert_eq!(
+            status.to_value().list_at("details.causes")[0].str_at("reason"),
+            "FieldValueRequired"
+        );
         assert_eq!((status.code, status.reason), (422, "Invalid"));
     }
 

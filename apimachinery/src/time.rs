@@ -28,7 +28,12 @@ impl Timestamp {
     pub fn format(self) -> String {
         let (year, month, day) = civil(self.seconds.div_euclid(SECONDS_PER_DAY));
         let second = self.seconds.rem_euclid(SECONDS_PER_DAY);
-        format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
+        format!(
+            "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
+            second / 3600,
+            second / 60 % 60,
+            second % 60
+        )
     }
 
     /// `2006-01-02T15:04:05.000000Z`, the form of `metav1.MicroTime`.
@@ -59,7 +64,10 @@ impl fmt::Display for TimeError {
         let (text, layout) = (&self.text, self.layout);
         match &self.why {
             Why::Expected { rest, element } => {
-                write!(f, "parsing time {text:?} as {layout:?}: cannot parse {rest:?} as {element:?}")
+                write!(
+                    f,
+                    "parsing time {text:?} as {layout:?}: cannot parse {rest:?} as {element:?}"
+                )
             }
             Why::OutOfRange(what) => write!(f, "parsing time {text:?}: {what} out of range"),
             Why::Extra(rest) => write!(f, "parsing time {text:?}: extra text: {rest:?}"),
@@ -98,7 +106,11 @@ fn read(text: &str, fraction: Fraction) -> Result<Timestamp, TimeError> {
         Fraction::SixDigits => "2006-01-02T15:04:05.000000Z07:00",
     };
     let mut walk = Walk { rest: text };
-    walk.timestamp(fraction).map_err(|why| TimeError { text: text.to_owned(), layout, why })
+    walk.timestamp(fraction).map_err(|why| TimeError {
+        text: text.to_owned(),
+        layout,
+        why,
+    })
 }
 
 impl Walk<'_> {
@@ -127,12 +139,20 @@ impl Walk<'_> {
     }
 
     fn expected(&self, element: &'static str) -> Why {
-        Why::Expected { rest: self.rest.to_owned(), element }
+        Why::Expected {
+            rest: self.rest.to_owned(),
+            element,
+        }
     }
 
     fn digits(&mut self, count: usize, element: &'static str) -> Result<i64, Why> {
-        let digits = self.rest.get(..count).filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
-        let value = digits.and_then(|text| text.parse().ok()).ok_or_else(|| self.expected(element))?;
+        let digits = self
+            .rest
+            .get(..count)
+            .filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+        let value = digits
+            .and_then(|text| text.parse().ok())
+            .ok_or_else(|| self.expected(element))?;
         self.rest = &self.rest[count..];
         Ok(value)
     }
@@ -145,7 +165,11 @@ impl Walk<'_> {
         what: &'static str,
     ) -> Result<i64, Why> {
         let value = self.digits(count, element)?;
-        if range.contains(&value) { Ok(value) } else { Err(Why::OutOfRange(what)) }
+        if range.contains(&value) {
+            Ok(value)
+        } else {
+            Err(Why::OutOfRange(what))
+        }
     }
 
     fn literal(&mut self, text: &'static str) -> Result<(), Why> {
@@ -154,7 +178,10 @@ impl Walk<'_> {
     }
 
     fn fraction(&mut self, fraction: Fraction) -> Result<u32, Why> {
-        let digits = self.rest.strip_prefix('.').map_or(0, |rest| rest.bytes().take_while(u8::is_ascii_digit).count());
+        let digits = self
+            .rest
+            .strip_prefix('.')
+            .map_or(0, |rest| rest.bytes().take_while(u8::is_ascii_digit).count());
         let wanted = match fraction {
             Fraction::Optional if digits == 0 => return Ok(0),
             Fraction::Optional => digits,
@@ -162,7 +189,11 @@ impl Walk<'_> {
             Fraction::SixDigits => 6,
         };
         let text = &self.rest[1..=wanted];
-        let nanos = text.bytes().chain(std::iter::repeat(b'0')).take(9).fold(0, |n, b| n * 10 + u32::from(b - b'0'));
+        let nanos = text
+            .bytes()
+            .chain(std::iter::repeat(b'0'))
+            .take(9)
+            .fold(0, |n, b| n * 10 + u32::from(b - b'0'));
         self.rest = &self.rest[1 + wanted..];
         Ok(nanos)
     }
@@ -189,7 +220,10 @@ impl Walk<'_> {
 }
 
 fn two(text: &str, at: usize) -> Option<i64> {
-    text.get(at..at + 2).filter(|t| t.bytes().all(|b| b.is_ascii_digit()))?.parse().ok()
+    text.get(at..at + 2)
+        .filter(|t| t.bytes().all(|b| b.is_ascii_digit()))?
+        .parse()
+        .ok()
 }
 
 fn days_in(year: i64, month: i64) -> i64 {
@@ -240,7 +274,14 @@ mod tests {
             assert_eq!(time.seconds, seconds, "{text}");
             assert_eq!(Timestamp::parse(&time.format()).unwrap().seconds, seconds);
         }
-        assert_eq!(Timestamp { seconds: 0, nanos: 123_456_789 }.format_micro(), "1970-01-01T00:00:00.123456Z");
+        assert_eq!(
+            Timestamp {
+                seconds: 0,
+                nanos: 123_456_789
+            }
+            .format_micro(),
+            "1970-01-01T00:00:00.123456Z"
+        );
     }
 
     #[test]

@@ -26,7 +26,10 @@ fn regex_error(message: &str, regex: &str, examples: &[&str]) -> String {
         return format!("{message} (regex used for validation is '{regex}')");
     }
     let quoted: Vec<String> = examples.iter().map(|example| format!("'{example}', ")).collect();
-    format!("{message} (e.g. {}regex used for validation is '{regex}')", quoted.join(" or "))
+    format!(
+        "{message} (e.g. {}regex used for validation is '{regex}')",
+        quoted.join(" or ")
+    )
 }
 
 /// Non-empty, `inner` throughout and `edge` at both ends.
@@ -151,11 +154,14 @@ pub fn path_segment_name(name: &str, prefix: bool) -> Messages {
 }
 
 const LABEL_KEY_REGEX: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
-const LABEL_KEY_MESSAGE: &str =
-    "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
+const LABEL_KEY_MESSAGE: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
 
 fn is_label_text(value: &str) -> bool {
-    is_edged(value, |b| b.is_ascii_alphanumeric(), |b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+    is_edged(
+        value,
+        |b| b.is_ascii_alphanumeric(),
+        |b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'),
+    )
 }
 
 /// The key of a label or annotation: `name` or `example.com/name`.
@@ -168,22 +174,33 @@ pub fn label_key(value: &str) -> Messages {
             if prefix.is_empty() {
                 messages.push("prefix part must be non-empty".to_owned());
             } else {
-                messages.extend(dns1123_subdomain(prefix).into_iter().map(|message| format!("prefix part {message}")));
+                messages.extend(
+                    dns1123_subdomain(prefix)
+                        .into_iter()
+                        .map(|message| format!("prefix part {message}")),
+                );
             }
             name
         }
         _ => {
             let rule = regex_error(LABEL_KEY_MESSAGE, LABEL_KEY_REGEX, examples);
-            return vec![format!("a valid label key {rule} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')")];
+            return vec![format!(
+                "a valid label key {rule} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+            )];
         }
     };
     if name.is_empty() {
         messages.push("name part must be non-empty".to_owned());
     } else if name.len() > LABEL_NAME_MAX {
-        messages.push(format!("name part must be no more than {LABEL_NAME_MAX} characters"));
+        messages.push(format!(
+            "name part must be no more than {LABEL_NAME_MAX} characters"
+        ));
     }
     if !is_label_text(name) {
-        messages.push(format!("name part {}", regex_error(LABEL_KEY_MESSAGE, LABEL_KEY_REGEX, examples)));
+        messages.push(format!(
+            "name part {}",
+            regex_error(LABEL_KEY_MESSAGE, LABEL_KEY_REGEX, examples)
+        ));
     }
     messages
 }
@@ -207,7 +224,11 @@ pub fn label_value(value: &str) -> Messages {
 }
 
 pub fn in_range(value: i64, min: i64, max: i64) -> Messages {
-    if (min..=max).contains(&value) { Messages::new() } else { vec![format!("must be between {min} and {max}, inclusive")] }
+    if (min..=max).contains(&value) {
+        Messages::new()
+    } else {
+        vec![format!("must be between {min} and {max}, inclusive")]
+    }
 }
 
 pub fn port_number(port: i64) -> Messages {
@@ -231,10 +252,19 @@ pub fn port_name(value: &str) -> Messages {
         }
     };
     let allowed = !value.is_empty() && value.bytes().all(|b| lower_alphanumeric(b) || b == b'-');
-    rule(allowed, "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)");
-    rule(value.bytes().any(|b| b.is_ascii_lowercase()), "must contain at least one letter (a-z)");
+    rule(
+        allowed,
+        "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)",
+    );
+    rule(
+        value.bytes().any(|b| b.is_ascii_lowercase()),
+        "must contain at least one letter (a-z)",
+    );
     rule(!value.contains("--"), "must not contain consecutive hyphens");
-    rule(!value.starts_with('-') && !value.ends_with('-'), "must not begin or end with a hyphen");
+    rule(
+        !value.starts_with('-') && !value.ends_with('-'),
+        "must not begin or end with a hyphen",
+    );
     messages
 }
 
@@ -243,14 +273,22 @@ pub fn percent(value: &str) -> Messages {
     if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) {
         return Messages::new();
     }
-    vec![regex_error("a valid percent string must be a numeric string followed by an ending '%'", "[0-9]+%", &["1%", "93%"])]
+    vec![regex_error(
+        "a valid percent string must be a numeric string followed by an ending '%'",
+        "[0-9]+%",
+        &["1%", "93%"],
+    )]
 }
 
 pub fn http_header_name(value: &str) -> Messages {
     if !value.is_empty() && value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
         return Messages::new();
     }
-    vec![regex_error("a valid HTTP header must consist of alphanumeric characters or '-'", "[-A-Za-z0-9]+", &["X-Header-Name"])]
+    vec![regex_error(
+        "a valid HTTP header must consist of alphanumeric characters or '-'",
+        "[-A-Za-z0-9]+",
+        &["X-Header-Name"],
+    )]
 }
 
 pub fn c_identifier(value: &str) -> Messages {
@@ -295,7 +333,11 @@ pub fn relaxed_env_var_name(value: &str) -> Messages {
 pub fn config_map_key(value: &str) -> Messages {
     let mut messages = Messages::new();
     max_len(value, DNS1123_SUBDOMAIN_MAX, &mut messages);
-    if value.is_empty() || !value.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_')) {
+    if value.is_empty()
+        || !value
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
+    {
         messages.push(regex_error(
             "a valid config key must consist of alphanumeric characters, '-', '_' or '.'",
             "[-._a-zA-Z0-9]+",
@@ -350,14 +392,29 @@ mod tests {
         assert_eq!(label_key("/x"), ["prefix part must be non-empty"]);
         assert_eq!(path_segment_name("a/b", false), ["may not contain '/'"]);
         assert_eq!(config_map_key(".."), ["must not be '..'"]);
-        assert_eq!(port_name("-a--"), ["must not contain consecutive hyphens", "must not begin or end with a hyphen"]);
+        assert_eq!(
+            port_name("-a--"),
+            [
+                "must not contain consecutive hyphens",
+                "must not begin or end with a hyphen"
+            ]
+        );
     }
 
     #[test]
     fn lengths_are_limited() {
-        assert_eq!(dns1123_label(&"a".repeat(64)), ["must be no more than 63 characters"]);
-        assert_eq!(dns1123_subdomain(&"a".repeat(254)), ["must be no more than 253 characters"]);
-        assert_eq!(label_key(&"a".repeat(64)), ["name part must be no more than 63 characters"]);
+        assert_eq!(
+            dns1123_label(&"a".repeat(64)),
+            ["must be no more than 63 characters"]
+        );
+        assert_eq!(
+            dns1123_subdomain(&"a".repeat(254)),
+            ["must be no more than 253 characters"]
+        );
+        assert_eq!(
+            label_key(&"a".repeat(64)),
+            ["name part must be no more than 63 characters"]
+        );
         assert_eq!(port_name(&"a".repeat(16)), ["must be no more than 15 characters"]);
     }
 }

@@ -34,7 +34,11 @@ enum Step {
 }
 
 /// The document as a tree, and what strict validation found.
-pub(super) fn document(bytes: &[u8], ty: Option<TypeId>, validation: FieldValidation) -> Result<(Value, Vec<String>)> {
+pub(super) fn document(
+    bytes: &[u8],
+    ty: Option<TypeId>,
+    validation: FieldValidation,
+) -> Result<(Value, Vec<String>)> {
     let mut decoder = Decoder {
         reader: Reader::new(bytes),
         path: Vec::new(),
@@ -210,7 +214,11 @@ impl Decoder<'_> {
         let value = match shape {
             Shape::Int32 => text.parse::<i32>().ok().map(|i| Value::Int(i.into())),
             Shape::Int64 => text.parse::<i64>().ok().map(Value::Int),
-            _ => text.parse::<f64>().ok().filter(|f| f.is_finite()).map(Value::Float),
+            _ => text
+                .parse::<f64>()
+                .ok()
+                .filter(|f| f.is_finite())
+                .map(Value::Float),
         };
         value.ok_or_else(|| self.type_error(format!("number {text}"), shape))
     }
@@ -229,8 +237,12 @@ impl Decoder<'_> {
             (SchemaAlternative::Bool, b't' | b'f') => self.shaped(&Shape::Bool),
             (SchemaAlternative::Array, b'[') => self.list(&Shape::Struct(ty)),
             (SchemaAlternative::Strings, b'[') => self.list(&Shape::String),
-            (SchemaAlternative::Bool, _) => Err(DecodeError::Value("boolean or JSON schema expected".to_owned())),
-            _ => Err(DecodeError::Value("json: cannot unmarshal value: JSON schema or list expected".to_owned())),
+            (SchemaAlternative::Bool, _) => {
+                Err(DecodeError::Value("boolean or JSON schema expected".to_owned()))
+            }
+            _ => Err(DecodeError::Value(
+                "json: cannot unmarshal value: JSON schema or list expected".to_owned(),
+            )),
         }
     }
 
@@ -258,7 +270,11 @@ impl Decoder<'_> {
                 field.push_str(name);
             }
         }
-        DecodeError::Type { found, field, expected: go_type(shape) }
+        DecodeError::Type {
+            found,
+            field,
+            expected: go_type(shape),
+        }
     }
 
     fn problem(&mut self, what: &str, key: &str) {
@@ -311,18 +327,28 @@ fn canonical_quantity(text: Cow<'_, str>) -> Result<Value> {
 
 fn textual(shape: &Shape, text: &str) -> Result<Value> {
     match shape {
-        Shape::Time => time::canonical(text).map(Value::from).map_err(|e| DecodeError::Value(e.to_string())),
-        Shape::MicroTime => time::canonical_micro(text).map(Value::from).map_err(|e| DecodeError::Value(e.to_string())),
+        Shape::Time => time::canonical(text)
+            .map(Value::from)
+            .map_err(|e| DecodeError::Value(e.to_string())),
+        Shape::MicroTime => time::canonical_micro(text)
+            .map(Value::from)
+            .map_err(|e| DecodeError::Value(e.to_string())),
         _ => base64(text),
     }
 }
 
 fn base64(text: &str) -> Result<Value> {
-    let clean: Cow<'_, str> =
-        if text.contains(['\n', '\r']) { text.replace(['\n', '\r'], "").into() } else { text.into() };
+    let clean: Cow<'_, str> = if text.contains(['\n', '\r']) {
+        text.replace(['\n', '\r'], "").into()
+    } else {
+        text.into()
+    };
     match STANDARD.decode(clean.as_bytes()) {
         Ok(_) => Ok(Value::Str(clean.into())),
-        Err(error) => Err(DecodeError::Value(format!("illegal base64 data at input byte {}", base64_offset(&error, &clean)))),
+        Err(error) => Err(DecodeError::Value(format!(
+            "illegal base64 data at input byte {}",
+            base64_offset(&error, &clean)
+        ))),
     }
 }
 
@@ -340,7 +366,9 @@ fn untyped_number(text: &str) -> Result<Value> {
     }
     match text.parse::<f64>() {
         Ok(f) if f.is_finite() => Ok(Value::Float(f)),
-        _ => Err(DecodeError::Value(format!("json: cannot unmarshal number {text} into Go value of type float64"))),
+        _ => Err(DecodeError::Value(format!(
+            "json: cannot unmarshal number {text} into Go value of type float64"
+        ))),
     }
 }
 

@@ -75,7 +75,9 @@ pub(crate) fn string(text: &str, out: &mut Vec<u8>) {
             continue;
         }
         if byte == 0xE2 {
-            let Some(escape) = line_separator(&bytes[i..]) else { continue };
+            let Some(escape) = line_separator(&bytes[i..]) else {
+                continue;
+            };
             out.extend_from_slice(&bytes[done..i]);
             out.extend_from_slice(escape);
             done = i + 3;
@@ -101,7 +103,9 @@ pub(crate) fn raw(text: &str, out: &mut Vec<u8>) {
                 done = i + 1;
             }
             0xE2 => {
-                let Some(escape) = line_separator(&bytes[i..]) else { continue };
+                let Some(escape) = line_separator(&bytes[i..]) else {
+                    continue;
+                };
                 out.extend_from_slice(&bytes[done..i]);
                 out.extend_from_slice(escape);
                 done = i + 3;

@@ -13,7 +13,11 @@ type Result<T> = std::result::Result<T, DecodeError>;
 
 impl<'a> Reader<'a> {
     pub fn new(bytes: &'a [u8]) -> Reader<'a> {
-        Reader { bytes, at: 0, depth: 0 }
+        Reader {
+            bytes,
+            at: 0,
+            depth: 0,
+        }
     }
 
     /// The next byte that is not white space, unread.
@@ -42,7 +46,11 @@ impl<'a> Reader<'a> {
     pub fn open(&mut self) -> Result<()> {
         self.depth += 1;
         self.at += 1;
-        if self.depth > MAX_DEPTH { Err(DecodeError::TooDeep) } else { Ok(()) }
+        if self.depth > MAX_DEPTH {
+            Err(DecodeError::TooDeep)
+        } else {
+            Ok(())
+        }
     }
 
     /// The next key of an object with its colon, or `None` at the closing brace.
@@ -97,7 +105,10 @@ impl<'a> Reader<'a> {
     pub fn string(&mut self) -> Result<Cow<'a, str>> {
         let start = self.at + 1;
         let rest = self.bytes.get(start..).unwrap_or_default();
-        let stop = rest.iter().position(|b| matches!(b, b'"' | b'\\') || *b < 0x20).ok_or_else(end_of_input)?;
+        let stop = rest
+            .iter()
+            .position(|b| matches!(b, b'"' | b'\\') || *b < 0x20)
+            .ok_or_else(end_of_input)?;
         self.at = start + stop;
         let plain = String::from_utf8_lossy(&rest[..stop]);
         if rest[stop] == b'"' {
@@ -110,7 +121,10 @@ impl<'a> Reader<'a> {
     fn escaped_string(&mut self, mut text: String) -> Result<String> {
         loop {
             let rest = self.bytes.get(self.at..).unwrap_or_default();
-            let stop = rest.iter().position(|b| matches!(b, b'"' | b'\\') || *b < 0x20).ok_or_else(end_of_input)?;
+            let stop = rest
+                .iter()
+                .position(|b| matches!(b, b'"' | b'\\') || *b < 0x20)
+                .ok_or_else(end_of_input)?;
             text.push_str(&String::from_utf8_lossy(&rest[..stop]));
             self.at += stop;
             match rest[stop] {
@@ -217,7 +231,11 @@ impl<'a> Reader<'a> {
                 Some(byte) if byte == wanted => self.at += 1,
                 None => return Err(end_of_input()),
                 Some(_) if i == 0 => return Err(self.unexpected("looking for beginning of value")),
-                Some(_) => return Err(self.unexpected(&format!("in literal {text} (expecting '{}')", char::from(wanted)))),
+                Some(_) => {
+                    return Err(
+                        self.unexpected(&format!("in literal {text} (expecting '{}')", char::from(wanted)))
+                    );
+                }
             }
         }
         Ok(())
@@ -262,7 +280,11 @@ impl<'a> Reader<'a> {
     }
 
     fn unexpected_or_end(&self, context: &str) -> DecodeError {
-        if self.at >= self.bytes.len() { end_of_input() } else { self.unexpected(context) }
+        if self.at >= self.bytes.len() {
+            end_of_input()
+        } else {
+            self.unexpected(context)
+        }
     }
 
     /// Go's `invalid character 'x' looking for …` about the byte under the cursor.

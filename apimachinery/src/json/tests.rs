@@ -15,7 +15,9 @@ fn image(text: &str, ty: TypeId) -> String {
 }
 
 fn error(text: &str, ty: TypeId) -> String {
-    decode(text.as_bytes(), Some(ty), FieldValidation::Strict).unwrap_err().to_string()
+    decode(text.as_bytes(), Some(ty), FieldValidation::Strict)
+        .unwrap_err()
+        .to_string()
 }
 
 #[test]
@@ -33,7 +35,10 @@ fn a_document_becomes_gos_image_of_it() {
 #[test]
 fn fields_that_go_always_prints_are_there() {
     assert_eq!(
-        image(r#"{"spec":{"selector":null,"template":{}}}"#, kind("apps", "v1", "Deployment")),
+        image(
+            r#"{"spec":{"selector":null,"template":{}}}"#,
+            kind("apps", "v1", "Deployment")
+        ),
         r#"{"metadata":{},"spec":{"selector":null,"template":{"metadata":{},"spec":{"containers":null}},"strategy":{}},"status":{}}"#
     );
 }
@@ -54,7 +59,10 @@ fn unknown_and_duplicate_fields_are_named_by_path() {
 
 #[test]
 fn names_are_case_sensitive() {
-    assert_eq!(error(r#"{"Spec":{}}"#, pod()), r#"strict decoding error: unknown field "Spec""#);
+    assert_eq!(
+        error(r#"{"Spec":{}}"#, pod()),
+        r#"strict decoding error: unknown field "Spec""#
+    );
 }
 
 #[test]
@@ -85,30 +93,56 @@ fn broken_documents_get_gos_words() {
         ("", "unexpected end of JSON input"),
         ("{", "unexpected end of JSON input"),
         (r#"{"a" 1}"#, "invalid character '1' after object key"),
-        (r#"{"a":1,}"#, "invalid character '}' looking for beginning of object key string"),
-        (r#"{"a":[1,]}"#, "invalid character ']' looking for beginning of value"),
+        (
+            r#"{"a":1,}"#,
+            "invalid character '}' looking for beginning of object key string",
+        ),
+        (
+            r#"{"a":[1,]}"#,
+            "invalid character ']' looking for beginning of value",
+        ),
         (r#"{"a":1} x"#, "invalid character 'x' after top-level value"),
-        (r#"{"a":tru}"#, "invalid character '}' in literal true (expecting 'e')"),
+        (
+            r#"{"a":tru}"#,
+            "invalid character '}' in literal true (expecting 'e')",
+        ),
         ("\"a\nb\"", "invalid character '\\n' in string literal"),
         ("01", "invalid character '1' after top-level value"),
     ];
     for (text, expected) in cases {
-        assert_eq!(decode_untyped(text.as_bytes()).unwrap_err().to_string(), expected, "{text}");
+        assert_eq!(
+            decode_untyped(text.as_bytes()).unwrap_err().to_string(),
+            expected,
+            "{text}"
+        );
     }
 }
 
 #[test]
 fn strings_keep_every_character() {
     let text = r#""a\u00e9\ud83d\ude00\ud800x\n\/""#;
-    assert_eq!(decode_untyped(text.as_bytes()).unwrap().as_str(), Some("aé😀\u{fffd}x\n/"));
+    assert_eq!(
+        decode_untyped(text.as_bytes()).unwrap().as_str(),
+        Some("aé😀\u{fffd}x\n/")
+    );
     let mut out = Vec::new();
     encode(&Value::from("<a>&\u{2028}\u{1}\t\"\\é"), &mut out);
-    assert_eq!(String::from_utf8(out).unwrap(), r#""\u003ca\u003e\u0026\u2028\u0001\t\"\\é""#);
+    assert_eq!(
+        String::from_utf8(out).unwrap(),
+        r#""\u003ca\u003e\u0026\u2028\u0001\t\"\\é""#
+    );
 }
 
 #[test]
 fn numbers_print_as_gos() {
-    for (f, expected) in [(1.5, "1.5"), (1e21, "1e+21"), (1e-7, "1e-7"), (1e20, "100000000000000000000"), (0.0, "0"), (1.0, "1")] {
+    for (f, expected) in [
+        (1.5, "1.5"),
+        (1e21, "1e+21"),
+        (1e-7, "1e-7"),
+        (1e20, "100000000000000000000"),
+        (0.0, "0"),
+        (1.0, "1"),
+    ] {
         let mut out = Vec::new();
         encode(&Value::Float(f), &mut out);
         assert_eq!(String::from_utf8(out).unwrap(), expected);
@@ -117,8 +151,14 @@ fn numbers_print_as_gos() {
 
 #[test]
 fn untyped_numbers_stay_integers_while_they_fit() {
-    assert_eq!(decode_untyped(b"9223372036854775807").unwrap(), Value::Int(i64::MAX));
-    assert_eq!(decode_untyped(b"9223372036854775808").unwrap(), Value::Float(9223372036854775808.0));
+    assert_eq!(
+        decode_untyped(b"9223372036854775807").unwrap(),
+        Value::Int(i64::MAX)
+    );
+    assert_eq!(
+        decode_untyped(b"9223372036854775808").unwrap(),
+        Value::Float(9223372036854775808.0)
+    );
     assert_eq!(decode_untyped(b"1.0").unwrap(), Value::Float(1.0));
 }
 
@@ -134,7 +174,10 @@ fn nesting_is_limited() {
 fn carried_json_stays_as_written_but_for_white_space() {
     let revision = kind("apps", "v1", "ControllerRevision");
     assert_eq!(
-        image(r#"{"metadata":{}, "data": {"b" : [1, "x y"], "a":{}}, "revision":1}"#, revision),
+        image(
+            r#"{"metadata":{}, "data": {"b" : [1, "x y"], "a":{}}, "revision":1}"#,
+            revision
+        ),
         r#"{"metadata":{},"data":{"b":[1,"x y"],"a":{}},"revision":1}"#
     );
 }

@@ -15,7 +15,10 @@ type Result<T> = std::result::Result<T, Error>;
 
 pub(super) fn message(raw: &[u8], ty: TypeId) -> Result<Value> {
     let ty = ty.get();
-    let mut decoder = Decoder { gathered: Vec::with_capacity(32), depth: 0 };
+    let mut decoder = Decoder {
+        gathered: Vec::with_capacity(32),
+        depth: 0,
+    };
     if let Some(gvk) = ty.gvk {
         decoder.gathered.push((0, gvk.kind.into()));
         decoder.gathered.push((1, gvk.api_version().into()));
@@ -44,7 +47,13 @@ impl Decoder {
         Ok(Value::Object(take_object(ty, &mut self.gathered, base)))
     }
 
-    fn fields(&mut self, raw: &[u8], ty: &'static Type, message: &'static Message, base: usize) -> Result<()> {
+    fn fields(
+        &mut self,
+        raw: &[u8],
+        ty: &'static Type,
+        message: &'static Message,
+        base: usize,
+    ) -> Result<()> {
         let mut wire = Wire::new(raw);
         while let Some((tag, payload)) = wire.next()? {
             match message.by_tag(tag).map(|proto| &proto.node) {
@@ -56,7 +65,13 @@ impl Decoder {
         Ok(())
     }
 
-    fn field(&mut self, field: &'static Field, index: usize, payload: Payload<'_>, base: usize) -> Result<()> {
+    fn field(
+        &mut self,
+        field: &'static Field,
+        index: usize,
+        payload: Payload<'_>,
+        base: usize,
+    ) -> Result<()> {
         match &field.shape {
             Shape::List(item) => self.items(item, index, payload, base),
             Shape::Map(item) => self.entry(item, index, payload, base),
@@ -76,7 +91,10 @@ impl Decoder {
 
     /// The gathered value of a repeated field, made if this is its first item.
     fn slot(&mut self, index: usize, base: usize, empty: fn() -> Value) -> &mut Value {
-        let found = self.gathered[base..].iter().rposition(|(i, _)| *i == index).map(|i| base + i);
+        let found = self.gathered[base..]
+            .iter()
+            .rposition(|(i, _)| *i == index)
+            .map(|i| base + i);
         let place = found.unwrap_or_else(|| {
             self.gathered.push((index, empty()));
             self.gathered.len() - 1
@@ -139,7 +157,9 @@ impl Decoder {
             }
             Shape::Items(item) => Value::List(self.list_of(1, item, payload.bytes()?)?),
             Shape::SchemaOr(ty, alternative) => self.schema_or(*ty, *alternative, payload.bytes()?)?,
-            Shape::List(_) | Shape::Map(_) => return Err(Error::Wire("lists of lists have no protobuf form")),
+            Shape::List(_) | Shape::Map(_) => {
+                return Err(Error::Wire("lists of lists have no protobuf form"));
+            }
         })
     }
 
@@ -165,7 +185,10 @@ impl Decoder {
         }
         match list_item {
             Some(item) => Ok(Value::List(self.list_of(2, &item, raw)?)),
-            None => Ok(self.list_of(1, &Shape::Bool, raw)?.pop().unwrap_or(Value::Bool(false))),
+            None => Ok(self
+                .list_of(1, &Shape::Bool, raw)?
+                .pop()
+                .unwrap_or(Value::Bool(false))),
         }
     }
 }
@@ -189,7 +212,11 @@ fn scalar(shape: &Shape, bits: u64) -> Value {
 
 /// JSON has no infinities; Go would refuse to print them.
 fn double(value: f64) -> Value {
-    if value.is_finite() { Value::Float(value) } else { Value::Null }
+    if value.is_finite() {
+        Value::Float(value)
+    } else {
+        Value::Null
+    }
 }
 
 fn text(bytes: &[u8]) -> Str {
@@ -214,7 +241,10 @@ pub(super) fn time(raw: &[u8]) -> Result<Option<Timestamp>> {
     if !(-62_167_219_200..=253_402_300_799).contains(&seconds) {
         return Err(Error::Wire("time out of range"));
     }
-    let time = Timestamp { seconds, nanos: nanos.min(999_999_999) };
+    let time = Timestamp {
+        seconds,
+        nanos: nanos.min(999_999_999),
+    };
     Ok((!time.is_go_zero()).then_some(time))
 }
 
@@ -250,7 +280,11 @@ fn int_or_string(raw: &[u8]) -> Result<Value> {
             _ => {}
         }
     }
-    Ok(if kind == 1 { Value::Str(string) } else { Value::Int(number.into()) })
+    Ok(if kind == 1 {
+        Value::Str(string)
+    } else {
+        Value::Int(number.into())
+    })
 }
 
 /// Bodies from outside end up in JSON answers verbatim, so the text is checked here.
@@ -262,5 +296,9 @@ fn raw(raw: &[u8]) -> Result<Value> {
     let mut reader = Reader::new(bytes);
     let text = reader.raw().map_err(|e| Error::Value(e.to_string()))?;
     reader.end().map_err(|e| Error::Value(e.to_string()))?;
-    Ok(if &*text == "null" { Value::Null } else { Value::Raw(text) })
+    Ok(if &*text == "null" {
+        Value::Null
+    } else {
+        Value::Raw(text)
+    })
 }

@@ -12,7 +12,9 @@ use base64::engine::general_purpose::STANDARD;
 type Result<T> = std::result::Result<T, Error>;
 
 pub(super) fn message(value: &Value, ty: TypeId, out: &mut Vec<u8>) -> Result<()> {
-    let Some(object) = value.as_object() else { return Err(mismatch("object", value)) };
+    let Some(object) = value.as_object() else {
+        return Err(mismatch("object", value));
+    };
     fields(object, ty.get(), out)
 }
 
@@ -26,12 +28,24 @@ fn fields(object: &Object, ty: &'static Type, out: &mut Vec<u8>) -> Result<()> {
     let mut next = 0;
     for ((key, _), place) in object.pairs().iter().zip(0..) {
         // Trees mostly keep the schema's order and its very strings, so the next field is the first guess.
-        let ahead = ty.fields[next..].iter().position(|field| key.is_static(field.name));
-        let Some(index) = ahead.map(|i| next + i).or_else(|| ty.index_of(key)) else { continue };
+        let ahead = ty.fields[next..]
+            .iter()
+            .position(|field| key.is_static(field.name));
+        let Some(index) = ahead.map(|i| next + i).or_else(|| ty.index_of(key)) else {
+            continue;
+        };
         places[index] = place;
         next = (index + 1).min(ty.fields.len());
     }
-    put_message(&Located { object, places: &places, ty }, &ty.message, out)
+    put_message(
+        &Located {
+            object,
+            places: &places,
+            ty,
+        },
+        &ty.message,
+        out,
+    )
 }
 
 /// An object with the place of each schema field in it.
@@ -51,7 +65,9 @@ impl<'a> Located<'a> {
 fn put_message(located: &Located<'_>, message: &Message, out: &mut Vec<u8>) -> Result<()> {
     for proto in &message.fields {
         match &proto.node {
-            ProtoNode::Inline(inner) => put_delimited(proto.tag, out, |out| put_message(located, inner, out))?,
+            ProtoNode::Inline(inner) => {
+                put_delimited(proto.tag, out, |out| put_message(located, inner, out))?
+            }
             ProtoNode::Leaf(index) => {
                 let field = &located.ty.fields[*index];
                 match located.get(*index) {
@@ -74,7 +90,9 @@ fn within(name: &str, error: Error) -> Error {
 
 fn put_field(field: &Field, value: &Value, out: &mut Vec<u8>) -> Result<()> {
     match &field.shape {
-        Shape::List(item) => list(value)?.iter().try_for_each(|value| put(field.tag, item, value, out)),
+        Shape::List(item) => list(value)?
+            .iter()
+            .try_for_each(|value| put(field.tag, item, value, out)),
         Shape::Map(item) => put_map(field.tag, item, value, out),
         shape => put(field.tag, shape, value, out),
     }
@@ -97,7 +115,12 @@ fn put_zero(tag: u32, shape: &Shape, out: &mut Vec<u8>) -> Result<()> {
         Shape::IntOrString => put(tag, shape, &Value::Int(0), out),
         Shape::Struct(ty) => put_delimited(tag, out, |out| fields(&Object::new(), ty.get(), out)),
         Shape::SchemaOr(_, SchemaAlternative::Bool) => put(tag, shape, &Value::Bool(false), out),
-        Shape::String | Shape::Time | Shape::MicroTime | Shape::Raw(_) | Shape::Items(_) | Shape::SchemaOr(..) => {
+        Shape::String
+        | Shape::Time
+        | Shape::MicroTime
+        | Shape::Raw(_)
+        | Shape::Items(_)
+        | Shape::SchemaOr(..) => {
             put_bytes(tag, &[], out);
             Ok(())
         }
@@ -109,9 +132,17 @@ fn put(tag: u32, shape: &Shape, value: &Value, out: &mut Vec<u8>) -> Result<()> 
         return put_zero(tag, shape, out);
     }
     match shape {
-        Shape::Bool => put_int(tag, u64::from(value.as_bool().ok_or_else(|| mismatch("bool", value))?), out),
+        Shape::Bool => put_int(
+            tag,
+            u64::from(value.as_bool().ok_or_else(|| mismatch("bool", value))?),
+            out,
+        ),
         Shape::Int32 | Shape::Int64 => put_int(tag, int(value)? as u64, out),
-        Shape::Double => put_double(tag, value.as_float().ok_or_else(|| mismatch("number", value))?, out),
+        Shape::Double => put_double(
+            tag,
+            value.as_float().ok_or_else(|| mismatch("number", value))?,
+            out,
+        ),
         Shape::String => put_bytes(tag, string(value)?.as_bytes(), out),
         Shape::Bytes => put_base64(tag, string(value)?, out)?,
         Shape::Time | Shape::MicroTime => put_time(tag, string(value)?, out)?,
@@ -129,10 +160,16 @@ fn put(tag: u32, shape: &Shape, value: &Value, out: &mut Vec<u8>) -> Result<()> 
             put_delimited(tag, out, |out| fields(object, ty.get(), out))?;
         }
         Shape::Items(item) => {
-            put_delimited(tag, out, |out| list(value)?.iter().try_for_each(|value| put(1, item, value, out)))?;
+            put_delimited(tag, out, |out| {
+                list(value)?.iter().try_for_each(|value| put(1, item, value, out))
+            })?;
         }
-        Shape::SchemaOr(ty, alternative) => put_delimited(tag, out, |out| put_schema_or(*ty, *alternative, value, out))?,
-        Shape::List(_) | Shape::Map(_) => return Err(Error::Value("lists of lists have no protobuf form".to_owned())),
+        Shape::SchemaOr(ty, alternative) => {
+            put_delimited(tag, out, |out| put_schema_or(*ty, *alternative, value, out))?
+        }
+        Shape::List(_) | Shape::Map(_) => {
+            return Err(Error::Value("lists of lists have no protobuf form".to_owned()));
+        }
     }
     Ok(())
 }
@@ -148,7 +185,9 @@ fn put_double(tag: u32, value: f64, out: &mut Vec<u8>) {
 }
 
 fn put_base64(tag: u32, text: &str, out: &mut Vec<u8>) -> Result<()> {
-    let bytes = STANDARD.decode(text).map_err(|_| Error::Value("illegal base64 data".to_owned()))?;
+    let bytes = STANDARD
+        .decode(text)
+        .map_err(|_| Error::Value("illegal base64 data".to_owned()))?;
     put_bytes(tag, &bytes, out);
     Ok(())
 }
@@ -192,8 +231,12 @@ fn put_schema_or(ty: TypeId, alternative: SchemaAlternative, value: &Value, out:
             put_int(1, 1, out);
             put(2, &schema, value, out)?;
         }
-        (SchemaAlternative::Array, Value::List(items)) => items.iter().try_for_each(|item| put(2, &schema, item, out))?,
-        (SchemaAlternative::Strings, Value::List(items)) => items.iter().try_for_each(|item| put(2, &Shape::String, item, out))?,
+        (SchemaAlternative::Array, Value::List(items)) => {
+            items.iter().try_for_each(|item| put(2, &schema, item, out))?
+        }
+        (SchemaAlternative::Strings, Value::List(items)) => items
+            .iter()
+            .try_for_each(|item| put(2, &Shape::String, item, out))?,
         (_, Value::Object(_)) => put(1, &schema, value, out)?,
         _ => return Err(mismatch("JSON schema", value)),
     }

@@ -36,9 +36,16 @@ pub fn encode_wrapped(value: &Value, ty: TypeId, gvk: Gvk<'_>, out: &mut Vec<u8>
 
 fn head(gvk: Gvk<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(&MAGIC);
-    let group = if gvk.group.is_empty() { 0 } else { gvk.group.len() + 1 };
+    let group = if gvk.group.is_empty() {
+        0
+    } else {
+        gvk.group.len() + 1
+    };
     let api_version_len = group + gvk.version.len();
-    let len = [api_version_len, gvk.kind.len()].iter().map(|len| 1 + varint_width(*len) + len).sum::<usize>();
+    let len = [api_version_len, gvk.kind.len()]
+        .iter()
+        .map(|len| 1 + varint_width(*len) + len)
+        .sum::<usize>();
     put_tag(1, 2, out);
     put_varint(len as u64, out);
     put_tag(1, 2, out);
@@ -62,7 +69,9 @@ fn tail(out: &mut Vec<u8>) {
 }
 
 pub fn unwrap(bytes: &[u8]) -> Result<Unknown<'_>, Error> {
-    let body = bytes.strip_prefix(&MAGIC).ok_or(Error::Wire("provided data does not appear to be a protobuf message, expected prefix k8s\\0"))?;
+    let body = bytes.strip_prefix(&MAGIC).ok_or(Error::Wire(
+        "provided data does not appear to be a protobuf message, expected prefix k8s\\0",
+    ))?;
     let mut unknown = Unknown::default();
     let mut wire = Wire::new(body);
     while let Some((tag, payload)) = wire.next()? {
@@ -95,9 +104,18 @@ fn utf8(bytes: &[u8]) -> Result<&str, Error> {
 }
 
 /// Appends the message (without envelope) with `metadata.resourceVersion` set.
-pub fn with_resource_version(raw: &[u8], ty: TypeId, resource_version: &str, out: &mut Vec<u8>) -> Result<(), Error> {
-    let metadata = ty.field("metadata").ok_or(Error::Wire("the type has no metadata"))?;
-    let Shape::Struct(meta) = &metadata.shape else { return Err(Error::Wire("the type has no metadata")) };
+pub fn with_resource_version(
+    raw: &[u8],
+    ty: TypeId,
+    resource_version: &str,
+    out: &mut Vec<u8>,
+) -> Result<(), Error> {
+    let metadata = ty
+        .field("metadata")
+        .ok_or(Error::Wire("the type has no metadata"))?;
+    let Shape::Struct(meta) = &metadata.shape else {
+        return Err(Error::Wire("the type has no metadata"));
+    };
     let version_tag = meta.field("resourceVersion").map_or(0, |field| field.tag);
     out.reserve(raw.len() + resource_version.len() + 8);
     let (before, inside, after) = cut(raw, metadata.tag)?;
@@ -119,7 +137,9 @@ fn cut(raw: &[u8], wanted: u32) -> Result<(&[u8], &[u8], &[u8]), Error> {
     loop {
         let start = wire.position();
         match wire.next()? {
-            Some((tag, payload)) if tag == wanted => return Ok((&raw[..start], payload.bytes()?, &raw[wire.position()..])),
+            Some((tag, payload)) if tag == wanted => {
+                return Ok((&raw[..start], payload.bytes()?, &raw[wire.position()..]));
+            }
             Some((tag, _)) if tag < wanted => {}
             _ => return Ok((&raw[..start], &[], &raw[start..])),
         }

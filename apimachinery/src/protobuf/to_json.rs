@@ -42,13 +42,17 @@ fn survey_message<'a>(raw: &'a [u8], message: &'static Message, spans: &mut Surv
     let mut wire = Wire::new(raw);
     loop {
         let start = wire.position();
-        let Some((tag, payload)) = wire.next()? else { return Ok(()) };
+        let Some((tag, payload)) = wire.next()? else {
+            return Ok(());
+        };
         match message.by_tag(tag).map(|proto| &proto.node) {
             None => {}
             Some(ProtoNode::Inline(inner)) => survey_message(payload.bytes()?, inner, spans)?,
             Some(ProtoNode::Leaf(index)) => {
                 // Spans are slices of `raw`; a span of an earlier inlined twin is simply replaced.
-                let first = spans[*index].and_then(|span| offset_in(raw, span)).unwrap_or(start);
+                let first = spans[*index]
+                    .and_then(|span| offset_in(raw, span))
+                    .unwrap_or(start);
                 spans[*index] = Some(&raw[first..wire.position()]);
             }
         }
@@ -65,7 +69,10 @@ impl Writer<'_> {
     fn top(&mut self, raw: &[u8], ty: &'static Type, inject: &Inject<'_>) -> Result<()> {
         let spans = survey(raw, ty)?;
         let mut comma = self.open();
-        for (key, text) in [("\"kind\":", inject.kind), ("\"apiVersion\":", inject.api_version)] {
+        for (key, text) in [
+            ("\"kind\":", inject.kind),
+            ("\"apiVersion\":", inject.api_version),
+        ] {
             if !text.is_empty() {
                 self.key(key, &mut comma);
                 json::string(text, self.out);
@@ -139,7 +146,11 @@ impl Writer<'_> {
         let Some(span) = span else {
             if field.always {
                 self.key(field.quoted, comma);
-                let value = if field.pointer { crate::value::Value::Null } else { zero(&field.shape) };
+                let value = if field.pointer {
+                    crate::value::Value::Null
+                } else {
+                    zero(&field.shape)
+                };
                 json::encode(&value, self.out);
             }
             return Ok(());
@@ -224,7 +235,10 @@ impl Writer<'_> {
 
     fn value(&mut self, shape: &Shape, payload: Payload<'_>) -> Result<()> {
         match shape {
-            Shape::Bool => self.out.extend_from_slice(if payload.varint()? != 0 { b"true" } else { b"false" }),
+            Shape::Bool => {
+                self.out
+                    .extend_from_slice(if payload.varint()? != 0 { b"true" } else { b"false" })
+            }
             Shape::Int32 => json::int((payload.varint()? as i32).into(), self.out),
             Shape::Int64 => json::int(payload.varint()? as i64, self.out),
             Shape::Double => json::float(payload.double()?, self.out),
@@ -238,7 +252,9 @@ impl Writer<'_> {
             Shape::Struct(ty) => self.object(payload.bytes()?, ty.get())?,
             Shape::Items(item) => self.list(payload.bytes()?, 1, item)?,
             Shape::SchemaOr(ty, alternative) => self.schema_or(*ty, *alternative, payload.bytes()?)?,
-            Shape::List(_) | Shape::Map(_) => return Err(Error::Wire("lists of lists have no protobuf form")),
+            Shape::List(_) | Shape::Map(_) => {
+                return Err(Error::Wire("lists of lists have no protobuf form"));
+            }
         }
         Ok(())
     }
@@ -248,7 +264,9 @@ impl Writer<'_> {
         let start = self.out.len();
         self.out.resize(start + bytes.len().div_ceil(3) * 4, 0);
         // The slice has exactly the room that padded base64 takes.
-        let written = STANDARD.encode_slice(bytes, &mut self.out[start..]).unwrap_or_default();
+        let written = STANDARD
+            .encode_slice(bytes, &mut self.out[start..])
+            .unwrap_or_default();
         self.out.truncate(start + written);
         self.out.push(b'"');
     }
@@ -299,7 +317,11 @@ impl Writer<'_> {
     }
 
     fn schema_or(&mut self, ty: TypeId, alternative: SchemaAlternative, raw: &[u8]) -> Result<()> {
-        let schema_tag = if alternative == SchemaAlternative::Bool { 2 } else { 1 };
+        let schema_tag = if alternative == SchemaAlternative::Bool {
+            2
+        } else {
+            1
+        };
         let (mut schema, mut allows) = (None, false);
         let mut wire = Wire::new(raw);
         while let Some((tag, payload)) = wire.next()? {

@@ -40,7 +40,10 @@ impl<'a> Wire<'a> {
             return Ok(None);
         }
         let key = self.varint()?;
-        let tag = u32::try_from(key >> 3).ok().filter(|&tag| tag > 0).ok_or(Error::Wire("illegal tag"))?;
+        let tag = u32::try_from(key >> 3)
+            .ok()
+            .filter(|&tag| tag > 0)
+            .ok_or(Error::Wire("illegal tag"))?;
         let payload = match key & 7 {
             0 => Payload::Varint(self.varint()?),
             1 => Payload::Fixed64(u64::from_le_bytes(self.fixed()?)),
@@ -68,13 +71,18 @@ impl<'a> Wire<'a> {
     }
 
     fn fixed<const N: usize>(&mut self) -> Result<[u8; N], Error> {
-        let bytes = self.bytes.get(self.at..).and_then(|rest| rest.first_chunk::<N>()).ok_or(TRUNCATED)?;
+        let bytes = self
+            .bytes
+            .get(self.at..)
+            .and_then(|rest| rest.first_chunk::<N>())
+            .ok_or(TRUNCATED)?;
         self.at += N;
         Ok(*bytes)
     }
 
     fn delimited(&mut self) -> Result<&'a [u8], Error> {
-        let len = usize::try_from(self.varint()?).map_err(|_| Error::Wire("negative length found during unmarshaling"))?;
+        let len = usize::try_from(self.varint()?)
+            .map_err(|_| Error::Wire("negative length found during unmarshaling"))?;
         let end = self.at.checked_add(len).ok_or(TRUNCATED)?;
         let bytes = self.bytes.get(self.at..end).ok_or(TRUNCATED)?;
         self.at = end;

@@ -32,7 +32,10 @@ pub(super) fn quantity(text: &str) -> Result<Quantity, QuantityError> {
 
 fn split(text: &str) -> Result<Parts<'_>, QuantityError> {
     let positive = !text.starts_with('-');
-    let rest = text.strip_prefix(['-', '+']).unwrap_or(text).trim_start_matches('0');
+    let rest = text
+        .strip_prefix(['-', '+'])
+        .unwrap_or(text)
+        .trim_start_matches('0');
     let (whole, rest) = digits(rest);
     let (fraction, rest) = match rest.strip_prefix('.') {
         Some(rest) => digits(rest),
@@ -43,7 +46,12 @@ fn split(text: &str) -> Result<Parts<'_>, QuantityError> {
     if !digits(exponent).1.is_empty() {
         return Err(QuantityError::Format);
     }
-    Ok(Parts { positive, whole, fraction, suffix: rest })
+    Ok(Parts {
+        positive,
+        whole,
+        fraction,
+        suffix: rest,
+    })
 }
 
 fn digits(text: &str) -> (&str, &str) {
@@ -69,7 +77,10 @@ fn suffix(text: &str) -> Option<Suffix> {
         "Ti" => Some(Suffix::Two(40)),
         "Pi" => Some(Suffix::Two(50)),
         "Ei" => Some(Suffix::Two(60)),
-        _ => Some(Suffix::Ten(text.strip_prefix(['e', 'E'])?.parse().ok()?, Format::DecimalExponent)),
+        _ => Some(Suffix::Ten(
+            text.strip_prefix(['e', 'E'])?.parse().ok()?,
+            Format::DecimalExponent,
+        )),
     }
 }
 
@@ -92,7 +103,9 @@ fn quick(parts: &Parts<'_>, suffix: &Suffix, text: &str) -> Option<Quantity> {
             (0, 1i64 << exponent, Format::BinarySi)
         }
     };
-    let scale = scale.checked_sub(parts.fraction.len() as i32).filter(|&scale| scale >= NANO)?;
+    let scale = scale
+        .checked_sub(parts.fraction.len() as i32)
+        .filter(|&scale| scale >= NANO)?;
     let value: i64 = number(parts)?.try_into().ok()?;
     let product = value.checked_mul(factor)?;
     let kept = match *suffix {
@@ -110,7 +123,13 @@ fn quick(parts: &Parts<'_>, suffix: &Suffix, text: &str) -> Option<Quantity> {
 /// The digits together neither end in `000` nor begin with a zero.
 fn looks_canonical(parts: &Parts<'_>) -> bool {
     let first = parts.whole.bytes().next();
-    let trailing = parts.fraction.bytes().rev().chain(parts.whole.bytes().rev()).take_while(|b| *b == b'0').count();
+    let trailing = parts
+        .fraction
+        .bytes()
+        .rev()
+        .chain(parts.whole.bytes().rev())
+        .take_while(|b| *b == b'0')
+        .count();
     first.is_some() && trailing < 3
 }
 
@@ -131,9 +150,16 @@ fn slow(parts: &Parts<'_>, suffix: &Suffix) -> Result<Quantity, QuantityError> {
             scale = scale.saturating_add(exponent);
             format = family;
         }
-        Suffix::Two(exponent) => mantissa = mantissa.checked_mul(1 << exponent).ok_or(QuantityError::Number)?,
+        Suffix::Two(exponent) => {
+            mantissa = mantissa.checked_mul(1 << exponent).ok_or(QuantityError::Number)?
+        }
     }
-    let mut quantity = Quantity { mantissa, scale, format, text: None };
+    let mut quantity = Quantity {
+        mantissa,
+        scale,
+        format,
+        text: None,
+    };
     if scale < NANO {
         (quantity.mantissa, quantity.scale) = (quantity.at_scale(NANO).0, NANO);
     }

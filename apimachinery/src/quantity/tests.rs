@@ -56,10 +56,18 @@ fn texts_become_canonical_as_upstream_prints_them() {
 #[test]
 fn malformed_texts_are_refused_with_upstreams_words() {
     for text in ["", " ", "1.1.M", "1+1.0M", "aoeu", "1 Mi", "1e3.5"] {
-        assert_eq!(Quantity::parse(text).unwrap_err(), QuantityError::Format, "{text}");
+        assert_eq!(
+            Quantity::parse(text).unwrap_err(),
+            QuantityError::Format,
+            "{text}"
+        );
     }
     for text in ["0.1mi", "1i", "3001e", "1E+", "1mM"] {
-        assert_eq!(Quantity::parse(text).unwrap_err(), QuantityError::Suffix, "{text}");
+        assert_eq!(
+            Quantity::parse(text).unwrap_err(),
+            QuantityError::Suffix,
+            "{text}"
+        );
     }
 }
 

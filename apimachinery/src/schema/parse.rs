@@ -1,8 +1,8 @@
 //! Parser of the embedded text files. Their form is described in `schema/README.md`.
 
 use super::{
-    Field, Gvk, ListType, Message, NO_FIELD, PatchStrategy, ProtoField, ProtoNode, Raw, Schema, SchemaAlternative, Shape, Type,
-    TypeId, Union,
+    Field, Gvk, ListType, Message, NO_FIELD, PatchStrategy, ProtoField, ProtoNode, Raw, Schema,
+    SchemaAlternative, Shape, Type, TypeId, Union,
 };
 use crate::json;
 use std::collections::HashMap;
@@ -46,12 +46,31 @@ type Names = HashMap<(&'static str, &'static str), u16>;
 
 pub(super) fn embedded() -> Schema {
     let drafts: Vec<Draft> = FILES.iter().flat_map(|(file, text)| drafts(file, text)).collect();
-    let names: Names = drafts.iter().zip(0..).map(|(draft, i)| ((draft.file, draft.short), i)).collect();
-    let builder = Builder { drafts: &drafts, names };
+    let names: Names = drafts
+        .iter()
+        .zip(0..)
+        .map(|(draft, i)| ((draft.file, draft.short), i))
+        .collect();
+    let builder = Builder {
+        drafts: &drafts,
+        names,
+    };
     let types: Vec<Type> = drafts.iter().map(|draft| builder.build(draft)).collect();
-    let by_name = types.iter().zip(0..).map(|(ty, i)| (ty.name, TypeId(i))).collect();
-    let kinds = types.iter().zip(0..).filter_map(|(ty, i)| Some((ty.gvk?, TypeId(i)))).collect();
-    Schema { types, by_name, kinds }
+    let by_name = types
+        .iter()
+        .zip(0..)
+        .map(|(ty, i)| (ty.name, TypeId(i)))
+        .collect();
+    let kinds = types
+        .iter()
+        .zip(0..)
+        .filter_map(|(ty, i)| Some((ty.gvk?, TypeId(i))))
+        .collect();
+    Schema {
+        types,
+        by_name,
+        kinds,
+    }
 }
 
 /// The files are compiled in and a test reads them all, so a bad line cannot reach a user.
@@ -62,7 +81,9 @@ fn malformed(file: &str, line: &str) -> ! {
 fn drafts(file: &'static str, text: &'static str) -> Vec<Draft> {
     let mut lines = text.lines();
     let header = lines.next().unwrap_or_default();
-    let ["group", group, version, package] = header.split_whitespace().collect::<Vec<_>>()[..] else { malformed(file, header) };
+    let ["group", group, version, package] = header.split_whitespace().collect::<Vec<_>>()[..] else {
+        malformed(file, header)
+    };
     let group = if group == "-" { "" } else { group };
     let mut drafts: Vec<Draft> = Vec::new();
     for line in lines.filter(|line| !line.is_empty()) {
@@ -75,9 +96,17 @@ fn drafts(file: &'static str, text: &'static str) -> Vec<Draft> {
     drafts
 }
 
-fn draft(file: &'static str, package: &str, group: &'static str, version: &'static str, line: &'static str) -> Draft {
+fn draft(
+    file: &'static str,
+    package: &str,
+    group: &'static str,
+    version: &'static str,
+    line: &'static str,
+) -> Draft {
     let mut words = line.split_whitespace();
-    let (Some(word @ ("kind" | "type")), Some(short)) = (words.next(), words.next()) else { malformed(file, line) };
+    let (Some(word @ ("kind" | "type")), Some(short)) = (words.next(), words.next()) else {
+        malformed(file, line)
+    };
     Draft {
         file,
         name: format!("{package}.{short}").leak(),
@@ -95,8 +124,13 @@ impl Draft {
             self.unions.push(union_row(self.file, union));
         } else if row.starts_with('+') {
             let words: Vec<&'static str> = row.split_whitespace().collect();
-            let [_, tag, shape] = words[..] else { malformed(self.file, row) };
-            self.rows.push(Row::Inline { tag: tag_number(self.file, tag), shape });
+            let [_, tag, shape] = words[..] else {
+                malformed(self.file, row)
+            };
+            self.rows.push(Row::Inline {
+                tag: tag_number(self.file, tag),
+                shape,
+            });
         } else {
             self.rows.push(Row::Field(row));
         }
@@ -104,8 +138,13 @@ impl Draft {
 }
 
 fn union_row(file: &str, row: &'static str) -> Union {
-    let Some((discriminator, fields)) = row.split_once(' ') else { malformed(file, row) };
-    Union { discriminator: (discriminator != "-").then_some(discriminator), fields: fields.split(',').collect() }
+    let Some((discriminator, fields)) = row.split_once(' ') else {
+        malformed(file, row)
+    };
+    Union {
+        discriminator: (discriminator != "-").then_some(discriminator),
+        fields: fields.split(',').collect(),
+    }
 }
 
 fn tag_number(file: &str, text: &str) -> u32 {
@@ -127,8 +166,25 @@ impl Builder<'_> {
         let mut by_name: Vec<u16> = (0..).take(fields.len()).collect();
         by_name.sort_by_key(|&i| fields[usize::from(i)].name);
         let always = (0..fields.len()).filter(|&i| fields[i].always).collect();
-        let unions = draft.unions.iter().map(|u| Union { discriminator: u.discriminator, fields: u.fields.clone() }).collect();
-        Type { name: draft.name, short: draft.short, gvk: draft.gvk, atomic: draft.atomic, fields, message, always, by_name, unions }
+        let unions = draft
+            .unions
+            .iter()
+            .map(|u| Union {
+                discriminator: u.discriminator,
+                fields: u.fields.clone(),
+            })
+            .collect();
+        Type {
+            name: draft.name,
+            short: draft.short,
+            gvk: draft.gvk,
+            atomic: draft.atomic,
+            fields,
+            message,
+            always,
+            by_name,
+            unions,
+        }
     }
 
     /// Appends the JSON fields of `draft`, inlined structs included, and returns its protobuf side.
@@ -142,8 +198,13 @@ impl Builder<'_> {
                     (fields[fields.len() - 1].tag, ProtoNode::Leaf(fields.len() - 1))
                 }
                 Row::Inline { tag, shape } => {
-                    let Shape::Struct(id) = self.shape(draft.file, shape) else { malformed(draft.file, shape) };
-                    (*tag, ProtoNode::Inline(self.collect(&self.drafts[usize::from(id.0)], fields)))
+                    let Shape::Struct(id) = self.shape(draft.file, shape) else {
+                        malformed(draft.file, shape)
+                    };
+                    (
+                        *tag,
+                        ProtoNode::Inline(self.collect(&self.drafts[usize::from(id.0)], fields)),
+                    )
                 }
             };
             if tag != 0 {
@@ -156,12 +217,20 @@ impl Builder<'_> {
 
     fn field(&self, file: &'static str, row: &'static str) -> Field {
         let (row, default) = match row.split_once(" default=") {
-            Some((row, text)) => (row, Some(json::decode_untyped(text.as_bytes()).unwrap_or_else(|_| malformed(file, text)))),
+            Some((row, text)) => (
+                row,
+                Some(json::decode_untyped(text.as_bytes()).unwrap_or_else(|_| malformed(file, text))),
+            ),
             None => (row, None),
         };
         let mut words = row.split_whitespace();
-        let (Some(name), Some(tag), Some(shape)) = (words.next(), words.next(), words.next()) else { malformed(file, row) };
-        let mut field = plain_field(name.trim_end_matches('!'), self.shape(file, shape.trim_start_matches('*')));
+        let (Some(name), Some(tag), Some(shape)) = (words.next(), words.next(), words.next()) else {
+            malformed(file, row)
+        };
+        let mut field = plain_field(
+            name.trim_end_matches('!'),
+            self.shape(file, shape.trim_start_matches('*')),
+        );
         field.tag = tag_number(file, tag);
         field.always = name.ends_with('!');
         field.pointer = shape.starts_with('*');
@@ -182,7 +251,9 @@ impl Builder<'_> {
         if let Some(item) = text.strip_prefix("items[]") {
             return Shape::Items(Box::new(self.shape(file, item)));
         }
-        scalar(text).or_else(|| self.schema_or(text)).unwrap_or_else(|| Shape::Struct(self.named(file, text)))
+        scalar(text)
+            .or_else(|| self.schema_or(text))
+            .unwrap_or_else(|| Shape::Struct(self.named(file, text)))
     }
 
     fn schema_or(&self, text: &'static str) -> Option<Shape> {
@@ -192,12 +263,20 @@ impl Builder<'_> {
             "StringArray" => SchemaAlternative::Strings,
             _ => return None,
         };
-        Some(Shape::SchemaOr(self.named("apiextensions.v1", "JSONSchemaProps"), alternative))
+        Some(Shape::SchemaOr(
+            self.named("apiextensions.v1", "JSONSchemaProps"),
+            alternative,
+        ))
     }
 
     fn named(&self, file: &'static str, text: &'static str) -> TypeId {
         let (file, name) = text.rsplit_once('.').unwrap_or((file, text));
-        TypeId(*self.names.get(&(file, name)).unwrap_or_else(|| malformed(file, text)))
+        TypeId(
+            *self
+                .names
+                .get(&(file, name))
+                .unwrap_or_else(|| malformed(file, text)),
+        )
     }
 }
 

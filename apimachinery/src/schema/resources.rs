@@ -50,7 +50,9 @@ pub fn resources() -> &'static [Resource] {
 
 /// One resource by group, version and plural.
 pub fn resource(group: &str, version: &str, resource: &str) -> Option<&'static Resource> {
-    resources().iter().find(|r| r.group == group && r.version == version && r.resource == resource)
+    resources()
+        .iter()
+        .find(|r| r.group == group && r.version == version && r.resource == resource)
 }
 
 /// What `*` stands for.
@@ -87,14 +89,26 @@ struct Group {
 impl Group {
     fn parse(header: &'static str) -> Group {
         let mut words = header.split_whitespace();
-        let (Some(name), Some(version)) = (words.next(), words.next()) else { malformed(header) };
-        Group { name: dash_is_core(name), version, served: words.next() != Some("off") }
+        let (Some(name), Some(version)) = (words.next(), words.next()) else {
+            malformed(header)
+        };
+        Group {
+            name: dash_is_core(name),
+            version,
+            served: words.next() != Some("off"),
+        }
     }
 
     fn resource(&self, row: &'static str) -> Resource {
         let words: Vec<&'static str> = row.split_whitespace().collect();
-        let [resource, kind, singular, scope, verbs, marks @ ..] = &words[..] else { malformed(row) };
-        let mark = |name: &str| marks.iter().find_map(|mark| mark.strip_prefix(name)?.strip_prefix('='));
+        let [resource, kind, singular, scope, verbs, marks @ ..] = &words[..] else {
+            malformed(row)
+        };
+        let mark = |name: &str| {
+            marks
+                .iter()
+                .find_map(|mark| mark.strip_prefix(name)?.strip_prefix('='))
+        };
         Resource {
             group: self.name,
             version: self.version,
@@ -114,15 +128,23 @@ impl Group {
 
     fn subresource(&self, row: &'static str) -> Subresource {
         let words: Vec<&'static str> = row.split_whitespace().collect();
-        let [name, kind, verbs] = words[..] else { malformed(row) };
+        let [name, kind, verbs] = words[..] else {
+            malformed(row)
+        };
         let gvk = match kind.split_once('/') {
             None => Gvk::new(self.name, self.version, kind),
             Some((group, rest)) => {
-                let Some((version, kind)) = rest.split_once('.') else { malformed(row) };
+                let Some((version, kind)) = rest.split_once('.') else {
+                    malformed(row)
+                };
                 Gvk::new(dash_is_core(group), version, kind)
             }
         };
-        Subresource { name, gvk, verbs: verbs.split(',').collect() }
+        Subresource {
+            name,
+            gvk,
+            verbs: verbs.split(',').collect(),
+        }
     }
 }
 
@@ -131,6 +153,8 @@ fn dash_is_core(group: &'static str) -> &'static str {
 }
 
 fn storage(group_version: &'static str, kind: &'static str) -> Gvk<'static> {
-    let Some((group, version)) = group_version.split_once('/') else { malformed(group_version) };
+    let Some((group, version)) = group_version.split_once('/') else {
+        malformed(group_version)
+    };
     Gvk::new(dash_is_core(group), version, kind)
 }

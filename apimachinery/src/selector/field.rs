@@ -25,8 +25,13 @@ impl FieldSelector {
     pub fn parse(text: &str) -> Result<FieldSelector, SelectorError> {
         let mut parts = split(text);
         parts.sort_unstable();
-        let terms = parts.into_iter().filter(|part| !part.is_empty()).map(|part| term(text, part));
-        Ok(FieldSelector { terms: terms.collect::<Result<_, _>>()? })
+        let terms = parts
+            .into_iter()
+            .filter(|part| !part.is_empty())
+            .map(|part| term(text, part));
+        Ok(FieldSelector {
+            terms: terms.collect::<Result<_, _>>()?,
+        })
     }
 
     pub fn terms(&self) -> &[FieldTerm] {
@@ -39,12 +44,17 @@ impl FieldSelector {
 
     /// The value that `field` must have, if one is demanded.
     pub fn requires(&self, field: &str) -> Option<&str> {
-        self.terms.iter().find(|term| term.field == field && !term.not).map(|term| term.value.as_str())
+        self.terms
+            .iter()
+            .find(|term| term.field == field && !term.not)
+            .map(|term| term.value.as_str())
     }
 
     /// `get` yields a field's value; the empty string for absent ones.
     pub fn matches<'a>(&self, get: impl Fn(&str) -> &'a str) -> bool {
-        self.terms.iter().all(|term| (get(&term.field) == term.value) != term.not)
+        self.terms
+            .iter()
+            .all(|term| (get(&term.field) == term.value) != term.not)
     }
 }
 
@@ -67,7 +77,11 @@ fn split(text: &str) -> Vec<&str> {
 }
 
 fn term(selector: &str, part: &str) -> Result<FieldTerm, SelectorError> {
-    let unclear = || SelectorError(format!("invalid selector: '{selector}'; can't understand '{part}'"));
+    let unclear = || {
+        SelectorError(format!(
+            "invalid selector: '{selector}'; can't understand '{part}'"
+        ))
+    };
     let at = part.find(['=', '!']).ok_or_else(unclear)?;
     // A lone `!` is part of the name.
     let at = if part[at..].starts_with('!') && !part[at..].starts_with("!=") {
@@ -80,7 +94,11 @@ fn term(selector: &str, part: &str) -> Result<FieldTerm, SelectorError> {
         rest if rest.starts_with("==") => (false, &rest[2..]),
         rest => (false, &rest[1..]),
     };
-    Ok(FieldTerm { field: part[..at].to_owned(), not, value: unescape(rest)? })
+    Ok(FieldTerm {
+        field: part[..at].to_owned(),
+        not,
+        value: unescape(rest)?,
+    })
 }
 
 fn unescape(value: &str) -> Result<String, SelectorError> {
@@ -92,11 +110,16 @@ fn unescape(value: &str) -> Result<String, SelectorError> {
                 Some(c @ ('\\' | ',' | '=')) => out.push(c),
                 other => {
                     let sequence: String = ['\\'].into_iter().chain(other).collect();
-                    return Err(SelectorError(format!("invalid field selector: invalid escape sequence: {sequence}")));
+                    return Err(SelectorError(format!(
+                        "invalid field selector: invalid escape sequence: {sequence}"
+                    )));
                 }
             },
             ',' | '=' => {
-                return Err(SelectorError(format!("invalid field selector: unescaped character in value: {}", c as u32)));
+                return Err(SelectorError(format!(
+                    "invalid field selector: unescaped character in value: {}",
+                    c as u32
+                )));
             }
             c => out.push(c),
         }
@@ -109,7 +132,11 @@ impl fmt::Display for FieldSelector {
         for (i, term) in self.terms.iter().enumerate() {
             let comma = if i > 0 { "," } else { "" };
             let operator = if term.not { "!=" } else { "=" };
-            let value = term.value.replace('\\', "\\\\").replace(',', "\\,").replace('=', "\\=");
+            let value = term
+                .value
+                .replace('\\', "\\\\")
+                .replace(',', "\\,")
+                .replace('=', "\\=");
             write!(f, "{comma}{}{operator}{value}", term.field)?;
         }
         Ok(())
@@ -137,9 +164,18 @@ mod tests {
             ("spec.nodeName!=n1", false),
             ("absent=", true),
         ] {
-            assert_eq!(FieldSelector::parse(text).unwrap().matches(fields), expected, "{text}");
+            assert_eq!(
+                FieldSelector::parse(text).unwrap().matches(fields),
+                expected,
+                "{text}"
+            );
         }
-        assert_eq!(FieldSelector::parse("spec.nodeName=n1").unwrap().requires("spec.nodeName"), Some("n1"));
+        assert_eq!(
+            FieldSelector::parse("spec.nodeName=n1")
+                .unwrap()
+                .requires("spec.nodeName"),
+            Some("n1")
+        );
     }
 
     #[test]
@@ -154,7 +190,10 @@ mod tests {
         for (text, expected) in [
             ("foo", "invalid selector: 'foo'; can't understand 'foo'"),
             (r"a=\x", r"invalid field selector: invalid escape sequence: \x"),
-            ("a=b=c", "invalid field selector: unescaped character in value: 61"),
+            (
+                "a=b=c",
+                "invalid field selector: unescaped character in value: 61",
+            ),
         ] {
             assert_eq!(FieldSelector::parse(text).unwrap_err().to_string(), expected);
         }

@@ -34,7 +34,9 @@ impl Labels for BTreeMap<String, String> {
 
 impl Labels for [(String, String)] {
     fn label(&self, key: &str) -> Option<&str> {
-        self.iter().find(|(own, _)| own == key).map(|(_, value)| value.as_str())
+        self.iter()
+            .find(|(own, _)| own == key)
+            .map(|(_, value)| value.as_str())
     }
 }
 
@@ -72,7 +74,10 @@ impl LabelSelector {
     }
 
     pub fn nothing() -> LabelSelector {
-        LabelSelector { nothing: true, ..LabelSelector::default() }
+        LabelSelector {
+            nothing: true,
+            ..LabelSelector::default()
+        }
     }
 
     /// The string form of query parameters and `kubectl -l`.
@@ -82,10 +87,21 @@ impl LabelSelector {
 
     /// The object form. An absent selector matches nothing, an empty one everything.
     pub fn from_object(selector: Option<&Value>) -> Result<LabelSelector, SelectorError> {
-        let Some(selector) = selector.filter(|selector| !selector.is_null()) else { return Ok(LabelSelector::nothing()) };
+        let Some(selector) = selector.filter(|selector| !selector.is_null()) else {
+            return Ok(LabelSelector::nothing());
+        };
         let mut requirements = Vec::new();
-        for (key, value) in selector.get("matchLabels").and_then(Value::as_object).into_iter().flat_map(Object::iter) {
-            requirements.push(Requirement::new(key, Operator::Equals, vec![value.as_str().unwrap_or_default().to_owned()])?);
+        for (key, value) in selector
+            .get("matchLabels")
+            .and_then(Value::as_object)
+            .into_iter()
+            .flat_map(Object::iter)
+        {
+            requirements.push(Requirement::new(
+                key,
+                Operator::Equals,
+                vec![value.as_str().unwrap_or_default().to_owned()],
+            )?);
         }
         for expression in selector.list_at("matchExpressions") {
             requirements.push(Requirement::from_object(expression)?);
@@ -105,7 +121,10 @@ impl LabelSelector {
 
     fn new(mut requirements: Vec<Requirement>) -> LabelSelector {
         requirements.sort_by(|a, b| a.key.cmp(&b.key));
-        LabelSelector { requirements, nothing: false }
+        LabelSelector {
+            requirements,
+            nothing: false,
+        }
     }
 
     /// Sorted by key.
@@ -133,7 +152,11 @@ impl Requirement {
         if !errors.is_empty() {
             return Err(SelectorError(field::aggregate(&errors)));
         }
-        Ok(Requirement { key: key.to_owned(), operator, values })
+        Ok(Requirement {
+            key: key.to_owned(),
+            operator,
+            values,
+        })
     }
 
     fn from_object(expression: &Value) -> Result<Requirement, SelectorError> {
@@ -142,9 +165,17 @@ impl Requirement {
             "NotIn" => Operator::NotIn,
             "Exists" => Operator::Exists,
             "DoesNotExist" => Operator::DoesNotExist,
-            other => return Err(SelectorError(format!("{} is not a valid label selector operator", quote(other)))),
+            other => {
+                return Err(SelectorError(format!(
+                    "{} is not a valid label selector operator",
+                    quote(other)
+                )));
+            }
         };
-        let values = expression.list_at("values").iter().map(|value| value.as_str().unwrap_or_default().to_owned());
+        let values = expression
+            .list_at("values")
+            .iter()
+            .map(|value| value.as_str().unwrap_or_default().to_owned());
         Requirement::new(expression.str_at("key"), operator, values.collect())
     }
 
@@ -163,7 +194,10 @@ impl Requirement {
 
     fn compare(&self, found: Option<&str>, holds: fn(i64, i64) -> bool) -> bool {
         let number = |text: &str| text.parse::<i64>().ok();
-        match (found.and_then(number), self.values.first().and_then(|bound| number(bound))) {
+        match (
+            found.and_then(number),
+            self.values.first().and_then(|bound| number(bound)),
+        ) {
             (Some(found), Some(bound)) => holds(found, bound),
             _ => false,
         }
@@ -183,11 +217,19 @@ fn check(key: &str, operator: Operator, values: &[String]) -> field::ErrorList {
     for (i, value) in values.iter().enumerate() {
         let path = values_path.index(i);
         if matches!(operator, Operator::GreaterThan | Operator::LessThan) && value.parse::<i64>().is_err() {
-            errors.push(field::invalid(&path, value.as_str(), "for 'Gt', 'Lt' operators, the value must be an integer"));
+            errors.push(field::invalid(
+                &path,
+                value.as_str(),
+                "for 'Gt', 'Lt' operators, the value must be an integer",
+            ));
         }
         let messages = validation::label_value(value);
         if !messages.is_empty() {
-            errors.push(field::invalid(&path.key(key), value.as_str(), messages.join("; ")));
+            errors.push(field::invalid(
+                &path.key(key),
+                value.as_str(),
+                messages.join("; "),
+            ));
         }
     }
     errors

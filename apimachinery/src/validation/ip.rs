@@ -7,7 +7,13 @@ use std::net::IpAddr;
 pub fn parse_ip_sloppy(text: &str) -> Option<IpAddr> {
     match text.contains(':') {
         true => text.parse().ok(),
-        false => text.split('.').map(without_zeros).collect::<Option<Vec<&str>>>()?.join(".").parse().ok(),
+        false => text
+            .split('.')
+            .map(without_zeros)
+            .collect::<Option<Vec<&str>>>()?
+            .join(".")
+            .parse()
+            .ok(),
     }
 }
 
@@ -44,7 +50,9 @@ pub fn cidr_for_legacy_field(text: &str) -> Messages {
 /// The strict rule: canonical, no leading zeros, no IPv4 inside IPv6.
 pub fn ip(text: &str) -> Messages {
     let mut messages = ip_for_legacy_field(text);
-    let Some(address) = parse_ip_sloppy(text) else { return messages };
+    let Some(address) = parse_ip_sloppy(text) else {
+        return messages;
+    };
     if text.parse::<IpAddr>().is_err() {
         messages.push("must not have leading 0s".to_owned());
     }
@@ -59,9 +67,13 @@ pub fn ip(text: &str) -> Messages {
 
 pub fn cidr(text: &str) -> Messages {
     let mut messages = cidr_for_legacy_field(text);
-    let Some((address, length)) = parse_cidr_sloppy(text) else { return messages };
+    let Some((address, length)) = parse_cidr_sloppy(text) else {
+        return messages;
+    };
     let network = masked(address, length);
-    let strict = text.split_once('/').is_some_and(|(ip, len)| ip.parse::<IpAddr>().is_ok() && len == length.to_string());
+    let strict = text
+        .split_once('/')
+        .is_some_and(|(ip, len)| ip.parse::<IpAddr>().is_ok() && len == length.to_string());
     if !strict {
         messages.push("must not have leading 0s in IP or prefix length".to_owned());
     } else if is_mapped(address) {
@@ -80,8 +92,12 @@ fn is_mapped(address: IpAddr) -> bool {
 
 fn masked(address: IpAddr, length: u8) -> IpAddr {
     match address {
-        IpAddr::V4(v4) => IpAddr::V4((u32::from(v4) & u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0)).into()),
-        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0)).into()),
+        IpAddr::V4(v4) => {
+            IpAddr::V4((u32::from(v4) & u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0)).into())
+        }
+        IpAddr::V6(v6) => {
+            IpAddr::V6((u128::from(v6) & u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0)).into())
+        }
     }
 }
 
@@ -96,7 +112,10 @@ mod tests {
         assert!(ip("2001:db8::ffff").is_empty());
         assert_eq!(ip("2001:DB8::1"), ["must be in canonical form (\"2001:db8::1\")"]);
         assert_eq!(ip("::ffff:1.2.3.4"), ["must not be an IPv4-mapped IPv6 address"]);
-        assert_eq!(ip("1.2.3"), ["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"]);
+        assert_eq!(
+            ip("1.2.3"),
+            ["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"]
+        );
         assert!(parse_ip_sloppy("1.2.3.256").is_none());
     }
 
@@ -104,8 +123,14 @@ mod tests {
     fn cidrs_are_networks() {
         assert!(cidr("10.0.0.0/8").is_empty());
         assert!(cidr("0.0.0.0/0").is_empty());
-        assert_eq!(cidr("10.0.0.1/8"), ["must not have bits set beyond the prefix length"]);
+        assert_eq!(
+            cidr("10.0.0.1/8"),
+            ["must not have bits set beyond the prefix length"]
+        );
         assert!(cidr_for_legacy_field("10.0.0.1/8").is_empty());
-        assert_eq!(cidr("10.0.0.0/33"), ["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"]);
+        assert_eq!(
+            cidr("10.0.0.0/33"),
+            ["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"]
+        );
     }
 }

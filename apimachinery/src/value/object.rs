@@ -19,16 +19,25 @@ pub struct Object {
 impl Object {
     /// An object in order of insertion.
     pub const fn new() -> Object {
-        Object { fields: Vec::new(), sorted: false }
+        Object {
+            fields: Vec::new(),
+            sorted: false,
+        }
     }
 
     /// An object sorted by key.
     pub const fn map() -> Object {
-        Object { fields: Vec::new(), sorted: true }
+        Object {
+            fields: Vec::new(),
+            sorted: true,
+        }
     }
 
     pub fn with_capacity(capacity: usize) -> Object {
-        Object { fields: Vec::with_capacity(capacity), sorted: false }
+        Object {
+            fields: Vec::with_capacity(capacity),
+            sorted: false,
+        }
     }
 
     /// A map from pairs in any order; of equal keys the last one counts.
@@ -39,12 +48,18 @@ impl Object {
 
     /// A struct's fields in their final order. The caller vouches that keys are distinct.
     pub(crate) fn from_ordered(fields: Vec<(Str, Value)>) -> Object {
-        Object { fields, sorted: false }
+        Object {
+            fields,
+            sorted: false,
+        }
     }
 
     /// A map to be filled by `push` in any order and then sorted by `sort_if_map`.
     pub(crate) fn unsorted_map() -> Object {
-        Object { fields: Vec::new(), sorted: true }
+        Object {
+            fields: Vec::new(),
+            sorted: true,
+        }
     }
 
     pub(crate) fn push(&mut self, key: Str, value: Value) {
@@ -97,6 +112,16 @@ impl Object {
                 None
             }
         }
+    }
+
+    /// Adds a field that is not there yet at a place of a struct's order.
+    pub(crate) fn insert_at(&mut self, place: usize, key: Str, value: Value) {
+        let place = if self.sorted {
+            self.fields.partition_point(|(own, _)| *own < key)
+        } else {
+            place
+        };
+        self.fields.insert(place, (key, value));
     }
 
     pub fn remove(&mut self, key: &str) -> Option<Value> {

@@ -34,7 +34,10 @@ impl Value {
 
     /// The items of the list at `path`; empty where absent.
     pub fn list_at_mut(&mut self, path: &str) -> &mut [Value] {
-        self.at_mut(path).and_then(Value::as_list_mut).map(Vec::as_mut_slice).unwrap_or_default()
+        self.at_mut(path)
+            .and_then(Value::as_list_mut)
+            .map(Vec::as_mut_slice)
+            .unwrap_or_default()
     }
 
     /// Writes `value` at `path`, making the objects on the way.
@@ -67,6 +70,7 @@ impl Value {
     }
 
     fn entry_at(&mut self, path: &str) -> &mut Value {
-        path.split('.').fold(self, |value, key| value.make_object().entry(key))
+        path.split('.')
+            .fold(self, |value, key| value.make_object().entry(key))
     }
 }

@@ -21,7 +21,9 @@ impl Serialize for Value {
                 }
                 map.end()
             }
-            Value::Raw(text) => crate::json::decode_untyped(text.as_bytes()).map_err(S::Error::custom)?.serialize(serializer),
+            Value::Raw(text) => crate::json::decode_untyped(text.as_bytes())
+                .map_err(S::Error::custom)?
+                .serialize(serializer),
         }
     }
 }

@@ -12,7 +12,10 @@ fn strings_compare_by_text_wherever_they_live() {
     assert_eq!(Str::from("short"), Str::from_static("short"));
     assert_eq!(Str::from(long), Str::from_static(long));
     assert_eq!(Str::from("äöü-22-bytes-exactly!!").len(), 25);
-    assert_eq!(Str::from("äöü-22-bytes-exactly!!").as_str(), "äöü-22-bytes-exactly!!");
+    assert_eq!(
+        Str::from("äöü-22-bytes-exactly!!").as_str(),
+        "äöü-22-bytes-exactly!!"
+    );
 }
 
 #[test]
@@ -20,7 +23,8 @@ fn paths_read_write_and_remove() {
     let mut pod = Value::Null;
     pod.set_at("spec.nodeName", "n1");
     pod.set_at("spec.hostNetwork", true);
-    pod.list_mut_at("spec.containers").push(Value::from([("name", "c".into())]));
+    pod.list_mut_at("spec.containers")
+        .push(Value::from([("name", "c".into())]));
     assert_eq!(pod.str_at("spec.nodeName"), "n1");
     assert!(pod.bool_at("spec.hostNetwork"));
     assert_eq!(pod.list_at("spec.containers")[0].str_at("name"), "c");

@@ -12,15 +12,25 @@ const MAX_REQUIREMENTS: usize = 1000;
 type Result<T> = std::result::Result<T, SelectorError>;
 
 pub(super) fn requirements(text: &str) -> Result<Vec<Requirement>> {
-    let mut parser = Parser { tokens: tokens(text), at: 0 };
+    let mut parser = Parser {
+        tokens: tokens(text),
+        at: 0,
+    };
     let mut requirements = Vec::new();
     loop {
         match parser.peek() {
             Token::Word(_) | Token::Symbol("!") => {}
             Token::End => return Ok(requirements),
-            other => return fail(format!("found '{}', expected: !, identifier, or 'end of string'", other.text())),
+            other => {
+                return fail(format!(
+                    "found '{}', expected: !, identifier, or 'end of string'",
+                    other.text()
+                ));
+            }
         }
-        let requirement = parser.requirement().map_err(|e| SelectorError(format!("unable to parse requirement: {e}")))?;
+        let requirement = parser
+            .requirement()
+            .map_err(|e| SelectorError(format!("unable to parse requirement: {e}")))?;
         requirements.push(requirement);
         if requirements.len() > MAX_REQUIREMENTS {
             return fail(format!("more than {MAX_REQUIREMENTS} requirements"));
@@ -29,9 +39,19 @@ pub(super) fn requirements(text: &str) -> Result<Vec<Requirement>> {
             Token::End => return Ok(requirements),
             Token::Symbol(",") => match parser.peek() {
                 Token::Word(_) | Token::Symbol("!") => {}
-                other => return fail(format!("found '{}', expected: identifier after ','", other.text())),
+                other => {
+                    return fail(format!(
+                        "found '{}', expected: identifier after ','",
+                        other.text()
+                    ));
+                }
             },
-            other => return fail(format!("found '{}', expected: ',' or 'end of string'", other.text())),
+            other => {
+                return fail(format!(
+                    "found '{}', expected: ',' or 'end of string'",
+                    other.text()
+                ));
+            }
         }
     }
 }
@@ -77,7 +97,9 @@ fn tokens(text: &str) -> Vec<Token<'_>> {
             tokens.push(symbol.map_or(Token::Nonsense(&rest[..1]), Token::Symbol));
             symbol.map_or(1, str::len)
         } else {
-            let len = rest.find(|c: char| SPECIAL.contains(&c) || c.is_ascii_whitespace()).unwrap_or(rest.len());
+            let len = rest
+                .find(|c: char| SPECIAL.contains(&c) || c.is_ascii_whitespace())
+                .unwrap_or(rest.len());
             tokens.push(Token::Word(&rest[..len]));
             len
         };
@@ -107,7 +129,9 @@ impl<'a> Parser<'a> {
         if negated {
             token = self.next();
         }
-        let Token::Word(key) = token else { return fail(format!("found '{}', expected: identifier", token.text())) };
+        let Token::Word(key) = token else {
+            return fail(format!("found '{}', expected: identifier", token.text()));
+        };
         check_key(key)?;
         if negated {
             return Requirement::new(key, Operator::DoesNotExist, Vec::new());
@@ -134,7 +158,12 @@ impl<'a> Parser<'a> {
             Token::Symbol("!=") => Operator::NotEquals,
             Token::Symbol(">") => Operator::GreaterThan,
             Token::Symbol("<") => Operator::LessThan,
-            other => return fail(format!("found '{}', expected: in, notin, =, ==, !=, gt, lt", other.text())),
+            other => {
+                return fail(format!(
+                    "found '{}', expected: in, notin, =, ==, !=, gt, lt",
+                    other.text()
+                ));
+            }
         })
     }
 

@@ -1,7 +1,10 @@
 use super::*;
 
 fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-    pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    pairs
+        .iter()
+        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+        .collect()
 }
 
 #[test]
@@ -28,7 +31,11 @@ fn the_string_form_matches_as_upstream() {
         ("app=", false),
     ];
     for (text, expected) in cases {
-        assert_eq!(LabelSelector::parse(text).unwrap().matches(&web), expected, "{text}");
+        assert_eq!(
+            LabelSelector::parse(text).unwrap().matches(&web),
+            expected,
+            "{text}"
+        );
     }
 }
 
@@ -53,21 +60,40 @@ fn malformed_selectors_get_upstreams_words() {
         ("a=b,", "found '', expected: identifier after ','"),
         (",a=b", "found ',', expected: !, identifier, or 'end of string'"),
         ("a in b", "unable to parse requirement: found 'b' expected: '('"),
-        ("a b", "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt"),
+        (
+            "a b",
+            "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt",
+        ),
         ("a=b c", "found 'c', expected: ',' or 'end of string'"),
-        ("a>x", "unable to parse requirement: values[0]: Invalid value: \"x\": for 'Gt', 'Lt' operators, the value must be an integer"),
+        (
+            "a>x",
+            "unable to parse requirement: values[0]: Invalid value: \"x\": for 'Gt', 'Lt' operators, the value must be an integer",
+        ),
     ];
     for (text, expected) in cases {
-        assert_eq!(LabelSelector::parse(text).unwrap_err().to_string(), expected, "{text}");
+        assert_eq!(
+            LabelSelector::parse(text).unwrap_err().to_string(),
+            expected,
+            "{text}"
+        );
     }
-    assert!(LabelSelector::parse("a/b/c=d").unwrap_err().to_string().starts_with("unable to parse requirement: <nil>: Invalid value: \"a/b/c\": a valid label key"));
+    assert!(
+        LabelSelector::parse("a/b/c=d")
+            .unwrap_err()
+            .to_string()
+            .starts_with("unable to parse requirement: <nil>: Invalid value: \"a/b/c\": a valid label key")
+    );
 }
 
 #[test]
 fn the_object_form_knows_nothing_from_everything() {
     let web = labels(&[("app", "web")]);
     assert!(!LabelSelector::from_object(None).unwrap().matches(&web));
-    assert!(LabelSelector::from_object(Some(&Value::Object(Object::new()))).unwrap().matches(&web));
+    assert!(
+        LabelSelector::from_object(Some(&Value::Object(Object::new())))
+            .unwrap()
+            .matches(&web)
+    );
     let selector = crate::json::decode_untyped(
         br#"{"matchLabels":{"app":"web"},"matchExpressions":[{"key":"env","operator":"NotIn","values":["prod"]}]}"#,
     )
@@ -75,7 +101,8 @@ fn the_object_form_knows_nothing_from_everything() {
     let selector = LabelSelector::from_object(Some(&selector)).unwrap();
     assert!(selector.matches(&web));
     assert!(!selector.matches(&labels(&[("app", "web"), ("env", "prod")])));
-    let wrong = crate::json::decode_untyped(br#"{"matchExpressions":[{"key":"env","operator":"Near"}]}"#).unwrap();
+    let wrong =
+        crate::json::decode_untyped(br#"{"matchExpressions":[{"key":"env","operator":"Near"}]}"#).unwrap();
     assert_eq!(
         LabelSelector::from_object(Some(&wrong)).unwrap_err().to_string(),
         "\"Near\" is not a valid label selector operator"
