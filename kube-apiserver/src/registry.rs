@@ -10,7 +10,10 @@ use hashbrown::{Equivalent, HashMap};
 use crate::storage::object::Shape;
 
 pub mod admission;
+pub mod build;
+pub mod convert;
 pub mod store;
+pub mod strategies;
 pub mod strategy;
 pub mod traits;
 

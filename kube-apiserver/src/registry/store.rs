@@ -22,6 +22,7 @@ use crate::clock;
 
 mod create;
 mod delete;
+mod history;
 pub(crate) mod meta;
 mod persist;
 mod split;
@@ -39,6 +40,7 @@ pub struct Store {
     pub(crate) empty_status: Option<Value>,
     /// `/registry/pods/`
     pub(crate) key_prefix: String,
+    pub(crate) history: history::History,
     pub(crate) cache: Arc<WatchCache>,
     pub(crate) backend: Arc<Backend>,
 }
@@ -112,6 +114,35 @@ impl Store {
     /// Returns when the cache holds at least what etcd held at the time of the call.
     pub async fn consistent(&self) -> Result<i64, StatusError> {
         self.backend.feed.consistent().await
+    }
+
+    /// Waits until the cache holds everything up to `revision`.
+    pub async fn reached(&self, revision: i64) -> Result<(), StatusError> {
+        self.backend.feed.reached(revision).await
+    }
+
+    /// Everything up to this revision is in the cache.
+    pub fn feed_revision(&self) -> i64 {
+        self.backend.feed.revision()
+    }
+
+    /// A snapshot and the revision it stands for, as it happens to be.
+    pub fn now(&self) -> (Snapshot, i64) {
+        let before = self.feed_revision();
+        let snapshot = self.snapshot();
+        let revision = before.max(snapshot.revision);
+        (snapshot, revision)
+    }
+
+    /// A snapshot that has all writes which were done before the call.
+    pub async fn current(&self) -> Result<(Snapshot, i64), StatusError> {
+        self.consistent().await?;
+        Ok(self.now())
+    }
+
+    pub async fn not_older(&self, revision: i64) -> Result<(Snapshot, i64), StatusError> {
+        self.reached(revision).await?;
+        Ok(self.now())
     }
 
     /// POST. `namespace` comes from the path. The object is of the storage version.

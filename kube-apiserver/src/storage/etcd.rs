@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use apimachinery::status;
 use bytes::Bytes;
 use etcd_api::etcdserverpb as pb;
 use etcd_api::mvccpb::KeyValue;
@@ -53,12 +54,12 @@ impl From<tonic::Status> for Error {
     }
 }
 
-impl From<Error> for apimachinery::status::StatusError {
+impl From<Error> for status::StatusError {
     fn from(error: Error) -> Self {
         match &error {
-            Error::Compacted => Self::expired("The provided continue parameter is too old to display a consistent list result."),
-            Error::Timeout => Self::internal(&error.to_string()),
-            Error::Failed(status) => Self::internal(status.message()),
+            Error::Compacted => status::expired("The provided continue parameter is too old to display a consistent list result."),
+            Error::Timeout => status::internal(&error),
+            Error::Failed(failure) => status::internal(failure.message()),
         }
     }
 }

@@ -9,6 +9,7 @@
 //! (another prefix, a lease), a progress request makes etcd say so.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -141,7 +142,7 @@ impl Feed {
 
     /// Everything below the prefix as of one revision.
     async fn list(&self, routes: &Routes) -> Result<(), etcd::Error> {
-        let mut lists: BTreeMap<&str, Vec<CachedObject>> = routes.keys().map(|key| (key.as_str(), Vec::new())).collect();
+        let mut lists: BTreeMap<&str, Vec<Arc<CachedObject>>> = routes.keys().map(|key| (key.as_str(), Vec::new())).collect();
         let mut start = Bytes::from(format!("{}/", self.prefix));
         let end = prefix_end(&start);
         let mut revision = 0;
@@ -279,7 +280,7 @@ fn after(key: &[u8]) -> Bytes {
 /// The resource a key belongs to. No resource's prefix begins with another's, so the nearest smaller one decides.
 fn route<'a>(routes: &'a Routes, key: &[u8]) -> Option<(&'a str, &'a Arc<WatchCache>)> {
     let key = std::str::from_utf8(key).ok()?;
-    let (prefix, cache) = routes.range::<str, _>(..=key).next_back()?;
+    let (prefix, cache) = routes.range::<str, _>((Bound::Unbounded, Bound::Included(key))).next_back()?;
     key.starts_with(prefix.as_str()).then_some((prefix.as_str(), cache))
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use apimachinery::json;
 use apimachinery::protobuf;
-use apimachinery::schema::TypeId;
+use apimachinery::schema::{Gvk, TypeId};
 use apimachinery::value::Value;
 use bytes::Bytes;
 
@@ -25,6 +25,26 @@ pub struct Shape {
     pub selectable: Vec<Selectable>,
     /// `{"kind":"Pod","apiVersion":"v1",`: every object's JSON starts with it, list items are shown without it.
     pub json_prefix: Box<str>,
+}
+
+impl Shape {
+    pub fn new(gvk: Gvk<'_>, ty: TypeId, encoding: Encoding, selectable: Vec<Selectable>) -> Shape {
+        let api_version = gvk.api_version();
+        Shape {
+            group: gvk.group.into(),
+            version: gvk.version.into(),
+            kind: gvk.kind.into(),
+            json_prefix: format!("{{\"kind\":\"{}\",\"apiVersion\":\"{api_version}\",", gvk.kind).into(),
+            api_version: api_version.into(),
+            ty,
+            encoding,
+            selectable,
+        }
+    }
+
+    pub fn gvk(&self) -> Gvk<'_> {
+        Gvk::new(&self.group, &self.version, &self.kind)
+    }
 }
 
 /// What the bytes in etcd are. Protobuf has the `k8s\0` envelope.
