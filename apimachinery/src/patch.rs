@@ -1,10 +1,22 @@
-//! The three patches of the API: RFC 6902, RFC 7386 and strategic merge. The result is a plain tree: pass it through `json::conform`.
+//! The three patches of the API: RFC 6902, RFC 7386 and strategic merge.
+//!
+//! They change a plain tree and know nothing of validity: pass the result through `json::conform`, which brings it back into
+//! Go's image and finds unknown fields and wrong types. Carried JSON (`Value::Raw`) is opened when a patch steps into it.
 
-use crate::schema::TypeId;
-use crate::value::Value;
+mod json_patch;
+mod strategic;
+
+pub use json_patch::json_patch;
+pub use strategic::strategic;
+
+use crate::json;
+use crate::value::{Object, Str, Value};
 
 /// Operations in one JSON patch, as upstream.
 pub const MAX_JSON_PATCH_OPERATIONS: usize = 10_000;
+
+/// Bytes that the `copy` operations of one JSON patch may add together, as upstream.
+pub const MAX_JSON_PATCH_COPY_BYTES: usize = 3 * 1024 * 1024;
 
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum PatchError {
@@ -19,14 +31,35 @@ pub enum PatchError {
     TooLarge(String),
 }
 
-pub fn json_patch(value: &mut Value, ops: &Value) -> Result<(), PatchError> {
-    Err(PatchError::BadRequest(format!("{value:?} {ops:?}")))
-}
-
+/// RFC 7386: objects merge, null deletes, everything else replaces.
 pub fn merge_patch(value: &mut Value, patch: &Value) {
-    *value = patch.clone();
+    let Value::Object(patch) = patch else {
+        *value = patch.clone();
+        return;
+    };
+    open(value);
+    let object = value.make_object();
+    for (key, patch) in patch.pairs() {
+        if patch.is_null() {
+            object.remove(key);
+        } else {
+            merge_patch(object.entry(key.clone()), patch);
+        }
+    }
 }
 
-pub fn strategic(value: &mut Value, patch: &Value, ty: TypeId) -> Result<(), PatchError> {
-    Err(PatchError::BadRequest(format!("{value:?} {patch:?} {ty:?}")))
+/// Turns carried JSON into a tree, so that a patch can step into it.
+fn open(value: &mut Value) {
+    if let Value::Raw(text) = value {
+        // The text was checked when it was read.
+        *value = json::decode_untyped(text.as_bytes()).unwrap_or_default();
+    }
 }
+
+/// The same key as a struct's own, where it has it: patched trees keep borrowed keys.
+fn take_all(object: &mut Object) -> impl Iterator<Item = (Str, Value)> + use<> {
+    std::mem::take(object).into_iter()
+}
+
+#[cfg(test)]
+mod tests;

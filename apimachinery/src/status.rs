@@ -387,9 +387,9 @@ pub fn unpatchable(error: PatchError) -> Status {
         PatchError::Unprocessable(message) => Status::new(
             422,
             "Invalid",
-            format!("the server rejected our request due to an error in our request: {message}"),
+            "the server rejected our request due to an error in our request",
         )
-        .with_details(),
+        .with_cause("", "", &message),
         PatchError::TooLarge(message) => request_entity_too_large(message),
     }
 }
