@@ -6,7 +6,10 @@ use std::sync::Arc;
 use apimachinery::schema::{self, Gvk};
 
 use super::objects::Objects;
+use super::{Refusal, Seams, Verdict};
+use crate::registry::admission::{Attributes, Operation};
 use crate::storage::object::{CachedObject, Encoding, Shape};
+use crate::user::UserInfo;
 
 /// group, resource, namespace, name.
 type Key = (String, String, String, String);
@@ -57,4 +60,54 @@ impl Objects for Cluster {
     fn list_namespace(&self, group: &str, resource: &str, namespace: &str) -> Vec<Arc<CachedObject>> {
         self.list(group, resource).into_iter().filter(|o| *o.namespace == *namespace).collect()
     }
+}
+
+/// A request of an ordinary user; `object` need not name its kind.
+pub fn attributes(operation: Operation, group: &str, resource: &str, namespace: &str, name: &str, object: Option<serde_json::Value>) -> Attributes {
+    let object = object.map(|mut o| {
+        o["metadata"]["name"] = name.into();
+        if !namespace.is_empty() {
+            o["metadata"]["namespace"] = namespace.into();
+        }
+        serde_json::from_value(o).expect("a value")
+    });
+    Attributes {
+        operation,
+        group: group.into(),
+        version: "v1".into(),
+        kind: String::new(),
+        resource_group: group.into(),
+        resource: resource.into(),
+        subresource: String::new(),
+        namespace: namespace.into(),
+        name: name.into(),
+        user: Arc::new(UserInfo::new("jane", &["system:authenticated"])),
+        dry_run: false,
+        object,
+        old: None,
+        options: None,
+        warnings: vec![],
+        audit_annotations: vec![],
+    }
+}
+
+/// A pod about to be made in `ns`.
+pub fn new_pod(pod: serde_json::Value) -> Attributes {
+    attributes(Operation::Create, "", "pods", "ns", "p", Some(pod))
+}
+
+pub fn seams(cluster: Cluster) -> Seams {
+    Seams { objects: Arc::new(cluster), authorizers: Arc::default() }
+}
+
+/// The text of a refusal.
+pub fn message(verdict: Verdict) -> String {
+    match verdict.expect_err("refused") {
+        Refusal::Status(error) | Refusal::NotYet { error, .. } => error.message,
+    }
+}
+
+/// The object as JSON, to compare parts of it.
+pub fn object(a: &Attributes) -> serde_json::Value {
+    serde_json::to_value(a.object.as_ref().expect("an object")).expect("json")
 }
