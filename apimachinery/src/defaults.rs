@@ -11,7 +11,6 @@ use crate::image::put;
 use crate::quantity::Quantity;
 use crate::schema::{Shape, Type, TypeId, registry};
 use crate::value::{Object, Value};
-use std::collections::HashMap;
 use std::sync::OnceLock;
 
 /// Computes what depends on other fields of the same struct.
@@ -34,13 +33,16 @@ pub fn apply(value: &mut Value, ty: TypeId) {
     }
 }
 
-fn plans() -> &'static HashMap<TypeId, Plan> {
-    static PLANS: OnceLock<HashMap<TypeId, Plan>> = OnceLock::new();
+/// One plan for each type, by its index; `None` where there is nothing to do.
+type Plans = Vec<Option<Plan>>;
+
+fn plans() -> &'static Plans {
+    static PLANS: OnceLock<Plans> = OnceLock::new();
     PLANS.get_or_init(plan_all)
 }
 
 fn visit(object: &mut Object, id: TypeId) {
-    let Some(plan) = plans().get(&id) else { return };
+    let Some(plan) = &plans()[id.index()] else { return };
     let ty = id.get();
     for field in plan.defaults.iter().map(|&i| &ty.fields[i]) {
         let set = object
@@ -86,49 +88,46 @@ fn round_up_to_milli(resources: &mut Object) {
 }
 
 /// Grows the set of types with something to do from the leaves up, until nothing is added.
-fn plan_all() -> HashMap<TypeId, Plan> {
-    let mut plans: HashMap<TypeId, Plan> = HashMap::new();
-    for id in registry().ids() {
-        let plan = own_plan(id.get());
-        if plan.hook.is_some() || !plan.defaults.is_empty() {
-            plans.insert(id, plan);
-        }
-    }
+fn plan_all() -> Plans {
+    let mut plans: Plans = registry().ids().map(|id| own_plan(id.get())).collect();
     loop {
-        let grown: Vec<(TypeId, Vec<usize>)> = registry()
-            .ids()
-            .map(|id| (id, busy_children(id.get(), &plans)))
-            .collect();
-        let before: usize = plans.values().map(|plan| plan.children.len()).sum();
-        for (id, children) in grown.into_iter().filter(|(_, children)| !children.is_empty()) {
-            plans.entry(id).or_default().children = children;
+        let mut grown = false;
+        for id in registry().ids() {
+            let children = busy_children(id.get(), &plans);
+            let known = plans[id.index()].as_ref().map_or(0, |plan| plan.children.len());
+            if children.len() > known {
+                plans[id.index()].get_or_insert_default().children = children;
+                grown = true;
+            }
         }
-        if plans.values().map(|plan| plan.children.len()).sum::<usize>() == before {
+        if !grown {
             return plans;
         }
     }
 }
 
-fn own_plan(ty: &'static Type) -> Plan {
-    let defaults = (0..ty.fields.len())
+fn own_plan(ty: &'static Type) -> Option<Plan> {
+    let defaults: Vec<usize> = (0..ty.fields.len())
         .filter(|&i| ty.fields[i].default.is_some())
         .collect();
-    Plan {
+    let hook = hooks::of(ty);
+    let busy = hook.is_some() || !defaults.is_empty();
+    busy.then_some(Plan {
         defaults,
         children: Vec::new(),
-        hook: hooks::of(ty),
-    }
+        hook,
+    })
 }
 
-fn busy_children(ty: &'static Type, plans: &HashMap<TypeId, Plan>) -> Vec<usize> {
+fn busy_children(ty: &'static Type, plans: &Plans) -> Vec<usize> {
     (0..ty.fields.len())
         .filter(|&i| is_busy(&ty.fields[i].shape, plans))
         .collect()
 }
 
-fn is_busy(shape: &Shape, plans: &HashMap<TypeId, Plan>) -> bool {
+fn is_busy(shape: &Shape, plans: &Plans) -> bool {
     match shape {
-        Shape::Struct(ty) => plans.contains_key(ty),
+        Shape::Struct(ty) => plans[ty.index()].is_some(),
         Shape::Map(item) if **item == Shape::Quantity => true,
         Shape::List(item) | Shape::Map(item) => is_busy(item, plans),
         _ => false,

@@ -104,7 +104,11 @@ impl Deref for TypeId {
 
 impl TypeId {
     pub fn get(self) -> &'static Type {
-        &registry().types[usize::from(self.0)]
+        &registry().types[self.index()]
+    }
+
+    pub(crate) fn index(self) -> usize {
+        usize::from(self.0)
     }
 }
 
@@ -276,3 +280,6 @@ impl Message {
         self.fields.get(usize::from(index))
     }
 }
+
+#[cfg(test)]
+mod tests;
