@@ -1,0 +1,445 @@
+//! Applying committed entries, in order, on one thread: what every member does alike.
+//!
+//! A batch of entries becomes frames of the store. Nothing of a frame is visible before the frame was written; then the revision is
+//! published, watchers are told, and only then do the requests get their answers.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use etcd_api::etcdserverpb::{
+    AlarmMember, AlarmRequest, AlarmType, CompactionRequest, DeleteRangeRequest, InternalRaftRequest, LeaseGrantRequest, PutRequest, TxnRequest,
+    alarm_request::AlarmAction,
+};
+use parking_lot::{Mutex, RwLock};
+use prost::Message as _;
+use raft::eraftpb::{ConfChange, ConfChangeType, ConfState, Entry, EntryType};
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+use crate::clock::Clock;
+use crate::disk;
+use crate::lease::{LeaseError, Lessor};
+use crate::membership::{Member, Membership};
+use crate::meta::{self, Alarms};
+use crate::mvcc::response::Response;
+use crate::mvcc::txn::{Change, WriteTxn};
+use crate::mvcc::{self, Store};
+use crate::raft::log_thread::fatal;
+use crate::raft::node::conf_change;
+use crate::storage::Writer;
+use crate::storage::record::FrameHeader;
+use crate::watch::{Batch, Hub};
+
+/// How often a write to a full disk is tried again.
+const FULL_RETRY: Duration = Duration::from_millis(200);
+
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    #[error(transparent)]
+    Mvcc(#[from] mvcc::Error),
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+    #[error("etcdserver: mvcc: database space exceeded")]
+    NoSpace,
+    #[error("etcdserver: corrupt cluster")]
+    Corrupt,
+    #[error("etcdserver: this request is not supported by this member")]
+    Unsupported,
+}
+
+#[derive(Debug)]
+pub enum Answer {
+    Kv(Response),
+    LeaseGrant { id: i64, ttl_seconds: i64 },
+    Done,
+    Alarms(Vec<AlarmMember>),
+    Members,
+}
+
+/// What came of one entry, and the revision after it.
+pub struct Applied {
+    pub revision: i64,
+    pub result: Result<Answer, ApplyError>,
+}
+
+/// Who waits for which request id.
+#[derive(Default)]
+pub struct Waits {
+    waiting: Mutex<HashMap<u64, oneshot::Sender<Applied>>>,
+}
+
+impl Waits {
+    pub fn register(&self, id: u64) -> oneshot::Receiver<Applied> {
+        let (sender, receiver) = oneshot::channel();
+        self.waiting.lock().insert(id, sender);
+        receiver
+    }
+
+    pub fn forget(&self, id: u64) {
+        self.waiting.lock().remove(&id);
+    }
+
+    pub fn len(&self) -> usize {
+        self.waiting.lock().len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn complete(&self, done: &mut Vec<(u64, Applied)>) {
+        let mut waiting = self.waiting.lock();
+        for (id, applied) in done.drain(..) {
+            if let Some(sender) = waiting.remove(&id) {
+                // Who left meanwhile does not need the answer.
+                sender.send(applied).ok();
+            }
+        }
+    }
+}
+
+/// What others read while entries are being applied.
+pub struct State {
+    pub store: Arc<Store>,
+    pub lessor: Mutex<Lessor>,
+    pub membership: RwLock<Membership>,
+    pub alarms: RwLock<Alarms>,
+    pub waits: Waits,
+}
+
+/// What applying sets off elsewhere.
+pub trait Effects: Send {
+    /// Raft must know a configuration change when it is applied. None when the server stops.
+    fn conf_change(&mut self, change: ConfChange) -> Option<ConfState>;
+    fn compacted(&mut self, revision: i64);
+    fn segment_closed(&mut self);
+    fn frame_written(&mut self, index: u64, bytes: u64);
+    fn space_changed(&mut self);
+    fn store_full(&mut self, full: bool);
+    fn leases_changed(&mut self);
+}
+
+pub struct Applier {
+    pub state: Arc<State>,
+    pub writer: Writer,
+    pub hub: Arc<Hub>,
+    pub clock: Arc<dyn Clock>,
+    pub effects: Box<dyn Effects>,
+    pub member: u64,
+    revision: i64,
+    frame: FrameHeader,
+    changes: Vec<Change>,
+    done: Vec<(u64, Applied)>,
+    compactions: Vec<i64>,
+    full: bool,
+}
+
+impl Applier {
+    pub fn new(
+        state: Arc<State>,
+        writer: Writer,
+        hub: Arc<Hub>,
+        clock: Arc<dyn Clock>,
+        effects: Box<dyn Effects>,
+        member: u64,
+        frame: FrameHeader,
+    ) -> Self {
+        let revision = state.store.current();
+        Applier {
+            state,
+            writer,
+            hub,
+            clock,
+            effects,
+            member,
+            revision,
+            frame,
+            changes: Vec::new(),
+            done: Vec::new(),
+            compactions: Vec::new(),
+            full: false,
+        }
+    }
+
+    /// Applies committed entries. Those at or before the consistent index were applied before a restart.
+    pub fn apply(&mut self, entries: Vec<Entry>) {
+        let watched = self.hub.is_watched();
+        for entry in entries {
+            if entry.index <= self.frame.index {
+                continue;
+            }
+            self.entry(entry, watched);
+            if self.writer.frame_is_large() {
+                self.finish_frame(watched);
+            }
+        }
+        self.finish_frame(watched);
+    }
+
+    fn entry(&mut self, entry: Entry, watched: bool) {
+        self.frame.index = entry.index;
+        self.frame.term = entry.term;
+        if entry.entry_type != EntryType::EntryNormal as i32 {
+            return self.conf_change(&entry);
+        }
+        if entry.data.is_empty() {
+            return;
+        }
+        match InternalRaftRequest::decode(Bytes::from(entry.data)) {
+            Ok(request) => self.request(request, watched),
+            // Every member meets the same bytes; skipping is what all of them do.
+            Err(error) => warn!(index = entry.index, error = %error, "an entry that cannot be decoded was skipped"),
+        }
+    }
+
+    fn request(&mut self, request: InternalRaftRequest, watched: bool) {
+        let id = request.header.as_ref().map_or(request.id, |header| header.id);
+        let result = self.dispatch(request, watched);
+        self.done.push((id, Applied { revision: self.revision, result }));
+    }
+
+    fn dispatch(&mut self, request: InternalRaftRequest, watched: bool) -> Result<Answer, ApplyError> {
+        if let Some(put) = &request.put {
+            return self.put(put, watched);
+        }
+        if let Some(txn) = &request.txn {
+            return self.txn(txn, watched);
+        }
+        if let Some(delete) = &request.delete_range {
+            return self.delete_range(delete, watched);
+        }
+        if let Some(compaction) = &request.compaction {
+            return self.compaction(compaction);
+        }
+        if let Some(grant) = &request.lease_grant {
+            return self.lease_grant(grant);
+        }
+        if let Some(revoke) = &request.lease_revoke {
+            return self.lease_revoke(revoke.id, watched);
+        }
+        if let Some(alarm) = &request.alarm {
+            return Ok(Answer::Alarms(self.alarm(alarm)));
+        }
+        if let Some(attributes) = &request.cluster_member_attr_set {
+            let mut membership = self.state.membership.write();
+            if let Some(member) = membership.set_attributes(attributes) {
+                meta::put_member(&mut self.writer, member);
+            }
+            return Ok(Answer::Done);
+        }
+        if let Some(version) = &request.cluster_version_set {
+            meta::put_cluster_version(&mut self.writer, &version.ver);
+            self.state.membership.write().version.clone_from(&version.ver);
+            info!("cluster-version" = %version.ver, "set cluster version");
+            return Ok(Answer::Done);
+        }
+        Err(ApplyError::Unsupported)
+    }
+
+    /// Runs one transaction under the next revision.
+    fn write(&mut self, watched: bool, run: impl FnOnce(&mut WriteTxn<'_>) -> Result<Response, mvcc::Error>) -> Result<Answer, ApplyError> {
+        let mut lessor = self.state.lessor.lock();
+        let mut txn = WriteTxn {
+            store: &self.state.store,
+            writer: &mut self.writer,
+            leases: &mut *lessor,
+            segments: self.state.store.storage.segments(),
+            begin: self.revision,
+            sub: 0,
+            changes: watched.then_some(&mut self.changes),
+        };
+        let result = run(&mut txn);
+        self.revision = txn.end();
+        if let Err(mvcc::Error::Io(source)) = &result {
+            fatal(source);
+        }
+        Ok(Answer::Kv(result?))
+    }
+
+    fn check_space(&self) -> Result<(), ApplyError> {
+        let alarms = self.state.alarms.read();
+        if alarms.iter().any(|(_, kind)| *kind == AlarmType::Corrupt as i32) {
+            return Err(ApplyError::Corrupt);
+        }
+        if alarms.iter().any(|(_, kind)| *kind == AlarmType::Nospace as i32) { Err(ApplyError::NoSpace) } else { Ok(()) }
+    }
+
+    fn put(&mut self, request: &PutRequest, watched: bool) -> Result<Answer, ApplyError> {
+        self.check_space()?;
+        self.write(watched, |txn| {
+            txn.check_put(request)?;
+            txn.put(request)
+        })
+    }
+
+    fn txn(&mut self, request: &TxnRequest, watched: bool) -> Result<Answer, ApplyError> {
+        if crate::quota::takes_space(request) {
+            self.check_space()?;
+        }
+        self.write(watched, |txn| txn.txn(request))
+    }
+
+    fn delete_range(&mut self, request: &DeleteRangeRequest, watched: bool) -> Result<Answer, ApplyError> {
+        self.write(watched, |txn| txn.delete_range(request))
+    }
+
+    fn compaction(&mut self, request: &CompactionRequest) -> Result<Answer, ApplyError> {
+        let store = &self.state.store;
+        if request.revision <= store.compacted() {
+            return Err(mvcc::Error::Compacted.into());
+        }
+        if request.revision > self.revision {
+            return Err(mvcc::Error::FutureRevision.into());
+        }
+        meta::put_compacted(&mut self.writer, request.revision);
+        store.set_compacted(request.revision);
+        self.compactions.push(request.revision);
+        Ok(Answer::Kv(Response::Compaction))
+    }
+
+    fn lease_grant(&mut self, request: &LeaseGrantRequest) -> Result<Answer, ApplyError> {
+        self.check_space()?;
+        let ttl_seconds = self.state.lessor.lock().grant(request.id, request.ttl, self.clock.now())?;
+        meta::put_lease(&mut self.writer, request.id, ttl_seconds);
+        self.effects.leases_changed();
+        Ok(Answer::LeaseGrant { id: request.id, ttl_seconds })
+    }
+
+    /// The keys go first, then the lease: it detaches nothing that it does not find.
+    fn lease_revoke(&mut self, id: i64, watched: bool) -> Result<Answer, ApplyError> {
+        let keys = self.state.lessor.lock().keys_of(id)?;
+        self.write(watched, |txn| {
+            txn.delete_keys(&keys);
+            Ok(Response::Compaction)
+        })?;
+        self.state.lessor.lock().revoke(id)?;
+        meta::delete_lease(&mut self.writer, id);
+        Ok(Answer::Done)
+    }
+
+    fn alarm(&mut self, request: &AlarmRequest) -> Vec<AlarmMember> {
+        let wanted = |member: &u64, kind: &i32| {
+            (request.member_id == 0 || request.member_id == *member) && (request.alarm == AlarmType::None as i32 || request.alarm == *kind)
+        };
+        let mut alarms = self.state.alarms.write();
+        let found: Vec<(u64, i32)> = alarms.iter().filter(|(member, kind)| wanted(member, kind)).copied().collect();
+        match request.action() {
+            AlarmAction::Get => alarm_members(&found),
+            AlarmAction::Activate if request.alarm == AlarmType::None as i32 => Vec::new(),
+            AlarmAction::Activate => {
+                if alarms.insert((request.member_id, request.alarm)) {
+                    meta::put_alarm(&mut self.writer, request.member_id, request.alarm);
+                    warn!("from" = %format!("{:x}", request.member_id), alarm = request.alarm().as_str_name(), "alarm raised");
+                }
+                alarm_members(&[(request.member_id, request.alarm)])
+            }
+            AlarmAction::Deactivate => {
+                for (member, kind) in &found {
+                    alarms.remove(&(*member, *kind));
+                    meta::delete_alarm(&mut self.writer, *member, *kind);
+                    info!("from" = %format!("{member:x}"), "alarm disarmed");
+                }
+                alarm_members(&found)
+            }
+        }
+    }
+
+    fn conf_change(&mut self, entry: &Entry) {
+        let Some(change) = conf_change(entry) else {
+            return warn!(index = entry.index, "a configuration change that cannot be decoded was skipped");
+        };
+        let member: Option<Member> = serde_json::from_slice(&change.context).ok();
+        {
+            let mut membership = self.state.membership.write();
+            match (ConfChangeType::from_i32(change.change_type), member) {
+                (Some(ConfChangeType::RemoveNode), _) => {
+                    membership.members.remove(&change.node_id);
+                    meta::delete_member(&mut self.writer, change.node_id);
+                }
+                (Some(_), Some(member)) => {
+                    info!("added-peer-id" = %format!("{:x}", member.id), "added-peer-peer-urls" = ?member.peer_urls, "added member");
+                    meta::put_member(&mut self.writer, &member);
+                    membership.members.insert(member.id, member);
+                }
+                _ => {}
+            }
+        }
+        let id = change.id;
+        if let Some(state) = self.effects.conf_change(change) {
+            meta::put_conf_state(&mut self.writer, &state);
+        }
+        self.done.push((id, Applied { revision: self.revision, result: Ok(Answer::Members) }));
+    }
+
+    fn finish_frame(&mut self, watched: bool) {
+        self.frame.revision = self.revision;
+        let (place, bytes) = self.flush();
+        let before = self.state.store.current();
+        self.state.store.publish(self.revision);
+        self.effects.frame_written(self.frame.index, bytes.len() as u64);
+        // Asked again: whoever came after the first asking has seen the revision before this frame, and catches up.
+        if self.revision > before && (watched || self.hub.is_watched()) {
+            let changes = watched.then(|| std::mem::take(&mut self.changes));
+            self.hub.publish(Batch { revision: self.revision, changes, place, bytes, segments: self.state.store.storage.segments() });
+        }
+        self.changes.clear();
+        self.state.waits.complete(&mut self.done);
+        for revision in self.compactions.drain(..) {
+            self.effects.compacted(revision);
+        }
+        self.roll();
+    }
+
+    /// A full disk holds everything up until there is space: what is applied is in the log, and nothing is lost.
+    fn flush(&mut self) -> (crate::storage::record::Loc, Bytes) {
+        self.persistently(|writer, frame| writer.flush(frame))
+    }
+
+    fn roll(&mut self) {
+        if self.persistently(|writer, _| writer.roll_if_full()) {
+            self.effects.segment_closed();
+        }
+        self.reserve();
+    }
+
+    /// Keeps the next segment reserved; while that fails, the server refuses what takes space.
+    pub fn reserve(&mut self) {
+        let result = self.writer.reserve_next();
+        let full = match &result {
+            Ok(()) => false,
+            Err(source) if disk::is_full(source) => true,
+            Err(source) => fatal(source),
+        };
+        if full != self.full {
+            self.full = full;
+            self.effects.store_full(full);
+        }
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.full
+    }
+
+    fn persistently<T>(&mut self, mut attempt: impl FnMut(&mut Writer, FrameHeader) -> io::Result<T>) -> T {
+        loop {
+            match attempt(&mut self.writer, self.frame) {
+                Ok(value) => return value,
+                Err(source) if disk::is_full(&source) => {
+                    if !std::mem::replace(&mut self.full, true) {
+                        warn!("the disk is full: applied entries wait for space");
+                        self.effects.store_full(true);
+                    }
+                    std::thread::sleep(FULL_RETRY);
+                }
+                Err(source) => fatal(&source),
+            }
+        }
+    }
+}
+
+fn alarm_members(alarms: &[(u64, i32)]) -> Vec<AlarmMember> {
+    alarms.iter().map(|(member_id, alarm)| AlarmMember { member_id: *member_id, alarm: *alarm }).collect()
+}

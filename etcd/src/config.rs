@@ -1,0 +1,276 @@
+//! The flags, environment and configuration file of etcd 3.6, and what they come to.
+
+mod file;
+mod table;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use component_base::flags::Flags;
+use component_base::tls::{ClientAuth, ServerTls};
+
+pub use table::flags;
+
+/// What the cluster says about itself, and new members must be able to speak.
+pub const CLUSTER_VERSION: &str = "3.6.0";
+const MAX_ELECTION_MS: i64 = 50_000;
+/// etcd says it has not tested beyond this.
+const TESTED_QUOTA: u64 = 8 * 1024 * 1024 * 1024;
+const DEFAULT_CLIENT_URL: &str = "http://localhost:2379";
+/// Streams of one connection when the flag sets no bound: a multiplexed client with thousands of watches stays served, memory stays bounded.
+const MAX_STREAMS: i64 = 10_000;
+
+pub struct Config {
+    pub name: String,
+    pub data_dir: PathBuf,
+    pub listen_client_urls: Vec<ListenUrl>,
+    pub listen_client_http_urls: Vec<ListenUrl>,
+    pub listen_peer_urls: Vec<ListenUrl>,
+    pub listen_metrics_urls: Vec<ListenUrl>,
+    pub advertise_client_urls: Vec<String>,
+    pub initial_advertise_peer_urls: Vec<String>,
+    pub initial_cluster: String,
+    pub initial_cluster_token: String,
+    pub initial_cluster_state: String,
+    pub heartbeat: Duration,
+    pub election: Duration,
+    pub pre_vote: bool,
+    pub quota_bytes: u64,
+    pub max_request_bytes: usize,
+    pub max_txn_ops: usize,
+    pub max_concurrent_streams: u32,
+    pub warning_apply_duration: Duration,
+    pub watch_progress_notify_interval: Duration,
+    pub client_tls: Option<ServerTls>,
+    pub peer_tls: Option<ServerTls>,
+    pub host_whitelist: Vec<String>,
+}
+
+/// An address to listen on, and whether it speaks TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenUrl {
+    pub text: String,
+    pub address: SocketAddr,
+    pub tls: bool,
+}
+
+impl Config {
+    pub fn from_flags(mut flags: Flags) -> Result<Config> {
+        if !flags.string("config-file").is_empty() {
+            file::read(&mut flags)?;
+        }
+        unsupported(&flags)?;
+        let (heartbeat, election) = timing(&flags)?;
+        let name = flags.string("name").to_owned();
+        let advertise_peer = urls(&flags, "initial-advertise-peer-urls")?;
+        let initial_cluster = match flags.string("initial-cluster") {
+            "" => advertise_peer.iter().map(|url| format!("{name}={url}")).collect::<Vec<_>>().join(","),
+            given => given.to_owned(),
+        };
+        Ok(Config {
+            data_dir: crate::bootstrap::data_dir(flags.string("data-dir"), &name),
+            listen_client_urls: listen_urls(&flags, "listen-client-urls")?,
+            listen_client_http_urls: listen_urls(&flags, "listen-client-http-urls")?,
+            listen_peer_urls: listen_urls(&flags, "listen-peer-urls")?,
+            listen_metrics_urls: listen_urls(&flags, "listen-metrics-urls")?,
+            advertise_client_urls: advertise_client_urls(&flags)?,
+            initial_advertise_peer_urls: advertise_peer,
+            initial_cluster,
+            initial_cluster_token: flags.string("initial-cluster-token").to_owned(),
+            initial_cluster_state: cluster_state(&flags)?,
+            heartbeat,
+            election,
+            pre_vote: flags.bool("pre-vote"),
+            quota_bytes: quota(&flags)?,
+            max_request_bytes: at_least_one(&flags, "max-request-bytes")? as usize,
+            max_txn_ops: at_least_one(&flags, "max-txn-ops")? as usize,
+            max_concurrent_streams: at_least_one(&flags, "max-concurrent-streams")?.min(MAX_STREAMS) as u32,
+            warning_apply_duration: renamed(&flags, "warning-apply-duration", "experimental-warning-apply-duration"),
+            watch_progress_notify_interval: progress_interval(&flags)?,
+            client_tls: tls(&flags, "", "listen-client-urls")?,
+            peer_tls: tls(&flags, "peer-", "listen-peer-urls")?,
+            host_whitelist: flags.strings("host-whitelist"),
+            name,
+        })
+    }
+
+    pub fn election_ticks(&self) -> usize {
+        (self.election.as_millis() / self.heartbeat.as_millis().max(1)) as usize
+    }
+
+    /// etcd's: one and a half elections, in whole seconds.
+    pub fn min_lease_ttl(&self) -> i64 {
+        let ms = (3 * self.election_ticks() as u64) / 2 * self.heartbeat.as_millis() as u64;
+        ms.div_ceil(1000) as i64
+    }
+}
+
+/// What this version cannot do yet must not be ignored silently.
+fn unsupported(flags: &Flags) -> Result<()> {
+    const NOT_YET: &[(&str, &str)] = &[
+        ("force-new-cluster", "--force-new-cluster is not supported yet by this version"),
+        ("auto-tls", "--auto-tls is not supported: make certificates with `pki issue` and give --cert-file and --key-file"),
+        ("peer-auto-tls", "--peer-auto-tls is not supported: make certificates with `pki issue` and give --peer-cert-file and --peer-key-file"),
+        ("unsafe-no-fsync", "--unsafe-no-fsync is not supported: what is acknowledged is durable"),
+    ];
+    for (name, message) in NOT_YET {
+        if flags.bool(name) {
+            bail!("{message}");
+        }
+    }
+    for name in ["discovery", "discovery-srv", "discovery-token", "client-crl-file", "peer-crl-file"] {
+        if !flags.string(name).is_empty() {
+            bail!("--{name} is not supported yet by this version");
+        }
+    }
+    for name in ["client-cert-allowed-hostname", "wal-dir"] {
+        if !flags.string(name).is_empty() {
+            bail!("--{name} is not supported yet by this version");
+        }
+    }
+    Ok(())
+}
+
+fn timing(flags: &Flags) -> Result<(Duration, Duration)> {
+    let (heartbeat, election) = (flags.int("heartbeat-interval"), flags.int("election-timeout"));
+    if heartbeat <= 0 {
+        bail!("--heartbeat-interval must be >0 (set to {heartbeat}ms)");
+    }
+    if election <= 0 {
+        bail!("--election-timeout must be >0 (set to {election}ms)");
+    }
+    if 5 * heartbeat > election {
+        bail!("--election-timeout[{election}ms] should be at least as 5 times as --heartbeat-interval[{heartbeat}ms]");
+    }
+    if election > MAX_ELECTION_MS {
+        bail!("--election-timeout[{election}ms] is too long, and should be set less than {MAX_ELECTION_MS}ms");
+    }
+    Ok((Duration::from_millis(heartbeat as u64), Duration::from_millis(election as u64)))
+}
+
+fn quota(flags: &Flags) -> Result<u64> {
+    match flags.int("quota-backend-bytes") {
+        0 => Ok(crate::quota::DEFAULT_BYTES),
+        negative if negative < 0 => {
+            tracing::info!("disabled backend quota");
+            Ok(u64::MAX / 2)
+        }
+        bytes => {
+            if bytes as u64 > TESTED_QUOTA {
+                tracing::warn!("quota-size-bytes" = bytes, "quota exceeds the maximum value that etcd recommends");
+            }
+            Ok(bytes as u64)
+        }
+    }
+}
+
+fn at_least_one(flags: &Flags, name: &str) -> Result<i64> {
+    match flags.int(name) {
+        value if value < 1 => bail!("invalid value \"{value}\" for --{name}: must be positive"),
+        value => Ok(value),
+    }
+}
+
+fn cluster_state(flags: &Flags) -> Result<String> {
+    match flags.string("initial-cluster-state") {
+        state @ ("new" | "existing") => Ok(state.to_owned()),
+        other => bail!("invalid value \"{other}\" for --initial-cluster-state: want \"new\" or \"existing\""),
+    }
+}
+
+/// The experimental spelling counts when only it was given.
+fn renamed(flags: &Flags, name: &str, experimental: &str) -> Duration {
+    let name = if flags.is_set(experimental) && !flags.is_set(name) { experimental } else { name };
+    flags.duration(name)
+}
+
+fn progress_interval(flags: &Flags) -> Result<Duration> {
+    let interval = renamed(flags, "watch-progress-notify-interval", "experimental-watch-progress-notify-interval");
+    if interval.is_zero() {
+        bail!("invalid value for --watch-progress-notify-interval: must be positive");
+    }
+    Ok(interval)
+}
+
+fn advertise_client_urls(flags: &Flags) -> Result<Vec<String>> {
+    let advertised = urls(flags, "advertise-client-urls")?;
+    if flags.is_set("listen-client-urls") && !flags.is_set("advertise-client-urls") && flags.string("listen-client-urls") != DEFAULT_CLIENT_URL {
+        bail!("--advertise-client-urls is required when --listen-client-urls is set explicitly");
+    }
+    Ok(advertised)
+}
+
+fn urls(flags: &Flags, name: &str) -> Result<Vec<String>> {
+    let urls: Vec<String> = flags.string(name).split(',').map(str::trim).filter(|url| !url.is_empty()).map(str::to_owned).collect();
+    for url in &urls {
+        split_url(url).with_context(|| format!("invalid value {:?} for --{name}", flags.string(name)))?;
+    }
+    Ok(urls)
+}
+
+/// Scheme and host:port.
+fn split_url(url: &str) -> Result<(&str, &str)> {
+    let Some((scheme, rest)) = url.split_once("://") else { bail!("URL scheme must be http, https, unix, or unixs: {url}") };
+    match scheme {
+        "http" | "https" => {}
+        "unix" | "unixs" => bail!("unix sockets are not supported: {url}"),
+        _ => bail!("URL scheme must be http, https, unix, or unixs: {url}"),
+    }
+    let host = rest.trim_end_matches('/');
+    if host.contains('/') {
+        bail!("URL must not contain a path: {url}");
+    }
+    let Some((name, port)) = host.rsplit_once(':') else { bail!("URL address does not have the form \"host:port\": {url}") };
+    if port.parse::<u16>().is_err() || name.is_empty() {
+        bail!("URL address does not have the form \"host:port\": {url}");
+    }
+    Ok((scheme, host))
+}
+
+fn listen_urls(flags: &Flags, name: &str) -> Result<Vec<ListenUrl>> {
+    let parse = |url: &String| -> Result<ListenUrl> {
+        let (scheme, host) = split_url(url)?;
+        let host = host.strip_prefix("localhost:").map_or_else(|| host.to_owned(), |port| format!("127.0.0.1:{port}"));
+        let address: SocketAddr = host.parse().map_err(|_| anyhow::anyhow!("expected IP in URL for binding ({url})"))?;
+        Ok(ListenUrl { text: url.clone(), address, tls: scheme == "https" })
+    };
+    urls(flags, name)?.iter().map(|url| parse(url).with_context(|| format!("--{name}"))).collect::<Result<Vec<_>>>()
+}
+
+/// The TLS of client or peer listeners, if any of them speaks it.
+fn tls(flags: &Flags, prefix: &str, listen: &str) -> Result<Option<ServerTls>> {
+    let value = |name: &str| flags.string(&format!("{prefix}{name}")).to_owned();
+    let wanted = listen_urls(flags, listen)?.iter().any(|url| url.tls);
+    let (cert, key, ca) = (value("cert-file"), value("key-file"), value("trusted-ca-file"));
+    if !wanted {
+        if !cert.is_empty() || !key.is_empty() {
+            tracing::warn!("the scheme of --{listen} is HTTP while --{prefix}cert-file or --{prefix}key-file are given; they are ignored");
+        }
+        return Ok(None);
+    }
+    if cert.is_empty() || key.is_empty() {
+        bail!("--{listen} has https URLs: --{prefix}cert-file and --{prefix}key-file must both be given");
+    }
+    let mut tls = ServerTls::new(cert, key);
+    // Either asks for certificates, as in etcd; without a CA nothing could be checked.
+    match (ca.is_empty(), flags.bool(&format!("{prefix}client-cert-auth"))) {
+        (true, true) => bail!("--{prefix}client-cert-auth needs --{prefix}trusted-ca-file"),
+        (false, _) => tls = tls.client_ca(ca, ClientAuth::Required),
+        (true, false) => {}
+    }
+    tls.min_version = component_base::tls::parse_min_version(flags.string("tls-min-version"))?;
+    tls.cipher_suites = component_base::tls::parse_cipher_suites(&flags.strings("cipher-suites"))?;
+    Ok(Some(tls))
+}
+
+/// Whether plain HTTP to this host is meant for us: DNS rebinding brings other names.
+pub fn host_is_allowed(whitelist: &[String], host: &str) -> bool {
+    let name = host.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).map_or(host, |(name, _)| name);
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    whitelist.iter().any(|allowed| allowed == "*" || allowed == name) || name == "localhost" || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,242 @@
+//! A disk in memory that can lose power: what was not synced is lost or torn, sector by sector, as the seed decides.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+
+use super::{Disk, DiskFile, Fill};
+
+const SECTOR: usize = 512;
+
+#[derive(Clone, Default)]
+pub struct FakeDisk {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// What a process sees now.
+    files: BTreeMap<PathBuf, Arc<Mutex<Content>>>,
+    /// The directory entries that survive a crash.
+    durable: BTreeMap<PathBuf, Arc<Mutex<Content>>>,
+    capacity: Option<u64>,
+    /// Operations until every further one fails, as a process that was killed in between.
+    fuse: Option<u64>,
+}
+
+#[derive(Default)]
+struct Content {
+    seen: Vec<u8>,
+    synced: Vec<u8>,
+}
+
+struct FakeFile {
+    state: Arc<Mutex<State>>,
+    content: Arc<Mutex<Content>>,
+}
+
+impl FakeDisk {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Total bytes that files may occupy.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        self.state.lock().capacity = bytes;
+    }
+
+    /// After `operations` more changes everything fails until [`FakeDisk::crash`].
+    pub fn burn_after(&self, operations: u64) {
+        self.state.lock().fuse = Some(operations);
+    }
+
+    /// Power loss: unsynced sectors are kept or lost at random, unsynced directory changes are lost.
+    pub fn crash(&self, seed: u64) {
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut state = self.state.lock();
+        state.fuse = None;
+        state.files = state.durable.clone();
+        for content in state.files.values() {
+            let mut content = content.lock();
+            content.tear(&mut random);
+        }
+    }
+
+    /// Changes one byte of what is on the platter.
+    pub fn flip(&self, path: &Path, offset: usize) {
+        let state = self.state.lock();
+        let Some(content) = state.files.get(path) else { return };
+        let mut content = content.lock();
+        content.seen[offset] ^= 0x40;
+        let seen = content.seen.clone();
+        content.synced = seen;
+    }
+}
+
+impl Content {
+    fn tear(&mut self, random: &mut StdRng) {
+        let keep_len = if random.random_bool(0.5) { self.seen.len() } else { self.synced.len() };
+        let mut after = self.synced.clone();
+        after.resize(keep_len, 0);
+        for start in (0..keep_len).step_by(SECTOR) {
+            let end = (start + SECTOR).min(keep_len).min(self.seen.len());
+            if start < end && random.random_bool(0.5) {
+                after[start..end].copy_from_slice(&self.seen[start..end]);
+            }
+        }
+        self.seen = after.clone();
+        self.synced = after;
+    }
+}
+
+impl State {
+    fn step(&mut self) -> io::Result<()> {
+        match &mut self.fuse {
+            Some(0) => Err(io::Error::other("the machine lost power")),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn reserve(&self, more: u64) -> io::Result<()> {
+        let used: u64 = self.files.values().map(|content| content.lock().seen.len() as u64).sum();
+        match self.capacity {
+            Some(capacity) if used + more > capacity => Err(io::ErrorKind::StorageFull.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Disk for FakeDisk {
+    fn create(&self, path: &Path, size: u64, fill: Fill) -> io::Result<Arc<dyn DiskFile>> {
+        let mut state = self.state.lock();
+        state.step()?;
+        if state.files.contains_key(path) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        state.reserve(size)?;
+        let zeroes = vec![0; size as usize];
+        let synced = if fill == Fill::Zeroes { zeroes.clone() } else { Vec::new() };
+        let content = Arc::new(Mutex::new(Content { seen: zeroes, synced }));
+        state.files.insert(path.to_owned(), content.clone());
+        Ok(Arc::new(FakeFile { state: self.state.clone(), content }))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let state = self.state.lock();
+        let content = state.files.get(path).ok_or(io::ErrorKind::NotFound)?.clone();
+        Ok(Arc::new(FakeFile { state: self.state.clone(), content }))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.step()?;
+        let content = state.files.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        state.files.insert(to.to_owned(), content);
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.step()?;
+        state.files.remove(path).map(|_| ()).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let state = self.state.lock();
+        let inside = state.files.keys().filter(|path| path.parent() == Some(dir));
+        Ok(inside.filter_map(|path| path.file_name()).map(|name| name.to_string_lossy().into_owned()).collect())
+    }
+
+    fn create_dir(&self, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.step()?;
+        state.durable.retain(|path, _| path.parent() != Some(dir));
+        let inside: Vec<_> =
+            state.files.iter().filter(|(path, _)| path.parent() == Some(dir)).map(|(path, content)| (path.clone(), content.clone())).collect();
+        state.durable.extend(inside);
+        Ok(())
+    }
+}
+
+impl DiskFile for FakeFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let content = self.content.lock();
+        let start = offset as usize;
+        let bytes = content.seen.get(start..start + buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        buffer.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.step()?;
+        let end = offset as usize + bytes.len();
+        let grow = end.saturating_sub(self.content.lock().seen.len());
+        state.reserve(grow as u64)?;
+        let mut content = self.content.lock();
+        if content.seen.len() < end {
+            content.seen.resize(end, 0);
+        }
+        content.seen[offset as usize..end].copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.state.lock().step()?;
+        let mut content = self.content.lock();
+        content.synced = content.seen.clone();
+        Ok(())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.content.lock().seen.len() as u64)
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.state.lock().step()?;
+        self.content.lock().seen.resize(len as usize, 0);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn synced_bytes_survive_and_unsynced_names_do_not() {
+        let disk = FakeDisk::new();
+        let dir = Path::new("/d");
+        let kept = disk.create(&dir.join("kept"), 4, Fill::Reserve).unwrap();
+        kept.write_at(b"abcd", 0).unwrap();
+        kept.sync().unwrap();
+        disk.sync_dir(dir).unwrap();
+        disk.create(&dir.join("lost"), 4, Fill::Reserve).unwrap();
+        disk.crash(1);
+        assert_eq!(disk.list(dir).unwrap(), ["kept"]);
+        assert_eq!(super::super::read_all(&disk, &dir.join("kept")).unwrap(), b"abcd");
+    }
+
+    #[test]
+    fn a_full_disk_refuses_and_recovers() {
+        let disk = FakeDisk::new();
+        disk.set_capacity(Some(10));
+        let path = Path::new("/d/a");
+        assert!(super::super::is_full(&disk.create(path, 11, Fill::Zeroes).err().unwrap()));
+        disk.set_capacity(None);
+        disk.create(path, 11, Fill::Zeroes).unwrap();
+    }
+}

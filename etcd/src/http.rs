@@ -1,0 +1,134 @@
+//! The HTTP side of the client port: health, metrics, version.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use component_base::http::{Body, text, typed};
+use component_base::version::ETCD_VERSION;
+use component_base::{metrics, serve};
+use etcd_api::etcdserverpb::AlarmType;
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use serde_json::json;
+
+use crate::config::host_is_allowed;
+use crate::rpc::table;
+use crate::server::EtcdServer;
+
+/// How long `/health` waits for a linearizable read.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
+const JSON: &str = "application/json";
+
+/// The checks of `/livez` and `/readyz`, with etcd's names.
+pub fn add_checks(server: &Arc<EtcdServer>) {
+    let corrupt = server.clone();
+    server.health.add_ready("data_corruption", move || match has_alarm(&corrupt, AlarmType::Corrupt) {
+        true => Err("alarm activated: CORRUPT".to_owned()),
+        false => Ok(()),
+    });
+    let serializable = server.clone();
+    server.health.add("serializable_read", move || {
+        serializable.store().get(b"\0", serializable.store().current());
+        Ok(())
+    });
+    let linearizable = server.clone();
+    server.health.add_ready("linearizable_read", move || if linearizable.leader() == 0 { Err("etcdserver: no leader".to_owned()) } else { Ok(()) });
+}
+
+fn has_alarm(server: &EtcdServer, kind: AlarmType) -> bool {
+    server.state.alarms.read().iter().any(|(_, raised)| *raised == kind as i32)
+}
+
+/// gRPC and HTTP of a client URL.
+pub fn client_handler(server: Arc<EtcdServer>, host_whitelist: Vec<String>) -> serve::Handler {
+    let whitelist = Arc::new(host_whitelist);
+    Arc::new(move |request: Request<Incoming>| {
+        let (server, whitelist) = (server.clone(), whitelist.clone());
+        if table::is_grpc(&request) {
+            return Box::pin(table::serve(server, request));
+        }
+        Box::pin(async move {
+            if !allowed(&request, &whitelist) {
+                return text(StatusCode::FORBIDDEN, "Host header is not allowed\n");
+            }
+            respond(&server, &request).await
+        })
+    })
+}
+
+/// HTTP alone: metrics URLs and peer URLs.
+pub fn plain_handler(server: Arc<EtcdServer>) -> serve::Handler {
+    Arc::new(move |request: Request<Incoming>| {
+        let server = server.clone();
+        Box::pin(async move { respond(&server, &request).await })
+    })
+}
+
+/// Only plain HTTP needs the check: a certificate already names the host.
+fn allowed(request: &Request<Incoming>, whitelist: &[String]) -> bool {
+    let tls = request.extensions().get::<Arc<serve::ConnInfo>>().is_some_and(|info| info.tls);
+    let host = request.headers().get(http::header::HOST).and_then(|host| host.to_str().ok());
+    tls || host.is_none_or(|host| host_is_allowed(whitelist, host))
+}
+
+async fn respond(server: &Arc<EtcdServer>, request: &Request<Incoming>) -> Response<Body> {
+    if request.method() != Method::GET && request.method() != Method::HEAD {
+        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
+        response.headers_mut().insert(http::header::ALLOW, http::HeaderValue::from_static("GET"));
+        return response;
+    }
+    let (path, query) = (request.uri().path(), request.uri().query());
+    match path {
+        "/health" => health(server, query.unwrap_or_default()).await,
+        "/metrics" => typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics::render()),
+        "/version" => version(server),
+        "/members" => members(server),
+        _ if path.starts_with("/healthz") => text(StatusCode::NOT_FOUND, "404 page not found\n"),
+        _ => server.health.respond(path, query).unwrap_or_else(|| text(StatusCode::NOT_FOUND, "404 page not found\n")),
+    }
+}
+
+/// `{"health":"true","reason":""}`, what `kubectl get componentstatuses` prints.
+async fn health(server: &Arc<EtcdServer>, query: &str) -> Response<Body> {
+    let asked = |name: &str, value: &str| query.split('&').any(|pair| pair.split_once('=') == Some((name, value)));
+    let excluded = asked("exclude", "NOSPACE");
+    let reason = unhealthy(server, excluded, asked("serializable", "true")).await;
+    let (status, healthy) = if reason.is_empty() { (StatusCode::OK, "true") } else { (StatusCode::SERVICE_UNAVAILABLE, "false") };
+    typed(status, JSON, json!({"health": healthy, "reason": reason}).to_string())
+}
+
+async fn unhealthy(server: &Arc<EtcdServer>, ignore_no_space: bool, serializable: bool) -> String {
+    if has_alarm(server, AlarmType::Nospace) && !ignore_no_space {
+        return "ALARM NOSPACE".to_owned();
+    }
+    if has_alarm(server, AlarmType::Corrupt) {
+        return "ALARM CORRUPT".to_owned();
+    }
+    if serializable {
+        return String::new();
+    }
+    if server.leader() == 0 {
+        return "RAFT NO LEADER".to_owned();
+    }
+    match tokio::time::timeout(HEALTH_TIMEOUT, server.linearizable()).await {
+        Ok(Ok(())) => String::new(),
+        Ok(Err(error)) => format!("QGET ERROR:{error}"),
+        Err(_) => "QGET ERROR:etcdserver: request timed out".to_owned(),
+    }
+}
+
+fn version(server: &EtcdServer) -> Response<Body> {
+    let cluster = server.state.membership.read().version.clone();
+    let cluster = if cluster.is_empty() { "not_decided".to_owned() } else { cluster };
+    typed(StatusCode::OK, JSON, json!({"etcdserver": ETCD_VERSION, "etcdcluster": cluster, "storage": "3.6.0"}).to_string())
+}
+
+fn members(server: &EtcdServer) -> Response<Body> {
+    let membership = server.state.membership.read();
+    let members: Vec<_> = membership.members.values().collect();
+    let mut response = typed(StatusCode::OK, JSON, serde_json::to_string(&members).unwrap_or_default());
+    if let Ok(id) = http::HeaderValue::from_str(&format!("{:x}", membership.cluster_id)) {
+        response.headers_mut().insert("x-etcd-cluster-id", id);
+    }
+    response
+}

@@ -1,0 +1,263 @@
+//! Leases: which exist, what is attached to them, and when they expire. Reads no clock and touches no disk.
+//!
+//! Grant, revoke, attach and detach happen in the apply thread, in the same order on every member. Renewal and expiry are the
+//! leader's alone: a new leader gives every lease its whole time again, so that none ends early.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap, HashMap};
+
+use bytes::Bytes;
+
+use crate::clock::Millis;
+use crate::mvcc::txn::Leases;
+
+/// etcd's upper bound, about 285 years.
+pub const MAX_TTL_SECONDS: i64 = 9_000_000_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LeaseError {
+    #[error("etcdserver: requested lease not found")]
+    NotFound,
+    #[error("etcdserver: lease already exists")]
+    Exists,
+    #[error("etcdserver: too large lease TTL")]
+    TtlTooLarge,
+}
+
+#[derive(Debug)]
+struct Lease {
+    ttl_seconds: i64,
+    /// None on a member that does not lead.
+    expiry: Option<Millis>,
+    keys: BTreeSet<Bytes>,
+    /// Proposed for revocation and not yet revoked.
+    revoking: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct TimeToLive {
+    pub remaining_seconds: i64,
+    pub granted_seconds: i64,
+    pub keys: Vec<Bytes>,
+}
+
+#[derive(Default)]
+pub struct Lessor {
+    leases: HashMap<i64, Lease>,
+    /// Earliest first; an item whose time is not its lease's any more is stale.
+    queue: BinaryHeap<Reverse<(Millis, i64)>>,
+    min_ttl_seconds: i64,
+    leading: bool,
+}
+
+impl Lessor {
+    pub fn new(min_ttl_seconds: i64) -> Self {
+        Lessor { min_ttl_seconds, ..Lessor::default() }
+    }
+
+    pub fn restore(&mut self, id: i64, ttl_seconds: i64) {
+        self.leases.insert(id, Lease { ttl_seconds, expiry: None, keys: BTreeSet::new(), revoking: false });
+    }
+
+    pub fn check_grant(&self, id: i64, ttl_seconds: i64) -> Result<(), LeaseError> {
+        if ttl_seconds > MAX_TTL_SECONDS {
+            return Err(LeaseError::TtlTooLarge);
+        }
+        if id == 0 {
+            return Err(LeaseError::NotFound);
+        }
+        if self.leases.contains_key(&id) { Err(LeaseError::Exists) } else { Ok(()) }
+    }
+
+    /// Returns the time to live that the lease really has.
+    pub fn grant(&mut self, id: i64, ttl_seconds: i64, now: Millis) -> Result<i64, LeaseError> {
+        self.check_grant(id, ttl_seconds)?;
+        let ttl_seconds = ttl_seconds.max(self.min_ttl_seconds);
+        self.restore(id, ttl_seconds);
+        if self.leading {
+            self.refresh(id, now);
+        }
+        Ok(ttl_seconds)
+    }
+
+    /// The keys that go with the lease, in order.
+    pub fn revoke(&mut self, id: i64) -> Result<Vec<Bytes>, LeaseError> {
+        let lease = self.leases.remove(&id).ok_or(LeaseError::NotFound)?;
+        Ok(lease.keys.into_iter().collect())
+    }
+
+    pub fn keys_of(&self, id: i64) -> Result<Vec<Bytes>, LeaseError> {
+        self.leases.get(&id).map(|lease| lease.keys.iter().cloned().collect()).ok_or(LeaseError::NotFound)
+    }
+
+    /// Returns the granted seconds. A lease that has expired is gone for its holder, even before its revocation was applied.
+    pub fn renew(&mut self, id: i64, now: Millis) -> Result<i64, LeaseError> {
+        let lease = self.leases.get(&id).ok_or(LeaseError::NotFound)?;
+        if lease.revoking || lease.expiry.is_some_and(|expiry| expiry <= now) {
+            return Err(LeaseError::NotFound);
+        }
+        let ttl_seconds = lease.ttl_seconds;
+        self.refresh(id, now);
+        Ok(ttl_seconds)
+    }
+
+    fn refresh(&mut self, id: i64, now: Millis) {
+        let Some(lease) = self.leases.get_mut(&id) else { return };
+        let expiry = now.plus(lease.ttl_seconds as u64 * 1000);
+        let queued = lease.expiry.replace(expiry).is_some();
+        // A renewed lease keeps its one place in the queue; the place is corrected when it comes up.
+        if !queued {
+            self.queue.push(Reverse((expiry, id)));
+        }
+    }
+
+    pub fn time_to_live(&self, id: i64, now: Millis) -> Option<TimeToLive> {
+        let lease = self.leases.get(&id)?;
+        let left_ms = lease.expiry.map_or(lease.ttl_seconds as u64 * 1000, |expiry| expiry.since(now));
+        let keys = lease.keys.iter().cloned().collect();
+        Some(TimeToLive { remaining_seconds: (left_ms / 1000) as i64, granted_seconds: lease.ttl_seconds, keys })
+    }
+
+    pub fn ids(&self) -> Vec<i64> {
+        let mut ids: Vec<(Option<Millis>, i64)> = self.leases.iter().map(|(id, lease)| (lease.expiry, *id)).collect();
+        ids.sort_unstable();
+        ids.into_iter().map(|(_, id)| id).collect()
+    }
+
+    pub fn len(&self) -> usize {
+        self.leases.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.leases.is_empty()
+    }
+
+    /// Begins to lead: every lease has its whole time before it.
+    pub fn promote(&mut self, now: Millis) {
+        if std::mem::replace(&mut self.leading, true) {
+            return;
+        }
+        let ids: Vec<i64> = self.leases.keys().copied().collect();
+        for id in ids {
+            self.refresh(id, now);
+        }
+    }
+
+    pub fn demote(&mut self) {
+        self.leading = false;
+        self.queue.clear();
+        for lease in self.leases.values_mut() {
+            lease.expiry = None;
+            lease.revoking = false;
+        }
+    }
+
+    /// Leases that ended, at most `max`; each is returned once until [`Lessor::not_revoked`].
+    pub fn expired(&mut self, now: Millis, max: usize) -> Vec<i64> {
+        let mut out = Vec::new();
+        while let Some(Reverse((at, id))) = self.queue.peek().copied() {
+            if at > now || out.len() == max {
+                break;
+            }
+            self.queue.pop();
+            let Some(lease) = self.leases.get_mut(&id) else { continue };
+            match lease.expiry {
+                Some(expiry) if expiry > now => self.queue.push(Reverse((expiry, id))),
+                Some(_) => {
+                    lease.revoking = true;
+                    out.push(id);
+                }
+                None => {}
+            }
+        }
+        out
+    }
+
+    /// A revocation could not be proposed: it is tried again.
+    pub fn not_revoked(&mut self, id: i64, now: Millis) {
+        if let Some(lease) = self.leases.get_mut(&id) {
+            lease.revoking = false;
+            self.queue.push(Reverse((now, id)));
+        }
+    }
+
+    /// When to look for expired leases next.
+    pub fn next_expiry(&self) -> Option<Millis> {
+        self.queue.peek().map(|Reverse((at, _))| *at)
+    }
+}
+
+impl Leases for Lessor {
+    fn exists(&self, lease: i64) -> bool {
+        self.leases.contains_key(&lease)
+    }
+
+    fn attach(&mut self, lease: i64, key: &Bytes) {
+        if let Some(lease) = self.leases.get_mut(&lease) {
+            // A slice of a request would keep all of the request.
+            lease.keys.insert(Bytes::copy_from_slice(key));
+        }
+    }
+
+    fn detach(&mut self, lease: i64, key: &[u8]) {
+        if let Some(lease) = self.leases.get_mut(&lease) {
+            lease.keys.remove(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leading() -> Lessor {
+        let mut lessor = Lessor::new(2);
+        lessor.promote(Millis(0));
+        lessor
+    }
+
+    #[test]
+    fn a_lease_expires_after_its_time_and_not_before() {
+        let mut lessor = leading();
+        assert_eq!(lessor.grant(1, 5, Millis(0)), Ok(5));
+        assert!(lessor.expired(Millis(4999), 10).is_empty());
+        assert_eq!(lessor.renew(1, Millis(4000)), Ok(5));
+        assert!(lessor.expired(Millis(8999), 10).is_empty());
+        assert_eq!(lessor.expired(Millis(9000), 10), [1]);
+        assert!(lessor.expired(Millis(9999), 10).is_empty(), "proposed once");
+        assert_eq!(lessor.renew(1, Millis(9999)), Err(LeaseError::NotFound));
+        lessor.not_revoked(1, Millis(10_000));
+        assert_eq!(lessor.expired(Millis(10_000), 10), [1]);
+    }
+
+    #[test]
+    fn a_new_leader_gives_the_whole_time_again() {
+        let mut lessor = leading();
+        lessor.grant(1, 10, Millis(0)).unwrap();
+        lessor.demote();
+        assert!(lessor.expired(Millis(60_000), 10).is_empty());
+        lessor.promote(Millis(60_000));
+        assert!(lessor.expired(Millis(69_999), 10).is_empty());
+        assert_eq!(lessor.expired(Millis(70_000), 10), [1]);
+    }
+
+    #[test]
+    fn grants_are_refused_as_etcd_refuses_them() {
+        let mut lessor = leading();
+        assert_eq!(lessor.grant(1, 1, Millis(0)), Ok(2), "raised to the minimum");
+        assert_eq!(lessor.grant(1, 5, Millis(0)), Err(LeaseError::Exists));
+        assert_eq!(lessor.grant(2, MAX_TTL_SECONDS + 1, Millis(0)), Err(LeaseError::TtlTooLarge));
+        assert_eq!(lessor.revoke(9), Err(LeaseError::NotFound));
+    }
+
+    #[test]
+    fn keys_move_between_leases() {
+        let mut lessor = leading();
+        lessor.grant(1, 5, Millis(0)).unwrap();
+        lessor.attach(1, &Bytes::from_static(b"b"));
+        lessor.attach(1, &Bytes::from_static(b"a"));
+        lessor.detach(1, b"b");
+        assert_eq!(lessor.time_to_live(1, Millis(1500)).unwrap(), TimeToLive { remaining_seconds: 3, granted_seconds: 5, keys: vec!["a".into()] });
+        assert_eq!(lessor.revoke(1).unwrap(), [Bytes::from_static(b"a")]);
+    }
+}

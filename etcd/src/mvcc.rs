@@ -1,0 +1,154 @@
+//! Keys, revisions and their history.
+//!
+//! A write comes from the apply thread as a [`txn::WriteTxn`]: it looks at the [`index`], appends records to the store's frame, and enters
+//! the new versions. The revision becomes visible to readers when the frame is written ([`Store::publish`]). A read picks a
+//! revision, walks the index in small steps under a lock that it holds for microseconds ([`Store::walk`]), and fetches
+//! values afterwards. [`range`] is the Range request over that, [`compact`] drops history, [`hash`] is etcd's KV hash.
+//! Responses are written by [`response`] straight from stored bytes: a stored value is never decoded.
+//!
+//! No clock is read here, and no disk but through [`crate::storage`].
+
+pub mod check;
+pub mod compact;
+pub mod hash;
+pub mod index;
+pub mod key;
+pub mod range;
+pub mod response;
+pub mod txn;
+
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+
+use crate::storage::Storage;
+use crate::storage::reclaim::{Liveness, Move};
+use crate::storage::record::Version;
+use index::Index;
+use key::KeyRange;
+
+/// Keys visited under one lock of the index: some tens of microseconds.
+const WALK_STEP: usize = 256;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("etcdserver: mvcc: required revision has been compacted")]
+    Compacted,
+    #[error("etcdserver: mvcc: required revision is a future revision")]
+    FutureRevision,
+    #[error("etcdserver: requested lease not found")]
+    LeaseNotFound,
+    #[error("etcdserver: key not found")]
+    KeyNotFound,
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+pub struct Store {
+    pub storage: Arc<Storage>,
+    index: RwLock<Index>,
+    current: AtomicI64,
+    compacted: AtomicI64,
+}
+
+impl Store {
+    /// From what the segments hold; history at or before `compacted` is dropped on the way.
+    pub fn open(storage: Arc<Storage>, versions: Vec<(Bytes, Version)>, current: i64, compacted: i64) -> Self {
+        let newest = versions.iter().map(|(_, version)| version.main).max().unwrap_or(0);
+        let index = Index::build(versions, compacted, &storage);
+        // A store that was never written to stands at revision 1, as etcd's does.
+        let current = current.max(newest).max(compacted).max(1);
+        Store { storage, index: RwLock::new(index), current: AtomicI64::new(current), compacted: AtomicI64::new(compacted) }
+    }
+
+    /// The revision up to which everything is visible.
+    pub fn current(&self) -> i64 {
+        self.current.load(Ordering::SeqCst)
+    }
+
+    pub fn compacted(&self) -> i64 {
+        self.compacted.load(Ordering::SeqCst)
+    }
+
+    pub fn publish(&self, revision: i64) {
+        self.current.store(revision, Ordering::SeqCst);
+    }
+
+    pub fn set_compacted(&self, revision: i64) {
+        self.compacted.fetch_max(revision, Ordering::SeqCst);
+    }
+
+    /// The revision that a request for `asked` reads, 0 asking for the current one.
+    pub fn revision(&self, asked: i64, current: i64) -> Result<i64, Error> {
+        let revision = if asked <= 0 { current } else { asked };
+        if revision > current {
+            return Err(Error::FutureRevision);
+        }
+        self.still_there(revision).map(|()| revision)
+    }
+
+    /// After a walk: whether a compaction passed meanwhile.
+    pub fn still_there(&self, revision: i64) -> Result<(), Error> {
+        if revision < self.compacted() { Err(Error::Compacted) } else { Ok(()) }
+    }
+
+    /// The live version of one key at `revision`.
+    pub fn get(&self, key: &[u8], revision: i64) -> Option<Version> {
+        self.index.read().get(key, revision)
+    }
+
+    /// Visits the live keys of `range` at `revision` in order.
+    pub fn walk(&self, range: &KeyRange, revision: i64, mut visit: impl FnMut(&[u8], &Version) -> ControlFlow<()>) {
+        if let KeyRange::Single(key) = range {
+            if let Some(version) = self.get(key, revision) {
+                // One key: nothing is left to break off.
+                let _: ControlFlow<()> = visit(key, &version);
+            }
+            return;
+        }
+        let mut cursor = range.start();
+        while let Some(next) = self.index.read().step(&cursor, range, WALK_STEP, &mut |key, history| {
+            index::at(history, revision).map_or(ControlFlow::Continue(()), |version| visit(key, version))
+        }) {
+            cursor = next;
+        }
+    }
+
+    /// Visits every version, live or not, of the keys in `range`.
+    pub fn walk_history(&self, range: &KeyRange, mut visit: impl FnMut(&[u8], &[Version])) {
+        let mut cursor = range.start();
+        while let Some(next) = self.index.read().step(&cursor, range, WALK_STEP, &mut |key, history| {
+            visit(key, history);
+            ControlFlow::Continue(())
+        }) {
+            cursor = next;
+        }
+    }
+
+    pub fn keys(&self) -> usize {
+        self.index.read().len()
+    }
+}
+
+impl Liveness for Store {
+    fn live(&self, items: &[(Bytes, Version)]) -> Vec<bool> {
+        let mut out = Vec::with_capacity(items.len());
+        for step in items.chunks(WALK_STEP) {
+            let index = self.index.read();
+            out.extend(step.iter().map(|(key, version)| index.find(key, version).is_some_and(|found| found.loc == version.loc)));
+        }
+        out
+    }
+
+    fn relocate(&self, moves: &[Move]) -> Vec<bool> {
+        let mut index = self.index.write();
+        moves.iter().map(|item| index.relocate(&item.key, &item.from, item.to)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,32 @@
+//! Dropping history, in steps that no write waits for.
+
+use std::ops::Bound;
+
+use super::Store;
+
+/// Keys compacted under one lock of the index.
+const STEP: usize = 256;
+
+impl Store {
+    /// Drops what a compaction at `revision` drops. [`Store::set_compacted`] must have been called before. Returns the dropped versions.
+    pub fn compact_index(&self, revision: i64) -> u64 {
+        let mut dropped = 0;
+        let mut cursor: Option<Box<[u8]>> = None;
+        loop {
+            let segments = self.storage.segments();
+            let from = cursor.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+            let next = self.index.write().compact_step(from, STEP, revision, |version| {
+                dropped += 1;
+                if let Ok(segment) = self.storage.find(&segments, version.loc.segment) {
+                    segment.discount(version);
+                }
+            });
+            match next {
+                Some(next) => cursor = Some(next),
+                None => return dropped,
+            }
+            // Others want the lock too; it is not a fair one.
+            std::thread::yield_now();
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! The raft group: one owner of the node, one loop, etcd's order of steps.
+//!
+//! [`node`] decides: events in ([`node::Node::propose`], ticks, messages, "persisted"), [`node::Work`] out. [`driver`] does: it
+//! hands entries to the log's thread, committed entries to the apply thread, and answers read requests. The log's thread
+//! ([`log_thread`]) syncs all that waits with one fdatasync, so that neither ticks nor messages ever stand behind the disk. [`log`] is
+//! what raft needs to read of its log.
+
+pub mod driver;
+pub mod inbox;
+pub mod log;
+pub mod log_thread;
+pub mod node;

@@ -1,0 +1,101 @@
+//! What raft reads of its log: the entries that it may still need, in memory.
+
+use std::collections::VecDeque;
+
+use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
+use raft::{Error, GetEntriesContext, RaftState, Result, Storage, StorageError};
+
+#[derive(Default)]
+pub struct Log {
+    hard_state: HardState,
+    conf_state: ConfState,
+    /// Index and term of the entry before the first.
+    before: (u64, u64),
+    entries: VecDeque<Entry>,
+}
+
+impl Log {
+    pub fn new(hard_state: HardState, conf_state: ConfState, before: (u64, u64), entries: Vec<Entry>) -> Self {
+        Log { hard_state, conf_state, before, entries: entries.into() }
+    }
+
+    fn first(&self) -> u64 {
+        self.before.0 + 1
+    }
+
+    fn last(&self) -> u64 {
+        self.before.0 + self.entries.len() as u64
+    }
+
+    /// Later entries with the same index supersede.
+    pub fn append(&mut self, entries: &[Entry]) {
+        let Some(first) = entries.first() else { return };
+        let keep = first.index.saturating_sub(self.first()) as usize;
+        self.entries.truncate(keep);
+        self.entries.extend(entries.iter().cloned());
+    }
+
+    pub fn set_hard_state(&mut self, state: HardState) {
+        self.hard_state = state;
+    }
+
+    pub fn set_conf_state(&mut self, state: ConfState) {
+        self.conf_state = state;
+    }
+
+    /// Forgets entries up to `index`, which were applied.
+    pub fn compact(&mut self, index: u64) {
+        let count = index.min(self.last()).saturating_sub(self.before.0) as usize;
+        if let Some(last) = self.entries.drain(..count).next_back() {
+            self.before = (last.index, last.term);
+        }
+        if self.entries.is_empty() && self.entries.capacity() > 1024 {
+            self.entries.shrink_to(256);
+        }
+    }
+}
+
+impl Storage for Log {
+    fn initial_state(&self) -> Result<RaftState> {
+        Ok(RaftState { hard_state: self.hard_state.clone(), conf_state: self.conf_state.clone() })
+    }
+
+    fn entries(&self, low: u64, high: u64, max_size: impl Into<Option<u64>>, _: GetEntriesContext) -> Result<Vec<Entry>> {
+        if low < self.first() {
+            return Err(Error::Store(StorageError::Compacted));
+        }
+        let start = (low - self.first()) as usize;
+        let end = (high.saturating_sub(self.first()) as usize).min(self.entries.len());
+        let max = max_size.into().unwrap_or(u64::MAX);
+        let mut size = 0;
+        let within = |entry: &&Entry| {
+            let first = size == 0;
+            size += entry.data.len() as u64 + 16;
+            first || size <= max
+        };
+        Ok(self.entries.range(start..end.max(start)).take_while(within).cloned().collect())
+    }
+
+    fn term(&self, index: u64) -> Result<u64> {
+        if index == self.before.0 {
+            return Ok(self.before.1);
+        }
+        if index < self.before.0 {
+            return Err(Error::Store(StorageError::Compacted));
+        }
+        let entry = self.entries.get((index - self.first()) as usize);
+        entry.map(|entry| entry.term).ok_or(Error::Store(StorageError::Unavailable))
+    }
+
+    fn first_index(&self) -> Result<u64> {
+        Ok(self.first())
+    }
+
+    fn last_index(&self) -> Result<u64> {
+        Ok(self.last())
+    }
+
+    fn snapshot(&self, _: u64, _: u64) -> Result<Snapshot> {
+        Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+    }
+}

@@ -1,0 +1,215 @@
+//! The thread that makes the log durable: everything that waits goes into one group, one write, one fdatasync.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use component_base::metrics::{self, Histogram};
+use etcd_api::walpb;
+use tracing::{error, info, warn};
+
+use super::driver::Event;
+use super::inbox::Inbox;
+use super::node::Persist;
+use crate::disk::{self, DiskFile};
+use crate::wal::Wal;
+use crate::wal::format::Group;
+
+/// How often a full disk is tried again.
+const FULL_RETRY: Duration = Duration::from_millis(500);
+/// etcd warns beyond this.
+const SLOW_SYNC: Duration = Duration::from_secs(1);
+
+static FSYNC: LazyLock<Histogram> = LazyLock::new(|| {
+    metrics::histogram(
+        "etcd_disk_wal_fsync_duration_seconds",
+        "The latency distributions of fsync called by WAL.",
+        &[],
+        &metrics::exponential_buckets(0.001, 2.0, 14),
+    )
+});
+static WRITTEN_BYTES: LazyLock<metrics::Gauge> =
+    LazyLock::new(|| metrics::gauge("etcd_disk_wal_write_bytes_total", "Total number of bytes written in WAL.", &[]));
+
+pub enum Job {
+    Persist(Persist),
+    /// The store is durable up to here: remember it, and release what lies before.
+    Snapshot(walpb::Snapshot),
+    Spare(io::Result<Arc<dyn DiskFile>>),
+    Stop,
+}
+
+/// What others may know about the log's disk.
+#[derive(Default)]
+pub struct LogStatus {
+    /// There is no room for the segment after this one: writes that take space are refused.
+    pub full: AtomicBool,
+    pub headroom: AtomicU64,
+}
+
+pub struct LogThread {
+    pub wal: Wal,
+    pub jobs: Arc<Inbox<Job>>,
+    pub events: Arc<Inbox<Event>>,
+    pub status: Arc<LogStatus>,
+}
+
+impl LogThread {
+    /// Runs until told to stop; an error other than a full disk ends the process, because what the kernel holds is unknown after it.
+    pub fn run(mut self) {
+        let (mut batch, mut group) = (Vec::new(), Group::default());
+        // A commit index that need not be synced alone waits here for the next group.
+        let mut pending = None;
+        loop {
+            self.jobs.drain(&mut batch, self.timeout());
+            group.clear();
+            let mut round = Round { pending: pending.take(), ..Round::default() };
+            for job in batch.drain(..) {
+                self.take(job, &mut group, &mut round);
+            }
+            if round.stop && !round.must_sync {
+                return;
+            }
+            self.prepare_spare();
+            pending = self.finish(&mut group, round);
+        }
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        self.status.full.load(Ordering::Relaxed).then_some(FULL_RETRY)
+    }
+
+    fn take(&mut self, job: Job, group: &mut Group, round: &mut Round) {
+        match job {
+            Job::Persist(persist) => {
+                persist.entries.iter().for_each(|entry| group.entry(entry));
+                if persist.hard_state.is_some() {
+                    round.pending = persist.hard_state;
+                }
+                round.must_sync |= persist.must_sync;
+                round.persisted = Some(persist.number);
+                round.messages.extend(persist.messages_after);
+            }
+            Job::Snapshot(snapshot) => {
+                group.snapshot(&snapshot);
+                round.release = Some(snapshot.index);
+                round.must_sync = true;
+            }
+            Job::Spare(result) => self.spare_done(result),
+            Job::Stop => round.stop = true,
+        }
+    }
+
+    fn finish(&mut self, group: &mut Group, round: Round) -> Option<raft::eraftpb::HardState> {
+        if !round.must_sync {
+            self.report(round.persisted, round.messages);
+            return round.pending;
+        }
+        if let Some(state) = &round.pending {
+            group.hard_state(state);
+        }
+        self.append(group);
+        self.report(round.persisted, round.messages);
+        if let Some(index) = round.release
+            && let Err(source) = self.wal.release(index)
+        {
+            warn!(error = %source, "failed to purge wal file");
+        }
+        None
+    }
+
+    fn report(&self, number: Option<u64>, messages: Vec<raft::eraftpb::Message>) {
+        if let Some(number) = number {
+            self.events.push(Event::Persisted(number, messages));
+        }
+    }
+
+    fn append(&mut self, group: &mut Group) {
+        loop {
+            self.wait_for_spare(group.bytes().len());
+            let start = Instant::now();
+            match self.wal.append(group) {
+                Ok(()) => return self.observe(start.elapsed(), group.bytes().len()),
+                Err(source) if disk::is_full(&source) => {
+                    self.set_full(true);
+                    std::thread::sleep(FULL_RETRY);
+                }
+                Err(source) => fatal(&source),
+            }
+        }
+    }
+
+    fn observe(&self, took: Duration, bytes: usize) {
+        FSYNC.with(&[]).observe(took.as_secs_f64());
+        WRITTEN_BYTES.with(&[]).set(bytes as f64);
+        if took > SLOW_SYNC {
+            warn!(took = ?took, "expected-duration" = ?SLOW_SYNC, "slow fdatasync");
+        }
+        self.status.headroom.store(self.wal.headroom(), Ordering::Relaxed);
+    }
+
+    /// The group does not fit, and the next segment is nearly ready.
+    fn wait_for_spare(&mut self, bytes: usize) {
+        let mut batch = Vec::new();
+        while self.wal.must_wait_for_spare(bytes) {
+            self.jobs.drain(&mut batch, Some(FULL_RETRY));
+            let (spares, others): (Vec<_>, Vec<_>) = batch.drain(..).partition(|job| matches!(job, Job::Spare(_)));
+            for job in spares {
+                if let Job::Spare(result) = job {
+                    self.spare_done(result);
+                }
+            }
+            let waiting = !others.is_empty();
+            others.into_iter().for_each(|job| self.jobs.push(job));
+            if waiting {
+                // Jobs that must wait keep the queue from blocking.
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+
+    fn prepare_spare(&mut self) {
+        let Some(job) = self.wal.spare_job() else { return };
+        let jobs = self.jobs.clone();
+        let run = move || jobs.push(Job::Spare(job.run()));
+        if let Err(source) = std::thread::Builder::new().name("etcd-wal-spare".into()).stack_size(128 * 1024).spawn(run) {
+            self.spare_done(Err(source));
+        }
+    }
+
+    fn spare_done(&mut self, result: io::Result<Arc<dyn DiskFile>>) {
+        match self.wal.spare_done(result) {
+            Ok(()) => self.set_full(false),
+            Err(source) if disk::is_full(&source) => self.set_full(true),
+            Err(source) => warn!(error = %source, "failed to prepare the next wal segment"),
+        }
+    }
+
+    fn set_full(&self, full: bool) {
+        if self.status.full.swap(full, Ordering::SeqCst) == full {
+            return;
+        }
+        match full {
+            true => warn!("the disk is full: writes are refused until there is space for the next wal segment"),
+            false => info!("there is space on the disk again"),
+        }
+        self.events.push(Event::SpaceChanged);
+    }
+}
+
+#[derive(Default)]
+struct Round {
+    pending: Option<raft::eraftpb::HardState>,
+    must_sync: bool,
+    persisted: Option<u64>,
+    messages: Vec<raft::eraftpb::Message>,
+    release: Option<u64>,
+    stop: bool,
+}
+
+/// After a failed write or sync nobody knows what the disk holds: only a restart, which reads it, does.
+pub fn fatal(source: &dyn std::fmt::Display) -> ! {
+    error!(error = %source, "failed to write to the disk; the process ends, because what was written is unknown until it is read again");
+    std::process::exit(1)
+}

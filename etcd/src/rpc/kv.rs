@@ -1,0 +1,119 @@
+//! The KV service.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{BufMut as _, BytesMut};
+use etcd_api::etcdserverpb::{CompactionRequest, DeleteRangeRequest, InternalRaftRequest, PutRequest, RangeRequest, TxnRequest};
+use prost::Message as _;
+use tracing::warn;
+
+use super::grpc::{Answer, PREFIX_BYTES, Reply, seal};
+use super::range_body;
+use super::status::{Code, Status};
+use crate::apply::{self, Applied};
+use crate::mvcc::response::Response;
+use crate::mvcc::txn::ReadTxn;
+use crate::mvcc::{self, check};
+use crate::quota;
+use crate::server::{EtcdServer, REQUEST_TIMEOUT};
+
+/// etcd's `--warning-unary-request-duration`.
+const SLOW_RANGE: Duration = Duration::from_millis(300);
+/// How often a read of the current revision is repeated when compactions keep passing it.
+const READ_ATTEMPTS: usize = 8;
+/// A request's share of the quota beside its key and value.
+const PUT_OVERHEAD_BYTES: usize = 128;
+
+pub async fn put(server: Arc<EtcdServer>, request: PutRequest) -> Answer {
+    check::put(&request)?;
+    server.check_space(request.key.len() + request.value.len() + PUT_OVERHEAD_BYTES)?;
+    write(&server, InternalRaftRequest { put: Some(request), ..Default::default() }).await
+}
+
+pub async fn delete_range(server: Arc<EtcdServer>, request: DeleteRangeRequest) -> Answer {
+    check::delete_range(&request)?;
+    write(&server, InternalRaftRequest { delete_range: Some(request), ..Default::default() }).await
+}
+
+pub async fn txn(server: Arc<EtcdServer>, request: TxnRequest) -> Answer {
+    check::txn(&request, server.limits.max_txn_ops)?;
+    if check::is_read_only(&request) {
+        return read_txn(&server, &request).await;
+    }
+    if quota::takes_space(&request) {
+        server.check_space(request.encoded_len())?;
+    }
+    write(&server, InternalRaftRequest { txn: Some(request), ..Default::default() }).await
+}
+
+/// Nothing of a transaction that only reads goes through the log.
+async fn read_txn(server: &EtcdServer, request: &TxnRequest) -> Answer {
+    if !check::is_serializable(request) {
+        server.linearizable().await?;
+    }
+    let store = server.store();
+    for _ in 0..READ_ATTEMPTS {
+        let read = ReadTxn { store, segments: store.storage.segments(), revision: store.current() };
+        match read.txn(request) {
+            Err(mvcc::Error::Compacted) if store.compacted() > read.revision => {}
+            result => return reply(server, read.revision, &result?),
+        }
+    }
+    Err(mvcc::Error::Compacted.into())
+}
+
+pub async fn compact(server: Arc<EtcdServer>, request: CompactionRequest) -> Answer {
+    let (revision, physical) = (request.revision, request.physical);
+    let answer = write(&server, InternalRaftRequest { compaction: Some(request), ..Default::default() }).await?;
+    if physical {
+        let mut swept = server.swept.subscribe();
+        let done = swept.wait_for(|swept| *swept >= revision);
+        tokio::time::timeout(REQUEST_TIMEOUT, done).await.map_err(|_| Status::new(Code::Unavailable, "etcdserver: request timed out"))?.map_err(|_| Status::new(Code::Unavailable, "etcdserver: server stopped"))?;
+    }
+    Ok(answer)
+}
+
+async fn write(server: &EtcdServer, request: InternalRaftRequest) -> Answer {
+    let Applied { revision, result } = server.propose(request).await?;
+    match result? {
+        apply::Answer::Kv(response) => reply(server, revision, &response),
+        _ => Err(Status::new(Code::Internal, "etcdserver: the answer does not fit the request")),
+    }
+}
+
+fn reply(server: &EtcdServer, revision: i64, response: &Response) -> Answer {
+    let header = server.header(revision);
+    let mut out = BytesMut::with_capacity(PREFIX_BYTES + response.len(&header));
+    out.put_bytes(0, PREFIX_BYTES);
+    response.encode(&header, &mut out);
+    Ok(Reply::Message(seal(out)))
+}
+
+pub async fn range(server: Arc<EtcdServer>, request: RangeRequest) -> Answer {
+    check::range(&request)?;
+    if !request.serializable {
+        server.linearizable().await?;
+    }
+    let start = Instant::now();
+    let answer = select(&server, &request);
+    if start.elapsed() > SLOW_RANGE {
+        let range_end = String::from_utf8_lossy(&request.range_end).into_owned();
+        warn!(took = ?start.elapsed(), "range_begin" = %String::from_utf8_lossy(&request.key), "range_end" = %range_end, "apply request took too long");
+    }
+    answer
+}
+
+fn select(server: &EtcdServer, request: &RangeRequest) -> Answer {
+    let store = server.store();
+    for _ in 0..READ_ATTEMPTS {
+        let (segments, current) = (store.storage.segments(), store.current());
+        let revision = store.revision(request.revision, current)?;
+        match store.select(request, revision, &|locs| store.storage.read_many(&segments, locs)) {
+            // Without a revision of its own a request is never too old.
+            Err(mvcc::Error::Compacted) if request.revision == 0 => {}
+            selected => return range_body::reply(store, segments, server.header(current), selected?),
+        }
+    }
+    Err(mvcc::Error::Compacted.into())
+}

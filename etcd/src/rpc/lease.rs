@@ -1,0 +1,106 @@
+//! The Lease service.
+
+use std::sync::Arc;
+
+use component_base::serve::BoxFuture;
+use etcd_api::etcdserverpb::{
+    InternalRaftRequest, LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest,
+    LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
+};
+use http::Request;
+use hyper::body::Incoming;
+use prost::Message as _;
+
+use super::grpc::{Answer, Channel, Reader, Reply, message, undecodable};
+use super::status::Status;
+use crate::apply;
+use crate::lease::{LeaseError, MAX_TTL_SECONDS};
+use crate::server::{EtcdServer, ServerError};
+
+/// Answers of one keep-alive stream that wait to be sent; a client that does not read them is not read from.
+const KEEP_ALIVE_ANSWERS: usize = 32;
+/// What etcd counts a lease as against the quota.
+const LEASE_BYTES: usize = 64;
+
+pub async fn grant(server: Arc<EtcdServer>, mut request: LeaseGrantRequest) -> Answer {
+    if request.ttl > MAX_TTL_SECONDS {
+        return Err(ServerError::from(LeaseError::TtlTooLarge).into());
+    }
+    server.check_space(LEASE_BYTES)?;
+    while request.id == 0 {
+        // etcd's ids are positive.
+        request.id = (rand::random::<u64>() >> 1) as i64;
+    }
+    let applied = server.propose(InternalRaftRequest { lease_grant: Some(request), ..Default::default() }).await?;
+    let apply::Answer::LeaseGrant { id, ttl_seconds } = applied.result? else {
+        return Err(ServerError::Stopped.into());
+    };
+    message(&LeaseGrantResponse { header: Some(server.header(applied.revision)), id, ttl: ttl_seconds, error: String::new() })
+}
+
+pub async fn revoke(server: Arc<EtcdServer>, request: LeaseRevokeRequest) -> Answer {
+    let applied = server.propose(InternalRaftRequest { lease_revoke: Some(request), ..Default::default() }).await?;
+    applied.result?;
+    message(&LeaseRevokeResponse { header: Some(server.header(applied.revision)) })
+}
+
+pub async fn time_to_live(server: Arc<EtcdServer>, request: LeaseTimeToLiveRequest) -> Answer {
+    server.linearizable().await?;
+    let header = Some(server.header(server.store().current()));
+    let found = server.state.lessor.lock().time_to_live(request.id, server.clock.now());
+    let response = match found {
+        None => LeaseTimeToLiveResponse { header, id: request.id, ttl: -1, ..Default::default() },
+        Some(found) => LeaseTimeToLiveResponse {
+            header,
+            id: request.id,
+            ttl: found.remaining_seconds,
+            granted_ttl: found.granted_seconds,
+            keys: if request.keys { found.keys } else { Vec::new() },
+        },
+    };
+    message(&response)
+}
+
+pub async fn leases(server: Arc<EtcdServer>, _: LeaseLeasesRequest) -> Answer {
+    server.linearizable().await?;
+    let leases = server.state.lessor.lock().ids().into_iter().map(|id| LeaseStatus { id }).collect();
+    message(&LeaseLeasesResponse { header: Some(server.header(server.store().current())), leases })
+}
+
+pub fn keep_alive(server: Arc<EtcdServer>, request: Request<Incoming>) -> BoxFuture<'static, Answer> {
+    Box::pin(async move {
+        let (sender, body) = Channel::new(KEEP_ALIVE_ANSWERS);
+        let mut reader = Reader::new(request.into_body(), server.limits.max_request_bytes);
+        tokio::spawn(async move {
+            loop {
+                let answer = match reader.frame().await {
+                    Ok(Some(bytes)) => renew(&server, bytes).await,
+                    Ok(None) => return,
+                    Err(status) => Err(status),
+                };
+                let failed = answer.is_err();
+                let answer = answer.map(|reply| match reply {
+                    Reply::Message(bytes) => bytes,
+                    Reply::Stream(_) => bytes::Bytes::new(),
+                });
+                if sender.send(answer).await.is_err() || failed {
+                    return;
+                }
+            }
+        });
+        Ok(Reply::Stream(body))
+    })
+}
+
+/// A lease that is gone is an answer with no time left, not an error of the stream.
+async fn renew(server: &EtcdServer, bytes: bytes::Bytes) -> Answer {
+    let request = LeaseKeepAliveRequest::decode(bytes).map_err(undecodable)?;
+    let header = Some(server.header(server.store().current()));
+    let ttl = server.state.lessor.lock().renew(request.id, server.clock.now());
+    let ttl = match ttl {
+        Ok(ttl) => ttl,
+        Err(LeaseError::NotFound) => 0,
+        Err(error) => return Err(Status::from(ServerError::from(error))),
+    };
+    message(&LeaseKeepAliveResponse { header, id: request.id, ttl })
+}

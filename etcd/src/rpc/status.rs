@@ -1,0 +1,111 @@
+//! Errors as clients see them: codes and texts are etcd's, clients match on both.
+
+use std::borrow::Cow;
+
+use crate::apply::ApplyError;
+use crate::lease::LeaseError;
+use crate::mvcc::{self, check::Invalid};
+use crate::server::ServerError;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    Ok = 0,
+    Cancelled = 1,
+    Unknown = 2,
+    InvalidArgument = 3,
+    DeadlineExceeded = 4,
+    NotFound = 5,
+    PermissionDenied = 7,
+    ResourceExhausted = 8,
+    FailedPrecondition = 9,
+    OutOfRange = 11,
+    Unimplemented = 12,
+    Internal = 13,
+    Unavailable = 14,
+    DataLoss = 15,
+}
+
+impl Code {
+    /// As the label of `grpc_server_handled_total`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Code::Ok => "OK",
+            Code::Cancelled => "Canceled",
+            Code::Unknown => "Unknown",
+            Code::InvalidArgument => "InvalidArgument",
+            Code::DeadlineExceeded => "DeadlineExceeded",
+            Code::NotFound => "NotFound",
+            Code::PermissionDenied => "PermissionDenied",
+            Code::ResourceExhausted => "ResourceExhausted",
+            Code::FailedPrecondition => "FailedPrecondition",
+            Code::OutOfRange => "OutOfRange",
+            Code::Unimplemented => "Unimplemented",
+            Code::Internal => "Internal",
+            Code::Unavailable => "Unavailable",
+            Code::DataLoss => "DataLoss",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    pub code: Code,
+    pub message: Cow<'static, str>,
+}
+
+impl Status {
+    pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Status {
+        Status { code, message: message.into() }
+    }
+
+    pub fn unimplemented(message: impl Into<Cow<'static, str>>) -> Status {
+        Status::new(Code::Unimplemented, message)
+    }
+}
+
+impl From<ServerError> for Status {
+    fn from(error: ServerError) -> Status {
+        Status::new(code(&error), error.to_string())
+    }
+}
+
+impl From<Invalid> for Status {
+    fn from(error: Invalid) -> Status {
+        Status::new(Code::InvalidArgument, error.to_string())
+    }
+}
+
+impl From<mvcc::Error> for Status {
+    fn from(error: mvcc::Error) -> Status {
+        ServerError::from(error).into()
+    }
+}
+
+impl From<ApplyError> for Status {
+    fn from(error: ApplyError) -> Status {
+        ServerError::from(error).into()
+    }
+}
+
+fn code(error: &ServerError) -> Code {
+    match error {
+        ServerError::Apply(error) => apply_code(error),
+        ServerError::Invalid(_) | ServerError::RequestTooLarge => Code::InvalidArgument,
+        ServerError::TooManyRequests => Code::ResourceExhausted,
+        ServerError::Timeout | ServerError::NoLeader | ServerError::Stopped => Code::Unavailable,
+        ServerError::NotLeader => Code::FailedPrecondition,
+    }
+}
+
+fn apply_code(error: &ApplyError) -> Code {
+    match error {
+        ApplyError::Mvcc(mvcc::Error::Compacted | mvcc::Error::FutureRevision) => Code::OutOfRange,
+        ApplyError::Mvcc(mvcc::Error::LeaseNotFound) | ApplyError::Lease(LeaseError::NotFound) => Code::NotFound,
+        ApplyError::Mvcc(mvcc::Error::KeyNotFound) => Code::InvalidArgument,
+        ApplyError::Mvcc(mvcc::Error::Io(_)) | ApplyError::Corrupt => Code::DataLoss,
+        ApplyError::Lease(LeaseError::Exists) => Code::FailedPrecondition,
+        ApplyError::Lease(LeaseError::TtlTooLarge) => Code::OutOfRange,
+        ApplyError::NoSpace => Code::ResourceExhausted,
+        ApplyError::Unsupported => Code::Unimplemented,
+    }
+}

@@ -1,0 +1,89 @@
+//! The Watch service: requests to the hub, the outbox to the client.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use component_base::http::BoxError;
+use component_base::serve::BoxFuture;
+use etcd_api::etcdserverpb::{WatchRequest, watch_request::RequestUnion};
+use http::Request;
+use http_body::Frame;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use prost::Message as _;
+
+use super::grpc::{Answer, Reader, Reply, ok_trailers, undecodable};
+use super::status::Status;
+use crate::server::EtcdServer;
+use crate::watch::Hub;
+use crate::watch::hub::HubEvent;
+use crate::watch::outbox::{Next, Outbox};
+
+pub fn watch(server: Arc<EtcdServer>, request: Request<Incoming>) -> BoxFuture<'static, Answer> {
+    Box::pin(async move {
+        let outbox = Arc::new(Outbox::default());
+        let stream = server.hub.open(outbox.clone());
+        let reader = Reader::new(request.into_body(), server.limits.max_request_bytes);
+        let reading = tokio::spawn(read(server.hub.clone(), stream, reader));
+        Ok(Reply::Stream(WatchBody { hub: server.hub.clone(), stream, outbox, reading, done: false }.boxed_unsync()))
+    })
+}
+
+/// Ends with the client's half of the stream, and the stream with it, as in etcd.
+async fn read(hub: Arc<Hub>, stream: u64, mut reader: Reader) {
+    while let Ok(Some(bytes)) = reader.frame().await {
+        match request(bytes) {
+            Ok(Some(RequestUnion::CreateRequest(create))) => hub.send(HubEvent::Create(stream, create)),
+            Ok(Some(RequestUnion::CancelRequest(cancel))) => hub.send(HubEvent::Cancel(stream, cancel.watch_id)),
+            Ok(Some(RequestUnion::ProgressRequest(_))) => hub.send(HubEvent::Progress(stream)),
+            // As etcd: an empty request changes nothing.
+            Ok(None) => {}
+            Err(_) => break,
+        }
+    }
+    hub.send(HubEvent::Close(stream));
+}
+
+fn request(bytes: Bytes) -> Result<Option<RequestUnion>, Status> {
+    WatchRequest::decode(bytes).map(|request| request.request_union).map_err(undecodable)
+}
+
+struct WatchBody {
+    hub: Arc<Hub>,
+    stream: u64,
+    outbox: Arc<Outbox>,
+    reading: tokio::task::JoinHandle<()>,
+    done: bool,
+}
+
+impl http_body::Body for WatchBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.done {
+            return Poll::Ready(None);
+        }
+        let (next, drained) = self.outbox.poll(context);
+        if drained {
+            self.hub.send(HubEvent::Drained(self.stream));
+        }
+        let frame = match std::task::ready!(next) {
+            Next::Chunk(bytes) => Frame::data(bytes),
+            Next::End => {
+                self.done = true;
+                Frame::trailers(ok_trailers())
+            }
+        };
+        Poll::Ready(Some(Ok(frame)))
+    }
+}
+
+impl Drop for WatchBody {
+    fn drop(&mut self) {
+        self.reading.abort();
+        self.hub.send(HubEvent::Close(self.stream));
+    }
+}

@@ -1,0 +1,299 @@
+//! The member: proposing, reading linearizably, and what the RPCs need to know.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use component_base::health::Health;
+use etcd_api::etcdserverpb::{
+    AlarmRequest, AlarmType, InternalRaftRequest, LeaseRevokeRequest, RequestHeader, ResponseHeader, alarm_request::AlarmAction,
+};
+use prost::Message as _;
+use tokio::sync::{Notify, oneshot, watch};
+use tracing::warn;
+
+use crate::apply::{Applied, ApplyError, State};
+use crate::clock::Clock;
+use crate::lease::LeaseError;
+use crate::mvcc::{self, Store, check};
+use crate::raft::driver::{Event, Status};
+use crate::raft::inbox::Inbox;
+use crate::raft::log_thread::LogStatus;
+use crate::storage::keeper::Bell;
+use crate::watch::Hub;
+
+/// etcd's: five seconds and two elections.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
+/// Requests that wait to be applied; beyond it new ones are refused.
+const MAX_WAITING: usize = 20_000;
+/// Between two attempts to read while there is no leader.
+const READ_RETRY: Duration = Duration::from_millis(20);
+/// etcd revokes at most this many expired leases a second.
+const REVOKE_RATE: usize = 1000;
+/// An idle lessor is looked at this often at the least.
+const EXPIRY_AUDIT: Duration = Duration::from_secs(5);
+/// etcd warns about requests that took longer to apply.
+pub const SLOW_APPLY: Duration = Duration::from_millis(100);
+
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    #[error(transparent)]
+    Invalid(#[from] check::Invalid),
+    #[error("etcdserver: request is too large")]
+    RequestTooLarge,
+    #[error("etcdserver: too many requests")]
+    TooManyRequests,
+    #[error("etcdserver: request timed out")]
+    Timeout,
+    #[error("etcdserver: no leader")]
+    NoLeader,
+    #[error("etcdserver: server stopped")]
+    Stopped,
+    #[error("etcdserver: not leader")]
+    NotLeader,
+}
+
+impl From<mvcc::Error> for ServerError {
+    fn from(error: mvcc::Error) -> Self {
+        ServerError::Apply(error.into())
+    }
+}
+
+impl From<LeaseError> for ServerError {
+    fn from(error: LeaseError) -> Self {
+        ServerError::Apply(error.into())
+    }
+}
+
+pub struct Limits {
+    pub max_request_bytes: usize,
+    pub max_txn_ops: usize,
+    pub quota_bytes: u64,
+    pub warning_apply: Duration,
+}
+
+pub struct EtcdServer {
+    pub member: u64,
+    pub cluster: u64,
+    pub limits: Limits,
+    pub state: Arc<State>,
+    pub raft: Arc<Status>,
+    pub log: Arc<LogStatus>,
+    pub events: Arc<Inbox<Event>>,
+    pub hub: Arc<Hub>,
+    pub bell: Arc<Bell>,
+    pub clock: Arc<dyn Clock>,
+    pub health: Health,
+    pub applied: watch::Sender<u64>,
+    /// The revision up to which history has been dropped.
+    pub swept: watch::Sender<i64>,
+    pub space: Notify,
+    pub leases_changed: Notify,
+    pub store_full: AtomicBool,
+    pub live_bytes: AtomicU64,
+    next_id: AtomicU64,
+}
+
+/// What [`EtcdServer::new`] is made of.
+pub struct Parts {
+    pub member: u64,
+    pub cluster: u64,
+    pub limits: Limits,
+    pub state: Arc<State>,
+    pub raft: Arc<Status>,
+    pub log: Arc<LogStatus>,
+    pub events: Arc<Inbox<Event>>,
+    pub hub: Arc<Hub>,
+    pub clock: Arc<dyn Clock>,
+}
+
+impl EtcdServer {
+    pub fn new(parts: Parts) -> Self {
+        let Parts { member, cluster, limits, state, raft, log, events, hub, clock } = parts;
+        let live_bytes = AtomicU64::new(state.store.storage.live_bytes());
+        let swept = watch::Sender::new(state.store.compacted());
+        EtcdServer {
+            member,
+            cluster,
+            limits,
+            state,
+            raft,
+            log,
+            events,
+            hub,
+            bell: Arc::default(),
+            clock,
+            health: Health::new(),
+            applied: watch::Sender::new(0),
+            swept,
+            space: Notify::new(),
+            leases_changed: Notify::new(),
+            store_full: AtomicBool::new(false),
+            live_bytes,
+            next_id: AtomicU64::new(first_id(member)),
+        }
+    }
+
+    pub fn store(&self) -> &Arc<Store> {
+        &self.state.store
+    }
+
+    pub fn header(&self, revision: i64) -> ResponseHeader {
+        ResponseHeader { cluster_id: self.cluster, member_id: self.member, revision, raft_term: self.raft.term.load(Ordering::Relaxed) }
+    }
+
+    pub fn next_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Proposes, and waits until it is applied here.
+    pub async fn propose(&self, mut request: InternalRaftRequest) -> Result<Applied, ServerError> {
+        let id = self.next_id();
+        request.header = Some(RequestHeader { id, ..RequestHeader::default() });
+        let data = request.encode_to_vec();
+        if data.len() > self.limits.max_request_bytes {
+            return Err(ServerError::RequestTooLarge);
+        }
+        self.submit(id, Event::Propose(data)).await
+    }
+
+    async fn submit(&self, id: u64, event: Event) -> Result<Applied, ServerError> {
+        if self.state.waits.len() >= MAX_WAITING {
+            return Err(ServerError::TooManyRequests);
+        }
+        let waiting = Waiting { server: self, id, answer: self.state.waits.register(id) };
+        self.events.push(event);
+        waiting.wait().await
+    }
+
+    /// Refuses what takes space while there is none, and raises the alarm.
+    pub fn check_space(self: &Arc<Self>, bytes: usize) -> Result<(), ServerError> {
+        let full = self.store_full.load(Ordering::Relaxed) || self.log.full.load(Ordering::Relaxed);
+        if !full && self.live_bytes.load(Ordering::Relaxed) + bytes as u64 <= self.limits.quota_bytes {
+            return Ok(());
+        }
+        if !self.has_space_alarm() {
+            tokio::spawn(self.clone().alarm(AlarmAction::Activate));
+        }
+        Err(ApplyError::NoSpace.into())
+    }
+
+    pub fn has_space_alarm(&self) -> bool {
+        self.state.alarms.read().iter().any(|(_, kind)| *kind == AlarmType::Nospace as i32)
+    }
+
+    async fn alarm(self: Arc<Self>, action: AlarmAction) {
+        let members: Vec<u64> = match action {
+            AlarmAction::Activate => vec![self.member],
+            _ => self.state.alarms.read().iter().filter(|(_, kind)| *kind == AlarmType::Nospace as i32).map(|(member, _)| *member).collect(),
+        };
+        for member_id in members {
+            let alarm = AlarmRequest { action: action as i32, member_id, alarm: AlarmType::Nospace as i32 };
+            if let Err(error) = self.propose(InternalRaftRequest { alarm: Some(alarm), ..Default::default() }).await {
+                warn!(error = %error, "failed to change the NOSPACE alarm");
+            }
+        }
+    }
+
+    /// Disarms NOSPACE when there is space again.
+    pub async fn watch_space(self: Arc<Self>) {
+        loop {
+            self.space.notified().await;
+            self.live_bytes.store(self.store().storage.live_bytes(), Ordering::Relaxed);
+            let full = self.store_full.load(Ordering::Relaxed) || self.log.full.load(Ordering::Relaxed);
+            let below = self.live_bytes.load(Ordering::Relaxed) < self.limits.quota_bytes;
+            if self.raft.is_leader.load(Ordering::Relaxed) && self.has_space_alarm() && below && !full {
+                self.clone().alarm(AlarmAction::Deactivate).await;
+            }
+        }
+    }
+
+    /// Returns once everything that was acknowledged before the call is visible here.
+    pub async fn linearizable(&self) -> Result<(), ServerError> {
+        // The only voter has published whatever it acknowledged, and nobody else can acknowledge.
+        if self.raft.alone.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        tokio::time::timeout(REQUEST_TIMEOUT, self.read_index()).await.map_err(|_| ServerError::Timeout)?
+    }
+
+    async fn read_index(&self) -> Result<(), ServerError> {
+        loop {
+            let (sender, receiver) = oneshot::channel();
+            self.events.push(Event::ReadIndex(sender));
+            if let Ok(index) = receiver.await {
+                let mut applied = self.applied.subscribe();
+                applied.wait_for(|applied| *applied >= index).await.map_err(|_| ServerError::Stopped)?;
+                return Ok(());
+            }
+            tokio::time::sleep(READ_RETRY).await;
+        }
+    }
+
+    /// Revokes leases that ended, as long as this member leads.
+    pub async fn expire_leases(self: Arc<Self>) {
+        loop {
+            let expired = self.state.lessor.lock().expired(self.clock.now(), REVOKE_RATE);
+            let busy = !expired.is_empty();
+            for id in expired {
+                tokio::spawn(self.clone().revoke(id));
+            }
+            let wait = if busy { Duration::from_secs(1) } else { self.until_expiry() };
+            // Either the time has come or an earlier lease was granted.
+            tokio::time::timeout(wait, self.leases_changed.notified()).await.ok();
+        }
+    }
+
+    fn until_expiry(&self) -> Duration {
+        let next = self.state.lessor.lock().next_expiry();
+        let wait = next.map_or(EXPIRY_AUDIT, |next| Duration::from_millis(next.since(self.clock.now()) + 1));
+        wait.min(EXPIRY_AUDIT)
+    }
+
+    async fn revoke(self: Arc<Self>, id: i64) {
+        let request = InternalRaftRequest { lease_revoke: Some(LeaseRevokeRequest { id }), ..Default::default() };
+        if let Err(error) = self.propose(request).await {
+            warn!("lease-id" = %format!("{id:x}"), error = %error, "failed to revoke lease");
+            self.state.lessor.lock().not_revoked(id, self.clock.now());
+        }
+    }
+
+    pub fn leader(&self) -> u64 {
+        self.raft.leader.load(Ordering::SeqCst)
+    }
+}
+
+/// Forgets its request when it is dropped before the answer came.
+struct Waiting<'a> {
+    server: &'a EtcdServer,
+    id: u64,
+    answer: oneshot::Receiver<Applied>,
+}
+
+impl Waiting<'_> {
+    async fn wait(mut self) -> Result<Applied, ServerError> {
+        let answer = tokio::time::timeout(REQUEST_TIMEOUT, &mut self.answer).await;
+        match answer {
+            Ok(Ok(applied)) => Ok(applied),
+            Ok(Err(_)) => Err(ServerError::Stopped),
+            Err(_) if self.server.leader() == 0 => Err(ServerError::NoLeader),
+            Err(_) => Err(ServerError::Timeout),
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if !self.answer.is_terminated() {
+            self.server.state.waits.forget(self.id);
+        }
+    }
+}
+
+/// etcd's ids of requests: the member, the time, a count; no two members and no two lives of one share any.
+fn first_id(member: u64) -> u64 {
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    (member << 48) | ((now_ms & 0xff_ffff_ffff) << 8)
+}

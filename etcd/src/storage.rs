@@ -1,0 +1,180 @@
+//! The store on disk: segments of records, appended in revision order and reclaimed while everything goes on.
+//!
+//! The apply thread owns the [`Writer`]: records go into a frame, a frame becomes visible and, after a crash, is there as a whole
+//! together with its consistent index. Readers resolve a [`Loc`] of the index through [`Storage`] without any lock of the writer.
+//! [`load`] reads everything back at start; [`keeper`] makes it durable, seals segments and [`reclaim`]s dead space on its own thread.
+//! The layout is in `docs/format.md`, and in [`record`] and [`manifest`].
+
+pub mod keeper;
+pub mod load;
+pub mod manifest;
+pub mod reclaim;
+pub mod record;
+pub mod segment;
+mod writer;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use bytes::{Bytes, BytesMut};
+
+use crate::disk::Disk;
+use record::{Loc, RECORD_HEADER_BYTES};
+use segment::Segment;
+pub use writer::Writer;
+
+/// A segment is closed when the next frame begins beyond this.
+pub const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
+/// Neighbouring records are fetched with one read of at most this size.
+const READ_BYTES: usize = 256 * 1024;
+/// Records closer than this are read together with what lies between them.
+const READ_GAP: u32 = 4096;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    #[error("{}: corrupt at offset {offset}: {what}; this member does not start: remove it from the cluster and add it again, or restore a snapshot into a new data directory", file.display())]
+    Corrupt { file: PathBuf, offset: u64, what: String },
+    #[error("{}: belongs to cluster {found:x}, expected {expected:x}; the data directory is another cluster's", file.display())]
+    Foreign { file: PathBuf, found: u64, expected: u64 },
+    #[error("{}: written in store format {found}, this version reads format {known}; use the version that wrote it", file.display(), known = manifest::VERSION)]
+    Version { file: PathBuf, found: u32 },
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+}
+
+impl StorageError {
+    pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> StorageError + '_ {
+        move |source| StorageError::Io { path: path.to_owned(), source }
+    }
+
+    fn corrupt(file: &Path, offset: u64, what: &str) -> StorageError {
+        StorageError::Corrupt { file: file.to_owned(), offset, what: what.to_owned() }
+    }
+}
+
+/// All segments, for readers and for accounting.
+pub struct Storage {
+    pub disk: Arc<dyn Disk>,
+    pub dir: PathBuf,
+    pub cluster: u64,
+    segments: ArcSwap<Vec<Arc<Segment>>>,
+    next_number: AtomicU64,
+}
+
+/// The segments as they were when a reader began; keeps their files open.
+pub type Segments = Arc<Vec<Arc<Segment>>>;
+
+impl Storage {
+    pub fn new(disk: Arc<dyn Disk>, dir: PathBuf, cluster: u64, segments: Vec<Arc<Segment>>) -> Self {
+        let next = segments.iter().map(|segment| u64::from(segment.number) + 1).max().unwrap_or(1);
+        Storage { disk, dir, cluster, segments: ArcSwap::from_pointee(segments), next_number: AtomicU64::new(next) }
+    }
+
+    pub fn segments(&self) -> Segments {
+        self.segments.load_full()
+    }
+
+    pub fn take_number(&self) -> u32 {
+        self.next_number.fetch_add(1, Ordering::SeqCst) as u32
+    }
+
+    pub fn add(&self, segment: Arc<Segment>) {
+        self.update(|segments| segments.push(segment.clone()));
+    }
+
+    pub fn remove(&self, numbers: &[u32]) {
+        self.update(|segments| segments.retain(|segment| !numbers.contains(&segment.number)));
+    }
+
+    fn update(&self, change: impl Fn(&mut Vec<Arc<Segment>>)) {
+        self.segments.rcu(|old| {
+            let mut new = Vec::clone(old);
+            change(&mut new);
+            new.sort_by_key(|segment| segment.number);
+            new
+        });
+    }
+
+    /// `before` was taken before the index was read: it has what was reclaimed since; the current list has what was added since.
+    pub fn find(&self, before: &Segments, number: u32) -> io::Result<Arc<Segment>> {
+        find_in(before, number)
+            .or_else(|| find_in(&self.segments.load(), number))
+            .ok_or_else(|| io::Error::other(format!("segment {number} of the store is gone")))
+    }
+
+    /// Bytes of records that the index refers to: what the quota counts.
+    pub fn live_bytes(&self) -> u64 {
+        self.segments.load().iter().map(|segment| segment.live()).sum()
+    }
+
+    /// Bytes that the files hold.
+    pub fn total_bytes(&self) -> u64 {
+        self.segments.load().iter().map(|segment| segment.used()).sum()
+    }
+
+    /// The encoded KeyValue at `loc`, checked.
+    pub fn read(&self, before: &Segments, loc: Loc) -> io::Result<Bytes> {
+        let segment = self.find(before, loc.segment)?;
+        let mut bytes = BytesMut::zeroed(loc.length as usize);
+        segment.file.read_at(&mut bytes, loc.offset.into())?;
+        record::check(&bytes).map_err(|what| segment.damaged(loc.offset, what))?;
+        Ok(bytes.freeze().slice(RECORD_HEADER_BYTES..))
+    }
+
+    /// The encoded KeyValues at `locs`, in their order, with few reads.
+    pub fn read_many(&self, before: &Segments, locs: &[Loc]) -> io::Result<Vec<Bytes>> {
+        let mut order: Vec<u32> = (0..locs.len() as u32).collect();
+        order.sort_unstable_by_key(|place| (locs[*place as usize].segment, locs[*place as usize].offset));
+        let mut out = vec![Bytes::new(); locs.len()];
+        let mut rest = &order[..];
+        while !rest.is_empty() {
+            let (run, tail) = rest.split_at(run_length(rest, locs));
+            self.read_run(before, run, locs, &mut out)?;
+            rest = tail;
+        }
+        Ok(out)
+    }
+
+    fn read_run(&self, before: &Segments, run: &[u32], locs: &[Loc], out: &mut [Bytes]) -> io::Result<()> {
+        let (first, last) = (locs[run[0] as usize], locs[run[run.len() - 1] as usize]);
+        let segment = self.find(before, first.segment)?;
+        let mut bytes = BytesMut::zeroed((last.offset + last.length - first.offset) as usize);
+        segment.file.read_at(&mut bytes, first.offset.into())?;
+        let bytes = bytes.freeze();
+        for place in run {
+            let loc = locs[*place as usize];
+            let start = (loc.offset - first.offset) as usize;
+            let record = bytes.slice(start..start + loc.length as usize);
+            record::check(&record).map_err(|what| segment.damaged(loc.offset, what))?;
+            out[*place as usize] = record.slice(RECORD_HEADER_BYTES..);
+        }
+        Ok(())
+    }
+}
+
+fn find_in(segments: &[Arc<Segment>], number: u32) -> Option<Arc<Segment>> {
+    segments.binary_search_by_key(&number, |segment| segment.number).ok().map(|place| segments[place].clone())
+}
+
+/// How many of the sorted places lie close enough together for one read.
+fn run_length(sorted: &[u32], locs: &[Loc]) -> usize {
+    let first = locs[sorted[0] as usize];
+    let mut end = first.offset + first.length;
+    let mut length = 1;
+    for place in &sorted[1..] {
+        let loc = locs[*place as usize];
+        let next_end = loc.offset + loc.length;
+        if loc.segment != first.segment || loc.offset > end.saturating_add(READ_GAP) || (next_end - first.offset) as usize > READ_BYTES {
+            break;
+        }
+        end = end.max(next_end);
+        length += 1;
+    }
+    length
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

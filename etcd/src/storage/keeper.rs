@@ -1,0 +1,216 @@
+//! What keeps the store durable and small, on a thread that no write waits for: syncs, footers, MANIFEST, reclaiming.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::{BufMut as _, BytesMut};
+use parking_lot::{Condvar, Mutex};
+
+use super::load::{FOOTER_ITEM_BYTES, TRAILER_BYTES, TRAILER_MAGIC};
+use super::manifest::{Durable, Item, Manifest};
+use super::reclaim::{self, Liveness};
+use super::record::{self, FRAME_HEADER_BYTES, FrameHeader, Kind, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES};
+use super::segment::{Origin, Segment};
+use super::writer::Written;
+use super::{Segments, Storage};
+use crate::disk::{self, Fill};
+
+pub struct Keeper {
+    pub storage: Arc<Storage>,
+    pub member: u64,
+    pub written: Arc<Mutex<Written>>,
+    pub index: Arc<dyn Liveness>,
+    /// Highest log segment that is synced with all its frames.
+    synced: u32,
+    durable: Durable,
+    /// Reclaimed, to be unlinked once MANIFEST does not list them any more.
+    doomed: Vec<Arc<Segment>>,
+}
+
+/// Given up when the disk is so full that not even MANIFEST can be written: space could not be reclaimed otherwise.
+const BALLAST: &str = "ballast";
+const BALLAST_BYTES: u64 = 256 * 1024;
+
+impl Keeper {
+    pub fn new(storage: Arc<Storage>, member: u64, written: Arc<Mutex<Written>>, index: Arc<dyn Liveness>, durable: Durable) -> Self {
+        let synced = durable.segment.saturating_sub(1);
+        Keeper { storage, member, written, index, synced, durable, doomed: Vec::new() }
+    }
+
+    /// Makes everything written so far durable, and gives footers to closed segments. Returns up to where.
+    pub fn checkpoint(&mut self) -> io::Result<FrameHeader> {
+        let written = self.written.lock().clone();
+        let segments = self.storage.segments();
+        for segment in segments.iter().filter(|segment| self.needs_sync(segment, &written)) {
+            segment.file.sync()?;
+        }
+        // The newest segment in the manifest stays without a footer: it is the one to go on with.
+        let closed = |segment: &&Arc<Segment>| segment.is_closed() && segment.number < written.segment.number && segment.footer().is_none();
+        for segment in segments.iter().filter(closed) {
+            seal(segment)?;
+        }
+        self.storage.disk.sync_dir(&self.storage.dir)?;
+        self.durable = Durable { segment: written.segment.number, offset: written.offset, index: written.frame.index };
+        self.write_manifest()?;
+        self.synced = written.segment.number.saturating_sub(1);
+        Ok(written.frame)
+    }
+
+    fn needs_sync(&self, segment: &Segment, written: &Written) -> bool {
+        segment.origin == Origin::Log && segment.number > self.synced && segment.number <= written.segment.number
+    }
+
+    fn write_manifest(&mut self) -> io::Result<()> {
+        let manifest = self.manifest();
+        let (disk, dir) = (self.storage.disk.clone(), self.storage.dir.clone());
+        match manifest.write(&*disk, &dir) {
+            Err(error) if disk::is_full(&error) => {
+                disk.open(&dir.join(BALLAST))?.truncate(0)?;
+                manifest.write(&*disk, &dir)?;
+            }
+            result => result?,
+        }
+        for segment in self.doomed.drain(..) {
+            disk.remove(&segment.path)?;
+        }
+        self.load_ballast();
+        Ok(())
+    }
+
+    /// Best effort: without ballast a full disk is only harder to leave.
+    fn load_ballast(&self) {
+        let (disk, path) = (&self.storage.disk, self.storage.dir.join(BALLAST));
+        if disk.open(&path).and_then(|file| file.len()).is_ok_and(|length| length == BALLAST_BYTES) {
+            return;
+        }
+        disk.remove(&path).ok();
+        disk.create(&path, BALLAST_BYTES, Fill::Reserve).ok();
+    }
+
+    fn manifest(&self) -> Manifest {
+        let segments = self.storage.segments();
+        let listed = |segment: &&Arc<Segment>| segment.origin == Origin::Reclaimed || segment.number <= self.durable.segment;
+        let items = segments.iter().filter(listed).map(|segment| Item {
+            number: segment.number,
+            origin: segment.origin,
+            used: if segment.number == self.durable.segment { self.durable.offset } else { segment.used() },
+            footer: segment.footer().unwrap_or(0),
+        });
+        Manifest { cluster: self.storage.cluster, member: self.member, items: items.collect(), durable: self.durable }
+    }
+
+    /// Reclaims until nothing is worth it. Returns the bytes given back.
+    pub fn reclaim(&mut self) -> io::Result<u64> {
+        let mut freed = 0;
+        while let Some(victims) = self.victims() {
+            freed += self.reclaim_some(&victims)?;
+        }
+        Ok(freed)
+    }
+
+    fn victims(&self) -> Option<Vec<Arc<Segment>>> {
+        let sealed = |segment: &&Arc<Segment>| segment.footer().is_some() && self.is_durable(segment);
+        reclaim::choose(&self.storage.segments().iter().filter(sealed).cloned().collect::<Vec<_>>())
+    }
+
+    fn is_durable(&self, segment: &Segment) -> bool {
+        segment.origin == Origin::Reclaimed || segment.number < self.durable.segment
+    }
+
+    fn reclaim_some(&mut self, victims: &[Arc<Segment>]) -> io::Result<u64> {
+        let before: Segments = self.storage.segments();
+        let copied = reclaim::copy(&self.storage, &before, victims, &*self.index)?;
+        if let Some(copied) = &copied {
+            self.storage.add(copied.segment.clone());
+            copied.install(&*self.index);
+        }
+        let numbers: Vec<u32> = victims.iter().map(|segment| segment.number).collect();
+        self.storage.remove(&numbers);
+        self.doomed.extend(victims.iter().cloned());
+        self.write_manifest()?;
+        let given: u64 = victims.iter().map(|segment| segment.used()).sum();
+        Ok(given.saturating_sub(copied.map_or(0, |copied| copied.segment.used())))
+    }
+}
+
+/// Appends the footer to a closed segment and cuts off what was reserved and not used.
+pub fn seal(segment: &Segment) -> io::Result<()> {
+    let used = segment.used();
+    let mut bytes = vec![0; used as usize];
+    segment.file.read_at(&mut bytes, 0)?;
+    let mut footer = BytesMut::new();
+    let mut offset = SEGMENT_HEADER_BYTES;
+    while (offset as u64) < used {
+        let (_, payload) = record::decode_frame(&bytes[offset..]).ok_or_else(|| segment.damaged(offset as u32, "a frame that does not check"))?;
+        footer_items(&mut footer, payload, offset + FRAME_HEADER_BYTES);
+        offset += FRAME_HEADER_BYTES + payload.len();
+    }
+    write_footer(segment, used, footer)
+}
+
+pub fn write_footer(segment: &Segment, offset: u64, mut footer: BytesMut) -> io::Result<()> {
+    let (length, check) = (footer.len() as u64, crc32c::crc32c(&footer));
+    footer.put_u64_le(offset);
+    footer.put_u64_le(length);
+    footer.put_u32_le(check);
+    footer.put_u32_le(0);
+    footer.put_slice(&TRAILER_MAGIC);
+    debug_assert_eq!(footer.len() as u64, length + TRAILER_BYTES as u64);
+    segment.file.write_at(&footer, offset)?;
+    segment.file.truncate(offset + footer.len() as u64)?;
+    segment.file.sync()?;
+    segment.set_footer(offset);
+    Ok(())
+}
+
+fn footer_items(footer: &mut BytesMut, payload: &[u8], start: usize) {
+    let mut at = 0;
+    while let Some((header, length)) = record::decode(&payload[at.min(payload.len())..]) {
+        if matches!(header.kind, Kind::Put | Kind::Tombstone) {
+            append_footer_item(footer, &payload[at..at + length], (start + at) as u32);
+        }
+        at = (at + length).next_multiple_of(record::ALIGNMENT);
+    }
+}
+
+pub fn append_footer_item(footer: &mut BytesMut, record: &[u8], offset: u32) {
+    let key = record::key_of(&record[RECORD_HEADER_BYTES..]).unwrap_or_default();
+    footer.reserve(FOOTER_ITEM_BYTES + key.len());
+    footer.put_slice(&record[..RECORD_HEADER_BYTES]);
+    footer.put_u32_le(offset);
+    footer.put_u32_le(key.len() as u32);
+    footer.put_slice(key);
+}
+
+/// What the keeper's thread is asked to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    pub checkpoint: bool,
+    pub reclaim: bool,
+    pub stop: bool,
+}
+
+/// The thread's ear.
+#[derive(Default)]
+pub struct Bell {
+    asked: Mutex<Asked>,
+    rung: Condvar,
+}
+
+impl Bell {
+    pub fn ask(&self, what: Asked) {
+        let mut asked = self.asked.lock();
+        asked.checkpoint |= what.checkpoint;
+        asked.reclaim |= what.reclaim;
+        asked.stop |= what.stop;
+        self.rung.notify_one();
+    }
+
+    pub fn wait(&self) -> Asked {
+        let mut asked = self.asked.lock();
+        while *asked == Asked::default() {
+            self.rung.wait(&mut asked);
+        }
+        std::mem::take(&mut *asked)
+    }
+}

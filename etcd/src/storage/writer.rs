@@ -1,0 +1,182 @@
+//! The apply thread's end of the store: frames into the current segment.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use parking_lot::Mutex;
+
+use super::record::{self, FRAME_HEADER_BYTES, FrameHeader, Header, Kind, Loc, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, Version};
+use super::segment::{self, Origin, Segment};
+use super::{SEGMENT_BYTES, Segments, Storage};
+use crate::disk::Fill;
+
+/// A frame is flushed at the end of the entry that takes it beyond this.
+pub const FRAME_BYTES: usize = 1024 * 1024;
+/// Room that a segment must have for another frame to begin in it.
+const ROLL_ROOM: u64 = 2 * FRAME_BYTES as u64;
+
+pub type Meta = BTreeMap<(u8, Bytes), Bytes>;
+
+/// Up to where frames were written, for the keeper that makes them durable.
+#[derive(Clone)]
+pub struct Written {
+    pub segment: Arc<Segment>,
+    pub offset: u64,
+    pub frame: FrameHeader,
+}
+
+pub struct Writer {
+    storage: Arc<Storage>,
+    active: Arc<Segment>,
+    offset: u64,
+    /// Reserved ahead: the headroom of a full disk.
+    next: Option<Arc<Segment>>,
+    frame: BytesMut,
+    meta: Meta,
+    written: Arc<Mutex<Written>>,
+}
+
+impl Writer {
+    /// Begins in a fresh segment when there is none to go on with.
+    pub fn new(storage: Arc<Storage>, active: Option<Arc<Segment>>, meta: Meta, frame: FrameHeader) -> io::Result<Writer> {
+        let (active, fresh) = match active {
+            Some(active) => (active, false),
+            None => (reserve(&storage)?, true),
+        };
+        if fresh {
+            storage.add(active.clone());
+        }
+        let offset = active.used();
+        let written = Arc::new(Mutex::new(Written { segment: active.clone(), offset, frame }));
+        let mut writer = Writer { storage, active, offset, next: None, frame: BytesMut::new(), meta, written };
+        record::begin_frame(&mut writer.frame);
+        if fresh {
+            writer.repeat_meta();
+        }
+        Ok(writer)
+    }
+
+    pub fn written(&self) -> Arc<Mutex<Written>> {
+        self.written.clone()
+    }
+
+    pub fn frame_is_large(&self) -> bool {
+        self.frame.len() >= FRAME_BYTES
+    }
+
+    /// Appends a put; `write` writes the encoded KeyValue.
+    pub fn put(&mut self, mut version: Version, write: impl FnOnce(&mut BytesMut)) -> Version {
+        let kind = if version.is_tombstone() { Kind::Tombstone } else { Kind::Put };
+        let header =
+            Header { kind, sub: version.sub, main: version.main, create: version.create, version: version.version, lease: version.lease };
+        let start = record::begin(&mut self.frame, &header);
+        write(&mut self.frame);
+        let length = record::finish(&mut self.frame, start);
+        version.loc = Loc { segment: self.active.number, offset: (self.offset + start as u64) as u32, length };
+        self.active.count(&version);
+        version
+    }
+
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    pub fn set_meta(&mut self, bucket: u8, key: Bytes, value: Bytes) {
+        append_meta(&mut self.frame, Kind::MetaPut, bucket, &key, &value);
+        self.meta.insert((bucket, key), value);
+    }
+
+    pub fn delete_meta(&mut self, bucket: u8, key: &Bytes) {
+        append_meta(&mut self.frame, Kind::MetaDelete, bucket, key, &[]);
+        self.meta.remove(&(bucket, key.clone()));
+    }
+
+    /// The encoded KeyValue at `loc`, which may lie in the frame that is not written yet.
+    pub fn read(&self, before: &Segments, loc: Loc) -> io::Result<Bytes> {
+        if loc.segment == self.active.number && u64::from(loc.offset) >= self.offset {
+            let start = (u64::from(loc.offset) - self.offset) as usize;
+            return Ok(Bytes::copy_from_slice(&self.frame[start + RECORD_HEADER_BYTES..start + loc.length as usize]));
+        }
+        self.storage.read(before, loc)
+    }
+
+    /// Writes the frame. On an error nothing changed, and it may be called again. Returns the frame's bytes with the place of the first.
+    pub fn flush(&mut self, header: FrameHeader) -> io::Result<(Loc, Bytes)> {
+        record::pad(&mut self.frame);
+        if self.frame.len() == FRAME_HEADER_BYTES {
+            // An empty frame still moves the consistent index.
+            append_meta(&mut self.frame, Kind::MetaDelete, 0, &[], &[]);
+        }
+        record::finish_frame(&mut self.frame, header);
+        self.active.file.write_at(&self.frame, self.offset)?;
+        let place = Loc { segment: self.active.number, offset: self.offset as u32, length: self.frame.len() as u32 };
+        self.offset += self.frame.len() as u64;
+        self.active.set_used(self.offset);
+        let bytes = self.frame.split().freeze();
+        *self.written.lock() = Written { segment: self.active.clone(), offset: self.offset, frame: header };
+        record::begin_frame(&mut self.frame);
+        Ok((place, bytes))
+    }
+
+    /// Goes on in the next segment when this one is full. Call between frames. True when a segment was closed.
+    pub fn roll_if_full(&mut self) -> io::Result<bool> {
+        if self.offset + ROLL_ROOM <= SEGMENT_BYTES {
+            return Ok(false);
+        }
+        let next = match self.next.take() {
+            Some(next) => next,
+            None => reserve(&self.storage)?,
+        };
+        self.storage.add(next.clone());
+        self.active.close();
+        self.offset = next.used();
+        self.active = next;
+        self.repeat_meta();
+        Ok(true)
+    }
+
+    fn repeat_meta(&mut self) {
+        append_meta(&mut self.frame, Kind::MetaReset, 0, &[], &[]);
+        for ((bucket, key), value) in &self.meta {
+            append_meta(&mut self.frame, Kind::MetaPut, *bucket, key, value);
+        }
+    }
+
+    /// Reserves the segment after this one. While this fails, writes that take space must be refused.
+    pub fn reserve_next(&mut self) -> io::Result<()> {
+        if self.next.is_none() {
+            self.next = Some(reserve(&self.storage)?);
+        }
+        Ok(())
+    }
+}
+
+fn reserve(storage: &Storage) -> io::Result<Arc<Segment>> {
+    let number = storage.take_number();
+    let path = storage.dir.join(segment::name(number));
+    let file = storage.disk.create(&path, SEGMENT_BYTES, Fill::Reserve)?;
+    file.write_at(&record::segment_header(number, storage.cluster), 0)?;
+    Ok(Arc::new(Segment::new(number, path, file, Origin::Log, SEGMENT_HEADER_BYTES as u64)))
+}
+
+fn append_meta(frame: &mut BytesMut, kind: Kind, bucket: u8, key: &[u8], value: &[u8]) {
+    let start = record::begin(frame, &Header { kind, sub: 0, main: 0, create: 0, version: 0, lease: 0 });
+    frame.put_u8(bucket);
+    frame.put_u32_le(key.len() as u32);
+    frame.put_slice(key);
+    frame.put_slice(value);
+    record::finish(frame, start);
+}
+
+/// Bucket, key and value of a meta record's body.
+pub fn split_meta(body: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (bucket, rest) = body.split_first()?;
+    if rest.len() < 4 {
+        return None;
+    }
+    let length = record::u32_at(rest, 0) as usize;
+    let rest = &rest[4..];
+    (length <= rest.len()).then(|| (*bucket, &rest[..length], &rest[length..]))
+}

@@ -1,0 +1,154 @@
+use super::*;
+use crate::disk::fake::FakeDisk;
+use raft::eraftpb::{Entry, HardState};
+
+const IDS: Ids = Ids { cluster: 7, member: 9 };
+
+fn dir() -> &'static Path {
+    Path::new("/wal")
+}
+
+fn entry(index: u64, bytes: usize) -> Entry {
+    Entry { index, term: 1, data: vec![index as u8 | 1; bytes], ..Default::default() }
+}
+
+fn append(wal: &mut Wal, entries: &[Entry]) {
+    let mut group = Group::default();
+    entries.iter().for_each(|entry| group.entry(entry));
+    wal.append(&mut group).unwrap();
+}
+
+fn reopen(disk: &FakeDisk) -> Result<(Wal, Replay), WalError> {
+    Wal::open(Arc::new(disk.clone()), dir(), IDS)
+}
+
+fn indexes(replay: &Replay) -> Vec<u64> {
+    replay.entries.iter().map(|entry| entry.index).collect()
+}
+
+#[test]
+fn what_was_appended_is_read_back() {
+    let disk = FakeDisk::new();
+    let mut wal = Wal::create(Arc::new(disk.clone()), dir(), IDS).unwrap();
+    append(&mut wal, &[entry(1, 10), entry(2, 0)]);
+    let mut group = Group::default();
+    group.hard_state(&HardState { term: 3, vote: 9, commit: 2 });
+    wal.append(&mut group).unwrap();
+    let (mut wal, replay) = reopen(&disk).unwrap();
+    assert_eq!(indexes(&replay), [1, 2]);
+    assert_eq!(replay.hard_state.commit, 2);
+    append(&mut wal, &[entry(3, 5)]);
+    assert_eq!(indexes(&reopen(&disk).unwrap().1), [1, 2, 3]);
+}
+
+#[test]
+fn a_rewritten_index_supersedes_what_followed_it() {
+    let disk = FakeDisk::new();
+    let mut wal = Wal::create(Arc::new(disk.clone()), dir(), IDS).unwrap();
+    append(&mut wal, &[entry(1, 1), entry(2, 1), entry(3, 1)]);
+    append(&mut wal, &[entry(2, 1)]);
+    assert_eq!(indexes(&reopen(&disk).unwrap().1), [1, 2]);
+}
+
+#[test]
+fn segments_roll_and_are_released() {
+    let disk = FakeDisk::new();
+    let mut wal = Wal::create(Arc::new(disk.clone()), dir(), IDS).unwrap();
+    for index in 1..=40 {
+        append(&mut wal, &[entry(index, 1024 * 1024)]);
+        if let Some(job) = wal.spare_job() {
+            wal.spare_done(job.run()).unwrap();
+        }
+    }
+    assert_eq!(wal.segments(), 3);
+    let mut group = Group::default();
+    group.snapshot(&walpb(35));
+    wal.append(&mut group).unwrap();
+    wal.release(35).unwrap();
+    assert_eq!(wal.segments(), 1);
+    let (_, replay) = reopen(&disk).unwrap();
+    assert_eq!(indexes(&replay), [36, 37, 38, 39, 40]);
+}
+
+fn walpb(index: u64) -> etcd_api::walpb::Snapshot {
+    etcd_api::walpb::Snapshot { index, term: 1, conf_state: None }
+}
+
+#[test]
+fn a_group_larger_than_a_segment_gets_its_own() {
+    let disk = FakeDisk::new();
+    let mut wal = Wal::create(Arc::new(disk.clone()), dir(), IDS).unwrap();
+    append(&mut wal, &[entry(1, SEGMENT_BYTES as usize + 5)]);
+    append(&mut wal, &[entry(2, 5)]);
+    assert_eq!(indexes(&reopen(&disk).unwrap().1), [1, 2]);
+}
+
+/// Every acknowledged entry is there after power was lost between any two operations, whatever sectors the disk kept.
+#[test]
+fn no_acknowledged_entry_is_lost_by_a_crash_at_any_step() {
+    for fuse in 0..60 {
+        for seed in 0..8 {
+            let disk = FakeDisk::new();
+            let mut wal = Wal::create(Arc::new(disk.clone()), dir(), IDS).unwrap();
+            disk.burn_after(fuse);
+            let acknowledged = append_until_failure(&mut wal);
+            disk.crash(seed);
+            let (_, replay) = reopen(&disk).unwrap();
+            assert!(replay.last_index() >= acknowledged, "fuse {fuse} seed {seed}: {} < {acknowledged}", replay.last_index());
+            assert_eq!(indexes(&replay), (1..=replay.last_index()).collect::<Vec<_>>());
+        }
+    }
+}
+
+fn append_until_failure(wal: &mut Wal) -> u64 {
+    let mut group = Group::default();
+    for index in 1..=20 {
+        group.clear();
+        group.entry(&entry(index, 1500));
+        if wal.append(&mut group).is_err() {
+            return index - 1;
+        }
+    }
+    20
+}
+
+#[test]
+fn a_flipped_bit_refuses_and_names_file_and_offset() {
+    for (offset, groups) in [(SEGMENT_HEADER_BYTES + 40, 3), (SEGMENT_HEADER_BYTES + 2, 3), (SEGMENT_HEADER_BYTES + 40, 1), (10, 1)] {
+        let disk = FakeDisk::new();
+        let mut wal = Wal::create(Arc::new(disk.clone()), dir(), IDS).unwrap();
+        for index in 1..=groups {
+            append(&mut wal, &[entry(index, 2000)]);
+        }
+        disk.flip(&dir().join(format::name(1)), offset);
+        let error = reopen(&disk).err().expect("a corrupt log must not open").to_string();
+        assert!(error.contains("0000000000000001.wal") && error.contains("offset"), "{error}");
+    }
+}
+
+#[test]
+fn a_log_of_another_cluster_and_a_gap_are_refused() {
+    let disk = FakeDisk::new();
+    let mut wal = Wal::create(Arc::new(disk.clone()), dir(), IDS).unwrap();
+    let foreign = Wal::open(Arc::new(disk.clone()), dir(), Ids { cluster: 8, member: 9 });
+    assert!(matches!(foreign, Err(WalError::Foreign { .. })));
+    append(&mut wal, &[entry(1, SEGMENT_BYTES as usize - 200)]);
+    append(&mut wal, &[entry(2, SEGMENT_BYTES as usize - 200)]);
+    append(&mut wal, &[entry(3, 100_000)]);
+    disk.remove(&dir().join(format::name(2))).unwrap();
+    assert!(matches!(reopen(&disk), Err(WalError::Missing { missing: 2, .. })));
+}
+
+#[test]
+fn a_full_disk_refuses_the_group_and_takes_it_when_there_is_space() {
+    let disk = FakeDisk::new();
+    let mut wal = Wal::create(Arc::new(disk.clone()), dir(), IDS).unwrap();
+    disk.set_capacity(Some(SEGMENT_BYTES + 1));
+    append(&mut wal, &[entry(1, SEGMENT_BYTES as usize - 5000)]);
+    let mut group = Group::default();
+    group.entry(&entry(2, 10_000));
+    assert!(crate::disk::is_full(&wal.append(&mut group).unwrap_err()));
+    disk.set_capacity(None);
+    wal.append(&mut group).unwrap();
+    assert_eq!(indexes(&reopen(&disk).unwrap().1), [1, 2]);
+}

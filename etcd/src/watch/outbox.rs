@@ -1,0 +1,146 @@
+//! What waits to be sent on one watch stream; bounded.
+
+use std::collections::VecDeque;
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+
+/// A stream with more than this waiting gets no events until half of it was sent.
+pub const OUTBOX_BYTES: usize = 1024 * 1024;
+/// A body of this size is shared; smaller ones are copied, so that many of them leave in one HTTP/2 frame.
+const SHARE_BYTES: usize = 16 * 1024;
+/// Small responses are gathered up to this.
+const GATHER_BYTES: usize = 64 * 1024;
+
+#[derive(Default)]
+pub struct Outbox {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    ready: VecDeque<Bytes>,
+    open: BytesMut,
+    bytes: usize,
+    /// The hub withheld something and wants to hear when there is room.
+    lagging: bool,
+    closed: bool,
+    waker: Option<Waker>,
+}
+
+pub enum Next {
+    Chunk(Bytes),
+    End,
+}
+
+impl Outbox {
+    pub fn push(&self, head: &[u8], body: &Bytes) {
+        let mut state = self.state.lock();
+        state.bytes += head.len() + body.len();
+        state.open.extend_from_slice(head);
+        if body.len() >= SHARE_BYTES {
+            state.close_open();
+            state.ready.push_back(body.clone());
+        } else {
+            state.open.extend_from_slice(body);
+        }
+        if state.open.len() >= GATHER_BYTES {
+            state.close_open();
+        }
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Whether there is room for events; when there is none, the answer of [`Outbox::poll`] will say when to go on.
+    pub fn has_room(&self) -> bool {
+        let mut state = self.state.lock();
+        let room = state.bytes < OUTBOX_BYTES;
+        state.lagging |= !room;
+        room
+    }
+
+    pub fn close(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// The next bytes to send, and whether the hub is to be told that there is room again.
+    pub fn poll(&self, context: &mut Context<'_>) -> (Poll<Next>, bool) {
+        let mut state = self.state.lock();
+        let chunk = match state.ready.pop_front() {
+            Some(chunk) => chunk,
+            None if !state.open.is_empty() => state.open.split().freeze(),
+            None if state.closed => return (Poll::Ready(Next::End), false),
+            None => {
+                state.waker = Some(context.waker().clone());
+                return (Poll::Pending, false);
+            }
+        };
+        state.bytes -= chunk.len();
+        let drained = state.lagging && state.bytes < OUTBOX_BYTES / 2;
+        if drained {
+            state.lagging = false;
+        }
+        (Poll::Ready(Next::Chunk(chunk)), drained)
+    }
+}
+
+impl State {
+    fn close_open(&mut self) {
+        if !self.open.is_empty() {
+            let chunk = self.open.split().freeze();
+            self.ready.push_back(chunk);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn take(outbox: &Outbox) -> Option<(Bytes, bool)> {
+        let mut context = Context::from_waker(Waker::noop());
+        match outbox.poll(&mut context) {
+            (Poll::Ready(Next::Chunk(chunk)), drained) => Some((chunk, drained)),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn small_responses_leave_together_and_in_order() {
+        let outbox = Outbox::default();
+        let large = Bytes::from(vec![3; SHARE_BYTES]);
+        outbox.push(b"1", &Bytes::from_static(b"a"));
+        outbox.push(b"2", &Bytes::from_static(b"b"));
+        outbox.push(b"3", &large);
+        outbox.push(b"4", &Bytes::from_static(b"d"));
+        assert_eq!(take(&outbox).unwrap().0, "1a2b3");
+        assert_eq!(take(&outbox).unwrap().0, large);
+        assert_eq!(take(&outbox).unwrap().0, "4d");
+        assert!(take(&outbox).is_none());
+    }
+
+    #[test]
+    fn a_full_outbox_tells_when_it_has_drained() {
+        let outbox = Outbox::default();
+        let body = Bytes::from(vec![0; OUTBOX_BYTES / 4]);
+        for _ in 0..4 {
+            assert!(outbox.has_room());
+            outbox.push(b"", &body);
+        }
+        assert!(!outbox.has_room());
+        assert!(!take(&outbox).unwrap().1);
+        assert!(!take(&outbox).unwrap().1);
+        assert!(take(&outbox).unwrap().1);
+        assert!(!take(&outbox).unwrap().1, "told once");
+    }
+}
