@@ -13,7 +13,6 @@ use http::header::{AUTHORIZATION, HeaderValue};
 use crate::user::{ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED, UserInfo};
 
 pub mod bootstrap_token;
-pub mod client_ca;
 pub mod jwt;
 pub mod keys;
 pub mod openid;

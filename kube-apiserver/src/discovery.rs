@@ -18,7 +18,6 @@ use sha2::{Digest, Sha256};
 
 use crate::endpoints::seam::{NonResource, RequestContext};
 
-pub mod runtime_config;
 
 const AGGREGATED_V2: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 const AGGREGATED_V2BETA1: &str = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";

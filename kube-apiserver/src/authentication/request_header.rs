@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 
 use component_base::serve::ConnInfo;
+use component_base::tls::CaBundle;
 use http::HeaderMap;
 
 use super::Authenticated;
-use super::client_ca::ClientCa;
 use crate::request_info::percent_decode;
 use crate::user::UserInfo;
 
 pub struct RequestHeader {
     /// `--requestheader-client-ca-file`.
-    pub ca: ClientCa,
+    pub ca: CaBundle,
     /// `--requestheader-allowed-names`; empty allows every name that the CA signed.
     pub allowed_names: Vec<String>,
     pub headers: HeaderNames,
@@ -30,7 +30,7 @@ impl RequestHeader {
     /// Callers that are not the proxy keep their headers: they mean nothing and are never forwarded.
     pub fn authenticate(&self, conn: Option<&ConnInfo>, headers: &mut HeaderMap) -> Result<Option<Authenticated>, String> {
         let Some(cert) = conn.and_then(|c| c.client_cert.as_ref()) else { return Ok(None) };
-        if first(headers, &self.headers.username).is_none() || !self.ca.accepts(&cert.chain) {
+        if first(headers, &self.headers.username).is_none() || self.ca.verify_client(&cert.chain).is_err() {
             return Ok(None);
         }
         if !self.allowed_names.is_empty() && !self.allowed_names.contains(&cert.common_name) {
