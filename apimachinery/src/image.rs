@@ -24,13 +24,16 @@ pub(crate) fn take_object(ty: &'static Type, gathered: &mut Gathered, base: usiz
     Object::from_ordered(fields)
 }
 
-/// False for what Go's `omitempty` leaves out.
+/// False for what Go's `omitempty` leaves out. A pointer to Go's zero time counts as unset: Go prints it as null and reads that
+/// as unset.
 pub(crate) fn is_kept(field: &Field, value: &Value) -> bool {
     if field.pointer {
-        return true;
+        return !value.is_null();
     }
     match field.shape {
         Shape::Struct(_) | Shape::SchemaOr(..) | Shape::IntOrString | Shape::Quantity => true,
+        // The message around it tells an empty list from none.
+        Shape::Items(_) if field.always => !value.is_null(),
         // A written zero is what an absent field becomes anyway.
         _ => !value.is_zero(),
     }

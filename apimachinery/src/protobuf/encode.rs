@@ -101,7 +101,7 @@ fn put_field(field: &Field, value: &Value, out: &mut Vec<u8>) -> Result<()> {
 /// What gogo writes for a non-pointer field that is not set.
 fn put_zero(tag: u32, shape: &Shape, out: &mut Vec<u8>) -> Result<()> {
     match shape {
-        Shape::List(_) | Shape::Map(_) | Shape::Bytes => Ok(()),
+        Shape::List(_) | Shape::Map(_) | Shape::Bytes | Shape::Items(_) => Ok(()),
         Shape::Bool | Shape::Int32 | Shape::Int64 => {
             put_tag(tag, 0, out);
             out.push(0);
@@ -115,12 +115,7 @@ fn put_zero(tag: u32, shape: &Shape, out: &mut Vec<u8>) -> Result<()> {
         Shape::IntOrString => put(tag, shape, &Value::Int(0), out),
         Shape::Struct(ty) => put_delimited(tag, out, |out| fields(&Object::new(), ty.get(), out)),
         Shape::SchemaOr(_, SchemaAlternative::Bool) => put(tag, shape, &Value::Bool(false), out),
-        Shape::String
-        | Shape::Time
-        | Shape::MicroTime
-        | Shape::Raw(_)
-        | Shape::Items(_)
-        | Shape::SchemaOr(..) => {
+        Shape::String | Shape::Time | Shape::MicroTime | Shape::Raw(_) | Shape::SchemaOr(..) => {
             put_bytes(tag, &[], out);
             Ok(())
         }

@@ -166,7 +166,7 @@ impl Writer<'_> {
             }
             shape => {
                 let payload = last(span, field.tag)?;
-                if !field.always && !field.pointer && is_zero(shape, payload)? {
+                if !field.always && is_left_out(field, payload)? {
                     return Ok(());
                 }
                 self.key(field.quoted, comma);
@@ -365,13 +365,15 @@ fn entry(raw: &[u8]) -> Result<(&[u8], Option<Payload<'_>>)> {
     Ok((key, value))
 }
 
-/// Whether `omitempty` leaves the value out.
-fn is_zero(shape: &Shape, payload: Payload<'_>) -> Result<bool> {
-    Ok(match shape {
+/// Whether `omitempty` leaves the value out: `image::is_kept` for bytes.
+fn is_left_out(field: &Field, payload: Payload<'_>) -> Result<bool> {
+    Ok(match field.shape {
+        Shape::Time | Shape::MicroTime => time(payload.bytes()?)?.is_none(),
+        Shape::Raw(_) => matches!(first_bytes(payload.bytes()?, 1)?, b"" | b"null"),
+        _ if field.pointer => false,
         Shape::Bool | Shape::Int32 | Shape::Int64 => payload.varint()? == 0,
         Shape::Double => payload.double()? == 0.0,
         Shape::String | Shape::Bytes | Shape::Items(_) => payload.bytes()?.is_empty(),
-        Shape::Time | Shape::MicroTime => time(payload.bytes()?)?.is_none(),
         _ => false,
     })
 }
