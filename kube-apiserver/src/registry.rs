@@ -10,8 +10,13 @@ use hashbrown::{Equivalent, HashMap};
 use crate::storage::object::Shape;
 
 pub mod admission;
+pub mod apps;
+pub mod batch;
 pub mod build;
+pub mod certificates;
 pub mod convert;
+pub mod core;
+pub mod rbac;
 pub mod store;
 pub mod strategies;
 pub mod strategy;

@@ -13,6 +13,7 @@ use crate::options::Options;
 use crate::registry::Registry;
 use crate::registry::build::{Enabled, build};
 use crate::registry::store::Backend;
+use crate::registry::core::services::allocator::{Addresses, NodePorts};
 use crate::registry::strategies::Shared;
 use crate::storage::encryption::{Identity, Transformer};
 use crate::storage::etcd::{self, Config};
@@ -40,7 +41,11 @@ impl Storage {
             leases: Default::default(),
         });
         let enabled = Enabled::new(options.flags.map("runtime-config"));
-        let shared = Shared { allow_privileged: options.flags.bool("allow-privileged") };
+        let shared = Shared {
+            allow_privileged: options.flags.bool("allow-privileged"),
+            addresses: Arc::new(Addresses::new(&options.service_ranges)),
+            ports: Arc::new(NodePorts::new(options.node_ports)),
+        };
         let built = build(&backend, &prefix, &enabled, &shared);
         Ok(Storage { registry: Arc::new(built.registry), backend, routes: built.routes })
     }

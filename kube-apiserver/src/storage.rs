@@ -11,7 +11,6 @@ pub mod encryption;
 pub mod etcd;
 pub mod feed;
 pub mod header;
-pub mod keys;
 pub mod object;
 pub mod watch_cache;
 pub mod watcher;

@@ -59,6 +59,7 @@ pub fn build(backend: &Arc<Backend>, prefix: &str, enabled: &Enabled, strategies
         } else {
             let made = by_place.get(resource.key_prefix).cloned().or_else(|| {
                 let store = store(resource, backend, prefix, strategies)?;
+                store.strategy.attach(&store);
                 built.routes.insert(store.key_prefix.clone(), store.cache.clone());
                 by_place.insert(resource.key_prefix, store.clone());
                 Some(store)

@@ -29,7 +29,7 @@ mod split;
 mod update;
 
 pub use delete::{DeleteOptions, Deleted, Preconditions, Propagation};
-pub use split::{spec_changed, split_by_status};
+pub use split::{keep, spec_changed, split_by_status};
 
 pub struct Store {
     pub resource: &'static apimachinery::schema::Resource,

@@ -45,6 +45,11 @@ pub trait Strategy: Send + Sync {
     /// Clears and sets what clients must not or need not. metadata's system fields, the status reset and generation are done already.
     fn prepare_create(&self, _request: &Request<'_>, _object: &mut Value) {}
 
+    /// Whoever creates the object may set its status (nodes register with theirs).
+    fn keeps_new_status(&self) -> bool {
+        false
+    }
+
     /// Called after the subresource split: `new` has only those changes that the subresource may make.
     fn prepare_update(&self, _request: &Request<'_>, _new: &mut Value, _old: &Value) {}
 
@@ -95,8 +100,8 @@ pub trait Strategy: Send + Sync {
         None
     }
 
-    /// The object is gone: release what `begin` reserved.
-    fn released(&self, _store: &Store, _object: &Value) {}
+    /// Once, when the store is made: strategies that keep books follow it from here on.
+    fn attach(&self, _store: &Store) {}
 
     /// Seconds after which etcd removes the object; 0 = never.
     fn ttl_s(&self, _store: &Store) -> i64 {

@@ -38,7 +38,7 @@ pub(super) async fn create(store: &Store, ctx: &RequestContext, namespace: &str,
 
 fn prepare(request: &Request<'_>, object: &mut Value) {
     let store = request.store;
-    if let Some(empty) = &store.empty_status {
+    if let Some(empty) = store.empty_status.as_ref().filter(|_| !store.strategy.keeps_new_status()) {
         object.set("status", empty.clone());
     }
     if store.traits.generation {

@@ -107,7 +107,7 @@ async fn turn(
     let mut object = old.value();
     match plan(store, &mut object, options) {
         Plan::Nothing => Ok(Step::Done(Deleted { object: old.clone(), gone: false })),
-        Plan::Remove => remove(store, key, old, &object, options.dry_run).await,
+        Plan::Remove => remove(store, key, old, options.dry_run).await,
         Plan::Mark => mark(store, key, old, object, options.dry_run).await,
     }
 }
@@ -235,13 +235,12 @@ async fn mark(store: &Store, key: Bytes, old: &Arc<CachedObject>, mut object: Va
     }
 }
 
-async fn remove(store: &Store, key: Bytes, old: &Arc<CachedObject>, object: &Value, dry_run: bool) -> Result<Step, StatusError> {
+async fn remove(store: &Store, key: Bytes, old: &Arc<CachedObject>, dry_run: bool) -> Result<Step, StatusError> {
     if dry_run {
         return Ok(Step::Done(Deleted { object: old.clone(), gone: true }));
     }
     match store.backend.etcd.delete(key, old.resource_version).await? {
         Outcome::Done(revision) => {
-            store.strategy.released(store, object);
             let last = old.deleted_at(revision).map_err(status::internal)?;
             Ok(Step::Done(Deleted { object: Arc::new(last), gone: true }))
         }

@@ -143,7 +143,7 @@ impl Turn<'_> {
         if !self.store.traits.generation {
             return;
         }
-        let bump = self.subresource != "status" && self.store.strategy.generation_changed(new, old);
+        let bump = !matches!(self.subresource, "status" | "binding") && self.store.strategy.generation_changed(new, old);
         let generation = old.generation() + i64::from(bump);
         if generation > 0 {
             new.metadata_mut().insert("generation", Value::Int(generation));
@@ -230,10 +230,7 @@ impl Turn<'_> {
             return Ok(Step::Written(last));
         }
         match store.backend.etcd.delete(key, self.old.resource_version).await? {
-            Outcome::Done(_) => {
-                store.strategy.released(store, &new);
-                Ok(Step::Written(last))
-            }
+            Outcome::Done(_) => Ok(Step::Written(last)),
             Outcome::Lost(now) => Ok(Step::Lost(now.map(|kv| persist::read(store, &kv)).transpose()?)),
         }
     }
