@@ -27,7 +27,6 @@ use crate::meta::{self, Alarms};
 use crate::mvcc::response::Response;
 use crate::mvcc::txn::{Change, WriteTxn};
 use crate::mvcc::{self, Store};
-use crate::raft::log_thread::fatal;
 use crate::raft::node::conf_change;
 use crate::storage::Writer;
 use crate::storage::record::FrameHeader;
@@ -120,6 +119,8 @@ pub trait Effects: Send {
     fn space_changed(&mut self);
     fn store_full(&mut self, full: bool);
     fn leases_changed(&mut self);
+    /// The disk failed, and only a restart knows what it holds.
+    fn fatal(&mut self, source: &io::Error) -> !;
 }
 
 pub struct Applier {
@@ -254,7 +255,7 @@ impl Applier {
         let result = run(&mut txn);
         self.revision = txn.end();
         if let Err(mvcc::Error::Io(source)) = &result {
-            fatal(source);
+            self.effects.fatal(source);
         }
         Ok(Answer::Kv(result?))
     }
@@ -411,7 +412,7 @@ impl Applier {
         let full = match &result {
             Ok(()) => false,
             Err(source) if disk::is_full(source) => true,
-            Err(source) => fatal(source),
+            Err(source) => self.effects.fatal(source),
         };
         if full != self.full {
             self.full = full;
@@ -434,7 +435,7 @@ impl Applier {
                     }
                     std::thread::sleep(FULL_RETRY);
                 }
-                Err(source) => fatal(&source),
+                Err(source) => self.effects.fatal(&source),
             }
         }
     }
@@ -443,3 +444,6 @@ impl Applier {
 fn alarm_members(alarms: &[(u64, i32)]) -> Vec<AlarmMember> {
     alarms.iter().map(|(member_id, alarm)| AlarmMember { member_id: *member_id, alarm: *alarm }).collect()
 }
+
+#[cfg(test)]
+mod tests;

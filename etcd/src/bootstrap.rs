@@ -24,14 +24,14 @@ use crate::mvcc::Store;
 use crate::raft::driver::{Driver, Event, Outside, Status};
 use crate::raft::inbox::Inbox;
 use crate::raft::log::Log;
-use crate::raft::log_thread::{Job, LogStatus, LogThread};
+use crate::raft::log_thread::{Job, LogStatus, LogThread, fatal};
 use crate::raft::node::{Node, Timing};
 use crate::server::{EtcdServer, Limits, Parts};
 use crate::storage::keeper::{Asked, Keeper};
 use crate::storage::load::{self, Loaded};
-use crate::storage::Writer;
+use crate::storage::{self, Writer};
 use crate::wal::format::{Group, Ids};
-use crate::wal::{Wal, reader::Replay};
+use crate::wal::{self, Wal, reader::Replay};
 use crate::watch::{Hub, hub};
 
 /// A checkpoint is taken after so many bytes of frames.
@@ -137,7 +137,7 @@ fn open(disk: &Arc<dyn Disk>, config: &Config) -> Result<Opened> {
     let wal_dir = config.data_dir.join("member/wal");
     let (ids, wal, replay) = match Wal::identify(&**disk, &wal_dir)? {
         Some(ids) => {
-            let (wal, replay) = Wal::open(disk.clone(), &wal_dir, ids)?;
+            let (wal, replay) = Wal::open(disk.clone(), &wal_dir, ids, wal::SEGMENT_BYTES)?;
             (ids, wal, replay)
         }
         None => first_start(disk, config, &wal_dir)?,
@@ -145,7 +145,7 @@ fn open(disk: &Arc<dyn Disk>, config: &Config) -> Result<Opened> {
     if replay.torn_bytes > 0 {
         warn!(bytes = replay.torn_bytes, "repaired the torn tail of the WAL: nothing of it was acknowledged");
     }
-    let mut loaded = load::load(disk.clone(), &config.data_dir.join("member/store"), ids.cluster)?;
+    let mut loaded = load::load(disk.clone(), &config.data_dir.join("member/store"), ids.cluster, storage::SEGMENT_BYTES)?;
     let mut lessor = Lessor::new(config.min_lease_ttl());
     let state = meta::read(&loaded, &mut lessor)?;
     check_consistent(&config.data_dir, &replay, &loaded)?;
@@ -185,7 +185,7 @@ fn first_start(disk: &Arc<dyn Disk>, config: &Config, wal_dir: &Path) -> Result<
     }
     let ids = Ids { cluster: membership.cluster_id, member: local.id };
     info!("local-member-id" = %format!("{:x}", ids.member), "cluster-id" = %format!("{:x}", ids.cluster), "starting local member");
-    let mut wal = Wal::create(disk.clone(), wal_dir, ids)?;
+    let mut wal = Wal::create(disk.clone(), wal_dir, ids, wal::SEGMENT_BYTES)?;
     let mut replay = Replay::default();
     for (place, member) in membership.members.values().enumerate() {
         let change = raftpb::ConfChange { id: 0, r#type: 0, node_id: member.id, context: Some(serde_json::to_vec(member)?.into()) };
@@ -476,6 +476,10 @@ impl Effects for ServerEffects {
 
     fn leases_changed(&mut self) {
         self.server.leases_changed.notify_one();
+    }
+
+    fn fatal(&mut self, source: &std::io::Error) -> ! {
+        fatal(source)
     }
 }
 

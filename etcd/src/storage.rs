@@ -26,7 +26,7 @@ use record::{Loc, RECORD_HEADER_BYTES};
 use segment::Segment;
 pub use writer::Writer;
 
-/// A segment is closed when the next frame begins beyond this.
+/// Size of a segment; a single larger entry makes a larger one.
 pub const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 /// Neighbouring records are fetched with one read of at most this size.
 const READ_BYTES: usize = 256 * 1024;
@@ -60,6 +60,8 @@ pub struct Storage {
     pub disk: Arc<dyn Disk>,
     pub dir: PathBuf,
     pub cluster: u64,
+    /// A segment is closed when the next frame begins beyond this.
+    pub segment_bytes: u64,
     segments: ArcSwap<Vec<Arc<Segment>>>,
     next_number: AtomicU64,
 }
@@ -68,9 +70,9 @@ pub struct Storage {
 pub type Segments = Arc<Vec<Arc<Segment>>>;
 
 impl Storage {
-    pub fn new(disk: Arc<dyn Disk>, dir: PathBuf, cluster: u64, segments: Vec<Arc<Segment>>) -> Self {
+    pub fn new(disk: Arc<dyn Disk>, dir: PathBuf, cluster: u64, segment_bytes: u64, segments: Vec<Arc<Segment>>) -> Self {
         let next = segments.iter().map(|segment| u64::from(segment.number) + 1).max().unwrap_or(1);
-        Storage { disk, dir, cluster, segments: ArcSwap::from_pointee(segments), next_number: AtomicU64::new(next) }
+        Storage { disk, dir, cluster, segment_bytes, segments: ArcSwap::from_pointee(segments), next_number: AtomicU64::new(next) }
     }
 
     pub fn segments(&self) -> Segments {

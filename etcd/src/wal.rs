@@ -17,8 +17,8 @@ use reader::Replay;
 
 /// Size of a segment; a larger group gets a larger segment of its own.
 pub const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
-/// A spare is prepared once this much of the current segment is used.
-const SPARE_AT: u64 = SEGMENT_BYTES / 4;
+/// A spare is prepared once this share of the current segment is used.
+const SPARE_AT: u64 = 4;
 const SPARE_NAME: &str = "spare.tmp";
 
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +45,7 @@ pub struct Wal {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     ids: Ids,
+    segment_bytes: u64,
     current: Current,
     /// Older segments, each with the highest entry index that was written while it was current.
     sealed: Vec<Sealed>,
@@ -77,6 +78,7 @@ enum Spare {
 pub struct SpareJob {
     disk: Arc<dyn Disk>,
     path: PathBuf,
+    size: u64,
 }
 
 impl SpareJob {
@@ -85,26 +87,26 @@ impl SpareJob {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        self.disk.create(&self.path, SEGMENT_BYTES, Fill::Zeroes)
+        self.disk.create(&self.path, self.size, Fill::Zeroes)
     }
 }
 
 impl Wal {
     /// Begins a log in an empty directory.
-    pub fn create(disk: Arc<dyn Disk>, dir: &Path, ids: Ids) -> Result<Wal, WalError> {
+    pub fn create(disk: Arc<dyn Disk>, dir: &Path, ids: Ids, segment_bytes: u64) -> Result<Wal, WalError> {
         disk.create_dir(dir).map_err(WalError::io(dir))?;
         let path = dir.join(SPARE_NAME);
         match disk.remove(&path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(WalError::Io { path, source }),
             _ => {}
         }
-        let file = disk.create(&path, SEGMENT_BYTES, Fill::Zeroes).map_err(WalError::io(dir))?;
+        let file = disk.create(&path, segment_bytes, Fill::Zeroes).map_err(WalError::io(dir))?;
         let current = install(&*disk, dir, file, SegmentHeader { number: 1, ids, first_sequence: 1, chain: 0 }).map_err(WalError::io(dir))?;
-        Ok(Wal { disk, dir: dir.to_owned(), ids, current, sealed: Vec::new(), spare: Spare::Wanted, sequence: 0, chain: 0, last_index: 0 })
+        Ok(Wal { disk, dir: dir.to_owned(), ids, segment_bytes, current, sealed: Vec::new(), spare: Spare::Wanted, sequence: 0, chain: 0, last_index: 0 })
     }
 
     /// Reads the log of member `ids`; a torn tail is cut off.
-    pub fn open(disk: Arc<dyn Disk>, dir: &Path, ids: Ids) -> Result<(Wal, Replay), WalError> {
+    pub fn open(disk: Arc<dyn Disk>, dir: &Path, ids: Ids, segment_bytes: u64) -> Result<(Wal, Replay), WalError> {
         let (replay, position) = reader::read(&*disk, dir, ids)?;
         let current = Current { number: position.number, size: position.size, offset: position.offset, file: position.file };
         let sealed = position.sealed.into_iter().map(|(number, last_index)| Sealed { number, last_index }).collect();
@@ -113,6 +115,7 @@ impl Wal {
             disk,
             dir: dir.to_owned(),
             ids,
+            segment_bytes,
             current,
             sealed,
             spare: Spare::Wanted,
@@ -162,8 +165,8 @@ impl Wal {
     fn roll(&mut self, bytes: u64) -> io::Result<()> {
         let needed = bytes + SEGMENT_HEADER_BYTES as u64;
         let file = match std::mem::replace(&mut self.spare, Spare::Wanted) {
-            Spare::Ready(file) if needed <= SEGMENT_BYTES => file,
-            _ => self.fresh(needed.max(SEGMENT_BYTES))?,
+            Spare::Ready(file) if needed <= self.segment_bytes => file,
+            _ => self.fresh(needed.max(self.segment_bytes))?,
         };
         let header = SegmentHeader { number: self.current.number + 1, ids: self.ids, first_sequence: self.sequence + 1, chain: self.chain };
         let next = install(&*self.disk, &self.dir, file, header)?;
@@ -182,11 +185,11 @@ impl Wal {
 
     /// Work to be done beside the appends, if there is any; its result goes to [`Wal::spare_done`].
     pub fn spare_job(&mut self) -> Option<SpareJob> {
-        if !matches!(self.spare, Spare::Wanted) || self.current.offset < SPARE_AT {
+        if !matches!(self.spare, Spare::Wanted) || self.current.offset < self.segment_bytes / SPARE_AT {
             return None;
         }
         self.spare = Spare::Preparing;
-        Some(SpareJob { disk: self.disk.clone(), path: self.dir.join(SPARE_NAME) })
+        Some(SpareJob { disk: self.disk.clone(), path: self.dir.join(SPARE_NAME), size: self.segment_bytes })
     }
 
     pub fn spare_done(&mut self, result: io::Result<Arc<dyn DiskFile>>) -> io::Result<()> {
@@ -211,7 +214,7 @@ impl Wal {
 
     /// Bytes that can still be appended without new space on the disk.
     pub fn headroom(&self) -> u64 {
-        let spare = if matches!(self.spare, Spare::Ready(_)) { SEGMENT_BYTES } else { 0 };
+        let spare = if matches!(self.spare, Spare::Ready(_)) { self.segment_bytes } else { 0 };
         self.current.size.saturating_sub(self.current.offset) + spare
     }
 

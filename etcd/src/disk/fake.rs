@@ -32,7 +32,9 @@ struct State {
 #[derive(Default)]
 struct Content {
     seen: Vec<u8>,
-    synced: Vec<u8>,
+    /// Sectors that were written since the last sync, as they were then.
+    unsynced: BTreeMap<usize, Vec<u8>>,
+    synced_len: usize,
 }
 
 struct FakeFile {
@@ -71,26 +73,40 @@ impl FakeDisk {
     pub fn flip(&self, path: &Path, offset: usize) {
         let state = self.state.lock();
         let Some(content) = state.files.get(path) else { return };
-        let mut content = content.lock();
-        content.seen[offset] ^= 0x40;
-        let seen = content.seen.clone();
-        content.synced = seen;
+        content.lock().seen[offset] ^= 0x40;
     }
 }
 
 impl Content {
+    fn write(&mut self, bytes: &[u8], start: usize) {
+        let end = start + bytes.len();
+        if self.seen.len() < end {
+            self.seen.resize(end, 0);
+        }
+        for sector in start / SECTOR..end.div_ceil(SECTOR) {
+            let (from, to) = (sector * SECTOR, ((sector + 1) * SECTOR).min(self.seen.len()));
+            self.unsynced.entry(sector).or_insert_with(|| self.seen[from..to].to_vec());
+        }
+        self.seen[start..end].copy_from_slice(bytes);
+    }
+
+    fn sync(&mut self) {
+        self.unsynced.clear();
+        self.synced_len = self.seen.len();
+    }
+
     fn tear(&mut self, random: &mut StdRng) {
-        let keep_len = if random.random_bool(0.5) { self.seen.len() } else { self.synced.len() };
-        let mut after = self.synced.clone();
-        after.resize(keep_len, 0);
-        for start in (0..keep_len).step_by(SECTOR) {
-            let end = (start + SECTOR).min(keep_len).min(self.seen.len());
-            if start < end && random.random_bool(0.5) {
-                after[start..end].copy_from_slice(&self.seen[start..end]);
+        for (sector, before) in std::mem::take(&mut self.unsynced) {
+            let start = sector * SECTOR;
+            if random.random_bool(0.5) && start < self.seen.len() {
+                let end = (start + before.len()).min(self.seen.len());
+                self.seen[start..end].copy_from_slice(&before[..end - start]);
             }
         }
-        self.seen = after.clone();
-        self.synced = after;
+        if random.random_bool(0.5) {
+            self.seen.resize(self.synced_len, 0);
+        }
+        self.synced_len = self.seen.len();
     }
 }
 
@@ -123,9 +139,8 @@ impl Disk for FakeDisk {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         state.reserve(size)?;
-        let zeroes = vec![0; size as usize];
-        let synced = if fill == Fill::Zeroes { zeroes.clone() } else { Vec::new() };
-        let content = Arc::new(Mutex::new(Content { seen: zeroes, synced }));
+        let synced_len = if fill == Fill::Zeroes { size as usize } else { 0 };
+        let content = Arc::new(Mutex::new(Content { seen: vec![0; size as usize], unsynced: BTreeMap::new(), synced_len }));
         state.files.insert(path.to_owned(), content.clone());
         Ok(Arc::new(FakeFile { state: self.state.clone(), content }))
     }
@@ -186,18 +201,13 @@ impl DiskFile for FakeFile {
         let end = offset as usize + bytes.len();
         let grow = end.saturating_sub(self.content.lock().seen.len());
         state.reserve(grow as u64)?;
-        let mut content = self.content.lock();
-        if content.seen.len() < end {
-            content.seen.resize(end, 0);
-        }
-        content.seen[offset as usize..end].copy_from_slice(bytes);
+        self.content.lock().write(bytes, offset as usize);
         Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {
         self.state.lock().step()?;
-        let mut content = self.content.lock();
-        content.synced = content.seen.clone();
+        self.content.lock().sync();
         Ok(())
     }
 

@@ -110,7 +110,7 @@ impl Keeper {
 
     fn victims(&self) -> Option<Vec<Arc<Segment>>> {
         let sealed = |segment: &&Arc<Segment>| segment.footer().is_some() && self.is_durable(segment);
-        reclaim::choose(&self.storage.segments().iter().filter(sealed).cloned().collect::<Vec<_>>())
+        reclaim::choose(&self.storage.segments().iter().filter(sealed).cloned().collect::<Vec<_>>(), self.storage.segment_bytes)
     }
 
     fn is_durable(&self, segment: &Segment) -> bool {

@@ -29,7 +29,7 @@ pub struct Loaded {
     pub active: Option<Arc<Segment>>,
 }
 
-pub fn load(disk: Arc<dyn Disk>, dir: &Path, cluster: u64) -> Result<Loaded, StorageError> {
+pub fn load(disk: Arc<dyn Disk>, dir: &Path, cluster: u64, segment_bytes: u64) -> Result<Loaded, StorageError> {
     disk.create_dir(dir).map_err(StorageError::io(dir))?;
     let manifest = Manifest::read(&*disk, dir)?.unwrap_or_else(|| Manifest { cluster, ..Manifest::default() });
     if manifest.cluster != cluster {
@@ -44,7 +44,7 @@ pub fn load(disk: Arc<dyn Disk>, dir: &Path, cluster: u64) -> Result<Loaded, Sto
     }
     let Loader { versions, segments, .. } = loader;
     let active = segments.iter().find(|segment| Some(segment.number) == newest).cloned();
-    let storage = Arc::new(Storage::new(disk.clone(), dir.to_owned(), cluster, segments));
+    let storage = Arc::new(Storage::new(disk.clone(), dir.to_owned(), cluster, segment_bytes, segments));
     Ok(Loaded { storage, versions, meta: tail.meta, frame: tail.frame, durable: manifest.durable, active })
 }
 

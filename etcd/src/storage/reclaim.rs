@@ -9,7 +9,7 @@ use super::keeper::{append_footer_item, write_footer};
 use super::load::{footer_item, read_footer};
 use super::record::{self, FRAME_HEADER_BYTES, FrameHeader, Loc, SEGMENT_HEADER_BYTES, Version};
 use super::segment::{self, Origin, Segment};
-use super::{SEGMENT_BYTES, Segments, Storage};
+use super::{Segments, Storage};
 use crate::disk::Fill;
 
 /// A segment is a victim from this share of dead bytes on, in percent.
@@ -36,15 +36,17 @@ pub struct Move {
     pub to: Loc,
 }
 
-pub fn choose(sealed: &[Arc<Segment>]) -> Option<Vec<Arc<Segment>>> {
+/// As many as fit into one new segment.
+pub fn choose(sealed: &[Arc<Segment>], segment_bytes: u64) -> Option<Vec<Arc<Segment>>> {
     let mut victims: Vec<_> = sealed.iter().filter(|segment| is_victim(segment, sealed)).cloned().collect();
     if victims.is_empty() {
         victims.extend(pinning(sealed));
     }
     victims.sort_by_key(|segment| segment.live());
-    let mut room = SEGMENT_BYTES;
+    let mut room = segment_bytes;
+    let mut first = true;
     victims.retain(|segment| {
-        let fits = segment.live() + segment.pinned() <= room;
+        let fits = std::mem::take(&mut first) || segment.live() + segment.pinned() <= room;
         room = room.saturating_sub(segment.live() + segment.pinned());
         fits
     });

@@ -9,13 +9,13 @@ use parking_lot::Mutex;
 
 use super::record::{self, FRAME_HEADER_BYTES, FrameHeader, Header, Kind, Loc, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, Version};
 use super::segment::{self, Origin, Segment};
-use super::{SEGMENT_BYTES, Segments, Storage};
+use super::{Segments, Storage};
 use crate::disk::Fill;
 
 /// A frame is flushed at the end of the entry that takes it beyond this.
 pub const FRAME_BYTES: usize = 1024 * 1024;
-/// Room that a segment must have for another frame to begin in it.
-const ROLL_ROOM: u64 = 2 * FRAME_BYTES as u64;
+/// Room that a segment must have for another frame to begin in it, as a share of the segment.
+const ROLL_ROOM: u64 = 8;
 
 pub type Meta = BTreeMap<(u8, Bytes), Bytes>;
 
@@ -122,7 +122,8 @@ impl Writer {
 
     /// Goes on in the next segment when this one is full. Call between frames. True when a segment was closed.
     pub fn roll_if_full(&mut self) -> io::Result<bool> {
-        if self.offset + ROLL_ROOM <= SEGMENT_BYTES {
+        let size = self.storage.segment_bytes;
+        if self.offset + size / ROLL_ROOM <= size {
             return Ok(false);
         }
         let next = match self.next.take() {
@@ -156,7 +157,7 @@ impl Writer {
 fn reserve(storage: &Storage) -> io::Result<Arc<Segment>> {
     let number = storage.take_number();
     let path = storage.dir.join(segment::name(number));
-    let file = storage.disk.create(&path, SEGMENT_BYTES, Fill::Reserve)?;
+    let file = storage.disk.create(&path, storage.segment_bytes, Fill::Reserve)?;
     file.write_at(&record::segment_header(number, storage.cluster), 0)?;
     Ok(Arc::new(Segment::new(number, path, file, Origin::Log, SEGMENT_HEADER_BYTES as u64)))
 }

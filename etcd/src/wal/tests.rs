@@ -2,6 +2,7 @@ use super::*;
 use crate::disk::fake::FakeDisk;
 use raft::eraftpb::{Entry, HardState};
 
+const SEGMENT: u64 = 64 * 1024;
 const IDS: Ids = Ids { cluster: 7, member: 9 };
 
 fn dir() -> &'static Path {
@@ -19,7 +20,7 @@ fn append(wal: &mut Wal, entries: &[Entry]) {
 }
 
 fn reopen(disk: &FakeDisk) -> Result<(Wal, Replay), WalError> {
-    Wal::open(Arc::new(disk.clone()), dir(), IDS)
+    Wal::open(Arc::new(disk.clone()), dir(), IDS, SEGMENT)
 }
 
 fn indexes(replay: &Replay) -> Vec<u64> {
@@ -29,7 +30,7 @@ fn indexes(replay: &Replay) -> Vec<u64> {
 #[test]
 fn what_was_appended_is_read_back() {
     let disk = FakeDisk::new();
-    let mut wal = Wal::create(Arc::new(disk.clone()), dir(), IDS).unwrap();
+    let mut wal = Wal::create(Arc::new(disk.clone()), dir(), IDS, SEGMENT).unwrap();
     append(&mut wal, &[entry(1, 10), entry(2, 0)]);
     let mut group = Group::default();
     group.hard_state(&HardState { term: 3, vote: 9, commit: 2 });
@@ -44,7 +45,7 @@ fn what_was_appended_is_read_back() {
 #[test]
 fn a_rewritten_index_supersedes_what_followed_it() {
     let disk = FakeDisk::new();
-    let mut wal = Wal::create(Arc::new(disk.clone()), dir(), IDS).unwrap();
+    let mut wal = Wal::create(Arc::new(disk.clone()), dir(), IDS, SEGMENT).unwrap();
     append(&mut wal, &[entry(1, 1), entry(2, 1), entry(3, 1)]);
     append(&mut wal, &[entry(2, 1)]);
     assert_eq!(indexes(&reopen(&disk).unwrap().1), [1, 2]);
@@ -53,9 +54,9 @@ fn a_rewritten_index_supersedes_what_followed_it() {
 #[test]
 fn segments_roll_and_are_released() {
     let disk = FakeDisk::new();
-    let mut wal = Wal::create(Arc::new(disk.clone()), dir(), IDS).unwrap();
+    let mut wal = Wal::create(Arc::new(disk.clone()), dir(), IDS, SEGMENT).unwrap();
     for index in 1..=40 {
-        append(&mut wal, &[entry(index, 1024 * 1024)]);
+        append(&mut wal, &[entry(index, 4 * 1024)]);
         if let Some(job) = wal.spare_job() {
             wal.spare_done(job.run()).unwrap();
         }
@@ -77,8 +78,8 @@ fn walpb(index: u64) -> etcd_api::walpb::Snapshot {
 #[test]
 fn a_group_larger_than_a_segment_gets_its_own() {
     let disk = FakeDisk::new();
-    let mut wal = Wal::create(Arc::new(disk.clone()), dir(), IDS).unwrap();
-    append(&mut wal, &[entry(1, SEGMENT_BYTES as usize + 5)]);
+    let mut wal = Wal::create(Arc::new(disk.clone()), dir(), IDS, SEGMENT).unwrap();
+    append(&mut wal, &[entry(1, SEGMENT as usize + 5)]);
     append(&mut wal, &[entry(2, 5)]);
     assert_eq!(indexes(&reopen(&disk).unwrap().1), [1, 2]);
 }
@@ -89,7 +90,7 @@ fn no_acknowledged_entry_is_lost_by_a_crash_at_any_step() {
     for fuse in 0..60 {
         for seed in 0..8 {
             let disk = FakeDisk::new();
-            let mut wal = Wal::create(Arc::new(disk.clone()), dir(), IDS).unwrap();
+            let mut wal = Wal::create(Arc::new(disk.clone()), dir(), IDS, SEGMENT).unwrap();
             disk.burn_after(fuse);
             let acknowledged = append_until_failure(&mut wal);
             disk.crash(seed);
@@ -116,7 +117,7 @@ fn append_until_failure(wal: &mut Wal) -> u64 {
 fn a_flipped_bit_refuses_and_names_file_and_offset() {
     for (offset, groups) in [(SEGMENT_HEADER_BYTES + 40, 3), (SEGMENT_HEADER_BYTES + 2, 3), (SEGMENT_HEADER_BYTES + 40, 1), (10, 1)] {
         let disk = FakeDisk::new();
-        let mut wal = Wal::create(Arc::new(disk.clone()), dir(), IDS).unwrap();
+        let mut wal = Wal::create(Arc::new(disk.clone()), dir(), IDS, SEGMENT).unwrap();
         for index in 1..=groups {
             append(&mut wal, &[entry(index, 2000)]);
         }
@@ -129,12 +130,12 @@ fn a_flipped_bit_refuses_and_names_file_and_offset() {
 #[test]
 fn a_log_of_another_cluster_and_a_gap_are_refused() {
     let disk = FakeDisk::new();
-    let mut wal = Wal::create(Arc::new(disk.clone()), dir(), IDS).unwrap();
-    let foreign = Wal::open(Arc::new(disk.clone()), dir(), Ids { cluster: 8, member: 9 });
+    let mut wal = Wal::create(Arc::new(disk.clone()), dir(), IDS, SEGMENT).unwrap();
+    let foreign = Wal::open(Arc::new(disk.clone()), dir(), Ids { cluster: 8, member: 9 }, SEGMENT);
     assert!(matches!(foreign, Err(WalError::Foreign { .. })));
-    append(&mut wal, &[entry(1, SEGMENT_BYTES as usize - 200)]);
-    append(&mut wal, &[entry(2, SEGMENT_BYTES as usize - 200)]);
-    append(&mut wal, &[entry(3, 100_000)]);
+    append(&mut wal, &[entry(1, SEGMENT as usize - 200)]);
+    append(&mut wal, &[entry(2, SEGMENT as usize - 200)]);
+    append(&mut wal, &[entry(3, 10_000)]);
     disk.remove(&dir().join(format::name(2))).unwrap();
     assert!(matches!(reopen(&disk), Err(WalError::Missing { missing: 2, .. })));
 }
@@ -142,9 +143,9 @@ fn a_log_of_another_cluster_and_a_gap_are_refused() {
 #[test]
 fn a_full_disk_refuses_the_group_and_takes_it_when_there_is_space() {
     let disk = FakeDisk::new();
-    let mut wal = Wal::create(Arc::new(disk.clone()), dir(), IDS).unwrap();
-    disk.set_capacity(Some(SEGMENT_BYTES + 1));
-    append(&mut wal, &[entry(1, SEGMENT_BYTES as usize - 5000)]);
+    let mut wal = Wal::create(Arc::new(disk.clone()), dir(), IDS, SEGMENT).unwrap();
+    disk.set_capacity(Some(SEGMENT + 1));
+    append(&mut wal, &[entry(1, SEGMENT as usize - 5000)]);
     let mut group = Group::default();
     group.entry(&entry(2, 10_000));
     assert!(crate::disk::is_full(&wal.append(&mut group).unwrap_err()));
