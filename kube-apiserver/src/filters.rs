@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use apimachinery::status::{self, GroupResource, StatusError};
 use component_base::http::{Body, typed};
 use component_base::serve::{ConnInfo, Handler as ServeHandler};
+use component_base::watch::FileWatch;
 use futures_util::FutureExt;
 use http::header::{CACHE_CONTROL, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -23,6 +24,7 @@ use crate::endpoints::seam::{Handler, RequestContext};
 use crate::request_info::RequestInfo;
 use crate::user::UserInfo;
 
+pub mod assembly;
 pub mod audit;
 mod finish;
 pub mod impersonation;
@@ -41,6 +43,8 @@ pub struct Chain {
     /// `--strict-transport-security-directives`, joined.
     pub hsts: Option<HeaderValue>,
     pub handler: Arc<dyn Handler>,
+    /// Keeps the reloading of service account keys going for as long as requests come in.
+    pub reload: Option<FileWatch>,
 }
 
 const AUDIT_ID_HEADER: &str = "audit-id";

@@ -35,8 +35,8 @@ impl Kubelets {
     pub fn new(objects: Arc<dyn Objects>, files: KubeletFiles, preferred: Vec<String>) -> anyhow::Result<Kubelets> {
         let insecure = files.ca.is_none();
         let cert = files.certificate.map(Pem::File).zip(files.key.map(Pem::File));
-        let tls = ClientTls { ca: files.ca.map(Pem::File), cert, insecure, server_name: None, alpn: Vec::new() }.load()?;
-        let unverified = ClientTls { ca: None, cert: None, insecure: true, server_name: None, alpn: Vec::new() }.load()?;
+        let tls = ClientTls { ca: files.ca.map(Pem::File), cert, insecure, server_name: None, alpn: http1() }.load()?;
+        let unverified = ClientTls { ca: None, cert: None, insecure: true, server_name: None, alpn: http1() }.load()?;
         Ok(Kubelets { objects, tls, unverified, preferred })
     }
 
@@ -60,6 +60,11 @@ impl Kubelets {
         let found = self.objects.get("", "pods", namespace, name);
         found.ok_or_else(|| status::not_found(GroupResource::new("", "pods"), name))
     }
+}
+
+/// Upgrades exist in HTTP/1.1 only.
+fn http1() -> Vec<Vec<u8>> {
+    vec![b"http/1.1".to_vec()]
 }
 
 /// The first address of the first preferred type that the node has.
