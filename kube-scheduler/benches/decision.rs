@@ -20,8 +20,16 @@ fn main() {
     let pods = numbers.get(1).copied().unwrap_or(10_000);
     println!("{nodes} nodes, {pods} pods, mean time per pod from event to assumed");
     report("plain", nodes, pods, 0, |_| json!({}));
-    report("plain, all nodes scored", nodes, pods.min(2000), 100, |_| json!({}));
-    report("node selector", nodes, pods, 0, |_| json!({ "nodeSelector": { "pool": "a" } }));
+    report("plain, all nodes scored", nodes, pods.min(2000), 100, |_| {
+        json!({})
+    });
+    report(
+        "node selector",
+        nodes,
+        pods,
+        0,
+        |_| json!({ "nodeSelector": { "pool": "a" } }),
+    );
     report("zone spread", nodes, pods, 0, |_| {
         json!({ "topologySpreadConstraints": [{ "maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone",
             "whenUnsatisfiable": "DoNotSchedule", "labelSelector": { "matchLabels": { "app": "web" } } }] })
@@ -35,7 +43,13 @@ fn main() {
         json!({ "affinity": { "podAntiAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": [{
             "topologyKey": "kubernetes.io/hostname", "labelSelector": { "matchLabels": { "app": "web" } } }] } } })
     });
-    report("fits nowhere", nodes, pods.min(1000), 0, |n| json!({ "nodeSelector": { "none": n.to_string() } }));
+    report(
+        "fits nowhere",
+        nodes,
+        pods.min(1000),
+        0,
+        |n| json!({ "nodeSelector": { "none": n.to_string() } }),
+    );
 }
 
 fn report(name: &str, nodes: usize, pods: usize, percentage: i32, spec: impl Fn(usize) -> Value) {
@@ -49,7 +63,9 @@ fn report(name: &str, nodes: usize, pods: usize, percentage: i32, spec: impl Fn(
     let (mut decided, mut bound) = (Vec::with_capacity(pods.len()), 0);
     loop {
         let start = Instant::now();
-        let Some(outcome) = scheduler.schedule_next(now) else { break };
+        let Some(outcome) = scheduler.schedule_next(now) else {
+            break;
+        };
         decided.push(start.elapsed());
         bound += usize::from(matches!(black_box(outcome), Outcome::Bind(_)));
     }

@@ -179,7 +179,8 @@ pub fn complete(mut configuration: Configuration) -> Result<Configuration> {
         configuration.profiles.push(ProfileConfig::default());
     }
     if let [only] = configuration.profiles.as_mut_slice() {
-        only.scheduler_name.get_or_insert_with(|| "default-scheduler".to_owned());
+        only.scheduler_name
+            .get_or_insert_with(|| "default-scheduler".to_owned());
     }
     check(&configuration)?;
     Ok(configuration)
@@ -187,7 +188,10 @@ pub fn complete(mut configuration: Configuration) -> Result<Configuration> {
 
 fn check(c: &Configuration) -> Result<()> {
     if c.parallelism <= 0 {
-        bail!("parallelism: Invalid value: {}: should be an integer value greater than zero", c.parallelism);
+        bail!(
+            "parallelism: Invalid value: {}: should be an integer value greater than zero",
+            c.parallelism
+        );
     }
     let percentages = c.profiles.iter().filter_map(|p| p.percentage_of_nodes_to_score);
     for percentage in percentages.chain([c.percentage_of_nodes_to_score]) {
@@ -201,7 +205,9 @@ fn check(c: &Configuration) -> Result<()> {
     }
     if c.pod_max_backoff_seconds < c.pod_initial_backoff_seconds {
         let value = c.pod_max_backoff_seconds;
-        bail!("podMaxBackoffSeconds: Invalid value: {value}: must be greater than or equal to PodInitialBackoffSeconds");
+        bail!(
+            "podMaxBackoffSeconds: Invalid value: {value}: must be greater than or equal to PodInitialBackoffSeconds"
+        );
     }
     let lock = &c.leader_election.resource_lock;
     if c.leader_election.leader_elect && lock != "leases" {
@@ -228,11 +234,15 @@ fn check_extenders(extenders: &[Extender]) -> Result<()> {
     for (at, extender) in extenders.iter().enumerate() {
         if !extender.prioritize_verb.is_empty() && extender.weight <= 0 {
             let weight = extender.weight;
-            bail!("extenders[{at}].weight: Invalid value: {weight}: must have a positive weight applied to it");
+            bail!(
+                "extenders[{at}].weight: Invalid value: {weight}: must have a positive weight applied to it"
+            );
         }
         if !extender.ignorable {
             let url = &extender.url_prefix;
-            bail!("extenders[{at}]: this scheduler does not call extenders; remove {url:?} or mark it ignorable: true to go on without it");
+            bail!(
+                "extenders[{at}]: this scheduler does not call extenders; remove {url:?} or mark it ignorable: true to go on without it"
+            );
         }
         tracing::warn!(url = extender.url_prefix, "Extender is ignorable and not called");
     }
@@ -247,7 +257,8 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Configuration> {
-        let file = std::env::temp_dir().join(format!("kube-scheduler-{}-{:p}.yaml", std::process::id(), text));
+        let file =
+            std::env::temp_dir().join(format!("kube-scheduler-{}-{:p}.yaml", std::process::id(), text));
         std::fs::write(&file, text).expect("writes");
         let read = load(&file).and_then(complete);
         std::fs::remove_file(&file).expect("removes");
@@ -262,8 +273,14 @@ mod tests {
              leaderElection:\n  leaderElect: true\n",
         );
         let read = read.expect("reads");
-        assert_eq!(read.client_connection.kubeconfig, "/var/lib/kubernetes/kube-scheduler.kubeconfig");
-        assert_eq!(read.profiles[0].scheduler_name.as_deref(), Some("default-scheduler"));
+        assert_eq!(
+            read.client_connection.kubeconfig,
+            "/var/lib/kubernetes/kube-scheduler.kubeconfig"
+        );
+        assert_eq!(
+            read.profiles[0].scheduler_name.as_deref(),
+            Some("default-scheduler")
+        );
     }
 
     #[test]
@@ -285,8 +302,14 @@ mod tests {
             ("parallelism: 0\n", "parallelism"),
             ("percentageOfNodesToScore: 101\n", "percentageOfNodesToScore"),
             ("podMaxBackoffSeconds: 0\n", "podMaxBackoffSeconds"),
-            ("profiles:\n- schedulerName: a\n- schedulerName: a\n", "profiles[1].schedulerName"),
-            ("profiles:\n- schedulerName: a\n- {}\n", "profiles[1].schedulerName"),
+            (
+                "profiles:\n- schedulerName: a\n- schedulerName: a\n",
+                "profiles[1].schedulerName",
+            ),
+            (
+                "profiles:\n- schedulerName: a\n- {}\n",
+                "profiles[1].schedulerName",
+            ),
             ("leaderElection:\n  resourceLock: endpoints\n", "resourceLock"),
             ("extenders:\n- urlPrefix: http://x\n", "extenders[0]"),
             ("perzentage: 1\n", "perzentage"),

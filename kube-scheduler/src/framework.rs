@@ -144,7 +144,11 @@ pub trait NodeScorer: Send {
 pub fn default_normalize(reverse: bool, scores: &mut [i64]) {
     let largest = scores.iter().copied().max().unwrap_or(0).max(0);
     for score in scores {
-        let scaled = if largest == 0 { 0 } else { MAX_NODE_SCORE * *score / largest };
+        let scaled = if largest == 0 {
+            0
+        } else {
+            MAX_NODE_SCORE * *score / largest
+        };
         *score = if reverse { MAX_NODE_SCORE - scaled } else { scaled };
     }
 }

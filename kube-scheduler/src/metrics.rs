@@ -112,5 +112,9 @@ pub static GOROUTINES: LazyLock<Gauge> = LazyLock::new(|| {
 
 /// The label of [`SLI_DURATION`]: attempts up to 14, then one bucket.
 pub fn attempts_label(attempts: u32) -> String {
-    if attempts >= 15 { "15+".to_owned() } else { attempts.to_string() }
+    if attempts >= 15 {
+        "15+".to_owned()
+    } else {
+        attempts.to_string()
+    }
 }

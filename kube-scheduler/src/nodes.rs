@@ -111,7 +111,10 @@ impl Nodes {
 
     /// The row of a node that exists.
     pub fn row(&self, name: &str) -> Option<Row> {
-        self.rows.get(name).copied().filter(|row| self.objects[*row as usize].is_some())
+        self.rows
+            .get(name)
+            .copied()
+            .filter(|row| self.objects[*row as usize].is_some())
     }
 
     pub fn object(&self, row: Row) -> Option<&Arc<Node>> {
@@ -120,7 +123,9 @@ impl Nodes {
 
     pub fn node_labels(&self, row: Row) -> &Labels {
         static NONE: Labels = Labels::new();
-        self.object(row).and_then(|n| n.metadata.labels.as_ref()).unwrap_or(&NONE)
+        self.object(row)
+            .and_then(|n| n.metadata.labels.as_ref())
+            .unwrap_or(&NONE)
     }
 
     pub fn ports(&self, row: Row) -> &[HostPort] {
@@ -132,12 +137,16 @@ impl Nodes {
     }
 
     pub fn all_pods(&self) -> impl Iterator<Item = (Row, &Arc<PodInfo>)> {
-        (0..).zip(&self.row_pods).flat_map(|(row, pods)| pods.iter().map(move |pod| (row, pod)))
+        (0..)
+            .zip(&self.row_pods)
+            .flat_map(|(row, pods)| pods.iter().map(move |pod| (row, pod)))
     }
 
     /// How many pods match the query, by row.
     pub fn count(&mut self, query: counts::Query) -> &[u32] {
-        let pods = (0..).zip(&self.row_pods).flat_map(|(row, pods)| pods.iter().map(move |pod| (row, pod)));
+        let pods = (0..)
+            .zip(&self.row_pods)
+            .flat_map(|(row, pods)| pods.iter().map(move |pod| (row, pod)));
         self.counts.of(query, pods)
     }
 
@@ -162,13 +171,15 @@ impl Nodes {
         let at = row as usize;
         let spec = node.spec.as_ref();
         self.unschedulable[at] = spec.and_then(|s| s.unschedulable).unwrap_or(false);
-        self.taints.set(row, spec.and_then(|s| s.taints.as_deref()).unwrap_or_default());
+        self.taints
+            .set(row, spec.and_then(|s| s.taints.as_deref()).unwrap_or_default());
         let status = node.status.as_ref();
         let empty = Default::default();
         let allocatable = status.and_then(|s| s.allocatable.as_ref()).unwrap_or(&empty);
         self.set_allocatable(row, &Resources::from_list(allocatable));
         self.pods.allocatable[at] = allowed_pods(allocatable);
-        self.images.set(row, status.and_then(|s| s.images.as_deref()).unwrap_or_default());
+        self.images
+            .set(row, status.and_then(|s| s.images.as_deref()).unwrap_or_default());
         self.labels.set(row, node.metadata.labels.as_ref());
         self.order.put(row, node.metadata.labels.as_ref());
         self.objects[at] = Some(node);
@@ -220,7 +231,10 @@ impl Nodes {
         let move_by = |slot: &mut i64, by: i64| *slot = slot.saturating_add(sign * by);
         move_by(&mut self.milli_cpu.requested[at], pod.requests.milli_cpu);
         move_by(&mut self.memory.requested[at], pod.requests.memory);
-        move_by(&mut self.ephemeral_storage.requested[at], pod.requests.ephemeral_storage);
+        move_by(
+            &mut self.ephemeral_storage.requested[at],
+            pod.requests.ephemeral_storage,
+        );
         move_by(&mut self.pods.requested[at], 1);
         move_by(&mut self.non_zero_cpu[at], pod.non_zero_cpu);
         move_by(&mut self.non_zero_memory[at], pod.non_zero_memory);
@@ -279,8 +293,16 @@ impl Nodes {
         self.non_zero_cpu.push(0);
         self.non_zero_memory.push(0);
         self.unschedulable.push(false);
-        let fixed = [&mut self.milli_cpu, &mut self.memory, &mut self.ephemeral_storage, &mut self.pods];
-        fixed.into_iter().chain(self.scalars.values_mut()).for_each(|column| column.grow(rows));
+        let fixed = [
+            &mut self.milli_cpu,
+            &mut self.memory,
+            &mut self.ephemeral_storage,
+            &mut self.pods,
+        ];
+        fixed
+            .into_iter()
+            .chain(self.scalars.values_mut())
+            .for_each(|column| column.grow(rows));
         self.taints.grow(rows);
         self.labels.grow(rows);
         self.counts.grow(rows);
@@ -310,15 +332,31 @@ mod tests {
     #[test]
     fn a_row_follows_the_pods_that_come_and_go() {
         let mut nodes = Nodes::default();
-        let row = put(&mut nodes, node("n").capacity("4", "8Gi", 110).scalar("x.io/gpu", "2").build());
-        let pod = pod("p").container_with(&[("cpu", "1"), ("x.io/gpu", "1")]).host_port(80).build();
+        let row = put(
+            &mut nodes,
+            node("n")
+                .capacity("4", "8Gi", 110)
+                .scalar("x.io/gpu", "2")
+                .build(),
+        );
+        let pod = pod("p")
+            .container_with(&[("cpu", "1"), ("x.io/gpu", "1")])
+            .host_port(80)
+            .build();
         nodes.add_pod("n", info(pod));
         assert_eq!(nodes.milli_cpu.free(row), 3000);
         assert_eq!(nodes.scalar("x.io/gpu").map(|c| c.free(row)), Some(1));
         assert_eq!((nodes.pods.free(row), nodes.ports(row).len()), (109, 1));
         nodes.remove_pod("n", "p-uid");
         assert_eq!(nodes.milli_cpu.free(row), 4000);
-        assert_eq!((nodes.pods.free(row), nodes.ports(row).len(), nodes.pods_on(row).len()), (110, 0, 0));
+        assert_eq!(
+            (
+                nodes.pods.free(row),
+                nodes.ports(row).len(),
+                nodes.pods_on(row).len()
+            ),
+            (110, 0, 0)
+        );
     }
 
     #[test]

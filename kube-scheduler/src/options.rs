@@ -14,11 +14,31 @@ const ABOUT: &str = "The Kubernetes scheduler assigns Pods to Nodes: it determin
 pub fn flags() -> FlagSet {
     let set = FlagSet::new("kube-scheduler", ABOUT)
         .string("config", "", "The path to the configuration file.")
-        .string("master", "", "The address of the Kubernetes API server (overrides any value in kubeconfig)")
-        .string("write-config-to", "", "If set, write the configuration values to this file and exit.")
-        .map("feature-gates", "", "A set of key=value pairs that describe feature gates; accepted, none changes anything yet.")
-        .string("emulated-version", "", "The versions different components emulate; accepted.")
-        .strings("show-hidden-metrics-for-version", "", "The previous version for which you want to show hidden metrics; accepted.")
+        .string(
+            "master",
+            "",
+            "The address of the Kubernetes API server (overrides any value in kubeconfig)",
+        )
+        .string(
+            "write-config-to",
+            "",
+            "If set, write the configuration values to this file and exit.",
+        )
+        .map(
+            "feature-gates",
+            "",
+            "A set of key=value pairs that describe feature gates; accepted, none changes anything yet.",
+        )
+        .string(
+            "emulated-version",
+            "",
+            "The versions different components emulate; accepted.",
+        )
+        .strings(
+            "show-hidden-metrics-for-version",
+            "",
+            "The previous version for which you want to show hidden metrics; accepted.",
+        )
         .strings("disabled-metrics", "", "Metrics to disable; accepted.");
     removed(deprecated(leader_election(serving(set))))
 }
@@ -109,7 +129,9 @@ pub fn configuration(flags: &Flags) -> Result<Configuration> {
         configuration.client_connection.kubeconfig = flags.string("kubeconfig").to_owned();
         configuration.enable_profiling = flags.bool("profiling");
     } else if flags.is_set("kubeconfig") {
-        tracing::warn!("--kubeconfig is ignored because --config is given; set clientConnection.kubeconfig there");
+        tracing::warn!(
+            "--kubeconfig is ignored because --config is given; set clientConnection.kubeconfig there"
+        );
     }
     apply_leader_election(&mut configuration.leader_election, flags);
     config::complete(configuration)
@@ -132,7 +154,10 @@ fn apply_leader_election(election: &mut config::LeaderElection, flags: &Flags) {
     };
     text("leader-elect-resource-lock", &mut election.resource_lock);
     text("leader-elect-resource-name", &mut election.resource_name);
-    text("leader-elect-resource-namespace", &mut election.resource_namespace);
+    text(
+        "leader-elect-resource-namespace",
+        &mut election.resource_namespace,
+    );
     if flags.is_set("leader-elect") {
         election.leader_elect = flags.bool("leader-elect");
     }
@@ -143,13 +168,21 @@ pub fn rest_config(configuration: &Configuration, flags: &Flags) -> Result<RestC
     let path = &configuration.client_connection.kubeconfig;
     let master = flags.string("master");
     let mut rest = match (path.as_str(), master) {
-        ("", "") => kubeconfig::in_cluster()
-            .context("neither --kubeconfig nor clientConnection.kubeconfig in --config is given, and this is no pod")?,
-        ("", url) => return RestConfig::plain(url).map_err(anyhow::Error::msg).context("--master"),
+        ("", "") => kubeconfig::in_cluster().context(
+            "neither --kubeconfig nor clientConnection.kubeconfig in --config is given, and this is no pod",
+        )?,
+        ("", url) => {
+            return RestConfig::plain(url)
+                .map_err(anyhow::Error::msg)
+                .context("--master");
+        }
         (path, _) => kubeconfig::load(Path::new(path))?,
     };
     if !master.is_empty() {
-        rest.server = RestConfig::plain(master).map_err(anyhow::Error::msg).context("--master")?.server;
+        rest.server = RestConfig::plain(master)
+            .map_err(anyhow::Error::msg)
+            .context("--master")?
+            .server;
     }
     Ok(rest)
 }
@@ -157,11 +190,14 @@ pub fn rest_config(configuration: &Configuration, flags: &Flags) -> Result<RestC
 /// `--write-config-to`: the effective configuration as a file.
 pub fn write_config(configuration: &Configuration, path: &str) -> Result<()> {
     let mut value = serde_json::to_value(configuration)?;
-    let Some(fields) = value.as_object_mut() else { bail!("the configuration is no object") };
+    let Some(fields) = value.as_object_mut() else {
+        bail!("the configuration is no object")
+    };
     fields.insert("apiVersion".to_owned(), format!("{}/v1", config::GROUP).into());
     fields.insert("kind".to_owned(), "KubeSchedulerConfiguration".into());
     // JSON is YAML.
-    std::fs::write(path, serde_json::to_vec_pretty(&value)?).with_context(|| format!("--write-config-to {path}"))
+    std::fs::write(path, serde_json::to_vec_pretty(&value)?)
+        .with_context(|| format!("--write-config-to {path}"))
 }
 
 #[cfg(test)]
@@ -188,7 +224,11 @@ mod tests {
 
     #[test]
     fn leader_election_flags_beat_the_defaults() {
-        let configuration = configuration(&parse(&["--leader-elect=false", "--leader-elect-lease-duration", "1m"]));
+        let configuration = configuration(&parse(&[
+            "--leader-elect=false",
+            "--leader-elect-lease-duration",
+            "1m",
+        ]));
         let election = configuration.expect("valid").leader_election;
         assert!(!election.leader_elect);
         assert_eq!(election.lease_duration.0.as_secs(), 60);

@@ -56,7 +56,11 @@ pub const TABLE: &[Row] = &[
     row("InterPodAffinity", 2, inter_pod_affinity::make),
     row("DynamicResources", 0, dynamic_resources::make),
     row("DefaultPreemption", 0, default_preemption::make),
-    row("NodeResourcesBalancedAllocation", 1, node_resources_balanced::make),
+    row(
+        "NodeResourcesBalancedAllocation",
+        1,
+        node_resources_balanced::make,
+    ),
     row("ImageLocality", 1, image_locality::make),
     row("DefaultBinder", 0, default_binder::make),
 ];

@@ -42,8 +42,12 @@ pub struct AffinityTerm {
 
 impl AffinityTerm {
     fn new(own_namespace: &Arc<str>, term: &PodAffinityTerm) -> Self {
-        let mut namespaces: BTreeSet<Arc<str>> =
-            term.namespaces.iter().flatten().map(|n| Arc::from(n.as_str())).collect();
+        let mut namespaces: BTreeSet<Arc<str>> = term
+            .namespaces
+            .iter()
+            .flatten()
+            .map(|n| Arc::from(n.as_str()))
+            .collect();
         if namespaces.is_empty() && term.namespace_selector.is_none() {
             namespaces.insert(Arc::clone(own_namespace));
         }
@@ -58,7 +62,10 @@ impl AffinityTerm {
     /// `namespace_labels` are those of the pod's namespace.
     pub fn matches(&self, pod: &PodInfo, namespace_labels: Option<&Labels>) -> bool {
         let named = self.namespaces.contains(&pod.namespace);
-        let selected = || self.namespace_selector.matches(namespace_labels.unwrap_or(&Labels::new()));
+        let selected = || {
+            self.namespace_selector
+                .matches(namespace_labels.unwrap_or(&Labels::new()))
+        };
         (named || selected()) && self.selector.matches(pod.labels())
     }
 }
@@ -87,15 +94,27 @@ impl PodTerms {
         };
         let mut terms = Self::default();
         if let Some(pod) = &affinity.pod_affinity {
-            let required = pod.required_during_scheduling_ignored_during_execution.iter().flatten();
+            let required = pod
+                .required_during_scheduling_ignored_during_execution
+                .iter()
+                .flatten();
             terms.required = required.map(term).collect();
-            let preferred = pod.preferred_during_scheduling_ignored_during_execution.iter().flatten();
+            let preferred = pod
+                .preferred_during_scheduling_ignored_during_execution
+                .iter()
+                .flatten();
             terms.preferred = preferred.map(weighted).collect();
         }
         if let Some(anti) = &affinity.pod_anti_affinity {
-            let required = anti.required_during_scheduling_ignored_during_execution.iter().flatten();
+            let required = anti
+                .required_during_scheduling_ignored_during_execution
+                .iter()
+                .flatten();
             terms.required_anti = required.map(term).collect();
-            let preferred = anti.preferred_during_scheduling_ignored_during_execution.iter().flatten();
+            let preferred = anti
+                .preferred_during_scheduling_ignored_during_execution
+                .iter()
+                .flatten();
             terms.preferred_anti = preferred.map(weighted).collect();
         }
         terms
@@ -144,7 +163,11 @@ impl PodInfo {
             non_zero_memory,
             host_ports: spec.map(host_ports).unwrap_or_default(),
             // Only pods that still look for a node are compared.
-            signature: if is_assigned(&object) { 0 } else { signature(&object) },
+            signature: if is_assigned(&object) {
+                0
+            } else {
+                signature(&object)
+            },
             object,
         }
     }
@@ -168,19 +191,27 @@ impl PodInfo {
     }
 
     pub fn tolerations(&self) -> &[Toleration] {
-        self.spec().and_then(|s| s.tolerations.as_deref()).unwrap_or_default()
+        self.spec()
+            .and_then(|s| s.tolerations.as_deref())
+            .unwrap_or_default()
     }
 
     pub fn node_name(&self) -> &str {
-        self.spec().and_then(|s| s.node_name.as_deref()).unwrap_or_default()
+        self.spec()
+            .and_then(|s| s.node_name.as_deref())
+            .unwrap_or_default()
     }
 
     pub fn scheduler_name(&self) -> &str {
-        self.spec().and_then(|s| s.scheduler_name.as_deref()).unwrap_or("default-scheduler")
+        self.spec()
+            .and_then(|s| s.scheduler_name.as_deref())
+            .unwrap_or("default-scheduler")
     }
 
     pub fn nominated_node(&self) -> &str {
-        self.status().and_then(|s| s.nominated_node_name.as_deref()).unwrap_or_default()
+        self.status()
+            .and_then(|s| s.nominated_node_name.as_deref())
+            .unwrap_or_default()
     }
 
     pub fn is_terminating(&self) -> bool {
@@ -199,7 +230,10 @@ pub fn is_finished(pod: &Pod) -> bool {
 }
 
 pub fn is_assigned(pod: &Pod) -> bool {
-    pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).is_some_and(|n| !n.is_empty())
+    pod.spec
+        .as_ref()
+        .and_then(|s| s.node_name.as_deref())
+        .is_some_and(|n| !n.is_empty())
 }
 
 /// Drops what no plugin reads, before the pod is kept: most of a pod's bytes are environment, probes and mounts.
@@ -225,7 +259,11 @@ fn slim_spec(spec: &mut PodSpec) {
     spec.dns_config = None;
     spec.host_aliases = None;
     spec.image_pull_secrets = None;
-    for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
+    for container in spec
+        .containers
+        .iter_mut()
+        .chain(spec.init_containers.iter_mut().flatten())
+    {
         *container = Container {
             name: std::mem::take(&mut container.name),
             image: container.image.take(),
@@ -240,7 +278,10 @@ fn slim_spec(spec: &mut PodSpec) {
 fn slim_status(status: &mut PodStatus) {
     status.ephemeral_container_statuses = None;
     status.pod_ips = None;
-    for list in [&mut status.container_statuses, &mut status.init_container_statuses] {
+    for list in [
+        &mut status.container_statuses,
+        &mut status.init_container_statuses,
+    ] {
         for container in list.iter_mut().flatten() {
             *container = ContainerStatus {
                 name: std::mem::take(&mut container.name),
@@ -255,13 +296,25 @@ fn slim_status(status: &mut PodStatus) {
 fn host_ports(spec: &PodSpec) -> Box<[HostPort]> {
     let sidecars = spec.init_containers.iter().flatten();
     let sidecars = sidecars.filter(|c| c.restart_policy.as_deref() == Some("Always"));
-    let ports = spec.containers.iter().chain(sidecars).flat_map(|c| c.ports.iter().flatten());
+    let ports = spec
+        .containers
+        .iter()
+        .chain(sidecars)
+        .flat_map(|c| c.ports.iter().flatten());
     let taken = ports.filter_map(|p| {
         let port = p.host_port.filter(|port| *port > 0)?;
         let or = |value: &Option<String>, default: &str| -> Box<str> {
-            value.as_deref().filter(|v| !v.is_empty()).unwrap_or(default).into()
+            value
+                .as_deref()
+                .filter(|v| !v.is_empty())
+                .unwrap_or(default)
+                .into()
         };
-        Some(HostPort { ip: or(&p.host_ip, ANY_ADDRESS), protocol: or(&p.protocol, "TCP"), port })
+        Some(HostPort {
+            ip: or(&p.host_ip, ANY_ADDRESS),
+            protocol: or(&p.protocol, "TCP"),
+            port,
+        })
     });
     taken.collect()
 }
@@ -271,7 +324,10 @@ fn signature(pod: &Pod) -> u64 {
     let mut hasher = DefaultHasher::new();
     pod.metadata.namespace.hash(&mut hasher);
     pod.metadata.labels.hash(&mut hasher);
-    pod.status.as_ref().and_then(|s| s.nominated_node_name.as_ref()).hash(&mut hasher);
+    pod.status
+        .as_ref()
+        .and_then(|s| s.nominated_node_name.as_ref())
+        .hash(&mut hasher);
     let owners = pod.metadata.owner_references.iter().flatten();
     owners.for_each(|o| o.uid.hash(&mut hasher));
     // Debug prints every field of the spec in a fixed order, which is all that a hash needs.
@@ -301,7 +357,11 @@ mod tests {
     use crate::testing::pod;
 
     fn port(ip: &str, protocol: &str, port: i32) -> HostPort {
-        HostPort { ip: ip.into(), protocol: protocol.into(), port }
+        HostPort {
+            ip: ip.into(),
+            protocol: protocol.into(),
+            port,
+        }
     }
 
     #[test]
@@ -317,7 +377,11 @@ mod tests {
     #[test]
     fn a_term_without_namespaces_means_the_pods_own() {
         let info = PodInfo::new(Arc::new(
-            pod("a").namespace("x").label("app", "web").anti_affinity("zone", &[("app", "web")]).build(),
+            pod("a")
+                .namespace("x")
+                .label("app", "web")
+                .anti_affinity("zone", &[("app", "web")])
+                .build(),
         ));
         let term = &info.terms.required_anti[0];
         let same = PodInfo::new(Arc::new(pod("b").namespace("x").label("app", "web").build()));
@@ -329,8 +393,17 @@ mod tests {
     #[test]
     fn replicas_share_a_signature_and_different_pods_do_not() {
         let of = |p: Pod| PodInfo::new(Arc::new(p)).signature;
-        assert_eq!(of(pod("a").container("1", "1Gi").build()), of(pod("b").container("1", "1Gi").build()));
-        assert_ne!(of(pod("a").container("1", "1Gi").build()), of(pod("a").container("2", "1Gi").build()));
-        assert_ne!(of(pod("a").label("x", "1").build()), of(pod("a").label("x", "2").build()));
+        assert_eq!(
+            of(pod("a").container("1", "1Gi").build()),
+            of(pod("b").container("1", "1Gi").build())
+        );
+        assert_ne!(
+            of(pod("a").container("1", "1Gi").build()),
+            of(pod("a").container("2", "1Gi").build())
+        );
+        assert_ne!(
+            of(pod("a").label("x", "1").build()),
+            of(pod("a").label("x", "2").build())
+        );
     }
 }

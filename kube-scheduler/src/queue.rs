@@ -15,9 +15,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::framework::Point;
 use crate::framework::events::{Event, Hint};
 use crate::framework::profile::Profile;
-use crate::framework::Point;
 use crate::pod::PodInfo;
 
 /// Backoffs end at multiples of this, so that pods of one moment come back in order of priority.
@@ -181,7 +181,9 @@ impl Queue {
             }
             _ if reordered => {
                 let moved = self.take(&uid);
-                moved.into_iter().for_each(|queued| self.enter(queued, profile, "UnscheduledPodUpdate"));
+                moved
+                    .into_iter()
+                    .for_each(|queued| self.enter(queued, profile, "UnscheduledPodUpdate"));
             }
             _ => {}
         }
@@ -254,7 +256,9 @@ impl Queue {
             Some(gate) => gate == name,
             None => queued.rejectors.contains(name),
         };
-        let mut interested = profile.interested(event.kind, event.action).filter(|p| asked(p.name()));
+        let mut interested = profile
+            .interested(event.kind, event.action)
+            .filter(|p| asked(p.name()));
         interested.any(|plugin| plugin.hint(&queued.info, event) == Hint::Queue)
     }
 
@@ -283,7 +287,9 @@ impl Queue {
         if queued.gated_by.is_some() {
             return self.enter_unschedulable(queued, event);
         }
-        let Some(end) = self.backoff_end(&queued) else { return self.enter(queued, profile, event) };
+        let Some(end) = self.backoff_end(&queued) else {
+            return self.enter(queued, profile, event);
+        };
         let key = (end, self.active_key(&queued));
         let uid = queued.info.uid.clone();
         let place = if queued.errors_in_a_row > 0 {
@@ -298,12 +304,19 @@ impl Queue {
 
     fn enter_unschedulable(&mut self, queued: QueuedPod, event: &str) {
         self.unschedulable.insert(queued.info.uid.clone());
-        let queue = if queued.gated_by.is_some() { "gated" } else { "unschedulable" };
+        let queue = if queued.gated_by.is_some() {
+            "gated"
+        } else {
+            "unschedulable"
+        };
         self.settle(queued, Place::Unschedulable, queue, event);
     }
 
     fn settle(&mut self, queued: QueuedPod, place: Place, queue: &'static str, event: &str) {
-        self.incoming.push(Incoming { queue, event: event.to_owned() });
+        self.incoming.push(Incoming {
+            queue,
+            event: event.to_owned(),
+        });
         self.pods.insert(queued.info.uid.clone(), (queued, place));
     }
 
@@ -314,18 +327,28 @@ impl Queue {
 
     /// When the pod's backoff ends, at the start of a window. `None` if it has none.
     fn backoff_end(&self, queued: &QueuedPod) -> Option<Instant> {
-        let count = if queued.errors_in_a_row > 0 { queued.errors_in_a_row } else { queued.refusals };
+        let count = if queued.errors_in_a_row > 0 {
+            queued.errors_in_a_row
+        } else {
+            queued.refusals
+        };
         if count == 0 || self.settings.max_backoff.is_zero() {
             return None;
         }
-        let doubled = self.settings.initial_backoff.checked_mul(1 << (count - 1).min(30));
-        let wait = doubled.unwrap_or(self.settings.max_backoff).min(self.settings.max_backoff);
+        let doubled = self
+            .settings
+            .initial_backoff
+            .checked_mul(1 << (count - 1).min(30));
+        let wait = doubled
+            .unwrap_or(self.settings.max_backoff)
+            .min(self.settings.max_backoff);
         Some(self.window_start(queued.timestamp + wait))
     }
 
     fn window_start(&self, at: Instant) -> Instant {
         let since = at.saturating_duration_since(self.epoch);
-        self.epoch + Duration::from_secs(since.as_secs() / ORDERING_WINDOW.as_secs() * ORDERING_WINDOW.as_secs())
+        self.epoch
+            + Duration::from_secs(since.as_secs() / ORDERING_WINDOW.as_secs() * ORDERING_WINDOW.as_secs())
     }
 
     /// A backoff that ends in the present window is not over yet.
@@ -336,15 +359,23 @@ impl Queue {
     /// Moves what has waited long enough. Call it at [`Queue::next_wakeup`].
     pub fn flush(&mut self, profiles: &HashMap<String, Profile>, now: Instant) {
         let backoffs = self.backoff.iter().chain(&self.error_backoff);
-        let over = backoffs.filter(|((end, _), _)| self.is_over(*end, now)).map(|(_, uid)| Arc::clone(uid));
+        let over = backoffs
+            .filter(|((end, _), _)| self.is_over(*end, now))
+            .map(|(_, uid)| Arc::clone(uid));
         for uid in over.collect::<Vec<Uid>>() {
             let profile = self.profile_of(&uid, profiles);
             let queued = self.take(&uid);
             // A pod of a profile that does not exist is never queued.
-            profile.zip(queued).into_iter().for_each(|(profile, queued)| self.enter(queued, profile, "BackoffComplete"));
+            profile
+                .zip(queued)
+                .into_iter()
+                .for_each(|(profile, queued)| self.enter(queued, profile, "BackoffComplete"));
         }
         let waiting = self.unschedulable.iter();
-        let leftover: Vec<Uid> = waiting.filter(|uid| self.is_leftover(uid, now)).cloned().collect();
+        let leftover: Vec<Uid> = waiting
+            .filter(|uid| self.is_leftover(uid, now))
+            .cloned()
+            .collect();
         for uid in leftover {
             if let Some(profile) = self.profile_of(&uid, profiles) {
                 self.requeue(&uid, profile, "UnschedulableTimeout", now);
@@ -353,7 +384,8 @@ impl Queue {
     }
 
     fn profile_of<'p>(&self, uid: &str, profiles: &'p HashMap<String, Profile>) -> Option<&'p Profile> {
-        self.get(uid).and_then(|queued| profiles.get(queued.info.scheduler_name()))
+        self.get(uid)
+            .and_then(|queued| profiles.get(queued.info.scheduler_name()))
     }
 
     fn is_leftover(&self, uid: &str, now: Instant) -> bool {
@@ -365,7 +397,11 @@ impl Queue {
     pub fn next_wakeup(&self) -> Option<Instant> {
         let backoffs = [&self.backoff, &self.error_backoff].into_iter();
         let ends = backoffs.filter_map(|b| b.first_key_value().map(|((end, _), _)| *end + ORDERING_WINDOW));
-        let refused = self.unschedulable.iter().filter(|uid| !self.is_gated(uid)).filter_map(|uid| self.get(uid));
+        let refused = self
+            .unschedulable
+            .iter()
+            .filter(|uid| !self.is_gated(uid))
+            .filter_map(|uid| self.get(uid));
         let oldest = refused.map(|q| q.timestamp).min();
         let leftover = oldest.map(|t| t + self.settings.max_in_unschedulable + Duration::from_millis(1));
         ends.chain(leftover).min()
@@ -386,7 +422,10 @@ impl Queue {
 
 fn gate(queued: &QueuedPod, profile: &Profile) -> Option<&'static str> {
     let plugins = profile.at(Point::PreEnqueue).iter();
-    plugins.map(|e| &e.plugin).find(|p| p.pre_enqueue(&queued.info).is_err()).map(|p| p.name())
+    plugins
+        .map(|e| &e.plugin)
+        .find(|p| p.pre_enqueue(&queued.info).is_err())
+        .map(|p| p.name())
 }
 
 #[cfg(test)]

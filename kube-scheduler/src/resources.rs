@@ -43,7 +43,11 @@ impl Resources {
             "cpu" => self.milli_cpu,
             "memory" => self.memory,
             "ephemeral-storage" => self.ephemeral_storage,
-            _ => self.scalars.iter().find(|(n, _)| &**n == name).map_or(0, |(_, v)| *v),
+            _ => self
+                .scalars
+                .iter()
+                .find(|(n, _)| &**n == name)
+                .map_or(0, |(_, v)| *v),
         }
     }
 
@@ -82,10 +86,14 @@ impl Resources {
     }
 
     fn scalar_slot(&mut self, name: &str) -> &mut i64 {
-        let at = self.scalars.iter().position(|(n, _)| &**n == name).unwrap_or_else(|| {
-            self.scalars.push((Arc::from(name), 0));
-            self.scalars.len() - 1
-        });
+        let at = self
+            .scalars
+            .iter()
+            .position(|(n, _)| &**n == name)
+            .unwrap_or_else(|| {
+                self.scalars.push((Arc::from(name), 0));
+                self.scalars.len() - 1
+            });
         &mut self.scalars[at].1
     }
 }
@@ -122,14 +130,19 @@ pub fn pod_requests(pod: &Pod) -> Resources {
 
 /// CPU and memory with the defaults for containers that ask for none, as the spreading scores count them.
 pub fn pod_non_zero_requests(pod: &Pod) -> (i64, i64) {
-    let missing =
-        Resources { milli_cpu: DEFAULT_MILLI_CPU, memory: DEFAULT_MEMORY, ..Resources::default() };
+    let missing = Resources {
+        milli_cpu: DEFAULT_MILLI_CPU,
+        memory: DEFAULT_MEMORY,
+        ..Resources::default()
+    };
     let sum = requests(pod, &missing);
     (sum.milli_cpu, sum.memory)
 }
 
 fn requests(pod: &Pod, missing: &Resources) -> Resources {
-    let Some(spec) = &pod.spec else { return Resources::default() };
+    let Some(spec) = &pod.spec else {
+        return Resources::default();
+    };
     let mut sum = container_requests(spec, pod.status.as_ref(), missing);
     if let Some(whole) = spec.resources.as_ref().and_then(|r| r.requests.as_ref()) {
         override_with_pod_level(&mut sum, whole);
@@ -171,13 +184,24 @@ fn init_requests(spec: &PodSpec, status: Option<&PodStatus>, missing: &Resources
 }
 
 /// The container's requests; while a resize is under way, the larger of wanted, allocated and actual.
-fn one_container(container: &Container, statuses: Option<&[ContainerStatus]>, missing: &Resources) -> Resources {
+fn one_container(
+    container: &Container,
+    statuses: Option<&[ContainerStatus]>,
+    missing: &Resources,
+) -> Resources {
     let empty = WireList::new();
-    let wanted = container.resources.as_ref().and_then(|r| r.requests.as_ref()).unwrap_or(&empty);
+    let wanted = container
+        .resources
+        .as_ref()
+        .and_then(|r| r.requests.as_ref())
+        .unwrap_or(&empty);
     let mut own = Resources::from_list(wanted);
     let status = statuses.and_then(|all| all.iter().find(|s| s.name == container.name));
     if let Some(actual) = status.and_then(|s| s.resources.as_ref()) {
-        for list in [actual.requests.as_ref(), status.and_then(|s| s.allocated_resources.as_ref())] {
+        for list in [
+            actual.requests.as_ref(),
+            status.and_then(|s| s.allocated_resources.as_ref()),
+        ] {
             own.raise_to(&Resources::from_list(list.unwrap_or(&empty)));
         }
     }
@@ -218,7 +242,11 @@ mod tests {
 
     #[test]
     fn sidecars_add_to_containers_and_to_later_init_steps() {
-        let pod = pod("p").sidecar("1", "1Gi").init_container("3", "0").container("1", "1Gi").build();
+        let pod = pod("p")
+            .sidecar("1", "1Gi")
+            .init_container("3", "0")
+            .container("1", "1Gi")
+            .build();
         let sum = pod_requests(&pod);
         assert_eq!((sum.milli_cpu, sum.memory), (4000, 2 << 30));
     }
@@ -237,7 +265,10 @@ mod tests {
             .overhead(&[("cpu", "50m"), ("memory", "10Mi")])
             .build();
         let sum = pod_requests(&pod);
-        assert_eq!((sum.milli_cpu, sum.memory, sum.get("example.com/gpu")), (150, 10 << 20, 2));
+        assert_eq!(
+            (sum.milli_cpu, sum.memory, sum.get("example.com/gpu")),
+            (150, 10 << 20, 2)
+        );
         assert_eq!(sum.scalars.len(), 1);
     }
 

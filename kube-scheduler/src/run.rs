@@ -59,7 +59,10 @@ pub async fn run(flags: Flags, drain: Drain) -> Result<()> {
     let client = Client::new(options::rest_config(&configuration, &flags)?, USER_AGENT)?;
     let percentage = configuration.percentage_of_nodes_to_score;
     let scheduler = Scheduler::new(profiles, settings, percentage, rand::random(), Instant::now());
-    let shared = Arc::new(Shared { scheduler: Mutex::new(scheduler), wake: Notify::new() });
+    let shared = Arc::new(Shared {
+        scheduler: Mutex::new(scheduler),
+        wake: Notify::new(),
+    });
 
     let health = Health::new();
     let synced = health.gate("sched-handler-sync");
@@ -76,7 +79,12 @@ pub async fn run(flags: Flags, drain: Drain) -> Result<()> {
 }
 
 /// Schedules while this instance is the leader, or always without an election.
-async fn lead(client: Client, election: Option<LeaderElection>, shared: Arc<Shared>, drain: Drain) -> Result<()> {
+async fn lead(
+    client: Client,
+    election: Option<LeaderElection>,
+    shared: Arc<Shared>,
+    drain: Drain,
+) -> Result<()> {
     let Some(election) = election else {
         tokio::select! {
             () = lead::run(client, shared) => {}
@@ -88,7 +96,9 @@ async fn lead(client: Client, election: Option<LeaderElection>, shared: Arc<Shar
         tracing::info!("Became the leader, scheduling begins");
         lead::run(client.clone().fenced(token), Arc::clone(&shared))
     };
-    leaderelection::run(client.clone(), election, drain, term).await.context("leader election")
+    leaderelection::run(client.clone(), election, drain, term)
+        .await
+        .context("leader election")
 }
 
 fn election(configuration: &Configuration) -> Result<Option<LeaderElection>> {

@@ -92,7 +92,13 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    pub fn new(profiles: HashMap<String, Profile>, settings: Settings, percentage: i32, seed: u64, now: Instant) -> Self {
+    pub fn new(
+        profiles: HashMap<String, Profile>,
+        settings: Settings,
+        percentage: i32,
+        seed: u64,
+        now: Instant,
+    ) -> Self {
         Self {
             world: World::default(),
             profiles,
@@ -127,7 +133,9 @@ impl Scheduler {
         for queued in self.queue.refused() {
             let plugins = queued.rejectors.iter().chain(&queued.gated_by);
             for plugin in plugins {
-                *counts.entry((*plugin, queued.info.scheduler_name().to_owned())).or_default() += 1;
+                *counts
+                    .entry((*plugin, queued.info.scheduler_name().to_owned()))
+                    .or_default() += 1;
             }
         }
         counts
@@ -149,30 +157,55 @@ impl Scheduler {
     /// A storage object, namespace, service or controller came or changed; the caller has changed [`Scheduler::world`].
     pub fn on_other(&mut self, kind: Kind, action: Actions, now: Instant) {
         self.world.nodes.touch();
-        self.on_event(&Event { kind, action, change: Change::Other }, now);
+        self.on_event(
+            &Event {
+                kind,
+                action,
+                change: Change::Other,
+            },
+            now,
+        );
     }
 
     pub fn put_node(&mut self, old: Option<&Node>, new: &Arc<Node>, now: Instant) {
         let actions = old.map_or(Actions::ADD, |old| node_actions(old, new));
         let images = |n: &'_ Node| n.status.as_ref().and_then(|s| s.images.clone());
         // A heartbeat changes nothing here, and there is one per node every few seconds.
-        let unchanged = |old: &Node| {
-            actions.each().next().is_none() && images(old) == images(new) && same_spec(old, new)
-        };
+        let unchanged =
+            |old: &Node| actions.each().next().is_none() && images(old) == images(new) && same_spec(old, new);
         if old.is_some_and(unchanged) {
             return;
         }
         self.world.nodes.put_node(Arc::clone(new));
         for action in actions.each() {
             let change = Change::Node { old, new: Some(new) };
-            self.on_event(&Event { kind: Kind::Node, action, change }, now);
+            self.on_event(
+                &Event {
+                    kind: Kind::Node,
+                    action,
+                    change,
+                },
+                now,
+            );
         }
     }
 
     pub fn remove_node(&mut self, node: &Node, now: Instant) {
-        self.world.nodes.remove_node(node.metadata.name.as_deref().unwrap_or_default());
-        let change = Change::Node { old: Some(node), new: None };
-        self.on_event(&Event { kind: Kind::Node, action: Actions::DELETE, change }, now);
+        self.world
+            .nodes
+            .remove_node(node.metadata.name.as_deref().unwrap_or_default());
+        let change = Change::Node {
+            old: Some(node),
+            new: None,
+        };
+        self.on_event(
+            &Event {
+                kind: Kind::Node,
+                action: Actions::DELETE,
+                change,
+            },
+            now,
+        );
     }
 
     /// A pod came or changed. `old` is what was told before.
@@ -204,8 +237,18 @@ impl Scheduler {
         };
         let before = before.filter(|_| was_assigned);
         for action in actions.each() {
-            let change = Change::Pod { old: before.as_deref(), new: Some(&info) };
-            self.on_event(&Event { kind: Kind::AssignedPod, action, change }, now);
+            let change = Change::Pod {
+                old: before.as_deref(),
+                new: Some(&info),
+            };
+            self.on_event(
+                &Event {
+                    kind: Kind::AssignedPod,
+                    action,
+                    change,
+                },
+                now,
+            );
         }
     }
 
@@ -221,15 +264,24 @@ impl Scheduler {
             return;
         }
         self.nominator.nominate(Arc::clone(&info), info.nominated_node());
-        let Some(profile) = self.profiles.get(info.scheduler_name()) else { return };
+        let Some(profile) = self.profiles.get(info.scheduler_name()) else {
+            return;
+        };
         match old {
             None => self.queue.add(info, profile, now),
             Some(old) => {
                 let old = PodInfo::new(Arc::clone(old));
-                let change = Change::Pod { old: Some(&old), new: Some(&info) };
+                let change = Change::Pod {
+                    old: Some(&old),
+                    new: Some(&info),
+                };
                 let events: Vec<Event<'_>> = pod_actions(&old.object, &info.object)
                     .each()
-                    .map(|action| Event { kind: Kind::UnscheduledPod, action, change })
+                    .map(|action| Event {
+                        kind: Kind::UnscheduledPod,
+                        action,
+                        change,
+                    })
                     .collect();
                 self.queue.update(Arc::clone(&info), profile, &events, now);
                 if !old.nominated_node().is_empty() && old.nominated_node() != info.nominated_node() {
@@ -254,13 +306,24 @@ impl Scheduler {
     }
 
     fn room_was_made(&mut self, gone: &PodInfo, now: Instant) {
-        let change = Change::Pod { old: Some(gone), new: None };
-        self.on_event(&Event { kind: Kind::AssignedPod, action: Actions::DELETE, change }, now);
+        let change = Change::Pod {
+            old: Some(gone),
+            new: None,
+        };
+        self.on_event(
+            &Event {
+                kind: Kind::AssignedPod,
+                action: Actions::DELETE,
+                change,
+            },
+            now,
+        );
     }
 
     fn place(&mut self, info: Arc<PodInfo>, node: &str) {
         let row = self.world.nodes.add_pod(node, Arc::clone(&info));
-        self.placed.insert(Arc::clone(&info.uid), Arc::clone(self.world.nodes.name(row)));
+        self.placed
+            .insert(Arc::clone(&info.uid), Arc::clone(self.world.nodes.name(row)));
     }
 
     fn unplace(&mut self, uid: &Uid) -> Option<Arc<PodInfo>> {
@@ -350,14 +413,23 @@ impl Scheduler {
         self.nominator.remove(&queued.info.uid);
         self.place(Arc::clone(&queued.info), node);
         let uid = Arc::clone(&queued.info.uid);
-        self.assumed.insert(uid, Assumed { queued, node: Arc::clone(node) });
+        self.assumed.insert(
+            uid,
+            Assumed {
+                queued,
+                node: Arc::clone(node),
+            },
+        );
     }
 
     fn refuse_without_nodes(&mut self, queued: QueuedPod, now: Instant) -> Refused {
         let pod = Arc::clone(&queued.info);
         // Any event about nodes may help; with no plugin to blame the pod would only back off.
         let everyone = self.profiles.get(pod.scheduler_name()).into_iter();
-        let everyone = everyone.flat_map(|p| p.at(Point::Filter)).map(|e| e.plugin.name()).collect();
+        let everyone = everyone
+            .flat_map(|p| p.at(Point::Filter))
+            .map(|e| e.plugin.name())
+            .collect();
         self.hand_back(queued, everyone, now);
         Refused {
             pod,
@@ -383,9 +455,18 @@ impl Scheduler {
         }
         if let Some(preemption) = &preemption {
             self.preempting.insert(Arc::clone(&pod.uid), false);
-            preemption.demoted.iter().for_each(|p| self.nominator.remove(&p.uid));
+            preemption
+                .demoted
+                .iter()
+                .for_each(|p| self.nominator.remove(&p.uid));
         }
-        Refused { pod, reason: UNSCHEDULABLE, message: diagnosis.message(), nominated, preemption }
+        Refused {
+            pod,
+            reason: UNSCHEDULABLE,
+            message: diagnosis.message(),
+            nominated,
+            preemption,
+        }
     }
 
     fn hand_back(&mut self, queued: QueuedPod, plugins: BTreeSet<&'static str>, now: Instant) {
@@ -442,7 +523,9 @@ impl Scheduler {
             nodes.milli_cpu.free(row) < 0 || nodes.memory.free(row) < 0 || nodes.pods.free(row) < 0
         };
         let rows = (0..nodes.capacity() as u32).filter(|row| nodes.object(*row).is_some());
-        rows.filter(|row| over(*row)).map(|row| nodes.name(row).to_string()).collect()
+        rows.filter(|row| over(*row))
+            .map(|row| nodes.name(row).to_string())
+            .collect()
     }
 
     /// Nodes by name, for tests.

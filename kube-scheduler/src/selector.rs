@@ -41,12 +41,24 @@ pub struct Requirement {
 
 impl Requirement {
     fn new(key: &str, operator: &str, values: Option<&[String]>) -> Option<Self> {
-        let values = values.unwrap_or_default().iter().map(|v| v.as_str().into()).collect();
-        Some(Self { key: key.into(), operator: Operator::parse(operator)?, values })
+        let values = values
+            .unwrap_or_default()
+            .iter()
+            .map(|v| v.as_str().into())
+            .collect();
+        Some(Self {
+            key: key.into(),
+            operator: Operator::parse(operator)?,
+            values,
+        })
     }
 
     fn equal(key: &str, value: &str) -> Self {
-        Self { key: key.into(), operator: Operator::In, values: Box::new([value.into()]) }
+        Self {
+            key: key.into(),
+            operator: Operator::In,
+            values: Box::new([value.into()]),
+        }
     }
 
     pub fn matches(&self, value: Option<&str>) -> bool {
@@ -89,8 +101,14 @@ impl Selector {
 
     /// An unknown operator selects nothing; the API server refuses it long before.
     pub fn new(selector: Option<&LabelSelector>) -> Self {
-        let Some(selector) = selector else { return Self::Nothing };
-        let equal = selector.match_labels.iter().flatten().map(|(k, v)| Some(Requirement::equal(k, v)));
+        let Some(selector) = selector else {
+            return Self::Nothing;
+        };
+        let equal = selector
+            .match_labels
+            .iter()
+            .flatten()
+            .map(|(k, v)| Some(Requirement::equal(k, v)));
         let expressions = selector.match_expressions.iter().flatten();
         let expressions = expressions.map(|e| Requirement::new(&e.key, &e.operator, e.values.as_deref()));
         match equal.chain(expressions).collect::<Option<Vec<_>>>() {
@@ -115,7 +133,9 @@ impl Selector {
     pub fn matches(&self, labels: &Labels) -> bool {
         match self {
             Self::Nothing => false,
-            Self::All(all) => all.iter().all(|r| r.matches(labels.get(&*r.key).map(String::as_str))),
+            Self::All(all) => all
+                .iter()
+                .all(|r| r.matches(labels.get(&*r.key).map(String::as_str))),
         }
     }
 
@@ -143,19 +163,28 @@ impl NodeTerm {
     pub fn new(term: &NodeSelectorTerm) -> Self {
         let compile = |list: &Option<Vec<NodeSelectorRequirement>>| -> Option<Box<[Requirement]>> {
             let list = list.iter().flatten();
-            list.map(|r| Requirement::new(&r.key, &r.operator, r.values.as_deref())).collect()
+            list.map(|r| Requirement::new(&r.key, &r.operator, r.values.as_deref()))
+                .collect()
         };
         let (labels, fields) = (compile(&term.match_expressions), compile(&term.match_fields));
-        let empty = labels.as_deref().is_none_or(<[_]>::is_empty) && fields.as_deref().is_none_or(<[_]>::is_empty);
+        let empty =
+            labels.as_deref().is_none_or(<[_]>::is_empty) && fields.as_deref().is_none_or(<[_]>::is_empty);
         let known = |r: &Requirement| &*r.key == "metadata.name";
         let valid = labels.is_some() && fields.as_ref().is_some_and(|f| f.iter().all(known)) && !empty;
-        Self { labels: labels.unwrap_or_default(), fields: fields.unwrap_or_default(), valid }
+        Self {
+            labels: labels.unwrap_or_default(),
+            fields: fields.unwrap_or_default(),
+            valid,
+        }
     }
 
     pub fn matches(&self, name: &str, labels: &Labels) -> bool {
         self.valid
             && self.fields.iter().all(|r| r.matches(Some(name)))
-            && self.labels.iter().all(|r| r.matches(labels.get(&*r.key).map(String::as_str)))
+            && self
+                .labels
+                .iter()
+                .all(|r| r.matches(labels.get(&*r.key).map(String::as_str)))
     }
 }
 
@@ -169,11 +198,21 @@ pub struct RequiredNodeAffinity {
 
 impl RequiredNodeAffinity {
     pub fn of(pod: &Pod) -> Self {
-        let Some(spec) = &pod.spec else { return Self::default() };
-        let selector = spec.node_selector.iter().flatten().map(|(k, v)| Requirement::equal(k, v)).collect();
+        let Some(spec) = &pod.spec else {
+            return Self::default();
+        };
+        let selector = spec
+            .node_selector
+            .iter()
+            .flatten()
+            .map(|(k, v)| Requirement::equal(k, v))
+            .collect();
         let affinity = spec.affinity.as_ref().and_then(|a| a.node_affinity.as_ref());
         let required = affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
-        Self { selector, terms: required.map(node_terms) }
+        Self {
+            selector,
+            terms: required.map(node_terms),
+        }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -181,8 +220,13 @@ impl RequiredNodeAffinity {
     }
 
     pub fn matches(&self, name: &str, labels: &Labels) -> bool {
-        self.selector.iter().all(|r| r.matches(labels.get(&*r.key).map(String::as_str)))
-            && self.terms.as_ref().is_none_or(|terms| terms.iter().any(|t| t.matches(name, labels)))
+        self.selector
+            .iter()
+            .all(|r| r.matches(labels.get(&*r.key).map(String::as_str)))
+            && self
+                .terms
+                .as_ref()
+                .is_none_or(|terms| terms.iter().any(|t| t.matches(name, labels)))
     }
 }
 

@@ -16,15 +16,26 @@ use crate::plugins;
 use crate::pod::PodInfo;
 
 pub fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-    pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    pairs
+        .iter()
+        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+        .collect()
 }
 
 fn quantities(pairs: &[(&str, &str)]) -> BTreeMap<String, Quantity> {
-    pairs.iter().map(|(k, v)| ((*k).to_owned(), Quantity((*v).to_owned()))).collect()
+    pairs
+        .iter()
+        .map(|(k, v)| ((*k).to_owned(), Quantity((*v).to_owned())))
+        .collect()
 }
 
 pub fn taint(key: &str, value: &str, effect: &str) -> core::Taint {
-    core::Taint { key: key.into(), value: Some(value.into()), effect: effect.into(), time_added: None }
+    core::Taint {
+        key: key.into(),
+        value: Some(value.into()),
+        effect: effect.into(),
+        time_added: None,
+    }
 }
 
 pub fn toleration(key: &str, operator: &str, value: &str, effect: &str) -> core::Toleration {
@@ -76,7 +87,11 @@ impl PodBuilder {
     }
 
     pub fn label(mut self, key: &str, value: &str) -> Self {
-        self.0.metadata.labels.get_or_insert_default().insert(key.into(), value.into());
+        self.0
+            .metadata
+            .labels
+            .get_or_insert_default()
+            .insert(key.into(), value.into());
         self
     }
 
@@ -87,7 +102,11 @@ impl PodBuilder {
             controller: Some(true),
             ..OwnerReference::default()
         };
-        self.0.metadata.owner_references.get_or_insert_default().push(owner);
+        self.0
+            .metadata
+            .owner_references
+            .get_or_insert_default()
+            .push(owner);
         self
     }
 
@@ -112,7 +131,10 @@ impl PodBuilder {
     }
 
     pub fn image(self, image: &str) -> Self {
-        let container = core::Container { image: Some(image.into()), ..core::Container::default() };
+        let container = core::Container {
+            image: Some(image.into()),
+            ..core::Container::default()
+        };
         self.spec(|s| s.containers.push(container))
     }
 
@@ -122,13 +144,23 @@ impl PodBuilder {
 
     pub fn pod_level(self, requests: &[(&str, &str)]) -> Self {
         let requests = Some(quantities(requests));
-        let whole = core::ResourceRequirements { requests, ..core::ResourceRequirements::default() };
+        let whole = core::ResourceRequirements {
+            requests,
+            ..core::ResourceRequirements::default()
+        };
         self.spec(|s| s.resources = Some(whole))
     }
 
     pub fn host_port(self, port: i32) -> Self {
-        let port = core::ContainerPort { host_port: Some(port), container_port: port, ..Default::default() };
-        let container = core::Container { ports: Some(vec![port]), ..core::Container::default() };
+        let port = core::ContainerPort {
+            host_port: Some(port),
+            container_port: port,
+            ..Default::default()
+        };
+        let container = core::Container {
+            ports: Some(vec![port]),
+            ..core::Container::default()
+        };
         self.spec(|s| s.containers.push(container))
     }
 
@@ -158,12 +190,21 @@ impl PodBuilder {
     }
 
     fn node_affinity(self, change: impl FnOnce(&mut core::NodeAffinity)) -> Self {
-        self.spec(|s| change(s.affinity.get_or_insert_default().node_affinity.get_or_insert_default()))
+        self.spec(|s| {
+            change(
+                s.affinity
+                    .get_or_insert_default()
+                    .node_affinity
+                    .get_or_insert_default(),
+            )
+        })
     }
 
     fn node_term(self, term: core::NodeSelectorTerm) -> Self {
         self.node_affinity(|a| {
-            let required = a.required_during_scheduling_ignored_during_execution.get_or_insert_default();
+            let required = a
+                .required_during_scheduling_ignored_during_execution
+                .get_or_insert_default();
             required.node_selector_terms.push(term);
         })
     }
@@ -181,8 +222,14 @@ impl PodBuilder {
 
     /// One term that names nodes several times: only names in all lists can match.
     pub fn node_affinity_names(self, lists: &[&[&str]]) -> Self {
-        let fields = lists.iter().map(|names| requirement("metadata.name", names)).collect();
-        self.node_term(core::NodeSelectorTerm { match_expressions: None, match_fields: Some(fields) })
+        let fields = lists
+            .iter()
+            .map(|names| requirement("metadata.name", names))
+            .collect();
+        self.node_term(core::NodeSelectorTerm {
+            match_expressions: None,
+            match_fields: Some(fields),
+        })
     }
 
     pub fn prefer_node(self, key: &str, value: &str, weight: i32) -> Self {
@@ -191,42 +238,76 @@ impl PodBuilder {
             match_fields: None,
         };
         self.node_affinity(|a| {
-            let list = a.preferred_during_scheduling_ignored_during_execution.get_or_insert_default();
+            let list = a
+                .preferred_during_scheduling_ignored_during_execution
+                .get_or_insert_default();
             list.push(core::PreferredSchedulingTerm { preference, weight });
         })
     }
 
     fn pod_affinity(self, change: impl FnOnce(&mut core::PodAffinity)) -> Self {
-        self.spec(|s| change(s.affinity.get_or_insert_default().pod_affinity.get_or_insert_default()))
+        self.spec(|s| {
+            change(
+                s.affinity
+                    .get_or_insert_default()
+                    .pod_affinity
+                    .get_or_insert_default(),
+            )
+        })
     }
 
     fn pod_anti_affinity(self, change: impl FnOnce(&mut core::PodAntiAffinity)) -> Self {
-        self.spec(|s| change(s.affinity.get_or_insert_default().pod_anti_affinity.get_or_insert_default()))
+        self.spec(|s| {
+            change(
+                s.affinity
+                    .get_or_insert_default()
+                    .pod_anti_affinity
+                    .get_or_insert_default(),
+            )
+        })
     }
 
     pub fn affinity(self, key: &str, pairs: &[(&str, &str)]) -> Self {
         let term = pod_term(key, pairs);
-        self.pod_affinity(|a| a.required_during_scheduling_ignored_during_execution.get_or_insert_default().push(term))
+        self.pod_affinity(|a| {
+            a.required_during_scheduling_ignored_during_execution
+                .get_or_insert_default()
+                .push(term)
+        })
     }
 
     pub fn anti_affinity(self, key: &str, pairs: &[(&str, &str)]) -> Self {
         let term = pod_term(key, pairs);
         self.pod_anti_affinity(|a| {
-            a.required_during_scheduling_ignored_during_execution.get_or_insert_default().push(term);
+            a.required_during_scheduling_ignored_during_execution
+                .get_or_insert_default()
+                .push(term);
         })
     }
 
     pub fn prefer_affinity(self, weight: i32, key: &str, pairs: &[(&str, &str)]) -> Self {
         let pod_affinity_term = pod_term(key, pairs);
-        let term = core::WeightedPodAffinityTerm { pod_affinity_term, weight };
-        self.pod_affinity(|a| a.preferred_during_scheduling_ignored_during_execution.get_or_insert_default().push(term))
+        let term = core::WeightedPodAffinityTerm {
+            pod_affinity_term,
+            weight,
+        };
+        self.pod_affinity(|a| {
+            a.preferred_during_scheduling_ignored_during_execution
+                .get_or_insert_default()
+                .push(term)
+        })
     }
 
     pub fn prefer_anti(self, weight: i32, key: &str, pairs: &[(&str, &str)]) -> Self {
         let pod_affinity_term = pod_term(key, pairs);
-        let term = core::WeightedPodAffinityTerm { pod_affinity_term, weight };
+        let term = core::WeightedPodAffinityTerm {
+            pod_affinity_term,
+            weight,
+        };
         self.pod_anti_affinity(|a| {
-            a.preferred_during_scheduling_ignored_during_execution.get_or_insert_default().push(term);
+            a.preferred_during_scheduling_ignored_during_execution
+                .get_or_insert_default()
+                .push(term);
         })
     }
 
@@ -237,11 +318,16 @@ impl PodBuilder {
             topology_key: key.into(),
             max_skew,
             when_unsatisfiable: action.into(),
-            label_selector: Some(LabelSelector { match_labels, match_expressions: None }),
+            label_selector: Some(LabelSelector {
+                match_labels,
+                match_expressions: None,
+            }),
             ..core::TopologySpreadConstraint::default()
         };
         let spec = self.0.spec.get_or_insert_default();
-        spec.topology_spread_constraints.get_or_insert_default().push(constraint);
+        spec.topology_spread_constraints
+            .get_or_insert_default()
+            .push(constraint);
         self
     }
 
@@ -254,7 +340,10 @@ impl PodBuilder {
 
     pub fn claim(self, name: &str) -> Self {
         let claim_name = name.to_owned();
-        let source = core::PersistentVolumeClaimVolumeSource { claim_name, read_only: None };
+        let source = core::PersistentVolumeClaimVolumeSource {
+            claim_name,
+            read_only: None,
+        };
         let volume = core::Volume {
             name: name.into(),
             persistent_volume_claim: Some(source),
@@ -290,8 +379,14 @@ impl PodBuilder {
 
 fn asking(requests: &[(&str, &str)]) -> core::Container {
     let requests = Some(quantities(requests));
-    let resources = core::ResourceRequirements { requests, ..core::ResourceRequirements::default() };
-    core::Container { resources: Some(resources), ..core::Container::default() }
+    let resources = core::ResourceRequirements {
+        requests,
+        ..core::ResourceRequirements::default()
+    };
+    core::Container {
+        resources: Some(resources),
+        ..core::Container::default()
+    }
 }
 
 fn requirement(key: &str, values: &[&str]) -> core::NodeSelectorRequirement {
@@ -305,7 +400,10 @@ fn requirement(key: &str, values: &[&str]) -> core::NodeSelectorRequirement {
 fn pod_term(key: &str, pairs: &[(&str, &str)]) -> core::PodAffinityTerm {
     core::PodAffinityTerm {
         topology_key: key.into(),
-        label_selector: Some(LabelSelector { match_labels: Some(labels(pairs)), match_expressions: None }),
+        label_selector: Some(LabelSelector {
+            match_labels: Some(labels(pairs)),
+            match_expressions: None,
+        }),
         ..core::PodAffinityTerm::default()
     }
 }
@@ -324,12 +422,21 @@ impl NodeBuilder {
     }
 
     pub fn label(mut self, key: &str, value: &str) -> Self {
-        self.0.metadata.labels.get_or_insert_default().insert(key.into(), value.into());
+        self.0
+            .metadata
+            .labels
+            .get_or_insert_default()
+            .insert(key.into(), value.into());
         self
     }
 
     pub fn taint(mut self, taint: core::Taint) -> Self {
-        self.0.spec.get_or_insert_default().taints.get_or_insert_default().push(taint);
+        self.0
+            .spec
+            .get_or_insert_default()
+            .taints
+            .get_or_insert_default()
+            .push(taint);
         self
     }
 
@@ -341,19 +448,37 @@ impl NodeBuilder {
     pub fn capacity(mut self, cpu: &str, memory: &str, pods: u32) -> Self {
         let pods = pods.to_string();
         let amounts = quantities(&[("cpu", cpu), ("memory", memory), ("pods", &pods)]);
-        self.0.status.get_or_insert_default().allocatable.get_or_insert_default().extend(amounts);
+        self.0
+            .status
+            .get_or_insert_default()
+            .allocatable
+            .get_or_insert_default()
+            .extend(amounts);
         self
     }
 
     pub fn scalar(mut self, name: &str, amount: &str) -> Self {
         let amounts = quantities(&[(name, amount)]);
-        self.0.status.get_or_insert_default().allocatable.get_or_insert_default().extend(amounts);
+        self.0
+            .status
+            .get_or_insert_default()
+            .allocatable
+            .get_or_insert_default()
+            .extend(amounts);
         self
     }
 
     pub fn image(mut self, name: &str, size: i64) -> Self {
-        let image = core::ContainerImage { names: Some(vec![name.into()]), size_bytes: Some(size) };
-        self.0.status.get_or_insert_default().images.get_or_insert_default().push(image);
+        let image = core::ContainerImage {
+            names: Some(vec![name.into()]),
+            size_bytes: Some(size),
+        };
+        self.0
+            .status
+            .get_or_insert_default()
+            .images
+            .get_or_insert_default()
+            .push(image);
         self
     }
 }
@@ -377,13 +502,20 @@ pub struct Filtered {
 impl Filtered {
     /// `resolvable: ` or `unresolvable: ` and the reasons.
     pub fn refusal(&self, node: &str) -> &str {
-        self.refusals.iter().find(|(name, _)| name == node).map_or("not refused", |(_, reason)| reason)
+        self.refusals
+            .iter()
+            .find(|(name, _)| name == node)
+            .map_or("not refused", |(_, reason)| reason)
     }
 }
 
 impl Filtering {
     pub fn new(plugin: &'static str) -> Self {
-        Self { plugin, args: Value::Null, world: World::default() }
+        Self {
+            plugin,
+            args: Value::Null,
+            world: World::default(),
+        }
     }
 
     pub fn args(mut self, args: Value) -> Self {
@@ -426,21 +558,48 @@ impl Filtering {
                 Some(filter)
             }
             PreFilter::Reject(r) => {
-                return Filtered { passing: Vec::new(), refusals, rejected: Some(r.message) };
+                return Filtered {
+                    passing: Vec::new(),
+                    refusals,
+                    rejected: Some(r.message),
+                };
             }
         };
         if let Some(filter) = filter {
-            filter.filter(&world.nodes, &mut Block { rows: &mut rows, refused: &mut refused, by: 0 });
+            filter.filter(
+                &world.nodes,
+                &mut Block {
+                    rows: &mut rows,
+                    refused: &mut refused,
+                    by: 0,
+                },
+            );
             for refusal in refused {
                 let named = filter.reasons().iter().enumerate();
-                let reasons: Vec<&str> =
-                    named.filter(|(bit, _)| refusal.reasons >> bit & 1 == 1).map(|(_, r)| &**r).collect();
-                let kind = if refusal.resolvable { "resolvable" } else { "unresolvable" };
-                refusals.push((world.nodes.name(refusal.row).to_string(), format!("{kind}: {}", reasons.join(", "))));
+                let reasons: Vec<&str> = named
+                    .filter(|(bit, _)| refusal.reasons >> bit & 1 == 1)
+                    .map(|(_, r)| &**r)
+                    .collect();
+                let kind = if refusal.resolvable {
+                    "resolvable"
+                } else {
+                    "unresolvable"
+                };
+                refusals.push((
+                    world.nodes.name(refusal.row).to_string(),
+                    format!("{kind}: {}", reasons.join(", ")),
+                ));
             }
         }
-        let passing = rows.iter().map(|row| world.nodes.name(*row).to_string()).collect();
-        Filtered { passing, refusals, rejected: None }
+        let passing = rows
+            .iter()
+            .map(|row| world.nodes.name(*row).to_string())
+            .collect();
+        Filtered {
+            passing,
+            refusals,
+            rejected: None,
+        }
     }
 
     fn copy_of_world(&self) -> World {
@@ -473,7 +632,12 @@ pub struct Scoring {
 
 impl Scoring {
     pub fn new(plugin: &'static str) -> Self {
-        Self { plugin, args: Value::Null, names: Vec::new(), world: World::default() }
+        Self {
+            plugin,
+            args: Value::Null,
+            names: Vec::new(),
+            world: World::default(),
+        }
     }
 
     pub fn args(mut self, args: Value) -> Self {
@@ -483,7 +647,8 @@ impl Scoring {
 
     pub fn node(mut self, node: NodeBuilder) -> Self {
         let node = node.build();
-        self.names.push(node.metadata.name.clone().unwrap_or_default().leak());
+        self.names
+            .push(node.metadata.name.clone().unwrap_or_default().leak());
         self.world.nodes.put_node(Arc::new(node));
         self
     }
@@ -502,8 +667,14 @@ impl Scoring {
     pub fn score(&mut self, pod: core::Pod) -> Vec<(&'static str, i64)> {
         let row = plugins::find(self.plugin).expect("a plugin of the table");
         let plugin = (row.make)(&self.args).expect("valid arguments");
-        let rows: Vec<Row> = self.names.iter().filter_map(|name| self.world.nodes.row(name)).collect();
-        let Some(scorer) = plugin.pre_score(&info(pod), &mut self.world, &rows) else { return Vec::new() };
+        let rows: Vec<Row> = self
+            .names
+            .iter()
+            .filter_map(|name| self.world.nodes.row(name))
+            .collect();
+        let Some(scorer) = plugin.pre_score(&info(pod), &mut self.world, &rows) else {
+            return Vec::new();
+        };
         let mut scores = vec![0; rows.len()];
         scorer.score(&self.world.nodes, &rows, &mut scores);
         scorer.normalize(&rows, &mut scores);

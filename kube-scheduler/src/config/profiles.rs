@@ -89,7 +89,10 @@ pub fn build(configuration: &Configuration) -> Result<HashMap<String, Profile>> 
 
 fn build_one(name: &str, wire: &ProfileConfig) -> Result<Profile> {
     let multi = merge_multi_point(&wire.plugins.multi_point);
-    let mut made = Made { wire, plugins: HashMap::new() };
+    let mut made = Made {
+        wire,
+        plugins: HashMap::new(),
+    };
     let mut points = HashMap::new();
     for point in Point::ALL {
         points.insert(point, made.at(point, &multi)?);
@@ -107,12 +110,21 @@ fn build_one(name: &str, wire: &ProfileConfig) -> Result<Profile> {
 
 fn check_complete(profile: &Profile) -> Result<()> {
     if profile.at(Point::Bind).is_empty() {
-        bail!("at least one bind plugin is needed for profile with scheduler name {:?}", profile.scheduler_name);
+        bail!(
+            "at least one bind plugin is needed for profile with scheduler name {:?}",
+            profile.scheduler_name
+        );
     }
     match profile.at(Point::QueueSort).len() {
         1 => Ok(()),
-        0 => bail!("one queue sort plugin required for profile with scheduler name {:?}", profile.scheduler_name),
-        _ => bail!("only one queue sort plugin required for profile with scheduler name {:?}", profile.scheduler_name),
+        0 => bail!(
+            "one queue sort plugin required for profile with scheduler name {:?}",
+            profile.scheduler_name
+        ),
+        _ => bail!(
+            "only one queue sort plugin required for profile with scheduler name {:?}",
+            profile.scheduler_name
+        ),
     }
 }
 
@@ -120,7 +132,10 @@ fn check_complete(profile: &Profile) -> Result<()> {
 fn merge_multi_point(custom: &PluginSet) -> Vec<PluginRef> {
     let defaults = TABLE.iter().filter(|row| !custom.disables(row.name)).map(|row| {
         let weight = (row.weight > 0).then_some(row.weight);
-        custom.enables(row.name).cloned().unwrap_or(PluginRef { name: row.name.to_owned(), weight })
+        custom.enables(row.name).cloned().unwrap_or(PluginRef {
+            name: row.name.to_owned(),
+            weight,
+        })
     });
     let mut merged: Vec<PluginRef> = defaults.collect();
     for plugin in &custom.enabled {
@@ -152,12 +167,18 @@ impl Made<'_> {
             Some(row) if name == "DefaultPreemption" => Some((row.make)(&Value::Null)),
             Some(row) => Some((row.make)(&self.args(name))),
             None if ABSENT.contains(&name) => {
-                tracing::warn!(plugin = name, "This scheduler does not have the plugin; it is left out");
+                tracing::warn!(
+                    plugin = name,
+                    "This scheduler does not have the plugin; it is left out"
+                );
                 None
             }
             None => bail!("{name:?} does not exist"),
         };
-        let made = made.transpose().map_err(anyhow::Error::msg).with_context(|| format!("plugin {name:?}: args"))?;
+        let made = made
+            .transpose()
+            .map_err(anyhow::Error::msg)
+            .with_context(|| format!("plugin {name:?}: args"))?;
         self.plugins.insert(name.to_owned(), made.clone());
         Ok(made)
     }
@@ -168,13 +189,19 @@ impl Made<'_> {
         let own = wire.plugins.at(point);
         let in_multi = |p: &&PluginRef| multi.iter().any(|m| m.name == p.name);
         let overriding = own.enabled.iter().filter(in_multi);
-        let inherited = multi.iter().filter(|p| own.enables(&p.name).is_none() && !own.disables(&p.name));
+        let inherited = multi
+            .iter()
+            .filter(|p| own.enables(&p.name).is_none() && !own.disables(&p.name));
         let added = own.enabled.iter().filter(|p| !in_multi(p));
         let mut list: Vec<Enabled> = Vec::new();
-        for (plugin, explicit) in
-            overriding.map(|p| (p, true)).chain(inherited.map(|p| (p, false))).chain(added.map(|p| (p, true)))
+        for (plugin, explicit) in overriding
+            .map(|p| (p, true))
+            .chain(inherited.map(|p| (p, false)))
+            .chain(added.map(|p| (p, true)))
         {
-            let Some(made) = self.get(&plugin.name)? else { continue };
+            let Some(made) = self.get(&plugin.name)? else {
+                continue;
+            };
             if !made.points().contains(&point) {
                 if explicit {
                     bail!("plugin {:?} does not extend {point:?} plugin", plugin.name);
@@ -184,7 +211,10 @@ impl Made<'_> {
             if list.iter().any(|e| e.plugin.name() == plugin.name) {
                 bail!("plugin {:?} already registered as {point:?}", plugin.name);
             }
-            list.push(Enabled { plugin: made, weight: plugin.weight.filter(|w| *w > 0).unwrap_or(1) });
+            list.push(Enabled {
+                plugin: made,
+                weight: plugin.weight.filter(|w| *w > 0).unwrap_or(1),
+            });
         }
         Ok(list)
     }
@@ -208,15 +238,25 @@ impl Default for PreemptionArgs {
 }
 
 fn preemption(args: &Value) -> Result<Preemption> {
-    let args: PreemptionArgs = plugins::args(args).map_err(anyhow::Error::msg).context("DefaultPreemption: args")?;
-    let (percentage, absolute) = (args.min_candidate_nodes_percentage, args.min_candidate_nodes_absolute);
+    let args: PreemptionArgs = plugins::args(args)
+        .map_err(anyhow::Error::msg)
+        .context("DefaultPreemption: args")?;
+    let (percentage, absolute) = (
+        args.min_candidate_nodes_percentage,
+        args.min_candidate_nodes_absolute,
+    );
     if !(0..=100).contains(&percentage) {
         bail!("minCandidateNodesPercentage: Invalid value: {percentage}: not in valid range [0, 100]");
     }
     if absolute < 0 || (percentage == 0 && absolute == 0) {
-        bail!("minCandidateNodesAbsolute: Invalid value: {absolute}: one of it and minCandidateNodesPercentage must be greater than 0");
+        bail!(
+            "minCandidateNodesAbsolute: Invalid value: {absolute}: one of it and minCandidateNodesPercentage must be greater than 0"
+        );
     }
-    Ok(Preemption { min_candidate_nodes_percentage: percentage, min_candidate_nodes_absolute: absolute })
+    Ok(Preemption {
+        min_candidate_nodes_percentage: percentage,
+        min_candidate_nodes_absolute: absolute,
+    })
 }
 
 #[cfg(test)]
@@ -241,8 +281,11 @@ mod tests {
         let default = profile("").expect("builds");
         assert_eq!(names(&default, Point::QueueSort), ["PrioritySort"]);
         assert_eq!(names(&default, Point::PreEnqueue), ["SchedulingGates"]);
-        let weights: Vec<(&str, i64)> =
-            default.at(Point::Score).iter().map(|e| (e.plugin.name(), e.weight)).collect();
+        let weights: Vec<(&str, i64)> = default
+            .at(Point::Score)
+            .iter()
+            .map(|e| (e.plugin.name(), e.weight))
+            .collect();
         let wanted = [
             ("TaintToleration", 3),
             ("NodeAffinity", 2),
@@ -262,22 +305,34 @@ mod tests {
         let custom = profile(yaml).expect("builds");
         assert_eq!(names(&custom, Point::Score)[0], "NodeAffinity");
         assert_eq!(custom.at(Point::Score)[0].weight, 7);
-        assert!(!custom.runs(Point::Score, "ImageLocality") && !custom.runs(Point::Score, "NodeResourcesFit"));
+        assert!(
+            !custom.runs(Point::Score, "ImageLocality") && !custom.runs(Point::Score, "NodeResourcesFit")
+        );
         assert!(custom.runs(Point::Filter, "NodeResourcesFit"));
     }
 
     #[test]
     fn a_star_empties_a_point() {
-        let custom = profile("profiles:\n- plugins:\n    score:\n      disabled: [{name: '*'}]\n").expect("builds");
+        let custom =
+            profile("profiles:\n- plugins:\n    score:\n      disabled: [{name: '*'}]\n").expect("builds");
         assert!(custom.at(Point::Score).is_empty());
     }
 
     #[test]
     fn what_cannot_run_is_refused() {
         let cases = [
-            ("profiles:\n- plugins:\n    filter:\n      enabled: [{name: Nonsense}]\n", "does not exist"),
-            ("profiles:\n- plugins:\n    score:\n      enabled: [{name: NodePorts}]\n", "does not extend"),
-            ("profiles:\n- plugins:\n    bind:\n      disabled: [{name: '*'}]\n", "bind plugin"),
+            (
+                "profiles:\n- plugins:\n    filter:\n      enabled: [{name: Nonsense}]\n",
+                "does not exist",
+            ),
+            (
+                "profiles:\n- plugins:\n    score:\n      enabled: [{name: NodePorts}]\n",
+                "does not extend",
+            ),
+            (
+                "profiles:\n- plugins:\n    bind:\n      disabled: [{name: '*'}]\n",
+                "bind plugin",
+            ),
             (
                 "profiles:\n- pluginConfig:\n  - name: NodeResourcesFit\n    args: {scoringStrategy: {type: Bad}}\n",
                 "scoringStrategy",

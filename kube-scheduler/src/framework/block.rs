@@ -38,13 +38,24 @@ impl Block<'_> {
                 Verdict::Unschedulable(reasons) => (true, reasons),
                 Verdict::Unresolvable(reasons) => (false, reasons),
             };
-            refused.push(Refusal { row: *row, by, resolvable, reasons });
+            refused.push(Refusal {
+                row: *row,
+                by,
+                resolvable,
+                reasons,
+            });
             false
         });
     }
 
     /// For filters with one reason: refuse what does not pass, whatever pods are removed.
     pub fn require(&mut self, mut passes: impl FnMut(Row) -> bool) {
-        self.retain(|row| if passes(row) { Verdict::Pass } else { Verdict::Unresolvable(1) });
+        self.retain(|row| {
+            if passes(row) {
+                Verdict::Pass
+            } else {
+                Verdict::Unresolvable(1)
+            }
+        });
     }
 }

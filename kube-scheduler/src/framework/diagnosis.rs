@@ -35,7 +35,11 @@ impl Diagnosis {
 
     /// Sorted as text, so that "10 x" comes before "2 y", as upstream has it.
     fn histogram(&self) -> String {
-        let mut parts: Vec<String> = self.reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+        let mut parts: Vec<String> = self
+            .reasons
+            .iter()
+            .map(|(reason, count)| format!("{count} {reason}"))
+            .collect();
         parts.sort();
         parts.join(", ")
     }
@@ -56,7 +60,9 @@ pub fn truncated(message: &str) -> String {
     if message.len() <= NOTE_LENGTH_LIMIT {
         return message.to_owned();
     }
-    let cut = (0..=NOTE_LENGTH_LIMIT - SUFFIX.len()).rev().find(|at| message.is_char_boundary(*at));
+    let cut = (0..=NOTE_LENGTH_LIMIT - SUFFIX.len())
+        .rev()
+        .find(|at| message.is_char_boundary(*at));
     format!("{}{SUFFIX}", &message[..cut.unwrap_or(0)])
 }
 
@@ -66,7 +72,10 @@ mod tests {
 
     #[test]
     fn the_message_reads_as_upstreams() {
-        let mut diagnosis = Diagnosis { total_nodes: 13, ..Diagnosis::default() };
+        let mut diagnosis = Diagnosis {
+            total_nodes: 13,
+            ..Diagnosis::default()
+        };
         diagnosis.add("node(s) had untolerated taint(s)", 2);
         diagnosis.add("Insufficient cpu", 10);
         diagnosis.add("node(s) had untolerated taint(s)", 1);

@@ -79,19 +79,31 @@ impl Actions {
 
     /// Each single action of the set.
     pub fn each(self) -> impl Iterator<Item = Self> {
-        Self::NAMES.into_iter().map(|(action, _)| action).filter(move |action| self.meets(*action))
+        Self::NAMES
+            .into_iter()
+            .map(|(action, _)| action)
+            .filter(move |action| self.meets(*action))
     }
 
     fn label(self) -> &'static str {
-        Self::NAMES.iter().find(|(action, _)| *action == self).map_or("Update", |(_, name)| name)
+        Self::NAMES
+            .iter()
+            .find(|(action, _)| *action == self)
+            .map_or("Update", |(_, name)| name)
     }
 }
 
 /// The object before and after.
 #[derive(Clone, Copy)]
 pub enum Change<'a> {
-    Pod { old: Option<&'a PodInfo>, new: Option<&'a PodInfo> },
-    Node { old: Option<&'a Node>, new: Option<&'a Node> },
+    Pod {
+        old: Option<&'a PodInfo>,
+        new: Option<&'a PodInfo>,
+    },
+    Node {
+        old: Option<&'a Node>,
+        new: Option<&'a Node>,
+    },
     Other,
 }
 
@@ -143,7 +155,10 @@ pub fn node_actions(old: &Node, new: &Node) -> Actions {
 }
 
 fn taints(node: &Node) -> &[Taint] {
-    node.spec.as_ref().and_then(|s| s.taints.as_deref()).unwrap_or_default()
+    node.spec
+        .as_ref()
+        .and_then(|s| s.taints.as_deref())
+        .unwrap_or_default()
 }
 
 fn conditions(node: &Node) -> Vec<(&str, &str)> {
@@ -161,11 +176,25 @@ pub fn pod_actions(old: &Pod, new: &Pod) -> Actions {
     };
     note(pod_labels(old) != pod_labels(new), Actions::POD_LABEL);
     note(is_scaled_down(old, new), Actions::POD_SCALE_DOWN);
-    let gates = |p: &Pod| p.spec.as_ref().and_then(|s| s.scheduling_gates.as_ref()).map_or(0, Vec::len);
+    let gates = |p: &Pod| {
+        p.spec
+            .as_ref()
+            .and_then(|s| s.scheduling_gates.as_ref())
+            .map_or(0, Vec::len)
+    };
     note(gates(old) > 0 && gates(new) == 0, Actions::POD_GATES_ELIMINATED);
-    let tolerations = |p: &Pod| p.spec.as_ref().and_then(|s| s.tolerations.as_ref()).map_or(0, Vec::len);
+    let tolerations = |p: &Pod| {
+        p.spec
+            .as_ref()
+            .and_then(|s| s.tolerations.as_ref())
+            .map_or(0, Vec::len)
+    };
     note(tolerations(old) != tolerations(new), Actions::POD_TOLERATION);
-    if actions == Actions(0) { Actions::UPDATE } else { actions }
+    if actions == Actions(0) {
+        Actions::UPDATE
+    } else {
+        actions
+    }
 }
 
 fn pod_labels(pod: &Pod) -> Option<&Labels> {
@@ -192,22 +221,38 @@ mod tests {
         let cordoned = node("n").unschedulable().build();
         assert_eq!(node_actions(&cordoned, &plain), Actions::NODE_TAINT);
         assert_eq!(node_actions(&plain, &cordoned), Actions(0));
-        let tainted = node("n").taint(taint("a", "", "NoSchedule")).label("x", "y").build();
-        assert_eq!(node_actions(&tainted, &plain), Actions::NODE_TAINT.or(Actions::NODE_LABEL));
+        let tainted = node("n")
+            .taint(taint("a", "", "NoSchedule"))
+            .label("x", "y")
+            .build();
+        assert_eq!(
+            node_actions(&tainted, &plain),
+            Actions::NODE_TAINT.or(Actions::NODE_LABEL)
+        );
     }
 
     #[test]
     fn pod_updates_are_told_apart() {
         let base = pod("p").container("2", "1Gi").build();
         assert_eq!(pod_actions(&base, &base), Actions::UPDATE);
-        assert_eq!(pod_actions(&base, &pod("p").container("1", "1Gi").build()), Actions::POD_SCALE_DOWN);
+        assert_eq!(
+            pod_actions(&base, &pod("p").container("1", "1Gi").build()),
+            Actions::POD_SCALE_DOWN
+        );
         let gated = pod("p").container("2", "1Gi").gate("g").build();
         assert_eq!(pod_actions(&gated, &base), Actions::POD_GATES_ELIMINATED);
     }
 
     #[test]
     fn events_are_labelled_as_upstream_labels_them() {
-        let event = |kind, action| Event { kind, action, change: Change::Other }.label();
+        let event = |kind, action| {
+            Event {
+                kind,
+                action,
+                change: Change::Other,
+            }
+            .label()
+        };
         assert_eq!(event(Kind::AssignedPod, Actions::DELETE), "AssignedPodDelete");
         assert_eq!(event(Kind::Node, Actions::NODE_TAINT), "NodeUpdateNodeTaint");
     }

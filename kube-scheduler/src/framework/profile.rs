@@ -31,7 +31,10 @@ pub struct Preemption {
 
 impl Default for Preemption {
     fn default() -> Self {
-        Self { min_candidate_nodes_percentage: 10, min_candidate_nodes_absolute: 100 }
+        Self {
+            min_candidate_nodes_percentage: 10,
+            min_candidate_nodes_absolute: 100,
+        }
     }
 }
 
@@ -56,7 +59,9 @@ impl Profile {
     /// Plugins that want to hear of such a change.
     pub fn interested(&self, kind: Kind, action: Actions) -> impl Iterator<Item = &Arc<dyn Plugin>> {
         let mut seen = Vec::new();
-        let all = [Point::PreEnqueue, Point::PreFilter, Point::Filter].into_iter().flat_map(|p| self.at(p));
+        let all = [Point::PreEnqueue, Point::PreFilter, Point::Filter]
+            .into_iter()
+            .flat_map(|p| self.at(p));
         let once = all.map(|e| &e.plugin).filter(move |plugin| {
             let new = !seen.contains(&plugin.name());
             seen.push(plugin.name());

@@ -28,7 +28,10 @@ impl World {
     pub fn resolve(&self, term: &AffinityTerm) -> AffinityTerm {
         let mut term = term.clone();
         if !term.namespace_selector.is_everything() {
-            let selected = self.namespaces.iter().filter(|(_, l)| term.namespace_selector.matches(l));
+            let selected = self
+                .namespaces
+                .iter()
+                .filter(|(_, l)| term.namespace_selector.matches(l));
             term.namespaces.extend(selected.map(|(name, _)| Arc::clone(name)));
             term.namespace_selector = Selector::Nothing;
         }
@@ -73,14 +76,21 @@ impl Workloads {
 
     fn controller_selector(&self, pod: &PodInfo) -> Option<&Selector> {
         let owner = controller_of(&pod.object.metadata)?;
-        let kind = ["ReplicaSet", "StatefulSet", "ReplicationController"].into_iter().find(|k| *k == owner.0)?;
-        self.controllers.get(&(kind, format!("{}/{}", pod.namespace, owner.1)))
+        let kind = ["ReplicaSet", "StatefulSet", "ReplicationController"]
+            .into_iter()
+            .find(|k| *k == owner.0)?;
+        self.controllers
+            .get(&(kind, format!("{}/{}", pod.namespace, owner.1)))
     }
 }
 
 /// Kind and name of the controlling owner.
 fn controller_of(meta: &ObjectMeta) -> Option<(&str, &str)> {
-    let owner = meta.owner_references.iter().flatten().find(|o| o.controller == Some(true))?;
+    let owner = meta
+        .owner_references
+        .iter()
+        .flatten()
+        .find(|o| o.controller == Some(true))?;
     Some((&owner.kind, &owner.name))
 }
 
@@ -117,7 +127,13 @@ mod tests {
     #[test]
     fn the_default_selector_joins_services_and_the_controller() {
         let mut workloads = Workloads::default();
-        let web = info(pod("p").label("app", "web").label("hash", "1").owner("ReplicaSet", "web-1").build());
+        let web = info(
+            pod("p")
+                .label("app", "web")
+                .label("hash", "1")
+                .owner("ReplicaSet", "web-1")
+                .build(),
+        );
         assert_eq!(workloads.default_selector(&web), None);
         let services = workloads.services.entry("default".into()).or_default();
         services.insert("web".into(), labels(&[("app", "web")]));
@@ -126,7 +142,9 @@ mod tests {
         let by_service = workloads.default_selector(&web).expect("selected");
         assert!(by_service.matches(&labels(&[("app", "web"), ("hash", "2")])));
         let key = ("ReplicaSet", "default/web-1".to_owned());
-        workloads.controllers.insert(key, Selector::from_map(&labels(&[("hash", "1")])));
+        workloads
+            .controllers
+            .insert(key, Selector::from_map(&labels(&[("hash", "1")])));
         let both = workloads.default_selector(&web).expect("selected");
         assert!(both.matches(&labels(&[("app", "web"), ("hash", "1")])));
         assert!(!both.matches(&labels(&[("app", "web"), ("hash", "2")])));
@@ -137,11 +155,17 @@ mod tests {
         let mut world = World::default();
         world.namespaces.insert("a".into(), labels(&[("team", "x")]));
         world.namespaces.insert("b".into(), labels(&[("team", "y")]));
-        let mut term = info(pod("p").anti_affinity("zone", &[]).build()).terms.required_anti[0].clone();
+        let mut term = info(pod("p").anti_affinity("zone", &[]).build())
+            .terms
+            .required_anti[0]
+            .clone();
         term.namespaces.clear();
         term.namespace_selector = Selector::from_map(&labels(&[("team", "x")]));
         let resolved = world.resolve(&term);
-        assert_eq!(resolved.namespaces.iter().map(|n| &**n).collect::<Vec<_>>(), ["a"]);
+        assert_eq!(
+            resolved.namespaces.iter().map(|n| &**n).collect::<Vec<_>>(),
+            ["a"]
+        );
         assert_eq!(resolved.namespace_selector, Selector::Nothing);
     }
 }

@@ -81,7 +81,13 @@ impl PodCounts {
             let mut by_row = vec![0; self.rows];
             let matching = all_pods.filter(|(_, pod)| query.matches(pod));
             matching.for_each(|(row, _)| by_row[row as usize] += 1);
-            self.counters.insert(query.clone(), Counter { by_row, last_asked: self.asked });
+            self.counters.insert(
+                query.clone(),
+                Counter {
+                    by_row,
+                    last_asked: self.asked,
+                },
+            );
         }
         match self.counters.get_mut(&query) {
             Some(counter) => {
@@ -96,7 +102,11 @@ impl PodCounts {
         if self.counters.len() < MAX_QUERIES {
             return;
         }
-        let oldest = self.counters.iter().min_by_key(|(_, c)| c.last_asked).map(|(query, _)| query.clone());
+        let oldest = self
+            .counters
+            .iter()
+            .min_by_key(|(_, c)| c.last_asked)
+            .map(|(query, _)| query.clone());
         oldest.map(|query| self.counters.remove(&query));
     }
 }
@@ -130,7 +140,9 @@ impl TermOwners {
 
     pub fn remove_pod(&mut self, row: Row, pod: &PodInfo) {
         for owned in owned_terms(pod) {
-            let Some(rows) = self.0.get_mut(&owned) else { continue };
+            let Some(rows) = self.0.get_mut(&owned) else {
+                continue;
+            };
             if let Some(count) = rows.get_mut(&row) {
                 *count -= 1;
                 if *count == 0 {
@@ -154,14 +166,24 @@ impl TermOwners {
 
 fn owned_terms(pod: &PodInfo) -> impl Iterator<Item = OwnedTerm> + '_ {
     let terms = &pod.terms;
-    let plain = |kind| move |term: &AffinityTerm| OwnedTerm { kind, term: term.clone() };
+    let plain = |kind| {
+        move |term: &AffinityTerm| OwnedTerm {
+            kind,
+            term: term.clone(),
+        }
+    };
     let required = terms.required.iter().map(plain(TermKind::Required));
     let anti = terms.required_anti.iter().map(plain(TermKind::RequiredAnti));
     let preferred = terms.preferred.iter();
-    let preferred = preferred.map(|t| OwnedTerm { kind: TermKind::Preferred(t.weight), term: t.term.clone() });
+    let preferred = preferred.map(|t| OwnedTerm {
+        kind: TermKind::Preferred(t.weight),
+        term: t.term.clone(),
+    });
     let preferred_anti = terms.preferred_anti.iter();
-    let preferred_anti = preferred_anti
-        .map(|t| OwnedTerm { kind: TermKind::PreferredAnti(t.weight), term: t.term.clone() });
+    let preferred_anti = preferred_anti.map(|t| OwnedTerm {
+        kind: TermKind::PreferredAnti(t.weight),
+        term: t.term.clone(),
+    });
     required.chain(anti).chain(preferred).chain(preferred_anti)
 }
 
@@ -172,7 +194,10 @@ mod tests {
     use crate::testing::{info, labels, node, pod};
 
     fn web_query() -> Query {
-        Query::Spread { namespace: "default".into(), selector: Selector::from_map(&labels(&[("app", "web")])) }
+        Query::Spread {
+            namespace: "default".into(),
+            selector: Selector::from_map(&labels(&[("app", "web")])),
+        }
     }
 
     fn ask(nodes: &mut Nodes, query: Query) -> Vec<u32> {
@@ -199,7 +224,13 @@ mod tests {
         nodes.put_node(Arc::new(node("a").build()));
         for n in 0..2 * MAX_QUERIES {
             let selector = Selector::from_map(&labels(&[("n", &n.to_string())]));
-            ask(&mut nodes, Query::Spread { namespace: "default".into(), selector });
+            ask(
+                &mut nodes,
+                Query::Spread {
+                    namespace: "default".into(),
+                    selector,
+                },
+            );
         }
         assert_eq!(nodes.counts.counters.len(), MAX_QUERIES);
     }
@@ -209,9 +240,16 @@ mod tests {
         let mut nodes = Nodes::default();
         nodes.put_node(Arc::new(node("a").build()));
         for name in ["p1", "p2"] {
-            nodes.add_pod("a", info(pod(name).anti_affinity("zone", &[("app", "web")]).build()));
+            nodes.add_pod(
+                "a",
+                info(pod(name).anti_affinity("zone", &[("app", "web")]).build()),
+            );
         }
-        let owners: Vec<u32> = nodes.owners.iter().flat_map(|(_, rows)| rows.values().copied()).collect();
+        let owners: Vec<u32> = nodes
+            .owners
+            .iter()
+            .flat_map(|(_, rows)| rows.values().copied())
+            .collect();
         assert_eq!(owners, [2]);
         nodes.remove_pod("a", "p1-uid");
         nodes.remove_pod("a", "p2-uid");

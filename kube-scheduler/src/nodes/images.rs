@@ -39,7 +39,11 @@ impl Images {
         let names = |i: &'_ ContainerImage| i.names.clone().unwrap_or_default();
         let new: Vec<(String, i64)> = images
             .iter()
-            .flat_map(|i| names(i).into_iter().map(|n| (n, i.size_bytes.unwrap_or_default())))
+            .flat_map(|i| {
+                names(i)
+                    .into_iter()
+                    .map(|n| (n, i.size_bytes.unwrap_or_default()))
+            })
             .collect();
         if self.is_unchanged(row, &new) {
             return;
@@ -48,7 +52,10 @@ impl Images {
         let mut kept = Vec::with_capacity(new.len());
         for (name, size_bytes) in new {
             let name: Arc<str> = name.into();
-            let image = self.by_name.entry(Arc::clone(&name)).or_insert(Image { size_bytes, rows: Vec::new() });
+            let image = self.by_name.entry(Arc::clone(&name)).or_insert(Image {
+                size_bytes,
+                rows: Vec::new(),
+            });
             if !image.rows.contains(&row) {
                 image.rows.push(row);
             }
@@ -82,7 +89,11 @@ impl Images {
 }
 
 fn normalized(name: &str) -> std::borrow::Cow<'_, str> {
-    if name.rfind(':') <= name.rfind('/') { format!("{name}:latest").into() } else { name.into() }
+    if name.rfind(':') <= name.rfind('/') {
+        format!("{name}:latest").into()
+    } else {
+        name.into()
+    }
 }
 
 #[cfg(test)]
@@ -90,12 +101,19 @@ mod tests {
     use super::*;
 
     fn image(name: &str, size: i64) -> ContainerImage {
-        ContainerImage { names: Some(vec![name.to_owned()]), size_bytes: Some(size) }
+        ContainerImage {
+            names: Some(vec![name.to_owned()]),
+            size_bytes: Some(size),
+        }
     }
 
     #[test]
     fn names_without_a_tag_mean_latest() {
-        for (given, wanted) in [("a", "a:latest"), ("host:5000/a", "host:5000/a:latest"), ("h/a:1", "h/a:1")] {
+        for (given, wanted) in [
+            ("a", "a:latest"),
+            ("host:5000/a", "host:5000/a:latest"),
+            ("h/a:1", "h/a:1"),
+        ] {
             assert_eq!(normalized(given), wanted);
         }
     }

@@ -26,7 +26,10 @@ pub struct LabelColumn {
 
 impl LabelColumn {
     fn new(key: &str, rows: &[Option<Arc<Labels>>]) -> Self {
-        let mut column = Self { values: vec![Arc::from("")], ..Self::default() };
+        let mut column = Self {
+            values: vec![Arc::from("")],
+            ..Self::default()
+        };
         column.by_row = rows.iter().map(|_| ABSENT).collect();
         for (row, labels) in rows.iter().enumerate() {
             column.set(row, labels.as_ref().and_then(|l| l.get(key)).map(String::as_str));
@@ -134,7 +137,9 @@ impl LabelColumns {
 
 fn truth_table(column: &LabelColumn, requirement: &Requirement) -> Vec<bool> {
     let values = column.values.iter().enumerate();
-    values.map(|(id, value)| requirement.matches((id != 0).then_some(&**value))).collect()
+    values
+        .map(|(id, value)| requirement.matches((id != 0).then_some(&**value)))
+        .collect()
 }
 
 /// One label requirement over all rows.
@@ -179,7 +184,11 @@ mod tests {
 
     fn passing(columns: &mut LabelColumns, key: &str, operator: Operator, values: &[&str]) -> Vec<Row> {
         let values = values.iter().map(|v| (*v).into()).collect();
-        let test = columns.compile(&Requirement { key: key.into(), operator, values });
+        let test = columns.compile(&Requirement {
+            key: key.into(),
+            operator,
+            values,
+        });
         (0..3).filter(|row| test.passes(*row)).collect()
     }
 

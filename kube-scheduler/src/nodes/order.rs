@@ -37,7 +37,9 @@ impl ZoneOrder {
     }
 
     pub fn remove(&mut self, row: Row) {
-        let Some(zone) = self.zone_of.remove(&row) else { return };
+        let Some(zone) = self.zone_of.remove(&row) else {
+            return;
+        };
         self.zones.retain_mut(|(name, rows)| {
             if *name == zone {
                 rows.retain(|r| *r != row);
@@ -59,7 +61,8 @@ impl ZoneOrder {
         self.interleaved.clear();
         let longest = self.zones.iter().map(|(_, rows)| rows.len()).max().unwrap_or(0);
         for at in 0..longest {
-            self.interleaved.extend(self.zones.iter().filter_map(|(_, rows)| rows.get(at)));
+            self.interleaved
+                .extend(self.zones.iter().filter_map(|(_, rows)| rows.get(at)));
         }
     }
 }
@@ -69,8 +72,14 @@ fn zone_key(labels: Option<&Labels>) -> Zone {
         let found = labels.and_then(|l| l.get(beta).or_else(|| l.get(stable)));
         found.map(String::as_str).unwrap_or_default()
     };
-    let zone = get("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone");
-    let region = get("failure-domain.beta.kubernetes.io/region", "topology.kubernetes.io/region");
+    let zone = get(
+        "failure-domain.beta.kubernetes.io/zone",
+        "topology.kubernetes.io/zone",
+    );
+    let region = get(
+        "failure-domain.beta.kubernetes.io/region",
+        "topology.kubernetes.io/region",
+    );
     // Labels hold no NUL, so two different pairs never make one key.
     format!("{region}\0{zone}")
 }

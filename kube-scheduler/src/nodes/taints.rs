@@ -31,7 +31,11 @@ impl TaintSets {
     }
 
     pub fn set(&mut self, row: Row, taints: &[Taint]) {
-        let new = if taints.is_empty() { None } else { Some(self.intern(taints)) };
+        let new = if taints.is_empty() {
+            None
+        } else {
+            Some(self.intern(taints))
+        };
         if let Some(id) = new {
             self.sets[id as usize].rows += 1;
         }
@@ -41,15 +45,27 @@ impl TaintSets {
     }
 
     fn intern(&mut self, taints: &[Taint]) -> SetId {
-        let part = |t: &Taint| (t.key.clone(), t.value.clone().unwrap_or_default(), t.effect.clone());
+        let part = |t: &Taint| {
+            (
+                t.key.clone(),
+                t.value.clone().unwrap_or_default(),
+                t.effect.clone(),
+            )
+        };
         let key = Key(taints.iter().map(part).collect());
         if let Some(id) = self.ids.get(&key) {
             return *id;
         }
-        let set = Set { taints: taints.into(), rows: 0 };
+        let set = Set {
+            taints: taints.into(),
+            rows: 0,
+        };
         let free = self.sets.iter().position(|s| s.rows == 0 && s.taints.is_empty());
         let at = free.unwrap_or_else(|| {
-            self.sets.push(Set { taints: Arc::from([]), rows: 0 });
+            self.sets.push(Set {
+                taints: Arc::from([]),
+                rows: 0,
+            });
             self.sets.len() - 1
         });
         self.sets[at] = set;
@@ -74,7 +90,10 @@ impl TaintSets {
 
     /// `weigh` applied to each distinct set; rows without taints get `untainted`.
     pub fn weigh<T: Copy>(&self, untainted: T, weigh: impl Fn(&[Taint]) -> T) -> ByTaints<T> {
-        ByTaints { untainted, by_set: self.sets.iter().map(|s| weigh(&s.taints)).collect() }
+        ByTaints {
+            untainted,
+            by_set: self.sets.iter().map(|s| weigh(&s.taints)).collect(),
+        }
     }
 
     pub fn look_up<T: Copy>(&self, weighed: &ByTaints<T>, row: Row) -> T {
@@ -91,7 +110,9 @@ pub struct ByTaints<T> {
 /// Does the toleration cover the taint? An empty key with `Exists` covers all, an empty effect every effect.
 pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     let empty_or_equal = |field: &Option<String>, wanted: &str| {
-        field.as_deref().is_none_or(|value| value.is_empty() || value == wanted)
+        field
+            .as_deref()
+            .is_none_or(|value| value.is_empty() || value == wanted)
     };
     if !empty_or_equal(&toleration.effect, &taint.effect) || !empty_or_equal(&toleration.key, &taint.key) {
         return false;
@@ -118,7 +139,10 @@ pub fn keeps_pods_out(taint: &Taint) -> bool {
 /// Some taint that keeps pods out is not tolerated.
 pub fn has_untolerated(taints: &[Taint], tolerations: &[Toleration]) -> bool {
     let untolerated = |taint: &&Taint| !tolerations.iter().any(|t| tolerates(t, taint));
-    taints.iter().filter(|t| keeps_pods_out(t)).any(|t| untolerated(&t))
+    taints
+        .iter()
+        .filter(|t| keeps_pods_out(t))
+        .any(|t| untolerated(&t))
 }
 
 #[cfg(test)]
@@ -139,7 +163,11 @@ mod tests {
             (toleration("k", "Unknown", "v", ""), false),
         ];
         for (toleration, wanted) in cases {
-            assert_eq!(tolerates(&toleration, &taint("k", "v", "NoSchedule")), wanted, "{toleration:?}");
+            assert_eq!(
+                tolerates(&toleration, &taint("k", "v", "NoSchedule")),
+                wanted,
+                "{toleration:?}"
+            );
         }
     }
 

@@ -25,10 +25,15 @@ impl Plugin for DynamicResources {
     }
 
     fn pre_filter(&self, pod: &Arc<PodInfo>, _world: &mut World) -> PreFilter {
-        let claims = pod.spec().and_then(|s| s.resource_claims.as_ref()).map_or(0, Vec::len);
+        let claims = pod
+            .spec()
+            .and_then(|s| s.resource_claims.as_ref())
+            .map_or(0, Vec::len);
         if claims == 0 {
             return PreFilter::Skip;
         }
-        PreFilter::Reject(Rejection { message: "this scheduler does not allocate resource claims".to_owned() })
+        PreFilter::Reject(Rejection {
+            message: "this scheduler does not allocate resource claims".to_owned(),
+        })
     }
 }

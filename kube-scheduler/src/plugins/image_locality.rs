@@ -30,7 +30,12 @@ impl Plugin for ImageLocality {
         &[Point::Score]
     }
 
-    fn pre_score(&self, pod: &Arc<PodInfo>, world: &mut World, feasible: &[Row]) -> Option<Box<dyn NodeScorer>> {
+    fn pre_score(
+        &self,
+        pod: &Arc<PodInfo>,
+        world: &mut World,
+        feasible: &[Row],
+    ) -> Option<Box<dyn NodeScorer>> {
         let spec = pod.spec()?;
         let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
         let volumes = spec.volumes.iter().flatten().filter_map(|v| v.image.as_ref());
@@ -39,13 +44,19 @@ impl Plugin for ImageLocality {
         let mut sums = vec![0; world.nodes.capacity()];
         let total = world.nodes.len();
         for image in names.filter_map(|name| world.nodes.images.get(name)) {
-            image.rows().iter().for_each(|row| sums[*row as usize] += image.scaled_size(total));
+            image
+                .rows()
+                .iter()
+                .for_each(|row| sums[*row as usize] += image.scaled_size(total));
         }
         // Below the threshold every node scores 0.
-        feasible.iter().any(|row| sums[*row as usize] > MIN_THRESHOLD).then(|| {
-            let containers = containers.count() as i64;
-            Box::new(Locality { sums, containers }) as Box<dyn NodeScorer>
-        })
+        feasible
+            .iter()
+            .any(|row| sums[*row as usize] > MIN_THRESHOLD)
+            .then(|| {
+                let containers = containers.count() as i64;
+                Box::new(Locality { sums, containers }) as Box<dyn NodeScorer>
+            })
     }
 }
 

@@ -27,7 +27,10 @@ struct Args {
 
 impl Default for Args {
     fn default() -> Self {
-        Self { hard_pod_affinity_weight: 1, ignore_preferred_terms_of_existing_pods: false }
+        Self {
+            hard_pod_affinity_weight: 1,
+            ignore_preferred_terms_of_existing_pods: false,
+        }
     }
 }
 
@@ -36,7 +39,10 @@ struct InterPodAffinity(Args);
 pub fn make(args: &Value) -> Result<Arc<dyn Plugin>, String> {
     let args: Args = super::args(args)?;
     if !(0..=100).contains(&args.hard_pod_affinity_weight) {
-        return Err(format!("hardPodAffinityWeight {} is not in valid range [0-100]", args.hard_pod_affinity_weight));
+        return Err(format!(
+            "hardPodAffinityWeight {} is not in valid range [0-100]",
+            args.hard_pod_affinity_weight
+        ));
     }
     Ok(Arc::new(InterPodAffinity(args)))
 }
@@ -53,7 +59,10 @@ impl Plugin for InterPodAffinity {
     fn events(&self) -> &'static [(Kind, Actions)] {
         const {
             &[
-                (Kind::AssignedPod, Actions::ADD.or(Actions::DELETE).or(Actions::POD_LABEL)),
+                (
+                    Kind::AssignedPod,
+                    Actions::ADD.or(Actions::DELETE).or(Actions::POD_LABEL),
+                ),
                 (Kind::UnscheduledPod, Actions::POD_LABEL),
                 (Kind::Node, Actions::ADD.or(Actions::NODE_LABEL)),
             ]
@@ -69,10 +78,19 @@ impl Plugin for InterPodAffinity {
 
     fn pre_filter(&self, pod: &Arc<PodInfo>, world: &mut World) -> PreFilter {
         let filter = Rules::new(pod, world);
-        if filter.is_empty() { PreFilter::Skip } else { PreFilter::Filter(Box::new(filter)) }
+        if filter.is_empty() {
+            PreFilter::Skip
+        } else {
+            PreFilter::Filter(Box::new(filter))
+        }
     }
 
-    fn pre_score(&self, pod: &Arc<PodInfo>, world: &mut World, _feasible: &[Row]) -> Option<Box<dyn NodeScorer>> {
+    fn pre_score(
+        &self,
+        pod: &Arc<PodInfo>,
+        world: &mut World,
+        _feasible: &[Row],
+    ) -> Option<Box<dyn NodeScorer>> {
         let own = !pod.terms.preferred.is_empty() || !pod.terms.preferred_anti.is_empty();
         if !own && (self.0.ignore_preferred_terms_of_existing_pods || world.nodes.owners.is_empty()) {
             return None;
@@ -97,7 +115,9 @@ fn is_helped_by_pod(pod: &PodInfo, old: Option<&PodInfo>, new: Option<&PodInfo>)
     };
     match (old, new) {
         (None, Some(new)) => may_match(&pod.terms.required, new),
-        (Some(old), None) => may_match(&pod.terms.required_anti, old) || may_match(&old.terms.required_anti, pod),
+        (Some(old), None) => {
+            may_match(&pod.terms.required_anti, old) || may_match(&old.terms.required_anti, pod)
+        }
         _ => true,
     }
 }
@@ -116,15 +136,23 @@ impl ByKey {
     }
 
     fn known(&mut self, key: &str) -> Option<&mut Domains> {
-        self.0.iter_mut().find(|(k, _)| **k == *key).map(|(_, domains)| domains)
+        self.0
+            .iter_mut()
+            .find(|(k, _)| **k == *key)
+            .map(|(_, domains)| domains)
     }
 
     fn get(&self, key: &str, row: Row) -> Option<i64> {
-        self.0.iter().find(|(k, _)| **k == *key).and_then(|(_, domains)| domains.get(row))
+        self.0
+            .iter()
+            .find(|(k, _)| **k == *key)
+            .and_then(|(_, domains)| domains.get(row))
     }
 
     fn any_positive(&self, row: Row) -> bool {
-        self.0.iter().any(|(_, domains)| domains.get(row).is_some_and(|amount| amount > 0))
+        self.0
+            .iter()
+            .any(|(_, domains)| domains.get(row).is_some_and(|amount| amount > 0))
     }
 
     fn is_all_zero(&self) -> bool {
@@ -175,23 +203,35 @@ impl Rules {
         }
         let counts = nodes.count(Query::AllTerms(self.required.clone())).to_vec();
         for term in &self.required {
-            add_rows(self.friends.domains(&term.topology_key, &mut nodes.labels), &counts, 1);
+            add_rows(
+                self.friends.domains(&term.topology_key, &mut nodes.labels),
+                &counts,
+                1,
+            );
         }
     }
 
     fn count_foes(&mut self, nodes: &mut Nodes) {
         for term in &self.anti {
             let counts = nodes.count(Query::AllTerms(Box::new([term.clone()]))).to_vec();
-            add_rows(self.foes.domains(&term.topology_key, &mut nodes.labels), &counts, 1);
+            add_rows(
+                self.foes.domains(&term.topology_key, &mut nodes.labels),
+                &counts,
+                1,
+            );
         }
     }
 
     fn count_haters(&mut self, nodes: &mut Nodes) {
         let Nodes { owners, labels, .. } = nodes;
-        for (owned, rows) in owners.iter().filter(|(owned, _)| owned.kind == TermKind::RequiredAnti) {
+        for (owned, rows) in owners
+            .iter()
+            .filter(|(owned, _)| owned.kind == TermKind::RequiredAnti)
+        {
             if owned.term.matches(&self.pod, self.namespace_labels.as_ref()) {
                 let domains = self.haters.domains(&owned.term.topology_key, labels);
-                rows.iter().for_each(|(row, pods)| domains.add(*row, (*pods).into()));
+                rows.iter()
+                    .for_each(|(row, pods)| domains.add(*row, (*pods).into()));
             }
         }
     }
@@ -209,7 +249,10 @@ impl Rules {
             keys.for_each(|key| self.friends.known(key).into_iter().for_each(|d| d.add(row, by)));
         }
         for term in self.anti.iter().filter(|t| t.matches(other, None)) {
-            self.foes.known(&term.topology_key).into_iter().for_each(|d| d.add(row, by));
+            self.foes
+                .known(&term.topology_key)
+                .into_iter()
+                .for_each(|d| d.add(row, by));
         }
     }
 
@@ -296,7 +339,9 @@ type ByKeyScores = HashMap<Arc<str>, Domains>;
 
 impl Preferences {
     fn domains(&mut self, key: &Arc<str>, labels: &mut LabelColumns) -> &mut Domains {
-        self.0.entry(Arc::clone(key)).or_insert_with(|| Domains::new(labels.column(key)))
+        self.0
+            .entry(Arc::clone(key))
+            .or_insert_with(|| Domains::new(labels.column(key)))
     }
 
     fn add_own(&mut self, terms: &[WeightedTerm], sign: i64, world: &mut World) {
@@ -321,7 +366,8 @@ impl Preferences {
             };
             if weight != 0 && term.matches(pod, namespace_labels) {
                 let domains = self.domains(&term.topology_key, labels);
-                rows.iter().for_each(|(row, pods)| domains.add(*row, weight * i64::from(*pods)));
+                rows.iter()
+                    .for_each(|(row, pods)| domains.add(*row, weight * i64::from(*pods)));
             }
         }
     }
@@ -340,7 +386,11 @@ impl NodeScorer for Preferences {
         let most = scores.iter().copied().max().unwrap_or(0);
         let range = (most - least) as f64;
         for score in scores {
-            let share = if most > least { (*score - least) as f64 / range } else { 0.0 };
+            let share = if most > least {
+                (*score - least) as f64 / range
+            } else {
+                0.0
+            };
             *score = (MAX_NODE_SCORE as f64 * share) as i64;
         }
     }
@@ -369,31 +419,58 @@ mod tests {
         let filtering = zoned().pod(web("x").on_node("a1"));
         let run = filtering.run(pod("p").affinity("zone", WEB).build());
         assert_eq!(run.passing, ["a1", "a2"]);
-        assert_eq!(run.refusal("b1"), "unresolvable: node(s) didn't match pod affinity rules");
-        assert_eq!(run.refusal("nozone"), "unresolvable: node(s) didn't match pod affinity rules");
+        assert_eq!(
+            run.refusal("b1"),
+            "unresolvable: node(s) didn't match pod affinity rules"
+        );
+        assert_eq!(
+            run.refusal("nozone"),
+            "unresolvable: node(s) didn't match pod affinity rules"
+        );
     }
 
     #[test]
     fn the_first_of_a_kind_is_its_own_friend() {
         let run = zoned().run(web("p").affinity("zone", WEB).build());
         assert_eq!(run.passing, ["a1", "a2", "b1"]);
-        assert!(zoned().run(pod("p").affinity("zone", WEB).build()).passing.is_empty());
+        assert!(
+            zoned()
+                .run(pod("p").affinity("zone", WEB).build())
+                .passing
+                .is_empty()
+        );
     }
 
     #[test]
     fn anti_affinity_keeps_away_in_both_directions() {
-        let run = zoned().pod(web("x").on_node("a1")).run(pod("p").anti_affinity("zone", WEB).build());
+        let run = zoned()
+            .pod(web("x").on_node("a1"))
+            .run(pod("p").anti_affinity("zone", WEB).build());
         assert_eq!(run.passing, ["b1", "nozone"]);
-        assert_eq!(run.refusal("a2"), "resolvable: node(s) didn't match pod anti-affinity rules");
-        let run = zoned().pod(pod("x").anti_affinity("zone", WEB).on_node("b1")).run(web("p").build());
+        assert_eq!(
+            run.refusal("a2"),
+            "resolvable: node(s) didn't match pod anti-affinity rules"
+        );
+        let run = zoned()
+            .pod(pod("x").anti_affinity("zone", WEB).on_node("b1"))
+            .run(web("p").build());
         assert_eq!(run.passing, ["a1", "a2", "nozone"]);
-        assert_eq!(run.refusal("b1"), "resolvable: node(s) didn't satisfy existing pods anti-affinity rules");
+        assert_eq!(
+            run.refusal("b1"),
+            "resolvable: node(s) didn't satisfy existing pods anti-affinity rules"
+        );
     }
 
     #[test]
     fn pods_of_other_namespaces_do_not_count() {
         let filtering = zoned().pod(web("x").namespace("other").on_node("a1"));
-        assert_eq!(filtering.run(pod("p").anti_affinity("zone", WEB).build()).passing.len(), 4);
+        assert_eq!(
+            filtering
+                .run(pod("p").anti_affinity("zone", WEB).build())
+                .passing
+                .len(),
+            4
+        );
     }
 
     #[test]
@@ -420,7 +497,10 @@ mod tests {
 
     #[test]
     fn without_any_terms_nothing_is_scored() {
-        let scores = Scoring::new("InterPodAffinity").node(node("a")).pod(web("x").on_node("a")).run(web("p").build());
+        let scores = Scoring::new("InterPodAffinity")
+            .node(node("a"))
+            .pod(web("x").on_node("a"))
+            .run(web("p").build());
         assert_eq!(scores, []);
     }
 }

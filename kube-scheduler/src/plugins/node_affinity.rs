@@ -32,8 +32,13 @@ pub fn make(args: &Value) -> Result<Arc<dyn Plugin>, String> {
     let args: Args = super::args(args)?;
     let added = args.added_affinity.unwrap_or_default();
     Ok(Arc::new(NodeAffinity {
-        added_required: added.required_during_scheduling_ignored_during_execution.as_ref().map(node_terms),
-        added_preferred: added.preferred_during_scheduling_ignored_during_execution.unwrap_or_default(),
+        added_required: added
+            .required_during_scheduling_ignored_during_execution
+            .as_ref()
+            .map(node_terms),
+        added_preferred: added
+            .preferred_during_scheduling_ignored_during_execution
+            .unwrap_or_default(),
     }))
 }
 
@@ -47,13 +52,13 @@ impl Plugin for NodeAffinity {
     }
 
     fn events(&self) -> &'static [(Kind, Actions)] {
-        const {
-            &[(Kind::Node, Actions::ADD.or(Actions::NODE_LABEL))]
-        }
+        const { &[(Kind::Node, Actions::ADD.or(Actions::NODE_LABEL))] }
     }
 
     fn hint(&self, pod: &PodInfo, event: &Event<'_>) -> Hint {
-        let Change::Node { old, new: Some(new) } = event.change else { return Hint::Queue };
+        let Change::Node { old, new: Some(new) } = event.change else {
+            return Hint::Queue;
+        };
         let required = RequiredNodeAffinity::of(&pod.object);
         let matches = |node: &k8s_openapi::api::core::v1::Node| {
             let labels = node.metadata.labels.clone().unwrap_or_default();
@@ -72,20 +77,31 @@ impl Plugin for NodeAffinity {
         }
         let labels = &mut world.nodes.labels;
         let filter = Box::new(Filter {
-            added: self.added_required.as_ref().map(|terms| AnyTerm::new(terms, labels)),
+            added: self
+                .added_required
+                .as_ref()
+                .map(|terms| AnyTerm::new(terms, labels)),
             required: RequiredRows::new(&required, labels),
         });
         match required.terms.as_deref().and_then(named_nodes) {
-            Some(names) if names.is_empty() => {
-                PreFilter::Reject(Rejection { message: "pod affinity terms conflict".to_owned() })
-            }
+            Some(names) if names.is_empty() => PreFilter::Reject(Rejection {
+                message: "pod affinity terms conflict".to_owned(),
+            }),
             Some(names) => PreFilter::Only(names.into_iter().collect(), filter),
             None => PreFilter::Filter(filter),
         }
     }
 
-    fn pre_score(&self, pod: &Arc<PodInfo>, world: &mut World, _feasible: &[Row]) -> Option<Box<dyn NodeScorer>> {
-        let affinity = pod.spec().and_then(|s| s.affinity.as_ref()).and_then(|a| a.node_affinity.as_ref());
+    fn pre_score(
+        &self,
+        pod: &Arc<PodInfo>,
+        world: &mut World,
+        _feasible: &[Row],
+    ) -> Option<Box<dyn NodeScorer>> {
+        let affinity = pod
+            .spec()
+            .and_then(|s| s.affinity.as_ref())
+            .and_then(|a| a.node_affinity.as_ref());
         let own = affinity.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_deref());
         if own.is_none() && self.added_preferred.is_empty() {
             return None;
@@ -225,7 +241,10 @@ mod tests {
     fn selector_and_required_terms_must_hold() {
         let run = zones().run(pod("p").node_selector(&[("disk", "ssd")]).build());
         assert_eq!(run.passing, ["a", "b"]);
-        assert_eq!(run.refusal("c"), "unresolvable: node(s) didn't match Pod's node affinity/selector");
+        assert_eq!(
+            run.refusal("c"),
+            "unresolvable: node(s) didn't match Pod's node affinity/selector"
+        );
         let run = zones().run(pod("p").node_affinity_in("zone", &["b", "c"]).build());
         assert_eq!(run.passing, ["b", "c"]);
     }
@@ -245,12 +264,18 @@ mod tests {
                 { "matchExpressions": [{ "key": "zone", "operator": "In", "values": ["a"] }] } ] } } });
         let run = zones().args(args).run(pod("p").build());
         assert_eq!(run.passing, ["a"]);
-        assert_eq!(run.refusal("b"), "unresolvable: node(s) didn't match scheduler-enforced node affinity");
+        assert_eq!(
+            run.refusal("b"),
+            "unresolvable: node(s) didn't match scheduler-enforced node affinity"
+        );
     }
 
     #[test]
     fn preferences_add_up_and_are_scaled_to_the_best() {
-        let preferring = pod("p").prefer_node("zone", "a", 5).prefer_node("disk", "ssd", 15).build();
+        let preferring = pod("p")
+            .prefer_node("zone", "a", 5)
+            .prefer_node("disk", "ssd", 15)
+            .build();
         let scores = Scoring::new("NodeAffinity")
             .node(node("both").label("zone", "a").label("disk", "ssd"))
             .node(node("disk").label("disk", "ssd"))

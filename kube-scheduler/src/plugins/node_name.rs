@@ -60,7 +60,10 @@ mod tests {
         let filtering = Filtering::new("NodeName").node(node("a")).node(node("b"));
         let named = filtering.run(pod("p").on_node("b").build());
         assert_eq!(named.passing, ["b"]);
-        assert_eq!(named.refusal("a"), "unresolvable: node(s) didn't match the requested node name");
+        assert_eq!(
+            named.refusal("a"),
+            "unresolvable: node(s) didn't match the requested node name"
+        );
         assert_eq!(filtering.run(pod("p").build()).passing, ["a", "b"]);
     }
 }

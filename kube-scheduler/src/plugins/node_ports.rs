@@ -54,12 +54,18 @@ struct Wanted(Arc<PodInfo>);
 
 impl NodeFilter for Wanted {
     fn reasons(&self) -> &[Cow<'static, str>] {
-        &[Cow::Borrowed("node(s) didn't have free ports for the requested pod ports")]
+        &[Cow::Borrowed(
+            "node(s) didn't have free ports for the requested pod ports",
+        )]
     }
 
     fn filter(&self, nodes: &Nodes, block: &mut Block<'_>) {
         block.retain(|row| {
-            if conflict(&self.0.host_ports, nodes.ports(row)) { Verdict::Unschedulable(1) } else { Verdict::Pass }
+            if conflict(&self.0.host_ports, nodes.ports(row)) {
+                Verdict::Unschedulable(1)
+            } else {
+                Verdict::Pass
+            }
         });
     }
 }

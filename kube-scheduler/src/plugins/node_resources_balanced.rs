@@ -25,7 +25,10 @@ struct Balanced {
 pub fn make(args: &Value) -> Result<Arc<dyn Plugin>, String> {
     let args: Args = super::args(args)?;
     let resources = resource_scorer::or_default(args.resources)?;
-    Ok(Arc::new(Balanced { resources, formula: Arc::new(Box::new(improvement)) }))
+    Ok(Arc::new(Balanced {
+        resources,
+        formula: Arc::new(Box::new(improvement)),
+    }))
 }
 
 impl Plugin for Balanced {
@@ -37,13 +40,22 @@ impl Plugin for Balanced {
         &[Point::PreScore, Point::Score]
     }
 
-    fn pre_score(&self, pod: &Arc<PodInfo>, _world: &mut World, _feasible: &[Row]) -> Option<Box<dyn NodeScorer>> {
+    fn pre_score(
+        &self,
+        pod: &Arc<PodInfo>,
+        _world: &mut World,
+        _feasible: &[Row],
+    ) -> Option<Box<dyn NodeScorer>> {
         let request = resource_scorer::request(pod, &self.resources, false);
         // A pod that asks for nothing leaves every balance as it is; scoring it would draw all such pods to one node.
         if request.iter().all(|(_, amount)| *amount == 0) {
             return None;
         }
-        Some(Box::new(ResourceScorer { formula: Arc::clone(&self.formula), request, non_zero: false }))
+        Some(Box::new(ResourceScorer {
+            formula: Arc::clone(&self.formula),
+            request,
+            non_zero: false,
+        }))
     }
 }
 
@@ -96,7 +108,9 @@ mod tests {
 
     #[test]
     fn a_pod_without_requests_is_not_scored() {
-        let scores = Scoring::new("NodeResourcesBalancedAllocation").node(node("a")).run(pod("p").build());
+        let scores = Scoring::new("NodeResourcesBalancedAllocation")
+            .node(node("a"))
+            .run(pod("p").build());
         assert_eq!(scores, []);
     }
 
@@ -107,7 +121,11 @@ mod tests {
         let scores = Scoring::new("NodeResourcesBalancedAllocation")
             .args(args)
             .node(node("n").capacity("10", "10Gi", 10).scalar("x.io/gpu", "10"))
-            .run(pod("p").container_with(&[("cpu", "9"), ("memory", "3Gi"), ("x.io/gpu", "6")]).build());
+            .run(
+                pod("p")
+                    .container_with(&[("cpu", "9"), ("memory", "3Gi"), ("x.io/gpu", "6")])
+                    .build(),
+            );
         // Fractions 0.9, 0.3, 0.6: deviation sqrt(0.06) = 0.2449, balance 75 after 100 before.
         assert_eq!(scores, [("n", 62)]);
     }

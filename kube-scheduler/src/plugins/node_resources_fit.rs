@@ -68,7 +68,11 @@ pub fn make(args: &Value) -> Result<Arc<dyn Plugin>, String> {
             check_shape(&shape)?;
             Box::new(move |uses| by_shape(uses, &shape))
         }
-        other => return Err(format!("scoringStrategy.type {other:?} is not supported; use LeastAllocated, MostAllocated or RequestedToCapacityRatio")),
+        other => {
+            return Err(format!(
+                "scoringStrategy.type {other:?} is not supported; use LeastAllocated, MostAllocated or RequestedToCapacityRatio"
+            ));
+        }
     };
     Ok(Arc::new(Fit {
         ignored: args.ignored_resources,
@@ -84,11 +88,20 @@ fn check_shape(shape: &[ShapePoint]) -> Result<(), String> {
     }
     for point in shape {
         if !(0..=100).contains(&point.utilization) || !(0..=MAX_CUSTOM_SCORE).contains(&point.score) {
-            return Err("requestedToCapacityRatio.shape: utilization goes from 0 to 100 and score from 0 to 10".to_owned());
+            return Err(
+                "requestedToCapacityRatio.shape: utilization goes from 0 to 100 and score from 0 to 10"
+                    .to_owned(),
+            );
         }
     }
-    if shape.windows(2).any(|pair| pair[0].utilization >= pair[1].utilization) {
-        return Err("requestedToCapacityRatio.shape: utilization values must be sorted in increasing order".to_owned());
+    if shape
+        .windows(2)
+        .any(|pair| pair[0].utilization >= pair[1].utilization)
+    {
+        return Err(
+            "requestedToCapacityRatio.shape: utilization values must be sorted in increasing order"
+                .to_owned(),
+        );
     }
     Ok(())
 }
@@ -114,7 +127,10 @@ impl Plugin for Fit {
 
     fn hint(&self, pod: &PodInfo, event: &Event<'_>) -> Hint {
         match event.change {
-            Change::Pod { old: Some(old), new: Some(new) } => {
+            Change::Pod {
+                old: Some(old),
+                new: Some(new),
+            } => {
                 let itself = new.uid == pod.uid;
                 (itself || (!new.node_name().is_empty() && frees_wanted(&pod.requests, old, new))).into()
             }
@@ -130,18 +146,38 @@ impl Plugin for Fit {
         PreFilter::Filter(Box::new(self.demand(pod)))
     }
 
-    fn pre_score(&self, pod: &Arc<PodInfo>, _world: &mut World, _feasible: &[Row]) -> Option<Box<dyn NodeScorer>> {
+    fn pre_score(
+        &self,
+        pod: &Arc<PodInfo>,
+        _world: &mut World,
+        _feasible: &[Row],
+    ) -> Option<Box<dyn NodeScorer>> {
         let request = resource_scorer::request(pod, &self.resources, true);
-        Some(Box::new(ResourceScorer { formula: Arc::clone(&self.formula), request, non_zero: true }))
+        Some(Box::new(ResourceScorer {
+            formula: Arc::clone(&self.formula),
+            request,
+            non_zero: true,
+        }))
     }
 }
 
 impl Fit {
     fn demand(&self, pod: &PodInfo) -> Demand {
-        let wanted = pod.requests.scalars.iter().filter(|(name, value)| *value > 0 && !self.ignores(name));
+        let wanted = pod
+            .requests
+            .scalars
+            .iter()
+            .filter(|(name, value)| *value > 0 && !self.ignores(name));
         let scalars: Vec<(Arc<str>, i64)> = wanted.cloned().collect();
-        let fixed = ["Too many pods", "Insufficient cpu", "Insufficient memory", "Insufficient ephemeral-storage"];
-        let named = scalars.iter().map(|(name, _)| Cow::Owned(format!("Insufficient {name}")));
+        let fixed = [
+            "Too many pods",
+            "Insufficient cpu",
+            "Insufficient memory",
+            "Insufficient ephemeral-storage",
+        ];
+        let named = scalars
+            .iter()
+            .map(|(name, _)| Cow::Owned(format!("Insufficient {name}")));
         Demand {
             reasons: fixed.map(Cow::Borrowed).into_iter().chain(named).collect(),
             milli_cpu: pod.requests.milli_cpu,
@@ -163,7 +199,8 @@ type Node = k8s_openapi::api::core::v1::Node;
 /// What a node has, and how many pods it takes.
 fn capacity(node: &Node) -> (Resources, i64) {
     let list = node.status.as_ref().and_then(|s| s.allocatable.as_ref());
-    list.map(|l| (Resources::from_list(l), allowed_pods(l))).unwrap_or_default()
+    list.map(|l| (Resources::from_list(l), allowed_pods(l)))
+        .unwrap_or_default()
 }
 
 fn fits_empty(pod: &PodInfo, (has, pods): &(Resources, i64)) -> bool {
@@ -181,7 +218,10 @@ fn grew_for(pod: &PodInfo, (had, had_pods): &(Resources, i64), (has, has_pods): 
         || (wanted.milli_cpu > 0 && has.milli_cpu > had.milli_cpu)
         || (wanted.memory > 0 && has.memory > had.memory)
         || (wanted.ephemeral_storage > 0 && has.ephemeral_storage > had.ephemeral_storage)
-        || wanted.scalars.iter().any(|(name, value)| *value > 0 && has.get(name) > had.get(name))
+        || wanted
+            .scalars
+            .iter()
+            .any(|(name, value)| *value > 0 && has.get(name) > had.get(name))
 }
 
 fn frees_wanted(wanted: &Resources, old: &PodInfo, new: &PodInfo) -> bool {
@@ -189,7 +229,10 @@ fn frees_wanted(wanted: &Resources, old: &PodInfo, new: &PodInfo) -> bool {
     (wanted.milli_cpu > 0 && had.milli_cpu > has.milli_cpu)
         || (wanted.memory > 0 && had.memory > has.memory)
         || (wanted.ephemeral_storage > 0 && had.ephemeral_storage > has.ephemeral_storage)
-        || wanted.scalars.iter().any(|(name, value)| *value > 0 && had.get(name) > has.get(name))
+        || wanted
+            .scalars
+            .iter()
+            .any(|(name, value)| *value > 0 && had.get(name) > has.get(name))
 }
 
 /// A pod's request against free columns.
@@ -214,7 +257,11 @@ impl NodeFilter for Demand {
             (&nodes.ephemeral_storage, self.ephemeral_storage),
         ];
         // A resource that no node ever had has no column: every node lacks it.
-        let scalars: Vec<_> = self.scalars.iter().map(|(name, wanted)| (nodes.scalar(name), *wanted)).collect();
+        let scalars: Vec<_> = self
+            .scalars
+            .iter()
+            .map(|(name, wanted)| (nodes.scalar(name), *wanted))
+            .collect();
         block.retain(|row| {
             let (mut short, mut resolvable) = (0, true);
             for (at, (column, wanted)) in fixed.iter().enumerate() {
@@ -250,7 +297,11 @@ fn weighted_mean(uses: &[Use], score: fn(i64, i64) -> i64) -> i64 {
 }
 
 fn least_allocated(requested: i64, capacity: i64) -> i64 {
-    if requested > capacity { 0 } else { (capacity - requested) * MAX_NODE_SCORE / capacity }
+    if requested > capacity {
+        0
+    } else {
+        (capacity - requested) * MAX_NODE_SCORE / capacity
+    }
 }
 
 fn most_allocated(requested: i64, capacity: i64) -> i64 {
@@ -261,14 +312,22 @@ fn by_shape(uses: &[Use], shape: &[ShapePoint]) -> i64 {
     let (mut sum, mut weights) = (0, 0);
     for u in uses.iter().filter(|u| u.allocatable != 0) {
         let over = u.requested > u.allocatable;
-        let utilization = if over { 100 } else { u.requested * 100 / u.allocatable };
+        let utilization = if over {
+            100
+        } else {
+            u.requested * 100 / u.allocatable
+        };
         let score = broken_linear(shape, utilization);
         if score > 0 {
             sum += score * u.weight;
             weights += u.weight;
         }
     }
-    if weights == 0 { 0 } else { (sum as f64 / weights as f64).round() as i64 }
+    if weights == 0 {
+        0
+    } else {
+        (sum as f64 / weights as f64).round() as i64
+    }
 }
 
 /// The shape's value at a utilization: straight lines between its points, level outside them.
@@ -303,7 +362,10 @@ mod tests {
     fn every_shortage_is_named_and_only_a_too_small_node_is_unresolvable() {
         let run = filtering().run(pod("p").container("3", "3Gi").build());
         assert_eq!(run.passing, ["gpu"]);
-        assert_eq!(run.refusal("small"), "unresolvable: Insufficient cpu, Insufficient memory");
+        assert_eq!(
+            run.refusal("small"),
+            "unresolvable: Insufficient cpu, Insufficient memory"
+        );
         assert_eq!(run.refusal("busy"), "resolvable: Insufficient cpu");
         assert_eq!(run.refusal("full"), "resolvable: Too many pods");
     }
@@ -320,13 +382,19 @@ mod tests {
 
     #[test]
     fn a_pod_that_asks_for_nothing_needs_only_a_place() {
-        assert_eq!(filtering().run(pod("p").build()).passing, ["small", "busy", "gpu"]);
+        assert_eq!(
+            filtering().run(pod("p").build()).passing,
+            ["small", "busy", "gpu"]
+        );
     }
 
     #[test]
     fn an_exact_fit_fits() {
         let filtering = Filtering::new("NodeResourcesFit").node(node("n").capacity("2", "2Gi", 1));
-        assert_eq!(filtering.run(pod("p").container("2", "2Gi").build()).passing, ["n"]);
+        assert_eq!(
+            filtering.run(pod("p").container("2", "2Gi").build()).passing,
+            ["n"]
+        );
     }
 
     fn half_used() -> Scoring {
@@ -374,8 +442,14 @@ mod tests {
     #[test]
     fn wrong_arguments_are_refused() {
         let refused = |args| crate::plugins::find("NodeResourcesFit").map(|row| (row.make)(&args).is_err());
-        assert_eq!(refused(json!({ "scoringStrategy": { "type": "Random" } })), Some(true));
-        assert_eq!(refused(json!({ "scoringStrategy": { "type": "RequestedToCapacityRatio" } })), Some(true));
+        assert_eq!(
+            refused(json!({ "scoringStrategy": { "type": "Random" } })),
+            Some(true)
+        );
+        assert_eq!(
+            refused(json!({ "scoringStrategy": { "type": "RequestedToCapacityRatio" } })),
+            Some(true)
+        );
         assert_eq!(refused(json!({ "unknown": 1 })), Some(true));
         assert_eq!(refused(json!({})), Some(false));
     }

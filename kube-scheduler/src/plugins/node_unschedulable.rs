@@ -48,7 +48,11 @@ impl Plugin for NodeUnschedulable {
     }
 
     fn pre_filter(&self, pod: &Arc<PodInfo>, _world: &mut World) -> PreFilter {
-        if tolerates_cordon(pod) { PreFilter::Skip } else { PreFilter::Filter(Box::new(Schedulable)) }
+        if tolerates_cordon(pod) {
+            PreFilter::Skip
+        } else {
+            PreFilter::Filter(Box::new(Schedulable))
+        }
     }
 }
 
@@ -79,11 +83,16 @@ mod tests {
 
     #[test]
     fn a_cordoned_node_is_refused_unless_tolerated() {
-        let filtering = Filtering::new("NodeUnschedulable").node(node("a").unschedulable()).node(node("b"));
+        let filtering = Filtering::new("NodeUnschedulable")
+            .node(node("a").unschedulable())
+            .node(node("b"));
         let plain = filtering.run(pod("p").build());
         assert_eq!(plain.passing, ["b"]);
         assert_eq!(plain.refusal("a"), "unresolvable: node(s) were unschedulable");
         let tolerant = toleration("node.kubernetes.io/unschedulable", "Exists", "", "NoSchedule");
-        assert_eq!(filtering.run(pod("p").toleration(tolerant).build()).passing, ["a", "b"]);
+        assert_eq!(
+            filtering.run(pod("p").toleration(tolerant).build()).passing,
+            ["a", "b"]
+        );
     }
 }

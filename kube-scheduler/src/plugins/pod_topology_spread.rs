@@ -21,7 +21,7 @@ use crate::nodes::labels::ABSENT;
 use crate::nodes::taints::has_untolerated;
 use crate::nodes::{Nodes, Row};
 use crate::pod::PodInfo;
-use crate::selector::{Labels, RequiredNodeAffinity, Requirement, Operator, Selector};
+use crate::selector::{Labels, Operator, RequiredNodeAffinity, Requirement, Selector};
 
 const HOSTNAME: &str = "kubernetes.io/hostname";
 const HARD: &str = "DoNotSchedule";
@@ -46,9 +46,17 @@ pub fn make(args: &Value) -> Result<Arc<dyn Plugin>, String> {
         "" | "System" if !args.default_constraints.is_empty() => {
             Err("defaultConstraints: when .defaultingType is System, it must be empty".to_owned())
         }
-        "" | "System" => Ok(Arc::new(Spread { defaults: system_defaults(), system_defaults: true })),
-        "List" => Ok(Arc::new(Spread { defaults: args.default_constraints, system_defaults: false })),
-        other => Err(format!("defaultingType {other:?} is not supported; use System or List")),
+        "" | "System" => Ok(Arc::new(Spread {
+            defaults: system_defaults(),
+            system_defaults: true,
+        })),
+        "List" => Ok(Arc::new(Spread {
+            defaults: args.default_constraints,
+            system_defaults: false,
+        })),
+        other => Err(format!(
+            "defaultingType {other:?} is not supported; use System or List"
+        )),
     }
 }
 
@@ -91,14 +99,21 @@ fn with_label_keys(wire: &TopologySpreadConstraint, pod: &PodInfo) -> Selector {
     let keys = wire.match_label_keys.iter().flatten();
     let own = keys.filter_map(|key| {
         let value = pod.labels().get(key)?;
-        Some(Requirement { key: key.as_str().into(), operator: Operator::In, values: Box::new([value.as_str().into()]) })
+        Some(Requirement {
+            key: key.as_str().into(),
+            operator: Operator::In,
+            values: Box::new([value.as_str().into()]),
+        })
     });
     Selector::All(own.collect()).and(&Selector::new(wire.label_selector.as_ref()))
 }
 
 impl Spread {
     fn constraints(&self, pod: &PodInfo, world: &World, action: &str) -> Vec<Constraint> {
-        let own = pod.spec().and_then(|s| s.topology_spread_constraints.as_deref()).unwrap_or_default();
+        let own = pod
+            .spec()
+            .and_then(|s| s.topology_spread_constraints.as_deref())
+            .unwrap_or_default();
         let of = |list: &[TopologySpreadConstraint]| -> Vec<Constraint> {
             let wanted = list.iter().filter(|c| c.when_unsatisfiable == action);
             wanted.map(|c| Constraint::new(c, pod)).collect()
@@ -110,7 +125,9 @@ impl Spread {
         if defaults.is_empty() {
             return defaults;
         }
-        let Some(selector) = world.workloads.default_selector(pod) else { return Vec::new() };
+        let Some(selector) = world.workloads.default_selector(pod) else {
+            return Vec::new();
+        };
         defaults.iter_mut().for_each(|c| c.selector = selector.clone());
         defaults
     }
@@ -132,11 +149,17 @@ impl Plugin for Spread {
 
     fn events(&self) -> &'static [(Kind, Actions)] {
         const POD: Actions = Actions::ADD.or(Actions::DELETE).or(Actions::POD_LABEL);
-        const NODE: Actions = Actions::ADD.or(Actions::DELETE).or(Actions::NODE_LABEL).or(Actions::NODE_TAINT);
+        const NODE: Actions = Actions::ADD
+            .or(Actions::DELETE)
+            .or(Actions::NODE_LABEL)
+            .or(Actions::NODE_TAINT);
         const {
             &[
                 (Kind::AssignedPod, POD),
-                (Kind::UnscheduledPod, Actions::POD_LABEL.or(Actions::POD_TOLERATION)),
+                (
+                    Kind::UnscheduledPod,
+                    Actions::POD_LABEL.or(Actions::POD_TOLERATION),
+                ),
                 (Kind::Node, NODE),
             ]
         }
@@ -149,7 +172,9 @@ impl Plugin for Spread {
                 (old.is_none_or(same) && new.is_none_or(same)).into()
             }
             Change::Node { old, new } => {
-                let has_keys = |labels: Option<&Labels>| own_keys(pod).all(|k| labels.is_some_and(|l| l.contains_key(k)));
+                let has_keys = |labels: Option<&Labels>| {
+                    own_keys(pod).all(|k| labels.is_some_and(|l| l.contains_key(k)))
+                };
                 let had = old.is_some_and(|n| has_keys(n.metadata.labels.as_ref()));
                 let has = new.is_some_and(|n| has_keys(n.metadata.labels.as_ref()));
                 (had || has).into()
@@ -166,18 +191,32 @@ impl Plugin for Spread {
         PreFilter::Filter(Box::new(HardSpread::new(pod, constraints, world)))
     }
 
-    fn pre_score(&self, pod: &Arc<PodInfo>, world: &mut World, feasible: &[Row]) -> Option<Box<dyn NodeScorer>> {
+    fn pre_score(
+        &self,
+        pod: &Arc<PodInfo>,
+        world: &mut World,
+        feasible: &[Row],
+    ) -> Option<Box<dyn NodeScorer>> {
         let constraints = self.constraints(pod, world, SOFT);
         if constraints.is_empty() {
             return None;
         }
         let all_keys = self.requires_all_keys(pod);
-        Some(Box::new(SoftSpread::new(pod, &constraints, world, feasible, all_keys)))
+        Some(Box::new(SoftSpread::new(
+            pod,
+            &constraints,
+            world,
+            feasible,
+            all_keys,
+        )))
     }
 }
 
 fn own_keys(pod: &PodInfo) -> impl Iterator<Item = &String> {
-    pod.spec().into_iter().flat_map(|s| s.topology_spread_constraints.iter().flatten()).map(|c| &c.topology_key)
+    pod.spec()
+        .into_iter()
+        .flat_map(|s| s.topology_spread_constraints.iter().flatten())
+        .map(|c| &c.topology_key)
 }
 
 /// Which rows count for a constraint, by its node inclusion policies.
@@ -223,7 +262,11 @@ impl HardDomains {
                 fewest = fewest.min(self.matching.amount(id));
             }
         }
-        self.fewest = if domains < self.constraint.min_domains { 0 } else { fewest };
+        self.fewest = if domains < self.constraint.min_domains {
+            0
+        } else {
+            fewest
+        };
     }
 }
 
@@ -255,14 +298,21 @@ impl HardSpread {
                 selector: one.constraint.selector.clone(),
             };
             let counts = nodes.count(query).to_vec();
-            for row in eligible.iter().filter(|row| inclusion.admits(&one.constraint, nodes, **row)) {
+            for row in eligible
+                .iter()
+                .filter(|row| inclusion.admits(&one.constraint, nodes, **row))
+            {
                 one.matching.add(*row, counts[*row as usize].into());
                 one.nodes.add(*row, 1);
             }
             one.settle();
             domains.push(one);
         }
-        Self { pod: Arc::clone(pod), inclusion: Arc::new(inclusion), domains }
+        Self {
+            pod: Arc::clone(pod),
+            inclusion: Arc::new(inclusion),
+            domains,
+        }
     }
 
     fn change(&mut self, other: &PodInfo, row: Row, nodes: &Nodes, by: i64) {
@@ -294,7 +344,9 @@ impl NodeFilter for HardSpread {
     fn filter(&self, _nodes: &Nodes, block: &mut Block<'_>) {
         block.retain(|row| {
             for domain in &self.domains {
-                let Some(matching) = domain.matching.get(row) else { return Verdict::Unresolvable(NO_LABEL) };
+                let Some(matching) = domain.matching.get(row) else {
+                    return Verdict::Unresolvable(NO_LABEL);
+                };
                 if matching + domain.own_match - domain.fewest > domain.constraint.max_skew {
                     return Verdict::Unschedulable(SKEWED);
                 }
@@ -336,17 +388,34 @@ struct SoftSpread {
 }
 
 impl SoftSpread {
-    fn new(pod: &PodInfo, constraints: &[Constraint], world: &mut World, feasible: &[Row], all_keys: bool) -> Self {
+    fn new(
+        pod: &PodInfo,
+        constraints: &[Constraint],
+        world: &mut World,
+        feasible: &[Row],
+        all_keys: bool,
+    ) -> Self {
         let nodes = &mut world.nodes;
         let inclusion = Inclusion::new(pod, nodes);
         let columns: Vec<_> = constraints.iter().map(|c| nodes.labels.column(&c.key)).collect();
         let has_all_keys = |row: &Row| columns.iter().all(|c| c.get(*row) != ABSENT);
-        let scored: Vec<Row> = feasible.iter().copied().filter(|r| !all_keys || has_all_keys(r)).collect();
-        let everywhere: Vec<Row> = nodes.order().iter().copied().filter(|r| !all_keys || has_all_keys(r)).collect();
+        let scored: Vec<Row> = feasible
+            .iter()
+            .copied()
+            .filter(|r| !all_keys || has_all_keys(r))
+            .collect();
+        let everywhere: Vec<Row> = nodes
+            .order()
+            .iter()
+            .copied()
+            .filter(|r| !all_keys || has_all_keys(r))
+            .collect();
         let mut domains = Vec::with_capacity(constraints.len());
         for (constraint, column) in constraints.iter().zip(&columns) {
-            let query =
-                Query::Spread { namespace: Arc::clone(&pod.namespace), selector: constraint.selector.clone() };
+            let query = Query::Spread {
+                namespace: Arc::clone(&pod.namespace),
+                selector: constraint.selector.clone(),
+            };
             let counts = nodes.count(query).to_vec();
             let mut one = SoftDomains {
                 matching: Domains::new(Arc::clone(column)),
@@ -358,7 +427,9 @@ impl SoftSpread {
                 one.by_row = Some(counts);
                 scored.len()
             } else {
-                let admitted = everywhere.iter().filter(|row| inclusion.admits(constraint, nodes, **row));
+                let admitted = everywhere
+                    .iter()
+                    .filter(|row| inclusion.admits(constraint, nodes, **row));
                 admitted.for_each(|row| one.matching.add(*row, counts[*row as usize].into()));
                 distinct_domains(&one.matching, &scored)
             };
@@ -376,7 +447,8 @@ impl SoftSpread {
 /// Different values of the label among the rows; rows without it are one more.
 fn distinct_domains(domains: &Domains, rows: &[Row]) -> usize {
     let mut seen = vec![false; domains.column.values()];
-    rows.iter().for_each(|row| seen[domains.column.get(*row) as usize] = true);
+    rows.iter()
+        .for_each(|row| seen[domains.column.get(*row) as usize] = true);
     seen.into_iter().filter(|s| *s).count()
 }
 
@@ -389,8 +461,13 @@ impl NodeScorer for SoftSpread {
             }
             let mut sum = 0.0;
             for domain in &self.domains {
-                let Some(in_domain) = domain.matching.get(*row) else { continue };
-                let pods = domain.by_row.as_ref().map_or(in_domain, |counts| counts[*row as usize].into());
+                let Some(in_domain) = domain.matching.get(*row) else {
+                    continue;
+                };
+                let pods = domain
+                    .by_row
+                    .as_ref()
+                    .map_or(in_domain, |counts| counts[*row as usize].into());
                 sum += pods as f64 * domain.weight + (domain.max_skew - 1) as f64;
             }
             *score = sum.round() as i64;
@@ -398,7 +475,12 @@ impl NodeScorer for SoftSpread {
     }
 
     fn normalize(&self, rows: &[Row], scores: &mut [i64]) {
-        let scored = || rows.iter().zip(0..).filter(|(row, _)| !self.is_ignored(**row)).map(|(_, at): (_, usize)| at);
+        let scored = || {
+            rows.iter()
+                .zip(0..)
+                .filter(|(row, _)| !self.is_ignored(**row))
+                .map(|(_, at): (_, usize)| at)
+        };
         let least = scored().map(|at| scores[at]).min().unwrap_or(0);
         let most = scored().map(|at| scores[at]).max().unwrap_or(0);
         for (row, score) in rows.iter().zip(scores) {
@@ -418,7 +500,13 @@ mod tests {
     fn zoned(filtering: Filtering) -> Filtering {
         [("a1", "a"), ("a2", "a"), ("b1", "b")]
             .iter()
-            .fold(filtering, |f, (name, zone)| f.node(node(name).label("zone", zone).label("kubernetes.io/hostname", name)))
+            .fold(filtering, |f, (name, zone)| {
+                f.node(
+                    node(name)
+                        .label("zone", zone)
+                        .label("kubernetes.io/hostname", name),
+                )
+            })
     }
 
     fn web(name: &str) -> PodBuilder {
@@ -434,12 +522,21 @@ mod tests {
             .pod(pod("z").label("app", "db").on_node("b1"));
         let run = filtering.run(web("p").spread("zone", 1, "DoNotSchedule").build());
         assert_eq!(run.passing, ["b1"]);
-        assert_eq!(run.refusal("a2"), "resolvable: node(s) didn't match pod topology spread constraints");
+        assert_eq!(
+            run.refusal("a2"),
+            "resolvable: node(s) didn't match pod topology spread constraints"
+        );
         assert_eq!(
             run.refusal("nozone"),
             "unresolvable: node(s) didn't match pod topology spread constraints (missing required label)"
         );
-        assert_eq!(filtering.run(web("p").spread("zone", 2, "DoNotSchedule").build()).passing.len(), 3);
+        assert_eq!(
+            filtering
+                .run(web("p").spread("zone", 2, "DoNotSchedule").build())
+                .passing
+                .len(),
+            3
+        );
     }
 
     #[test]
@@ -447,7 +544,12 @@ mod tests {
         let filtering = zoned(Filtering::new("PodTopologySpread"))
             .pod(web("x").on_node("a1"))
             .pod(web("y").on_node("b1"));
-        let wanted = |domains| web("p").spread("zone", 1, "DoNotSchedule").min_domains(domains).build();
+        let wanted = |domains| {
+            web("p")
+                .spread("zone", 1, "DoNotSchedule")
+                .min_domains(domains)
+                .build()
+        };
         assert_eq!(filtering.run(wanted(2)).passing.len(), 3);
         assert_eq!(filtering.run(wanted(3)).passing.len(), 0);
     }
@@ -460,7 +562,10 @@ mod tests {
             .pod(web("y").on_node("b1"));
         let plain = filtering.run(web("p").spread("zone", 1, "DoNotSchedule").build());
         assert_eq!(plain.passing, ["c1"]);
-        let bound = web("p").spread("zone", 1, "DoNotSchedule").node_affinity_in("zone", &["a", "b"]).build();
+        let bound = web("p")
+            .spread("zone", 1, "DoNotSchedule")
+            .node_affinity_in("zone", &["a", "b"])
+            .build();
         assert_eq!(filtering.run(bound).passing, ["a1", "a2", "b1", "c1"]);
     }
 
@@ -486,7 +591,12 @@ mod tests {
             .node(node("b").label("kubernetes.io/hostname", "b"))
             .pod(web("x").on_node("a"));
         assert_eq!(scoring.score(web("p").build()), []);
-        let services = scoring.world.workloads.services.entry("default".into()).or_default();
+        let services = scoring
+            .world
+            .workloads
+            .services
+            .entry("default".into())
+            .or_default();
         services.insert("web".into(), labels(&[("app", "web")]));
         // One pod x ln(4) + 2 = 3.39 -> 3 against 2; nodes without a zone still count by name.
         assert_eq!(scoring.run(web("p").build()), [("a", 66), ("b", 100)]);

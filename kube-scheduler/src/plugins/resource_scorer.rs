@@ -20,7 +20,14 @@ pub struct ResourceSpec {
 
 /// CPU and memory alike, unless the configuration says otherwise; a weight of zero means one.
 pub fn or_default(resources: Vec<ResourceSpec>) -> Result<Vec<ResourceSpec>, String> {
-    let both = || ["cpu", "memory"].map(|name| ResourceSpec { name: name.to_owned(), weight: 1 }).to_vec();
+    let both = || {
+        ["cpu", "memory"]
+            .map(|name| ResourceSpec {
+                name: name.to_owned(),
+                weight: 1,
+            })
+            .to_vec()
+    };
     let mut resources = if resources.is_empty() { both() } else { resources };
     for resource in &mut resources {
         if resource.weight == 0 {
@@ -28,7 +35,9 @@ pub fn or_default(resources: Vec<ResourceSpec>) -> Result<Vec<ResourceSpec>, Str
         }
         if !(1..=100).contains(&resource.weight) {
             let (name, weight) = (&resource.name, resource.weight);
-            return Err(format!("resources: weight {weight} of {name} is not in valid range 1-100"));
+            return Err(format!(
+                "resources: weight {weight} of {name} is not in valid range 1-100"
+            ));
         }
     }
     Ok(resources)
@@ -96,7 +105,12 @@ impl ResourceScorer {
             "memory" if self.non_zero => &nodes.non_zero_memory,
             _ => &column.requested,
         };
-        Some(Compared { used, allocatable: &column.allocatable, wanted, weight: spec.weight })
+        Some(Compared {
+            used,
+            allocatable: &column.allocatable,
+            wanted,
+            weight: spec.weight,
+        })
     }
 }
 

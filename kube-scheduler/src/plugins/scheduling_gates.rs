@@ -33,12 +33,17 @@ impl Plugin for SchedulingGates {
     }
 
     fn pre_enqueue(&self, pod: &PodInfo) -> Result<(), Rejection> {
-        let gates = pod.spec().and_then(|s| s.scheduling_gates.as_deref()).unwrap_or_default();
+        let gates = pod
+            .spec()
+            .and_then(|s| s.scheduling_gates.as_deref())
+            .unwrap_or_default();
         if gates.is_empty() {
             return Ok(());
         }
         let names: Vec<&str> = gates.iter().map(|g| g.name.as_str()).collect();
-        Err(Rejection { message: format!("waiting for scheduling gates: [{}]", names.join(" ")) })
+        Err(Rejection {
+            message: format!("waiting for scheduling gates: [{}]", names.join(" ")),
+        })
     }
 }
 
@@ -51,6 +56,9 @@ mod tests {
     fn a_gated_pod_waits_and_says_for_what() {
         assert_eq!(SchedulingGates.pre_enqueue(&info(pod("p").build())), Ok(()));
         let refused = SchedulingGates.pre_enqueue(&info(pod("p").gate("a").gate("b").build()));
-        assert_eq!(refused.map_err(|r| r.message), Err("waiting for scheduling gates: [a b]".to_owned()));
+        assert_eq!(
+            refused.map_err(|r| r.message),
+            Err("waiting for scheduling gates: [a b]".to_owned())
+        );
     }
 }

@@ -52,21 +52,30 @@ impl Plugin for TaintToleration {
         PreFilter::Filter(Box::new(Tolerated(world.nodes.taints.weigh(true, tolerated))))
     }
 
-    fn pre_score(&self, pod: &Arc<PodInfo>, world: &mut World, _feasible: &[Row]) -> Option<Box<dyn NodeScorer>> {
-        let about_preference = |t: &&Toleration| {
-            matches!(t.effect.as_deref().unwrap_or_default(), "" | "PreferNoSchedule")
-        };
+    fn pre_score(
+        &self,
+        pod: &Arc<PodInfo>,
+        world: &mut World,
+        _feasible: &[Row],
+    ) -> Option<Box<dyn NodeScorer>> {
+        let about_preference =
+            |t: &&Toleration| matches!(t.effect.as_deref().unwrap_or_default(), "" | "PreferNoSchedule");
         let tolerations: Vec<&Toleration> = pod.tolerations().iter().filter(about_preference).collect();
         let intolerable = |taints: &[Taint]| {
             let preferred = taints.iter().filter(|t| t.effect == "PreferNoSchedule");
-            preferred.filter(|taint| !tolerations.iter().any(|t| tolerates(t, taint))).count() as i64
+            preferred
+                .filter(|taint| !tolerations.iter().any(|t| tolerates(t, taint)))
+                .count() as i64
         };
         Some(Box::new(Intolerable(world.nodes.taints.weigh(0, intolerable))))
     }
 }
 
 fn taints(node: &Node) -> &[Taint] {
-    node.spec.as_ref().and_then(|s| s.taints.as_deref()).unwrap_or_default()
+    node.spec
+        .as_ref()
+        .and_then(|s| s.taints.as_deref())
+        .unwrap_or_default()
 }
 
 struct Tolerated(ByTaints<bool>);
@@ -105,12 +114,21 @@ mod tests {
             .node(node("plain"))
             .node(node("gpu").taint(taint("gpu", "yes", "NoSchedule")))
             .node(node("soft").taint(taint("x", "", "PreferNoSchedule")))
-            .node(node("two").taint(taint("gpu", "yes", "NoSchedule")).taint(taint("down", "", "NoExecute")));
-        let gpu = pod("p").toleration(toleration("gpu", "Equal", "yes", "NoSchedule")).build();
+            .node(
+                node("two")
+                    .taint(taint("gpu", "yes", "NoSchedule"))
+                    .taint(taint("down", "", "NoExecute")),
+            );
+        let gpu = pod("p")
+            .toleration(toleration("gpu", "Equal", "yes", "NoSchedule"))
+            .build();
         assert_eq!(filtering.run(pod("p").build()).passing, ["plain", "soft"]);
         let run = filtering.run(gpu);
         assert_eq!(run.passing, ["plain", "gpu", "soft"]);
-        assert_eq!(run.refusal("two"), "unresolvable: node(s) had untolerated taint(s)");
+        assert_eq!(
+            run.refusal("two"),
+            "unresolvable: node(s) had untolerated taint(s)"
+        );
     }
 
     #[test]

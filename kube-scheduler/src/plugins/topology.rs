@@ -14,7 +14,10 @@ pub struct Domains {
 
 impl Domains {
     pub fn new(column: Arc<LabelColumn>) -> Self {
-        Self { amounts: vec![0; column.values()], column }
+        Self {
+            amounts: vec![0; column.values()],
+            column,
+        }
     }
 
     /// Adds to the domain of the row; a row without the label has none.

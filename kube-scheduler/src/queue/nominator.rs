@@ -28,7 +28,9 @@ impl Nominator {
     }
 
     pub fn remove(&mut self, uid: &str) {
-        let Some(node) = self.node_of.remove(uid) else { return };
+        let Some(node) = self.node_of.remove(uid) else {
+            return;
+        };
         if let Some(pods) = self.by_node.get_mut(&node) {
             pods.retain(|p| *p.uid != *uid);
             if pods.is_empty() {

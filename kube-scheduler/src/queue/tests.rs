@@ -15,7 +15,12 @@ impl Story {
     fn new() -> Self {
         let profiles = build_profiles(&complete(Configuration::default()).expect("valid")).expect("builds");
         let start = Instant::now();
-        Self { queue: Queue::new(Settings::default(), start), profiles, start, now: start }
+        Self {
+            queue: Queue::new(Settings::default(), start),
+            profiles,
+            start,
+            now: start,
+        }
     }
 
     fn profile(&self) -> &Profile {
@@ -29,7 +34,8 @@ impl Story {
     }
 
     fn add(&mut self, pod: PodBuilder) {
-        self.queue.add(info(pod.build()), &self.profiles["default-scheduler"], self.now);
+        self.queue
+            .add(info(pod.build()), &self.profiles["default-scheduler"], self.now);
     }
 
     fn pop(&mut self) -> Option<String> {
@@ -42,11 +48,20 @@ impl Story {
 
     fn refuse(&mut self, queued: QueuedPod, plugins: &[&'static str]) {
         let plugins = plugins.iter().copied().collect();
-        self.queue.add_refused(queued, plugins, &self.profiles["default-scheduler"], self.now);
+        self.queue
+            .add_refused(queued, plugins, &self.profiles["default-scheduler"], self.now);
     }
 
     fn event(&mut self, kind: Kind, action: Actions) {
-        self.queue.on_event(&self.profiles, &Event { kind, action, change: Change::Other }, self.now);
+        self.queue.on_event(
+            &self.profiles,
+            &Event {
+                kind,
+                action,
+                change: Change::Other,
+            },
+            self.now,
+        );
     }
 
     fn pending(&self) -> [usize; 4] {
@@ -131,9 +146,21 @@ fn a_gated_pod_enters_when_its_last_gate_goes_and_not_by_other_events() {
     story.at(1000.0);
     assert_eq!(story.pending(), [0, 0, 0, 1]);
     let (old, new) = (info(pod("p").gate("g").build()), info(pod("p").build()));
-    let change = Change::Pod { old: Some(&old), new: Some(&new) };
-    let event = Event { kind: Kind::UnscheduledPod, action: Actions::POD_GATES_ELIMINATED, change };
-    story.queue.update(Arc::clone(&new), &story.profiles["default-scheduler"], &[event], story.now);
+    let change = Change::Pod {
+        old: Some(&old),
+        new: Some(&new),
+    };
+    let event = Event {
+        kind: Kind::UnscheduledPod,
+        action: Actions::POD_GATES_ELIMINATED,
+        change,
+    };
+    story.queue.update(
+        Arc::clone(&new),
+        &story.profiles["default-scheduler"],
+        &[event],
+        story.now,
+    );
     assert_eq!(story.pop().as_deref(), Some("p"));
 }
 
@@ -157,6 +184,9 @@ fn removed_pods_are_nowhere() {
     story.add(pod("gated").gate("g"));
     story.queue.remove("active-uid");
     story.queue.remove("gated-uid");
-    assert_eq!((story.pending(), story.pop(), story.queue.next_wakeup()), ([0; 4], None, None));
+    assert_eq!(
+        (story.pending(), story.pop(), story.queue.next_wakeup()),
+        ([0; 4], None, None)
+    );
     assert!(story.profile().runs(Point::PreEnqueue, "SchedulingGates"));
 }

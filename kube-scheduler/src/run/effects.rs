@@ -49,7 +49,9 @@ impl Effects {
         match outcome {
             Outcome::Bind(binding) => self.bind(binding, took).await,
             Outcome::Refused(refused) => self.report(refused, took).await,
-            Outcome::Skipped(pod) => tracing::debug!(pod = %pod.key(), "Skip schedule deleting or assumed pod"),
+            Outcome::Skipped(pod) => {
+                tracing::debug!(pod = %pod.key(), "Skip schedule deleting or assumed pod")
+            }
         }
     }
 
@@ -67,7 +69,8 @@ impl Effects {
             Err(error) => {
                 tracing::info!(pod = %binding.pod.key(), node = %binding.node, err = %error, "Failed to bind pod");
                 let mut refused = None;
-                self.shared.change(|s, now| refused = s.bind_failed(&binding.pod.uid, &error.to_string(), now));
+                self.shared
+                    .change(|s, now| refused = s.bind_failed(&binding.pod.uid, &error.to_string(), now));
                 match refused {
                     // A pod that is gone needs no condition; its deletion clears the rest.
                     Some(refused) if !error.is_not_found() => self.report(refused, took).await,
@@ -92,8 +95,10 @@ impl Effects {
                 ..ObjectReference::default()
             },
         };
-        let answer: Result<Status, Error> =
-            self.pods(&pod.namespace).create_subresource(&pod.name, "binding", &body).await;
+        let answer: Result<Status, Error> = self
+            .pods(&pod.namespace)
+            .create_subresource(&pod.name, "binding", &body)
+            .await;
         answer.map(drop)
     }
 
@@ -106,20 +111,37 @@ impl Effects {
         count_attempt(pod, metrics::SCHEDULED, took);
         metrics::SCHEDULING_ATTEMPTS.observe(f64::from(binding.attempts));
         let label = metrics::attempts_label(binding.attempts);
-        metrics::SLI_DURATION.with(&[&label]).observe(binding.first_attempt.elapsed().as_secs_f64());
+        metrics::SLI_DURATION
+            .with(&[&label])
+            .observe(binding.first_attempt.elapsed().as_secs_f64());
     }
 
     fn event(&self, pod: &PodInfo, type_: &str, reason: &str, action: &str, message: &str) {
         let regarding = object_reference(&*pod.object);
-        self.recorder.event_with_action(&regarding, None, type_, reason, action, message);
+        self.recorder
+            .event_with_action(&regarding, None, type_, reason, action, message);
     }
 
     async fn report(&self, refused: Refused, took: Duration) {
         let pod = &refused.pod;
         let error = refused.reason == SCHEDULER_ERROR;
-        count_attempt(pod, if error { metrics::ERROR } else { metrics::UNSCHEDULABLE }, took);
+        count_attempt(
+            pod,
+            if error {
+                metrics::ERROR
+            } else {
+                metrics::UNSCHEDULABLE
+            },
+            took,
+        );
         tracing::info!(pod = %pod.key(), err = refused.message, "Unable to schedule pod; waiting");
-        self.event(pod, "Warning", "FailedScheduling", "Scheduling", &truncated(&refused.message));
+        self.event(
+            pod,
+            "Warning",
+            "FailedScheduling",
+            "Scheduling",
+            &truncated(&refused.message),
+        );
         if let Some(patch) = status_patch(&refused) {
             self.patch_status(pod, patch).await;
         }
@@ -134,7 +156,10 @@ impl Effects {
     }
 
     async fn patch_status(&self, pod: &PodInfo, patch: Value) {
-        let patched = self.pods(&pod.namespace).patch(&pod.name, &Patch::Strategic(patch), Some("status")).await;
+        let patched = self
+            .pods(&pod.namespace)
+            .patch(&pod.name, &Patch::Strategic(patch), Some("status"))
+            .await;
         match patched {
             Err(error) if !error.is_not_found() => {
                 tracing::error!(pod = %pod.key(), err = %error, "Error updating pod");
@@ -146,7 +171,8 @@ impl Effects {
     /// Asks for the deletion of every victim. A failure is no reason to spare the others.
     async fn evict(&self, preemptor: &PodInfo, preemption: &Preemption) -> bool {
         for pod in &preemption.demoted {
-            let cleared = json!({ "metadata": { "uid": &*pod.uid }, "status": { "nominatedNodeName": null } });
+            let cleared =
+                json!({ "metadata": { "uid": &*pod.uid }, "status": { "nominatedNodeName": null } });
             self.patch_status(pod, cleared).await;
         }
         let mut succeeded = true;
@@ -160,18 +186,32 @@ impl Effects {
     }
 
     async fn evict_one(&self, preemptor: &PodInfo, victim: &PodInfo, node: &str) -> Result<(), Error> {
-        let why = format!("{}: preempting to accommodate a higher priority pod", preemptor.scheduler_name());
+        let why = format!(
+            "{}: preempting to accommodate a higher priority pod",
+            preemptor.scheduler_name()
+        );
         let condition = condition(victim, "DisruptionTarget", "True", "PreemptionByScheduler", &why);
         let patch = json!({ "metadata": { "uid": &*victim.uid }, "status": { "conditions": [condition] } });
         let pods = self.pods(&victim.namespace);
-        gone_is_fine(pods.patch(&victim.name, &Patch::Strategic(patch), Some("status")).await.map(drop))?;
+        gone_is_fine(
+            pods.patch(&victim.name, &Patch::Strategic(patch), Some("status"))
+                .await
+                .map(drop),
+        )?;
         // The name may already be another pod's.
         let options: DeleteOptions = client::options::precondition_uid(&victim.uid);
         gone_is_fine(pods.delete(&victim.name, &options).await)?;
         let message = format!("Preempted by pod {} on node {node}", preemptor.uid);
         let related = object_reference(&*preemptor.object);
         let regarding = object_reference(&*victim.object);
-        self.recorder.event_with_action(&regarding, Some(&related), "Normal", "Preempted", "Preempting", &message);
+        self.recorder.event_with_action(
+            &regarding,
+            Some(&related),
+            "Normal",
+            "Preempted",
+            "Preempting",
+            &message,
+        );
         Ok(())
     }
 }
@@ -186,13 +226,18 @@ fn gone_is_fine(answer: Result<(), Error>) -> Result<(), Error> {
 fn count_attempt(pod: &PodInfo, result: &str, took: Duration) {
     let labels = [pod.scheduler_name(), result];
     metrics::SCHEDULE_ATTEMPTS.with(&labels).inc();
-    metrics::ATTEMPT_DURATION.with(&labels).observe(took.as_secs_f64());
+    metrics::ATTEMPT_DURATION
+        .with(&labels)
+        .observe(took.as_secs_f64());
 }
 
 /// What the refusal changes in the pod's status; `None` if it is all there already.
 fn status_patch(refused: &Refused) -> Option<Value> {
     let pod = &refused.pod;
-    let nominated = refused.nominated.as_deref().filter(|node| *node != pod.nominated_node());
+    let nominated = refused
+        .nominated
+        .as_deref()
+        .filter(|node| *node != pod.nominated_node());
     let condition = condition(pod, "PodScheduled", "False", refused.reason, &refused.message);
     let same = |old: &PodCondition| {
         old.status == "False"
@@ -213,12 +258,15 @@ fn status_patch(refused: &Refused) -> Option<Value> {
 }
 
 fn existing<'p>(pod: &'p PodInfo, type_: &str) -> Option<&'p PodCondition> {
-    pod.status().and_then(|s| s.conditions.iter().flatten().find(|c| c.type_ == type_))
+    pod.status()
+        .and_then(|s| s.conditions.iter().flatten().find(|c| c.type_ == type_))
 }
 
 /// A condition whose transition time moves only when its status does.
 fn condition(pod: &PodInfo, type_: &str, status: &str, reason: &str, message: &str) -> Value {
-    let kept = existing(pod, type_).filter(|c| c.status == status).and_then(|c| c.last_transition_time.clone());
+    let kept = existing(pod, type_)
+        .filter(|c| c.status == status)
+        .and_then(|c| c.last_transition_time.clone());
     let since = kept.map_or_else(Timestamp::now, |time| time.0);
     json!({
         "type": type_,
@@ -261,7 +309,8 @@ mod tests {
     fn a_nomination_is_written_and_taken_back() {
         let patch = status_patch(&refused(pod("p").build(), "x", Some("node-1"))).expect("a patch");
         assert_eq!(patch["status"]["nominatedNodeName"], "node-1");
-        let patch = status_patch(&refused(pod("p").nominated("node-1").build(), "x", Some(""))).expect("a patch");
+        let patch =
+            status_patch(&refused(pod("p").nominated("node-1").build(), "x", Some(""))).expect("a patch");
         assert_eq!(patch["status"].get("nominatedNodeName"), Some(&Value::Null));
     }
 }

@@ -31,14 +31,20 @@ impl Informers {
 }
 
 pub fn start(client: &Client, shared: &Arc<Shared>) -> Informers {
-    let mut starter = Starter { client: client.clone(), shared: Arc::clone(shared), waiting: JoinSet::new() };
+    let mut starter = Starter {
+        client: client.clone(),
+        shared: Arc::clone(shared),
+        waiting: JoinSet::new(),
+    };
     starter.nodes();
     starter.workloads();
     starter.storage();
     starter.others();
     // Last: the more is known of the cluster, the fewer pods are refused in vain at the start.
     starter.pods();
-    Informers { waiting: starter.waiting }
+    Informers {
+        waiting: starter.waiting,
+    }
 }
 
 struct Starter {
@@ -104,22 +110,32 @@ impl Starter {
     }
 
     fn others(&mut self) {
-        self.facts(Kind::Namespace, slim_meta, |world, namespace: &Namespace, present| {
-            let name = namespace.metadata.name.as_deref().unwrap_or_default();
-            if present {
-                world.namespaces.insert(name.into(), namespace.metadata.labels.clone().unwrap_or_default());
-            } else {
-                world.namespaces.remove(name);
-            }
-        });
-        self.facts(Kind::Workload, slim_meta, |world, budget: &PodDisruptionBudget, present| {
-            let key = object_key(budget);
-            if present {
-                world.budgets.insert(key, budget_facts(budget));
-            } else {
-                world.budgets.remove(&key);
-            }
-        });
+        self.facts(
+            Kind::Namespace,
+            slim_meta,
+            |world, namespace: &Namespace, present| {
+                let name = namespace.metadata.name.as_deref().unwrap_or_default();
+                if present {
+                    world
+                        .namespaces
+                        .insert(name.into(), namespace.metadata.labels.clone().unwrap_or_default());
+                } else {
+                    world.namespaces.remove(name);
+                }
+            },
+        );
+        self.facts(
+            Kind::Workload,
+            slim_meta,
+            |world, budget: &PodDisruptionBudget, present| {
+                let key = object_key(budget);
+                if present {
+                    world.budgets.insert(key, budget_facts(budget));
+                } else {
+                    world.budgets.remove(&key);
+                }
+            },
+        );
     }
 
     fn workloads(&mut self) {
@@ -141,57 +157,85 @@ impl Starter {
             set.status = None;
             set.spec.iter_mut().for_each(|s| s.template = None);
         };
-        self.facts(Kind::Workload, no_pod_template, |world, set: &ReplicaSet, present| {
-            let selector = set.spec.as_ref().map(|s| Selector::new(Some(&s.selector)));
-            put_controller(world, "ReplicaSet", set, selector.filter(|_| present));
-        });
+        self.facts(
+            Kind::Workload,
+            no_pod_template,
+            |world, set: &ReplicaSet, present| {
+                let selector = set.spec.as_ref().map(|s| Selector::new(Some(&s.selector)));
+                put_controller(world, "ReplicaSet", set, selector.filter(|_| present));
+            },
+        );
         let no_pod_template = |set: &mut StatefulSet| {
             slim_meta(set);
             set.status = None;
             set.spec.iter_mut().for_each(|s| s.template = Default::default());
         };
-        self.facts(Kind::Workload, no_pod_template, |world, set: &StatefulSet, present| {
-            let selector = set.spec.as_ref().map(|s| Selector::new(Some(&s.selector)));
-            put_controller(world, "StatefulSet", set, selector.filter(|_| present));
-        });
+        self.facts(
+            Kind::Workload,
+            no_pod_template,
+            |world, set: &StatefulSet, present| {
+                let selector = set.spec.as_ref().map(|s| Selector::new(Some(&s.selector)));
+                put_controller(world, "StatefulSet", set, selector.filter(|_| present));
+            },
+        );
         let no_pod_template = |controller: &mut ReplicationController| {
             slim_meta(controller);
             controller.status = None;
             controller.spec.iter_mut().for_each(|s| s.template = None);
         };
-        self.facts(Kind::Workload, no_pod_template, |world, rc: &ReplicationController, present| {
-            let selector = rc.spec.as_ref().and_then(|s| s.selector.as_ref()).map(Selector::from_map);
-            put_controller(world, "ReplicationController", rc, selector.filter(|_| present));
-        });
+        self.facts(
+            Kind::Workload,
+            no_pod_template,
+            |world, rc: &ReplicationController, present| {
+                let selector = rc
+                    .spec
+                    .as_ref()
+                    .and_then(|s| s.selector.as_ref())
+                    .map(Selector::from_map);
+                put_controller(world, "ReplicationController", rc, selector.filter(|_| present));
+            },
+        );
     }
 
     fn storage(&mut self) {
-        self.facts(Kind::PersistentVolumeClaim, slim_meta, |world, claim: &PersistentVolumeClaim, present| {
-            let key = object_key(claim);
-            if present {
-                world.volumes.claims.insert(key, claim_facts(claim));
-            } else {
-                world.volumes.claims.remove(&key);
-            }
-        });
-        self.facts(Kind::PersistentVolume, slim_meta, |world, volume: &PersistentVolume, present| {
-            let name = object_key(volume);
-            let affinity = volume.spec.as_ref().and_then(|s| s.node_affinity.as_ref());
-            let required = affinity.and_then(|a| a.required.as_ref()).map(node_terms);
-            if present {
-                world.volumes.volumes.insert(name, Volume { required });
-            } else {
-                world.volumes.volumes.remove(&name);
-            }
-        });
-        self.facts(Kind::StorageClass, slim_meta, |world, class: &StorageClass, present| {
-            let late = class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer");
-            if present {
-                world.volumes.late_binding_classes.insert(object_key(class), late);
-            } else {
-                world.volumes.late_binding_classes.remove(&object_key(class));
-            }
-        });
+        self.facts(
+            Kind::PersistentVolumeClaim,
+            slim_meta,
+            |world, claim: &PersistentVolumeClaim, present| {
+                let key = object_key(claim);
+                if present {
+                    world.volumes.claims.insert(key, claim_facts(claim));
+                } else {
+                    world.volumes.claims.remove(&key);
+                }
+            },
+        );
+        self.facts(
+            Kind::PersistentVolume,
+            slim_meta,
+            |world, volume: &PersistentVolume, present| {
+                let name = object_key(volume);
+                let affinity = volume.spec.as_ref().and_then(|s| s.node_affinity.as_ref());
+                let required = affinity.and_then(|a| a.required.as_ref()).map(node_terms);
+                if present {
+                    world.volumes.volumes.insert(name, Volume { required });
+                } else {
+                    world.volumes.volumes.remove(&name);
+                }
+            },
+        );
+        self.facts(
+            Kind::StorageClass,
+            slim_meta,
+            |world, class: &StorageClass, present| {
+                let late = class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer");
+                if present {
+                    world.volumes.late_binding_classes.insert(object_key(class), late);
+                } else {
+                    world.volumes.late_binding_classes.remove(&object_key(class));
+                }
+            },
+        );
     }
 }
 
@@ -218,7 +262,9 @@ fn claim_facts(claim: &PersistentVolumeClaim) -> Claim {
     let spec = claim.spec.as_ref();
     Claim {
         volume: spec.and_then(|s| s.volume_name.clone()).unwrap_or_default(),
-        class: spec.and_then(|s| s.storage_class_name.clone()).unwrap_or_default(),
+        class: spec
+            .and_then(|s| s.storage_class_name.clone())
+            .unwrap_or_default(),
         lost: claim.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Lost"),
         terminating: claim.metadata.deletion_timestamp.is_some(),
     }

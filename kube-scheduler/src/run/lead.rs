@@ -44,7 +44,9 @@ fn decide(shared: &Shared, gauges: &mut Instant) -> Vec<(Outcome, Duration)> {
     let mut outcomes = Vec::new();
     while outcomes.len() < BATCH {
         let start = Instant::now();
-        let Some(outcome) = scheduler.schedule_next(start) else { break };
+        let Some(outcome) = scheduler.schedule_next(start) else {
+            break;
+        };
         let took = start.elapsed();
         metrics::ALGORITHM_DURATION.observe(took.as_secs_f64());
         outcomes.push((outcome, took));
@@ -73,7 +75,9 @@ async fn rest(shared: &Shared) {
 
 fn count_incoming(scheduler: &mut Scheduler) {
     for incoming in scheduler.take_incoming() {
-        metrics::QUEUE_INCOMING_PODS.with(&[incoming.queue, &incoming.event]).inc();
+        metrics::QUEUE_INCOMING_PODS
+            .with(&[incoming.queue, &incoming.event])
+            .inc();
     }
 }
 
@@ -94,6 +98,8 @@ fn set_gauges(scheduler: &Scheduler) {
     }
     metrics::UNSCHEDULABLE_PODS.clear();
     for ((plugin, profile), pods) in scheduler.refused_by_plugin() {
-        metrics::UNSCHEDULABLE_PODS.with(&[plugin, &profile]).set(pods as f64);
+        metrics::UNSCHEDULABLE_PODS
+            .with(&[plugin, &profile])
+            .set(pods as f64);
     }
 }

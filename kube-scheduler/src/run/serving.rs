@@ -42,7 +42,9 @@ pub async fn start(
     if port == 0 {
         return Ok(Serving(None));
     }
-    let port = u16::try_from(port).ok().context("--secure-port: must be between 0 and 65535")?;
+    let port = u16::try_from(port)
+        .ok()
+        .context("--secure-port: must be between 0 and 65535")?;
     let tls = tls(flags)?.load()?;
     let listener = serve::bind(format!("{}:{port}", bracketed(flags.string("bind-address"))))
         .context("--bind-address, --secure-port")?;
@@ -64,17 +66,30 @@ pub async fn start(
         }
     });
     tracing::info!(address = %listener.local_addr()?, "Serving securely");
-    let task = tokio::spawn(serve::serve(listener, Some(tls), handler, Limits::default(), drain));
+    let task = tokio::spawn(serve::serve(
+        listener,
+        Some(tls),
+        handler,
+        Limits::default(),
+        drain,
+    ));
     Ok(Serving(Some(task)))
 }
 
 /// An IPv6 address needs brackets before its port.
 fn bracketed(address: &str) -> String {
-    if address.contains(':') && !address.starts_with('[') { format!("[{address}]") } else { address.to_owned() }
+    if address.contains(':') && !address.starts_with('[') {
+        format!("[{address}]")
+    } else {
+        address.to_owned()
+    }
 }
 
 fn tls(flags: &Flags) -> Result<ServerTls> {
-    let (cert, key) = match (flags.string("tls-cert-file"), flags.string("tls-private-key-file")) {
+    let (cert, key) = match (
+        flags.string("tls-cert-file"),
+        flags.string("tls-private-key-file"),
+    ) {
         ("", "") => self_signed::certificate(flags.string("cert-dir"), flags.string("bind-address"))?,
         ("", _) => anyhow::bail!("--tls-private-key-file is given without --tls-cert-file"),
         (_, "") => anyhow::bail!("--tls-cert-file is given without --tls-private-key-file"),
@@ -82,7 +97,8 @@ fn tls(flags: &Flags) -> Result<ServerTls> {
     };
     let mut tls = ServerTls::new(cert, key);
     tls.min_version = parse_min_version(flags.string("tls-min-version")).context("--tls-min-version")?;
-    tls.cipher_suites = parse_cipher_suites(&flags.strings("tls-cipher-suites")).context("--tls-cipher-suites")?;
+    tls.cipher_suites =
+        parse_cipher_suites(&flags.strings("tls-cipher-suites")).context("--tls-cipher-suites")?;
     match flags.string("client-ca-file") {
         "" => Ok(tls),
         ca => Ok(tls.client_ca(ca, ClientAuth::Optional)),

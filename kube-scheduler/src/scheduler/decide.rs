@@ -59,11 +59,18 @@ impl Cycle<'_> {
         let prepared = match self.pre_filter() {
             Ok(prepared) => prepared,
             Err(diagnosis) => {
-                let no_fit = NoFit { diagnosis, refusals: Vec::new(), filters: Vec::new() };
+                let no_fit = NoFit {
+                    diagnosis,
+                    refusals: Vec::new(),
+                    filters: Vec::new(),
+                };
                 return Err(Failure::NoFit(Box::new(no_fit)));
             }
         };
-        if let Some(row) = self.nominated_row().filter(|row| self.fits_alone(&prepared.filters, *row)) {
+        if let Some(row) = self
+            .nominated_row()
+            .filter(|row| self.fits_alone(&prepared.filters, *row))
+        {
             return Ok(self.choice(row, 1, 1));
         }
         let mut refusals = Vec::new();
@@ -81,7 +88,11 @@ impl Cycle<'_> {
     }
 
     fn choice(&self, row: Row, evaluated: usize, feasible: usize) -> Choice {
-        Choice { node: Arc::clone(self.world.nodes.name(row)), evaluated, feasible }
+        Choice {
+            node: Arc::clone(self.world.nodes.name(row)),
+            evaluated,
+            feasible,
+        }
     }
 
     fn nominated_row(&self) -> Option<Row> {
@@ -90,7 +101,10 @@ impl Cycle<'_> {
 
     /// Compiles the pod for every filter plugin; a plugin may rule out all nodes, or all but a few.
     fn pre_filter(&mut self) -> Result<Prepared, Diagnosis> {
-        let mut prepared = Prepared { filters: Vec::new(), only: None };
+        let mut prepared = Prepared {
+            filters: Vec::new(),
+            only: None,
+        };
         for enabled in self.profile.at(Point::Filter) {
             let name = enabled.plugin.name();
             match enabled.plugin.pre_filter(self.pod, self.world) {
@@ -141,7 +155,10 @@ impl Cycle<'_> {
     /// All rows from where the last search ended, or those that a plugin named.
     fn candidates(&mut self, prepared: &Prepared) -> Vec<Row> {
         if let Some((_, names)) = &prepared.only {
-            return names.iter().filter_map(|name| self.world.nodes.row(name)).collect();
+            return names
+                .iter()
+                .filter_map(|name| self.world.nodes.row(name))
+                .collect();
         }
         let order = self.world.nodes.order();
         let (before, after) = order.split_at(*self.next_start % order.len());
@@ -156,7 +173,10 @@ impl Cycle<'_> {
         if nodes < MIN_FEASIBLE_NODES {
             return nodes;
         }
-        let configured = self.profile.percentage_of_nodes_to_score.unwrap_or(self.percentage);
+        let configured = self
+            .profile
+            .percentage_of_nodes_to_score
+            .unwrap_or(self.percentage);
         let percentage = match usize::try_from(configured).unwrap_or(0) {
             0 => 50_usize.saturating_sub(nodes / 125).max(MIN_PERCENTAGE),
             percentage => percentage,
@@ -181,7 +201,9 @@ impl Cycle<'_> {
                 forked.each(|filter| filter.add_pod(pod, row, &self.world.nodes));
             }
             let refusal = forked.refusal(&self.world.nodes, row);
-            promised.iter().for_each(|pod| self.world.nodes.account(row, pod, -1));
+            promised
+                .iter()
+                .for_each(|pod| self.world.nodes.account(row, pod, -1));
             if refusal.is_some() {
                 return refusal;
             }
@@ -193,7 +215,10 @@ impl Cycle<'_> {
 
     fn no_fit(&self, prepared: Prepared, refusals: Vec<Refusal>) -> NoFit {
         let total = self.world.nodes.len();
-        let mut diagnosis = Diagnosis { total_nodes: total, ..Diagnosis::default() };
+        let mut diagnosis = Diagnosis {
+            total_nodes: total,
+            ..Diagnosis::default()
+        };
         count_reasons(&mut diagnosis, &prepared.filters, &refusals);
         if let Some((plugin, _)) = prepared.only {
             diagnosis.plugins.insert(plugin);
@@ -202,7 +227,11 @@ impl Cycle<'_> {
                 diagnosis.add(&format!("node(s) didn't satisfy plugin(s) [{plugin}]"), absent);
             }
         }
-        NoFit { diagnosis, refusals, filters: prepared.filters }
+        NoFit {
+            diagnosis,
+            refusals,
+            filters: prepared.filters,
+        }
     }
 
     /// The row with the highest weighted score; among equals, one at random.
@@ -210,7 +239,9 @@ impl Cycle<'_> {
         let mut totals = vec![0; feasible.len()];
         let mut scores = vec![0; feasible.len()];
         for enabled in self.profile.at(Point::Score) {
-            let Some(scorer) = enabled.plugin.pre_score(self.pod, self.world, feasible) else { continue };
+            let Some(scorer) = enabled.plugin.pre_score(self.pod, self.world, feasible) else {
+                continue;
+            };
             scorer.score(&self.world.nodes, feasible, &mut scores);
             scorer.normalize(feasible, &mut scores);
             for (total, score) in totals.iter_mut().zip(&scores) {
@@ -220,7 +251,10 @@ impl Cycle<'_> {
         let highest = totals.iter().copied().max().unwrap_or(0);
         let ties = totals.iter().filter(|t| **t == highest).count();
         let pick = self.random.below(ties);
-        let mut tied = feasible.iter().zip(&totals).filter(|(_, total)| **total == highest);
+        let mut tied = feasible
+            .iter()
+            .zip(&totals)
+            .filter(|(_, total)| **total == highest);
         tied.nth(pick).map_or(feasible[0], |(row, _)| *row)
     }
 }
@@ -253,7 +287,12 @@ pub fn count_reasons(diagnosis: &mut Diagnosis, filters: &Filters, refusals: &[R
         }
     }
     for ((plugin, filter), counts) in filters.iter().zip(&counts) {
-        for (reason, count) in filter.reasons().iter().zip(counts).filter(|(_, count)| **count > 0) {
+        for (reason, count) in filter
+            .reasons()
+            .iter()
+            .zip(counts)
+            .filter(|(_, count)| **count > 0)
+        {
             diagnosis.add(reason, *count);
             diagnosis.plugins.insert(plugin);
         }
@@ -268,7 +307,10 @@ pub struct Forked<'a> {
 
 impl<'a> Forked<'a> {
     pub fn new(filters: &'a Filters) -> Self {
-        Self { filters, copies: filters.iter().map(|(_, f)| f.fork()).collect() }
+        Self {
+            filters,
+            copies: filters.iter().map(|(_, f)| f.fork()).collect(),
+        }
     }
 
     pub fn each(&mut self, mut change: impl FnMut(&mut dyn NodeFilter)) {
@@ -281,7 +323,14 @@ impl<'a> Forked<'a> {
         let (mut rows, mut refused) = (vec![row], Vec::new());
         for (by, ((_, original), copy)) in (0..).zip(self.filters.iter().zip(&self.copies)) {
             let filter = copy.as_ref().unwrap_or(original);
-            filter.filter(nodes, &mut Block { rows: &mut rows, refused: &mut refused, by });
+            filter.filter(
+                nodes,
+                &mut Block {
+                    rows: &mut rows,
+                    refused: &mut refused,
+                    by,
+                },
+            );
             if rows.is_empty() {
                 break;
             }

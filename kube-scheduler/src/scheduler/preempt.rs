@@ -41,10 +41,21 @@ const NOT_HELPFUL: &str = "Preemption is not helpful for scheduling";
 
 pub fn search(cycle: &mut Cycle<'_>, no_fit: &NoFit) -> Search {
     if let Some(reason) = ineligible(cycle, no_fit) {
-        return Search { message: format!("preemption: {reason}"), ..Search::default() };
+        return Search {
+            message: format!("preemption: {reason}"),
+            ..Search::default()
+        };
     }
-    let resolvable: Vec<Row> = no_fit.refusals.iter().filter(|r| r.resolvable).map(|r| r.row).collect();
-    let mut diagnosis = Diagnosis { total_nodes: cycle.world.nodes.len(), ..Diagnosis::default() };
+    let resolvable: Vec<Row> = no_fit
+        .refusals
+        .iter()
+        .filter(|r| r.resolvable)
+        .map(|r| r.row)
+        .collect();
+    let mut diagnosis = Diagnosis {
+        total_nodes: cycle.world.nodes.len(),
+        ..Diagnosis::default()
+    };
     let candidates = candidates(cycle, no_fit, &resolvable, &mut diagnosis);
     let Some(best) = pick(candidates) else {
         let told: usize = diagnosis.reasons.values().sum();
@@ -53,13 +64,25 @@ pub fn search(cycle: &mut Cycle<'_>, no_fit: &NoFit) -> Search {
             diagnosis.add(NOT_HELPFUL, untold);
         }
         let message = format!("preemption: {}", diagnosis.message());
-        return Search { message, nominated: Some(String::new()), preemption: None };
+        return Search {
+            message,
+            nominated: Some(String::new()),
+            preemption: None,
+        };
     };
     let node = Arc::clone(cycle.world.nodes.name(best.row));
     let lower = |p: &&Arc<PodInfo>| p.priority < cycle.pod.priority;
     let demoted = cycle.nominator.on(&node).iter().filter(lower).cloned().collect();
-    let preemption = Preemption { node: Arc::clone(&node), victims: best.victims, demoted };
-    Search { message: String::new(), nominated: Some(node.to_string()), preemption: Some(preemption) }
+    let preemption = Preemption {
+        node: Arc::clone(&node),
+        victims: best.victims,
+        demoted,
+    };
+    Search {
+        message: String::new(),
+        nominated: Some(node.to_string()),
+        preemption: Some(preemption),
+    }
 }
 
 /// Why this pod may not evict others now.
@@ -79,14 +102,23 @@ fn ineligible(cycle: &Cycle<'_>, no_fit: &NoFit) -> Option<&'static str> {
 
 /// Terminating because a scheduler evicted it.
 fn is_preempted(pod: &PodInfo) -> bool {
-    let mut conditions = pod.status().into_iter().flat_map(|s| s.conditions.iter().flatten());
+    let mut conditions = pod
+        .status()
+        .into_iter()
+        .flat_map(|s| s.conditions.iter().flatten());
     let disrupted = conditions.find(|c| c.type_ == "DisruptionTarget");
     pod.is_terminating()
-        && disrupted.is_some_and(|c| c.status == "True" && c.reason.as_deref() == Some("PreemptionByScheduler"))
+        && disrupted
+            .is_some_and(|c| c.status == "True" && c.reason.as_deref() == Some("PreemptionByScheduler"))
 }
 
 /// Tries rows from a random one on, until there are enough candidates and one that breaks no budget.
-fn candidates(cycle: &mut Cycle<'_>, no_fit: &NoFit, rows: &[Row], diagnosis: &mut Diagnosis) -> Vec<Candidate> {
+fn candidates(
+    cycle: &mut Cycle<'_>,
+    no_fit: &NoFit,
+    rows: &[Row],
+    diagnosis: &mut Diagnosis,
+) -> Vec<Candidate> {
     let enough = wanted_candidates(cycle, rows.len());
     let offset = cycle.random.below(rows.len());
     let (mut found, mut harmless, mut refusals) = (Vec::new(), false, Vec::new());
@@ -119,11 +151,24 @@ fn wanted_candidates(cycle: &Cycle<'_>, rows: usize) -> usize {
 /// when all lesser pods are gone.
 fn try_row(cycle: &mut Cycle<'_>, no_fit: &NoFit, row: Row) -> Result<Candidate, Option<Refusal>> {
     let lesser = |p: &&Arc<PodInfo>| p.priority < cycle.pod.priority;
-    let mut potential: Vec<Arc<PodInfo>> = cycle.world.nodes.pods_on(row).iter().filter(lesser).cloned().collect();
+    let mut potential: Vec<Arc<PodInfo>> = cycle
+        .world
+        .nodes
+        .pods_on(row)
+        .iter()
+        .filter(lesser)
+        .cloned()
+        .collect();
     if potential.is_empty() {
         return Err(None);
     }
-    let mut trial = Trial { cycle, no_fit, forked: Forked::new(&no_fit.filters), row, removed: Vec::new() };
+    let mut trial = Trial {
+        cycle,
+        no_fit,
+        forked: Forked::new(&no_fit.filters),
+        row,
+        removed: Vec::new(),
+    };
     potential.iter().for_each(|p| trial.remove(p));
     if let Some(refusal) = trial.refusal() {
         trial.restore();
@@ -132,7 +177,11 @@ fn try_row(cycle: &mut Cycle<'_>, no_fit: &NoFit, row: Row) -> Result<Candidate,
     potential.sort_by_key(|p| importance(p));
     let (violating, harmless) = by_budget(trial.cycle.world, potential);
     let mut broken_budgets = 0;
-    for (pod, violates) in violating.into_iter().map(|p| (p, true)).chain(harmless.into_iter().map(|p| (p, false))) {
+    for (pod, violates) in violating
+        .into_iter()
+        .map(|p| (p, true))
+        .chain(harmless.into_iter().map(|p| (p, false)))
+    {
         trial.put_back(&pod);
         if trial.refusal().is_some() {
             trial.remove(&pod);
@@ -141,7 +190,11 @@ fn try_row(cycle: &mut Cycle<'_>, no_fit: &NoFit, row: Row) -> Result<Candidate,
     }
     let mut victims = trial.restore();
     victims.sort_by_key(|p| importance(p));
-    Ok(Candidate { row, victims, broken_budgets })
+    Ok(Candidate {
+        row,
+        victims,
+        broken_budgets,
+    })
 }
 
 /// Sorts the most important first: higher priority, then the longer run.
@@ -163,13 +216,15 @@ struct Trial<'c, 'a> {
 impl Trial<'_, '_> {
     fn remove(&mut self, pod: &Arc<PodInfo>) {
         self.cycle.world.nodes.account(self.row, pod, -1);
-        self.forked.each(|filter| filter.remove_pod(pod, self.row, &self.cycle.world.nodes));
+        self.forked
+            .each(|filter| filter.remove_pod(pod, self.row, &self.cycle.world.nodes));
         self.removed.push(Arc::clone(pod));
     }
 
     fn put_back(&mut self, pod: &Arc<PodInfo>) {
         self.cycle.world.nodes.account(self.row, pod, 1);
-        self.forked.each(|filter| filter.add_pod(pod, self.row, &self.cycle.world.nodes));
+        self.forked
+            .each(|filter| filter.add_pod(pod, self.row, &self.cycle.world.nodes));
         self.removed.retain(|p| p.uid != pod.uid);
     }
 
@@ -182,7 +237,14 @@ impl Trial<'_, '_> {
     fn refusal_with_promised(&mut self) -> Option<Refusal> {
         let name = Arc::clone(self.cycle.world.nodes.name(self.row));
         let counts = |p: &&Arc<PodInfo>| p.priority >= self.cycle.pod.priority && p.uid != self.cycle.pod.uid;
-        let promised: Vec<Arc<PodInfo>> = self.cycle.nominator.on(&name).iter().filter(counts).cloned().collect();
+        let promised: Vec<Arc<PodInfo>> = self
+            .cycle
+            .nominator
+            .on(&name)
+            .iter()
+            .filter(counts)
+            .cloned()
+            .collect();
         if promised.is_empty() {
             return None;
         }
@@ -200,7 +262,9 @@ impl Trial<'_, '_> {
 
     /// Puts everything back and tells what was missing.
     fn restore(self) -> Vec<Arc<PodInfo>> {
-        self.removed.iter().for_each(|pod| self.cycle.world.nodes.account(self.row, pod, 1));
+        self.removed
+            .iter()
+            .for_each(|pod| self.cycle.world.nodes.account(self.row, pod, 1));
         self.removed
     }
 }
@@ -232,7 +296,9 @@ fn pick(candidates: Vec<Candidate>) -> Option<Candidate> {
         let shifted = |p: &Arc<PodInfo>| i64::from(p.priority) + i64::from(i32::MAX) + 1;
         let sum: i64 = c.victims.iter().map(shifted).sum();
         let most_important = c.victims.iter().take_while(|p| p.priority == highest);
-        let earliest = most_important.filter_map(|p| p.start_time().map(|t| t.0.to_string())).min();
+        let earliest = most_important
+            .filter_map(|p| p.start_time().map(|t| t.0.to_string()))
+            .min();
         (c.broken_budgets, highest, sum, c.victims.len(), Reverse(earliest))
     })
 }

@@ -18,7 +18,11 @@ impl Cluster {
         let profiles = build_profiles(&complete(Configuration::default()).expect("valid")).expect("builds");
         let now = Instant::now();
         let scheduler = Scheduler::new(profiles, Settings::default(), 0, seed, now);
-        Self { scheduler, pods: HashMap::new(), now }
+        Self {
+            scheduler,
+            pods: HashMap::new(),
+            now,
+        }
     }
 
     fn node(mut self, node: NodeBuilder) -> Self {
@@ -84,7 +88,10 @@ fn the_refusal_names_every_reason_as_upstream_does() {
         "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) had untolerated taint(s). \
          preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling."
     );
-    assert_eq!((refused.reason, refused.nominated.as_deref()), ("Unschedulable", Some("")));
+    assert_eq!(
+        (refused.reason, refused.nominated.as_deref()),
+        ("Unschedulable", Some(""))
+    );
 }
 
 #[test]
@@ -116,7 +123,10 @@ fn an_assumed_pod_takes_its_room_until_the_binding_fails() {
     assert_eq!(cluster.bound(), "n");
     cluster.put(pod("b").container("1", "1Gi"));
     assert!(cluster.refused().message.contains("Insufficient cpu"));
-    let failed = cluster.scheduler.bind_failed(&"a-uid".into(), "no", cluster.now).expect("assumed");
+    let failed = cluster
+        .scheduler
+        .bind_failed(&"a-uid".into(), "no", cluster.now)
+        .expect("assumed");
     assert_eq!((failed.reason, &*failed.pod.name), ("SchedulerError", "a"));
     // The room that became free is b's; a met an error and waits its backoff out.
     assert_eq!(cluster.bound(), "n");
@@ -141,7 +151,13 @@ fn a_pod_that_finished_gives_its_room_back() {
     cluster.put(pod("a").container("1", "1Gi").on_node("n"));
     cluster.put(pod("b").container("1", "1Gi"));
     cluster.refused();
-    cluster.put(pod("a").container("1", "1Gi").on_node("n").phase("Succeeded").version("2"));
+    cluster.put(
+        pod("a")
+            .container("1", "1Gi")
+            .on_node("n")
+            .phase("Succeeded")
+            .version("2"),
+    );
     assert_eq!(cluster.bound(), "n");
 }
 
@@ -162,9 +178,13 @@ fn an_uncordoned_node_helps_at_once_and_a_heartbeat_does_not() {
     cluster.put(pod("p"));
     assert!(cluster.refused().message.contains("1 node(s) were unschedulable"));
     cluster.pass(20);
-    cluster.scheduler.put_node(Some(&cordoned), &cordoned, cluster.now);
+    cluster
+        .scheduler
+        .put_node(Some(&cordoned), &cordoned, cluster.now);
     assert!(cluster.next().is_none());
-    cluster.scheduler.put_node(Some(&cordoned), &Arc::new(node("n").build()), cluster.now);
+    cluster
+        .scheduler
+        .put_node(Some(&cordoned), &Arc::new(node("n").build()), cluster.now);
     assert_eq!(cluster.bound(), "n");
 }
 
@@ -177,7 +197,10 @@ fn equal_pods_get_the_remembered_refusal_until_something_changes() {
     let (first, second) = (cluster.refused().message, cluster.refused().message);
     assert_eq!(first, second);
     cluster.put_node(sized("big", "4"));
-    assert_eq!((cluster.bound(), cluster.bound()), ("big".to_owned(), "big".to_owned()));
+    assert_eq!(
+        (cluster.bound(), cluster.bound()),
+        ("big".to_owned(), "big".to_owned())
+    );
 }
 
 #[test]
@@ -191,7 +214,10 @@ fn preemption_evicts_the_least_important_pods_and_keeps_the_room() {
     assert_eq!(refused.nominated.as_deref(), Some("n"));
     assert_eq!(refused.message, "0/1 nodes are available: 1 Insufficient cpu.");
     let preemption = refused.preemption.expect("a preemption");
-    assert_eq!(preemption.victims.iter().map(|v| &*v.name).collect::<Vec<_>>(), ["lower"]);
+    assert_eq!(
+        preemption.victims.iter().map(|v| &*v.name).collect::<Vec<_>>(),
+        ["lower"]
+    );
     // Nothing was really removed yet.
     assert_eq!(cluster.scheduler.world.nodes.milli_cpu.free(0), 0);
     cluster.scheduler.preemption_done(&"p-uid".into(), true);
@@ -216,7 +242,12 @@ fn preemption_prefers_the_node_with_the_lesser_victims() {
 #[test]
 fn a_disruption_budget_is_broken_only_if_nothing_else_helps() {
     let mut cluster = Cluster::new().node(sized("a", "1")).node(sized("b", "1"));
-    cluster.put(pod("guarded").label("app", "db").container("1", "1Gi").on_node("a"));
+    cluster.put(
+        pod("guarded")
+            .label("app", "db")
+            .container("1", "1Gi")
+            .on_node("a"),
+    );
     cluster.put(pod("free").container("1", "1Gi").priority(1).on_node("b"));
     let selector = crate::selector::Selector::from_map(&crate::testing::labels(&[("app", "db")]));
     let budget = crate::framework::world::Budget {
@@ -225,7 +256,11 @@ fn a_disruption_budget_is_broken_only_if_nothing_else_helps() {
         disruptions_allowed: 0,
         disrupted: Vec::new(),
     };
-    cluster.scheduler.world.budgets.insert("default/db".into(), budget);
+    cluster
+        .scheduler
+        .world
+        .budgets
+        .insert("default/db".into(), budget);
     cluster.put(pod("p").container("1", "1Gi").priority(9));
     assert_eq!(cluster.refused().nominated.as_deref(), Some("b"));
 }
@@ -237,7 +272,11 @@ fn a_pod_may_be_told_not_to_preempt() {
     cluster.put(pod("p").container("1", "1Gi").priority(9).never_preempts());
     let refused = cluster.refused();
     assert!(refused.preemption.is_none() && refused.nominated.is_none());
-    assert!(refused.message.ends_with("preemption: not eligible due to preemptionPolicy=Never."));
+    assert!(
+        refused
+            .message
+            .ends_with("preemption: not eligible due to preemptionPolicy=Never.")
+    );
 }
 
 #[test]
@@ -278,7 +317,9 @@ fn replicas_with_hard_spread_stay_even() {
         cluster.put(replica.spread("zone", 1, "DoNotSchedule"));
         cluster.bound();
     }
-    let counts: Vec<usize> = (0..3).map(|row| cluster.scheduler.world.nodes.pods_on(row).len()).collect();
+    let counts: Vec<usize> = (0..3)
+        .map(|row| cluster.scheduler.world.nodes.pods_on(row).len())
+        .collect();
     assert_eq!(counts, [3, 3, 3]);
 }
 
@@ -292,16 +333,26 @@ fn no_node_is_ever_overcommitted_and_no_pod_is_bound_twice() {
         let mut bindings = Vec::new();
         for step in 0..400 {
             match random.below(10) {
-                0 => cluster.put_node(sized(&format!("n{}", random.below(6)), &format!("{}", 1 + random.below(4)))),
+                0 => cluster.put_node(sized(
+                    &format!("n{}", random.below(6)),
+                    &format!("{}", 1 + random.below(4)),
+                )),
                 1..=4 => {
                     let cpu = format!("{}m", 100 * (1 + random.below(15)));
                     let priority = random.below(3) as i32;
-                    cluster.put(pod(&format!("p{step}")).container(&cpu, "100Mi").priority(priority));
+                    cluster.put(
+                        pod(&format!("p{step}"))
+                            .container(&cpu, "100Mi")
+                            .priority(priority),
+                    );
                 }
                 5 if !bindings.is_empty() => {
-                    let (name, node, cpu): (String, String, i64) = bindings.swap_remove(random.below(bindings.len()));
+                    let (name, node, cpu): (String, String, i64) =
+                        bindings.swap_remove(random.below(bindings.len()));
                     if random.below(3) == 0 {
-                        cluster.scheduler.bind_failed(&format!("{name}-uid").into(), "no", cluster.now);
+                        cluster
+                            .scheduler
+                            .bind_failed(&format!("{name}-uid").into(), "no", cluster.now);
                         bound.remove(&name);
                     } else if cluster.pods.contains_key(&name) {
                         let cpu = format!("{cpu}m");
@@ -324,12 +375,19 @@ fn no_node_is_ever_overcommitted_and_no_pod_is_bound_twice() {
                         assert_eq!(twice, None, "seed {seed} step {step}: {name} is bound twice");
                         // Nodes shrink below what runs on them, but no decision may choose such a node.
                         let over = cluster.scheduler.overcommitted();
-                        assert!(!over.contains(&b.node.to_string()), "seed {seed} step {step}: {} is full", b.node);
+                        assert!(
+                            !over.contains(&b.node.to_string()),
+                            "seed {seed} step {step}: {} is full",
+                            b.node
+                        );
                         bindings.push((name, b.node.to_string(), b.pod.requests.milli_cpu));
                     }
                     Some(Outcome::Refused(r)) => {
                         for victim in r.preemption.iter().flat_map(|p| &p.victims) {
-                            assert!(victim.priority < r.pod.priority, "seed {seed} step {step}: an equal is evicted");
+                            assert!(
+                                victim.priority < r.pod.priority,
+                                "seed {seed} step {step}: an equal is evicted"
+                            );
                         }
                         cluster.scheduler.preemption_done(&r.pod.uid, true);
                     }

@@ -15,9 +15,19 @@ pub async fn run(seconds: usize) -> Result<()> {
         let (usage, used) = (after.get(name), after.cpu_since(&before, name));
         memory += usage.resident_kib;
         cpu += used;
-        println!("{name:<24} resident {:>6.1} MiB (peak {:>6.1})   cpu {:.2} % of a core", mib(usage.resident_kib), mib(usage.peak_kib), percent(used, seconds));
+        println!(
+            "{name:<24} resident {:>6.1} MiB (peak {:>6.1})   cpu {:.2} % of a core",
+            mib(usage.resident_kib),
+            mib(usage.peak_kib),
+            percent(used, seconds)
+        );
     }
-    println!("{:<24} resident {:>6.1} MiB                  cpu {:.2} % of a core", "all six", mib(memory), percent(cpu, seconds));
+    println!(
+        "{:<24} resident {:>6.1} MiB                  cpu {:.2} % of a core",
+        "all six",
+        mib(memory),
+        percent(cpu, seconds)
+    );
     Ok(())
 }
 

@@ -28,7 +28,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[tokio::main]
 async fn main() -> Result<()> {
     let matches = command().get_matches();
-    let path = matches.get_one::<PathBuf>("kubeconfig").context("--kubeconfig is required")?;
+    let path = matches
+        .get_one::<PathBuf>("kubeconfig")
+        .context("--kubeconfig is required")?;
     let client = Client::new(kubeconfig::load(path)?, "cluster-bench")?;
     println!("# {}", std::env::args().collect::<Vec<_>>().join(" "));
     match matches.subcommand() {
@@ -41,14 +43,30 @@ async fn main() -> Result<()> {
 
 fn command() -> Command {
     let count = |name: &'static str, default: &'static str| {
-        Arg::new(name).long(name).default_value(default).value_parser(value_parser!(usize))
+        Arg::new(name)
+            .long(name)
+            .default_value(default)
+            .value_parser(value_parser!(usize))
     };
     Command::new("cluster-bench")
         .subcommand_required(true)
-        .arg(Arg::new("kubeconfig").long("kubeconfig").default_value("/etc/kubernetes/admin.conf").value_parser(value_parser!(PathBuf)))
-        .subcommand(Command::new("rates").arg(count("pods", "2000")).arg(count("in-flight", "32")))
+        .arg(
+            Arg::new("kubeconfig")
+                .long("kubeconfig")
+                .default_value("/etc/kubernetes/admin.conf")
+                .value_parser(value_parser!(PathBuf)),
+        )
         .subcommand(
-            Command::new("pods").arg(count("count", "20")).arg(Arg::new("image").long("image").default_value("localhost/ferrokube/demo-web:0.1")),
+            Command::new("rates")
+                .arg(count("pods", "2000"))
+                .arg(count("in-flight", "32")),
+        )
+        .subcommand(
+            Command::new("pods").arg(count("count", "20")).arg(
+                Arg::new("image")
+                    .long("image")
+                    .default_value("localhost/ferrokube/demo-web:0.1"),
+            ),
         )
         .subcommand(Command::new("idle").arg(count("seconds", "30")))
 }

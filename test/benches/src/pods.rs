@@ -21,7 +21,9 @@ pub async fn run(client: &Client, count: usize, image: &str) -> Result<()> {
     let (sender, mut running) = mpsc::unbounded_channel();
     let informer = Informer::new(api.clone(), ListOptions::labels("bench=pods"));
     informer.on_event(move |event| {
-        if let Event::Modified(_, pod) = event && phase(pod) == "Running" {
+        if let Event::Modified(_, pod) = event
+            && phase(pod) == "Running"
+        {
             // The receiver lives as long as the run; after it, nobody waits for this.
             sender.send(pod.metadata.name.clone()).ok();
         }
@@ -39,11 +41,22 @@ pub async fn run(client: &Client, count: usize, image: &str) -> Result<()> {
         }
     }
     let after = Reading::now();
-    println!("pod create to Running, {} pods one by one: {latencies}", latencies.len());
+    println!(
+        "pod create to Running, {} pods one by one: {latencies}",
+        latencies.len()
+    );
     for name in DAEMONS {
-        println!("  {name:<24} {:.1} ms CPU a pod", after.cpu_since(&before, name).as_secs_f64() * 1000.0 / (count + WARM_UP) as f64);
+        println!(
+            "  {name:<24} {:.1} ms CPU a pod",
+            after.cpu_since(&before, name).as_secs_f64() * 1000.0 / (count + WARM_UP) as f64
+        );
     }
-    api.delete_collection(&client::DeleteOptions::default(), &ListOptions::labels("bench=pods")).await.context("delete")?;
+    api.delete_collection(
+        &client::DeleteOptions::default(),
+        &ListOptions::labels("bench=pods"),
+    )
+    .await
+    .context("delete")?;
     Ok(())
 }
 
@@ -59,7 +72,10 @@ async fn wait_for(running: &mut mpsc::UnboundedReceiver<Option<String>>, name: &
 }
 
 fn phase(pod: &Pod) -> &str {
-    pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("")
+    pod.status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref())
+        .unwrap_or("")
 }
 
 fn pod(name: &str, image: &str) -> Result<Pod> {

@@ -3,7 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-pub const DAEMONS: &[&str] = &["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy"];
+pub const DAEMONS: &[&str] = &[
+    "etcd",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kubelet",
+    "kube-proxy",
+];
 
 /// One reading of every daemon that runs.
 pub struct Reading(BTreeMap<&'static str, Usage>);
@@ -66,5 +73,11 @@ fn usage(pid: u32) -> Option<Usage> {
 }
 
 fn kib(status: &str, field: &str) -> Option<u64> {
-    status.lines().find_map(|line| line.strip_prefix(field))?.split_whitespace().next()?.parse().ok()
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix(field))?
+        .split_whitespace()
+        .next()?
+        .parse()
+        .ok()
 }

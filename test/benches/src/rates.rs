@@ -25,12 +25,23 @@ const WATCH_DEADLINE: Duration = Duration::from_secs(120);
 
 pub async fn run(client: &Client, pods: usize, in_flight: usize) -> Result<()> {
     // Whatever an earlier run left; the namespace controller empties it.
-    send(client, Method::POST, "/api/v1/namespaces", Some(json!({"metadata": {"name": NAMESPACE}}))).await.ok();
+    send(
+        client,
+        Method::POST,
+        "/api/v1/namespaces",
+        Some(json!({"metadata": {"name": NAMESPACE}})),
+    )
+    .await
+    .ok();
     ensure_service_account(client).await?;
     let path = format!("/api/v1/namespaces/{NAMESPACE}/pods");
     measure("create pods", pods, in_flight, client, |client, index| {
         let path = path.clone();
-        async move { send(&client, Method::POST, &path, Some(pod(index, "a"))).await.map(drop) }
+        async move {
+            send(&client, Method::POST, &path, Some(pod(index, "a")))
+                .await
+                .map(drop)
+        }
     })
     .await?;
     measure("get one object", pods, in_flight, client, |client, index| {
@@ -44,9 +55,20 @@ pub async fn run(client: &Client, pods: usize, in_flight: usize) -> Result<()> {
     let reading = Reading::now();
     for name in ["etcd", "kube-apiserver"] {
         let usage = reading.get(name);
-        println!("{name}: resident {:.0} MiB, peak {:.0} MiB", mib(usage.resident_kib), mib(usage.peak_kib));
+        println!(
+            "{name}: resident {:.0} MiB, peak {:.0} MiB",
+            mib(usage.resident_kib),
+            mib(usage.peak_kib)
+        );
     }
-    send(client, Method::DELETE, &format!("/api/v1/namespaces/{NAMESPACE}"), None).await.map(drop)
+    send(
+        client,
+        Method::DELETE,
+        &format!("/api/v1/namespaces/{NAMESPACE}"),
+        None,
+    )
+    .await
+    .map(drop)
 }
 
 /// Pods are admitted only once their namespace has its service account.
@@ -59,7 +81,14 @@ async fn ensure_service_account(client: &Client) -> Result<()> {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let collection = format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts");
-    send(client, Method::POST, &collection, Some(json!({"metadata": {"name": "default"}}))).await.map(drop)
+    send(
+        client,
+        Method::POST,
+        &collection,
+        Some(json!({"metadata": {"name": "default"}})),
+    )
+    .await
+    .map(drop)
 }
 
 async fn lists(client: &Client, path: &str, pods: usize) -> Result<()> {
@@ -74,7 +103,10 @@ async fn lists(client: &Client, path: &str, pods: usize) -> Result<()> {
         }
     })
     .await?;
-    println!("  one list is {:.1} MiB", size.load(Ordering::Relaxed) as f64 / 1048576.0);
+    println!(
+        "  one list is {:.1} MiB",
+        size.load(Ordering::Relaxed) as f64 / 1048576.0
+    );
     measure("list 500 pods", LISTS * 5, 1, client, |client, _| {
         let path = format!("{path}?limit=500");
         async move { send(&client, Method::GET, &path, None).await.map(drop) }
@@ -91,12 +123,18 @@ async fn leases(client: &Client, renewals: usize, in_flight: usize) -> Result<()
     for index in 0..in_flight {
         send(client, Method::POST, &collection, Some(lease(index, 0))).await?;
     }
-    measure("renew leases (PUT)", renewals, in_flight, client, |client, index| {
-        // A slot renews one lease at a time, as a node does.
-        let slot = index % in_flight;
-        let (path, body) = (format!("{collection}/lease-{slot}"), lease(slot, index));
-        async move { send(&client, Method::PUT, &path, Some(body)).await.map(drop) }
-    })
+    measure(
+        "renew leases (PUT)",
+        renewals,
+        in_flight,
+        client,
+        |client, index| {
+            // A slot renews one lease at a time, as a node does.
+            let slot = index % in_flight;
+            let (path, body) = (format!("{collection}/lease-{slot}"), lease(slot, index));
+            async move { send(&client, Method::PUT, &path, Some(body)).await.map(drop) }
+        },
+    )
     .await
 }
 
@@ -104,7 +142,10 @@ async fn leases(client: &Client, renewals: usize, in_flight: usize) -> Result<()
 async fn watch(client: &Client, path: &str) -> Result<()> {
     let seen = Arc::new(AtomicUsize::new(0));
     let list = send(client, Method::GET, &format!("{path}?limit=1"), None).await?;
-    let version = serde_json::from_slice::<Value>(&list)?["metadata"]["resourceVersion"].as_str().unwrap_or("0").to_owned();
+    let version = serde_json::from_slice::<Value>(&list)?["metadata"]["resourceVersion"]
+        .as_str()
+        .unwrap_or("0")
+        .to_owned();
     let mut watchers = JoinSet::new();
     for _ in 0..WATCHERS {
         let path = format!("{path}?watch=1&resourceVersion={version}");
@@ -114,8 +155,12 @@ async fn watch(client: &Client, path: &str) -> Result<()> {
         watchers.spawn(async move {
             let mut events = 0;
             while events < WATCHED_CREATES {
-                let Some(Ok(frame)) = body.frame().await else { break };
-                let found = frame.data_ref().map_or(0, |data| data.iter().filter(|byte| **byte == b'\n').count());
+                let Some(Ok(frame)) = body.frame().await else {
+                    break;
+                };
+                let found = frame
+                    .data_ref()
+                    .map_or(0, |data| data.iter().filter(|byte| **byte == b'\n').count());
                 events += found;
                 seen.fetch_add(found, Ordering::Relaxed);
             }
@@ -124,13 +169,22 @@ async fn watch(client: &Client, path: &str) -> Result<()> {
     let (before, began) = (Reading::now(), Instant::now());
     in_parallel(client, WATCHED_CREATES, 32, |client, index| {
         let path = path.to_owned();
-        async move { send(&client, Method::POST, &path, Some(pod(index, "w"))).await.map(drop) }
+        async move {
+            send(&client, Method::POST, &path, Some(pod(index, "w")))
+                .await
+                .map(drop)
+        }
     })
     .await?;
-    tokio::time::timeout(WATCH_DEADLINE, watchers.join_all()).await.context("watchers did not see every event")?;
+    tokio::time::timeout(WATCH_DEADLINE, watchers.join_all())
+        .await
+        .context("watchers did not see every event")?;
     let (took, after, events) = (began.elapsed(), Reading::now(), seen.load(Ordering::Relaxed));
     if events < WATCHERS * WATCHED_CREATES {
-        bail!("{WATCHERS} watchers saw {events} events instead of {}", WATCHERS * WATCHED_CREATES);
+        bail!(
+            "{WATCHERS} watchers saw {events} events instead of {}",
+            WATCHERS * WATCHED_CREATES
+        );
     }
     println!(
         "watch, {WATCHERS} watchers x {WATCHED_CREATES} creates: {:.0} events/s, apiserver {:.2} us an event (creates included)",
@@ -146,7 +200,9 @@ where
     Fut: Future<Output = Result<()>> + Send + 'static,
 {
     let (before, began) = (Reading::now(), Instant::now());
-    let latencies = in_parallel(client, count, in_flight, act).await.with_context(|| title.to_owned())?;
+    let latencies = in_parallel(client, count, in_flight, act)
+        .await
+        .with_context(|| title.to_owned())?;
     let (took, after) = (began.elapsed(), Reading::now());
     let cost = |name| after.cpu_since(&before, name).as_secs_f64() * 1e6 / count.max(1) as f64;
     println!(
@@ -166,7 +222,9 @@ where
     let mut latencies = Latencies::default();
     let mut running: JoinSet<Result<Duration>> = JoinSet::new();
     for index in 0..count {
-        if running.len() >= in_flight && let Some(done) = running.join_next().await {
+        if running.len() >= in_flight
+            && let Some(done) = running.join_next().await
+        {
             latencies.push(done??);
         }
         let operation = act(client.clone(), index);
@@ -184,19 +242,34 @@ where
 
 async fn send(client: &Client, method: Method, path: &str, body: Option<Value>) -> Result<Bytes> {
     let bytes = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
-    let request = Request::builder().method(&method).uri(path).header("content-type", "application/json").header("accept", "application/json").body(bytes)?;
+    let request = Request::builder()
+        .method(&method)
+        .uri(path)
+        .header("content-type", "application/json")
+        .header("accept", "application/json")
+        .body(bytes)?;
     let response = client.raw(request).await?;
     let status = response.status();
-    let bytes = response.into_body().collect().await.map_err(|error| anyhow::anyhow!("{method} {path}: {error}"))?.to_bytes();
+    let bytes = response
+        .into_body()
+        .collect()
+        .await
+        .map_err(|error| anyhow::anyhow!("{method} {path}: {error}"))?
+        .to_bytes();
     if !status.is_success() {
-        bail!("{method} {path}: {status}: {}", String::from_utf8_lossy(&bytes[..bytes.len().min(300)]));
+        bail!(
+            "{method} {path}: {status}: {}",
+            String::from_utf8_lossy(&bytes[..bytes.len().min(300)])
+        );
     }
     Ok(bytes)
 }
 
 /// About 2 KiB stored: a pod as a Deployment makes it. No scheduler looks at it.
 fn pod(index: usize, series: &str) -> Value {
-    let env: Vec<Value> = (0..8).map(|at| json!({"name": format!("VARIABLE_{at}"), "value": format!("value-{at}-of-{index}")})).collect();
+    let env: Vec<Value> = (0..8)
+        .map(|at| json!({"name": format!("VARIABLE_{at}"), "value": format!("value-{at}-of-{index}")}))
+        .collect();
     json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": format!("pod-{series}-{index}"), "labels": {"app": "bench", "series": series, "pod-template-hash": "5d4f8c7b9"},

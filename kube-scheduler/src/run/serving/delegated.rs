@@ -44,8 +44,19 @@ pub struct Delegated {
 }
 
 impl Delegated {
-    pub fn new(authentication: Client, authorization: Client, always_allowed: Vec<String>, ttl: Duration) -> Self {
-        Self { authentication, authorization, always_allowed, ttl, answers: Mutex::default() }
+    pub fn new(
+        authentication: Client,
+        authorization: Client,
+        always_allowed: Vec<String>,
+        ttl: Duration,
+    ) -> Self {
+        Self {
+            authentication,
+            authorization,
+            always_allowed,
+            ttl,
+            answers: Mutex::default(),
+        }
     }
 
     pub async fn judge<B>(&self, request: &Request<B>) -> Verdict {
@@ -53,9 +64,16 @@ impl Delegated {
         if self.always_allowed.iter().any(|allowed| covers(allowed, &path)) {
             return Verdict::Allowed;
         }
-        let verb = if request.method() == hyper::Method::HEAD { "get" } else { request.method().as_str() };
+        let verb = if request.method() == hyper::Method::HEAD {
+            "get"
+        } else {
+            request.method().as_str()
+        };
         let verb = verb.to_ascii_lowercase();
-        let certificate = request.extensions().get::<Arc<ConnInfo>>().and_then(|info| by_certificate(info));
+        let certificate = request
+            .extensions()
+            .get::<Arc<ConnInfo>>()
+            .and_then(|info| by_certificate(info));
         let token = bearer(request);
         let user = match (certificate, token) {
             (Some(user), _) => user,
@@ -77,10 +95,19 @@ impl Delegated {
 
     async fn by_token(&self, token: String) -> Result<Option<User>, Error> {
         let review = TokenReview {
-            spec: TokenReviewSpec { token, audiences: None },
+            spec: TokenReviewSpec {
+                token,
+                audiences: None,
+            },
             ..TokenReview::default()
         };
-        let status = self.authentication.all::<TokenReview>().create(&review).await?.status.unwrap_or_default();
+        let status = self
+            .authentication
+            .all::<TokenReview>()
+            .create(&review)
+            .await?
+            .status
+            .unwrap_or_default();
         let user = status.user.filter(|_| status.authenticated == Some(true));
         Ok(user.map(|u| User {
             name: u.username.unwrap_or_default(),
@@ -101,12 +128,18 @@ impl Delegated {
         if allowed {
             Verdict::Allowed
         } else {
-            Verdict::Forbidden(format!("forbidden: User {:?} cannot {verb} path {path:?}\n", user.name))
+            Verdict::Forbidden(format!(
+                "forbidden: User {:?} cannot {verb} path {path:?}\n",
+                user.name
+            ))
         }
     }
 
     async fn review(&self, (user, verb, path): &Question) -> Result<bool, Error> {
-        let attributes = NonResourceAttributes { path: Some(path.clone()), verb: Some(verb.clone()) };
+        let attributes = NonResourceAttributes {
+            path: Some(path.clone()),
+            verb: Some(verb.clone()),
+        };
         let review = SubjectAccessReview {
             spec: SubjectAccessReviewSpec {
                 user: Some(user.name.clone()),
@@ -116,7 +149,11 @@ impl Delegated {
             },
             ..SubjectAccessReview::default()
         };
-        let answer = self.authorization.all::<SubjectAccessReview>().create(&review).await?;
+        let answer = self
+            .authorization
+            .all::<SubjectAccessReview>()
+            .create(&review)
+            .await?;
         Ok(answer.status.is_some_and(|s| s.allowed))
     }
 
@@ -142,12 +179,17 @@ fn by_certificate(info: &ConnInfo) -> Option<User> {
     let identity = info.client_cert.as_ref().filter(|c| c.verified.is_ok())?;
     let mut groups = identity.organizations.clone();
     groups.push("system:authenticated".to_owned());
-    Some(User { name: identity.common_name.clone(), groups })
+    Some(User {
+        name: identity.common_name.clone(),
+        groups,
+    })
 }
 
 fn bearer<B>(request: &Request<B>) -> Option<String> {
     let header = request.headers().get(AUTHORIZATION)?.to_str().ok()?;
-    header.strip_prefix("Bearer ").map(|token| token.trim().to_owned())
+    header
+        .strip_prefix("Bearer ")
+        .map(|token| token.trim().to_owned())
 }
 
 #[cfg(test)]

@@ -17,7 +17,11 @@ pub fn certificate(cert_dir: &str, bind_address: &str) -> Result<(PathBuf, PathB
     if !cert_dir.is_empty() && cert.exists() && key.exists() {
         return Ok((cert, key));
     }
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&dir)
+        .with_context(|| format!("cannot make {}", dir.display()))?;
     let names = ["localhost", "127.0.0.1", bind_address].map(str::to_owned);
     let pair = rcgen::generate_simple_self_signed(names).context("cannot make a self-signed certificate")?;
     write(&key, pair.signing_key.serialize_pem(), 0o600)?;
@@ -28,7 +32,13 @@ pub fn certificate(cert_dir: &str, bind_address: &str) -> Result<(PathBuf, PathB
 
 fn write(path: &Path, pem: String, mode: u32) -> Result<()> {
     let mut options = OpenOptions::new();
-    let file = options.write(true).create(true).truncate(true).mode(mode).open(path);
+    let file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(mode)
+        .open(path);
     let mut file = file.with_context(|| format!("cannot write {}", path.display()))?;
-    file.write_all(pem.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
+    file.write_all(pem.as_bytes())
+        .with_context(|| format!("cannot write {}", path.display()))
 }

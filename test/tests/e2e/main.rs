@@ -1,0 +1,6 @@
+//! End-to-end tests: real processes, the real kubectl, Debian's etcdctl, real containerd.
+
+mod control_plane;
+mod faults;
+mod nodes;
+mod scheduling;
