@@ -1,111 +1,126 @@
 //! The assembly: etcd client -> feed -> stores -> endpoints -> filters -> listener, and what runs beside them.
+//!
+//! Everything that can be wrong with flags and files is found before the port opens. The port opens before the caches are
+//! full: requests wait for what they need, `/readyz` for all of it.
 
-use std::sync::{Arc, OnceLock};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Result, bail};
 use component_base::drain::Drain;
-use component_base::health::Health;
+use component_base::health::{Gate, Health};
+use component_base::sd_notify;
 use component_base::serve::{self, Handler, Limits};
-use component_base::tls::{ClientTls, Pem, ServerTls, alpn};
+use component_base::tls::{ClientAuth, ServerConfigHandle, ServerTls, parse_cipher_suites, parse_min_version};
 
+use crate::bootstrap::{self, AuthenticationInfo, KubernetesService, ServiceConfig};
+use crate::endpoints::Endpoints;
+use crate::filters::assembly::{Parts, assemble};
 use crate::options::Options;
 use crate::registry::Registry;
-use crate::registry::build::{Enabled, build};
 use crate::registry::store::Backend;
-use crate::registry::core::services::allocator::{Addresses, NodePorts};
-use crate::registry::strategies::Shared;
-use crate::storage::encryption::{Identity, Transformer};
-use crate::storage::etcd::{self, Config};
-use crate::storage::feed::{Feed, Routes};
+use storage::Storage;
 
-/// The stores and what feeds them.
-pub struct Storage {
-    pub registry: Arc<Registry>,
-    pub backend: Arc<Backend>,
-    routes: Routes,
+mod storage;
+
+/// Checks of `/readyz` that open once the server has written what every cluster has.
+const POST_START_HOOKS: [&str; 4] = [
+    "poststarthook/rbac/bootstrap-roles",
+    "poststarthook/scheduling/bootstrap-system-priority-classes",
+    "poststarthook/start-system-namespaces-controller",
+    "poststarthook/bootstrap-controller",
+];
+
+pub async fn run(options: Options, drain: Drain) -> Result<()> {
+    let health = Health::new();
+    let tls = serving_tls(&options)?;
+    let mut storage = Storage::new(&options)?;
+    let address = SocketAddr::new(options.advertise_address, options.secure_port);
+    let parts = Parts { flags: &options.flags, registry: &storage.registry, address, health: &health };
+    let around = assemble(&parts)?;
+    storage.admit_with(around.admission);
+    let hooks: Vec<Gate> = POST_START_HOOKS.iter().map(|name| health.gate(name)).collect();
+    storage.start(&health);
+    add_checks(&health, &storage, &drain);
+
+    let endpoints = Endpoints::new(storage.registry.clone(), around.plugs, drain.clone(), options.min_watch);
+    let handler = around.filters.around(Arc::new(endpoints));
+    let listening = listen(&options, tls, handler, drain.clone())?;
+    let service = kubernetes_service(&options, &storage);
+    tokio::spawn(post_start(storage.registry.clone(), storage.backend.clone(), around.authentication, service, hooks, drain.clone()));
+    tokio::spawn(storage::compact(storage.backend.etcd.clone(), options.flags.duration("etcd-compaction-interval"), drain));
+    listening.await
 }
 
-impl Storage {
-    pub fn new(options: &Options) -> Result<Storage> {
-        let client = etcd::Client::new(&etcd_config(options)?)?;
-        let transformer: Arc<dyn Transformer> = Arc::new(Identity);
-        let prefix = format!("/{}", options.flags.string("etcd-prefix").trim_matches('/'));
-        let feed = Feed::new(client.clone(), &prefix, transformer.clone());
-        let backend = Arc::new(Backend {
-            etcd: client,
-            feed,
-            admission: OnceLock::new(),
-            transformer,
-            event_ttl_s: options.event_ttl_s,
-            leases: Default::default(),
-        });
-        let enabled = Enabled::new(options.flags.map("runtime-config"));
-        let shared = Shared {
-            allow_privileged: options.flags.bool("allow-privileged"),
-            addresses: Arc::new(Addresses::new(&options.service_ranges)),
-            ports: Arc::new(NodePorts::new(options.node_ports)),
-        };
-        let built = build(&backend, &prefix, &enabled, &shared);
-        Ok(Storage { registry: Arc::new(built.registry), backend, routes: built.routes })
-    }
-
-    /// Starts to fill the caches; `informer-sync` is ready when they first are.
-    pub fn start(&mut self, health: &Health) {
-        let synced = health.gate("informer-sync");
-        let routes = std::mem::take(&mut self.routes);
-        tokio::spawn(self.backend.feed.clone().run(routes, synced));
-    }
-}
-
-fn etcd_config(options: &Options) -> Result<Config> {
-    let servers = &options.etcd_servers;
-    if !Config::wants_tls(servers) {
-        return Config::new(servers, None);
-    }
-    let pem = |name: &str| options.file(name).map(|path| Pem::File(path.into()));
-    let tls = ClientTls {
-        ca: pem("etcd-cafile"),
-        cert: pem("etcd-certfile").zip(pem("etcd-keyfile")),
-        insecure: false,
-        server_name: None,
-        alpn: vec![alpn::H2.to_vec()],
+fn serving_tls(options: &Options) -> Result<ServerConfigHandle> {
+    let (Some(cert), Some(key)) = (options.file("tls-cert-file"), options.file("tls-private-key-file")) else {
+        bail!("--tls-cert-file and --tls-private-key-file are not given; `pki init` makes a serving certificate");
     };
-    Config::new(servers, Some(tls.load().context("--etcd-cafile, --etcd-certfile, --etcd-keyfile")?))
+    let mut tls = ServerTls::new(cert, key);
+    if let Some(ca) = options.file("client-ca-file") {
+        tls = tls.client_ca(ca, ClientAuth::Optional);
+    }
+    tls.min_version = parse_min_version(options.flags.string("tls-min-version"))?;
+    tls.cipher_suites = parse_cipher_suites(&options.flags.strings("tls-cipher-suites"))?;
+    tls.load()
 }
 
-/// Serves until drained.
-pub async fn listen(options: &Options, handler: Handler, drain: Drain) -> Result<()> {
-    let listener = serve::bind(std::net::SocketAddr::new(options.bind_address, options.secure_port))?;
-    let tls = ServerTls::new(options.flags.string("tls-cert-file"), options.flags.string("tls-private-key-file"));
-    let tls = tls.load()?;
+fn add_checks(health: &Health, storage: &Storage, drain: &Drain) {
+    let feed = storage.backend.feed.clone();
+    health.add("etcd", move || feed.connected());
+    let feed = storage.backend.feed.clone();
+    health.add_ready("etcd-readiness", move || feed.connected());
+    let drain = drain.clone();
+    health.add_ready("shutdown", move || if drain.is_draining() { Err("process is shutting down".to_owned()) } else { Ok(()) });
+}
+
+fn kubernetes_service(options: &Options, storage: &Storage) -> Arc<KubernetesService> {
+    Arc::new(KubernetesService {
+        config: ServiceConfig {
+            cluster_ip: options.service_ranges[0].nth(1),
+            node_port: options.flags.int("kubernetes-service-node-port") as u16,
+            advertise_address: options.advertise_address,
+            port: options.secure_port,
+        },
+        registry: storage.registry.clone(),
+        etcd: storage.backend.etcd.clone(),
+        leases: Default::default(),
+        prefix: storage.prefix.clone(),
+    })
+}
+
+/// Pause between attempts while etcd is not there yet.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What the server writes for itself, once the caches can tell what is there already.
+async fn post_start(
+    registry: Arc<Registry>,
+    backend: Arc<Backend>,
+    published: AuthenticationInfo,
+    service: Arc<KubernetesService>,
+    hooks: Vec<Gate>,
+    drain: Drain,
+) {
+    backend.feed.synced().await;
+    while let Err(error) = bootstrap::start(&registry, &published, &service).await {
+        tracing::warn!(err = %error, "Start-up writes failed, will retry");
+        tokio::time::sleep(RETRY).await;
+    }
+    hooks.iter().for_each(Gate::open);
+    sd_notify::ready();
+    service.run(drain).await;
+    drop(hooks);
+}
+
+/// Opens the port; the future serves it.
+fn listen(options: &Options, tls: ServerConfigHandle, handler: Handler, drain: Drain) -> Result<impl Future<Output = Result<()>>> {
+    let listener = serve::bind(SocketAddr::new(options.bind_address, options.secure_port))?;
+    tracing::info!(address = %listener.local_addr()?, "Serving securely");
     let mut limits = Limits::default();
     match options.flags.int("http2-max-streams-per-connection") {
         0 => {}
         streams => limits.max_h2_streams = streams as u32,
     }
-    serve::serve(listener, Some(tls), handler, limits, drain).await
-}
-
-/// etcd's history is ours to shorten: every interval, what was there an interval ago is compacted.
-pub async fn compact(client: etcd::Client, every: Duration, drain: Drain) {
-    if every.is_zero() {
-        return;
-    }
-    let mut before = None;
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(every) => {}
-            () = drain.signaled() => return,
-        }
-        let now = client.revision().await.ok();
-        if let Some(revision) = before {
-            match client.compact(revision).await {
-                Ok(()) => tracing::debug!(revision, "etcd history compacted"),
-                Err(etcd::Error::Compacted) => {}
-                Err(error) => tracing::warn!(revision, err = %error, "Compacting etcd's history failed"),
-            }
-        }
-        before = now;
-    }
+    Ok(serve::serve(listener, Some(tls), handler, limits, drain))
 }

@@ -51,6 +51,8 @@ pub struct Feed {
     progress: Mutex<Option<mpsc::Sender<pb::WatchRequest>>>,
     transformer: Arc<dyn Transformer>,
     written: Mutex<VecDeque<Arc<CachedObject>>>,
+    /// Why etcd's events do not come at the moment.
+    trouble: Mutex<Option<String>>,
 }
 
 /// Caches by the key prefix of their resource (with the trailing slash).
@@ -60,12 +62,23 @@ impl Feed {
     pub fn new(client: Client, prefix: &str, transformer: Arc<dyn Transformer>) -> Arc<Feed> {
         let (reads, asked) = mpsc::unbounded_channel();
         tokio::spawn(answer_reads(client.clone(), asked));
-        Arc::new(Feed { client, prefix: prefix.to_owned(), revision: watch::Sender::new(0), reads, progress: Mutex::default(), transformer, written: Mutex::default() })
+        Arc::new(Feed { client, prefix: prefix.to_owned(), revision: watch::Sender::new(0), reads, progress: Mutex::default(), transformer, written: Mutex::default(), trouble: Mutex::new(Some("not connected yet".to_owned())) })
     }
 
     /// The revision up to which every event was dispatched. 0 = not listed yet.
     pub fn revision(&self) -> i64 {
         *self.revision.borrow()
+    }
+
+    /// Returns when the caches were filled for the first time.
+    pub async fn synced(&self) {
+        // The sender is `self`'s own: the wait ends with a revision.
+        drop(self.revision.subscribe().wait_for(|revision| *revision > 0).await);
+    }
+
+    /// For health checks: events come from etcd, or why they do not.
+    pub fn connected(&self) -> Result<(), String> {
+        self.trouble.lock().clone().map_or(Ok(()), Err)
     }
 
     pub async fn consistent(&self) -> Result<i64, StatusError> {
@@ -116,6 +129,7 @@ impl Feed {
                     Ok(()) => listed = true,
                     Err(error) => {
                         tracing::warn!(err = %error, "Listing from etcd failed, will retry");
+                        *self.trouble.lock() = Some(error.to_string());
                         self.pause(&mut backoff).await;
                         continue;
                     }
@@ -125,7 +139,10 @@ impl Feed {
             let from = self.revision();
             match self.follow(&routes).await {
                 Err(etcd::Error::Compacted) => listed = false,
-                Err(error) => tracing::warn!(err = %error, revision = self.revision(), "The watch on etcd broke, will resume"),
+                Err(error) => {
+                    tracing::warn!(err = %error, revision = self.revision(), "The watch on etcd broke, will resume");
+                    *self.trouble.lock() = Some(error.to_string());
+                }
                 Ok(()) => tracing::debug!(revision = self.revision(), "etcd ended the watch, will resume"),
             }
             if self.revision() > from {
@@ -194,6 +211,7 @@ impl Feed {
         let stream = tokio_stream::wrappers::ReceiverStream::new(outgoing);
         let mut answers = self.client.watch.clone().watch(stream).await?.into_inner();
         *self.progress.lock() = Some(requests);
+        *self.trouble.lock() = None;
         while let Some(answer) = answers.message().await? {
             if answer.canceled {
                 return Err(cancelled(&answer));
