@@ -27,25 +27,14 @@ fn streamed(raw: &[u8], ty: TypeId, inject: &Inject<'_>) -> String {
 }
 
 #[test]
-fn a_config_map_has_gogos_bytes() {
+fn zero_fields_are_written_and_map_keys_sorted() {
     let ty = kind("", "v1", "ConfigMap");
-    let value = tree(
-        r#"{"metadata":{"name":"a"},"data":{"y":"2","x":"1"},"binaryData":{"b":"AAE="},"immutable":false}"#,
-        ty,
-    );
-    let expected = [
-        &[0x0a, 21][..],
-        &[
-            0x0a, 1, b'a', 0x12, 0, 0x1a, 0, 0x22, 0, 0x2a, 0, 0x32, 0, 0x38, 0, 0x42, 0, 0x5a, 0, 0x62, 0, 0,
-        ][..0],
-    ]
-    .concat();
-    let out = bytes(&value, ty);
-    assert_eq!(out[0], expected[0]);
-    let text = streamed(&out, ty, &Inject::default());
+    let value = tree(r#"{"data":{"y":"2","x":""},"immutable":false}"#, ty);
+    let metadata = b"\x0a\x10\x0a\0\x12\0\x1a\0\x22\0\x2a\0\x32\0\x38\0\x42\0";
+    let data = b"\x12\x05\x0a\x01x\x12\0\x12\x06\x0a\x01y\x12\x012";
     assert_eq!(
-        text,
-        r#"{"metadata":{"name":"a"},"immutable":false,"data":{"x":"1","y":"2"},"binaryData":{"b":"AAE="}}"#
+        bytes(&value, ty),
+        [&metadata[..], &data[..], &b"\x20\0"[..]].concat()
     );
 }
 
