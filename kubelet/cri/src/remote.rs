@@ -89,8 +89,7 @@ impl RemoteRuntime {
     where
         F: Future<Output = std::result::Result<tonic::Response<T>, tonic::Status>>,
     {
-        let token = self.observer.begin(call);
-        let start = Instant::now();
+        let mut observed = Observed::begin(self.observer.as_ref(), call);
         let result = match tokio::time::timeout(deadline, future).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(from_status(call, &status)),
@@ -100,8 +99,37 @@ impl RemoteRuntime {
                 format!("{call} did not answer within {}s", deadline.as_secs_f32()),
             )),
         };
-        self.observer.end(token, call, start.elapsed(), result.as_ref().err());
+        observed.end(result.as_ref().err());
         result
+    }
+}
+
+/// A call that its caller gives up ends too.
+struct Observed<'a> {
+    observer: &'a dyn Observer,
+    token: u64,
+    call: &'static str,
+    start: Instant,
+    ended: bool,
+}
+
+impl<'a> Observed<'a> {
+    fn begin(observer: &'a dyn Observer, call: &'static str) -> Self {
+        Self { observer, token: observer.begin(call), call, start: Instant::now(), ended: false }
+    }
+
+    fn end(&mut self, error: Option<&Error>) {
+        self.ended = true;
+        self.observer.end(self.token, self.call, self.start.elapsed(), error);
+    }
+}
+
+impl Drop for Observed<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            let error = Error::new(self.call, tonic::Code::Cancelled, "given up by the caller");
+            self.end(Some(&error));
+        }
     }
 }
 
