@@ -29,7 +29,7 @@ pub struct FileWatch {
 
 struct Entry {
     paths: Vec<PathBuf>,
-    names: HashSet<OsString>,
+    names: Mutex<HashSet<OsString>>,
     digest: Mutex<Digest>,
     on_change: Box<dyn Fn() + Send + Sync>,
 }
@@ -49,7 +49,7 @@ pub fn files(paths: Vec<PathBuf>, on_change: impl Fn() + Send + Sync + 'static) 
         SERVICE.watch_directory_of(path, &mut names);
     }
     let digest = Mutex::new(digest(&paths));
-    let entry = Arc::new(Entry { paths, names, digest, on_change: Box::new(on_change) });
+    let entry = Arc::new(Entry { paths, names: Mutex::new(names), digest, on_change: Box::new(on_change) });
     SERVICE.entries.lock().push(Arc::downgrade(&entry));
     FileWatch { _entry: entry }
 }
@@ -76,7 +76,7 @@ impl Service {
             let Some(watches) = &self.watches else { continue };
             let mask = WatchMask::CLOSE_WRITE | WatchMask::MOVED_TO | WatchMask::CREATE | WatchMask::DELETE;
             if let Err(error) = watches.lock().add(directory, mask) {
-                tracing::warn!(directory = %directory.display(), err = %error, "Cannot watch the directory, changes are found once a minute");
+                tracing::debug!(directory = %directory.display(), err = %error, "Cannot watch the directory, changes are found once a minute");
             }
         }
     }
@@ -89,12 +89,13 @@ fn attend(mut inotify: Option<Inotify>, entries: &Mutex<Vec<Weak<Entry>>>) {
         let audit = audited.elapsed() >= AUDIT;
         if audit {
             audited = Instant::now();
+            alive(entries).iter().for_each(|entry| entry.watch_again());
         }
         if names.is_empty() && !audit {
             continue;
         }
         for entry in alive(entries) {
-            if audit || entry.names.iter().any(|name| names.contains(name)) {
+            if audit || entry.names.lock().iter().any(|name| names.contains(name)) {
                 entry.check();
             }
         }
@@ -112,8 +113,16 @@ impl Entry {
         let now = digest(&self.paths);
         let changed = std::mem::replace(&mut *self.digest.lock(), now) != now;
         if changed {
+            // A symlink may lead to another directory now.
+            self.watch_again();
             (self.on_change)();
         }
+    }
+
+    /// Watching a directory that is watched already changes nothing; one that was replaced is watched anew.
+    fn watch_again(&self) {
+        let mut names = self.names.lock();
+        self.paths.iter().for_each(|path| SERVICE.watch_directory_of(path, &mut names));
     }
 }
 
@@ -195,6 +204,21 @@ mod tests {
         let (_watch, changes) = watched(dir.path().join("tls.crt"));
         symlink("v2", dir.path().join("tmp")).unwrap();
         std::fs::rename(dir.path().join("tmp"), dir.path().join("..data")).unwrap();
+        changes.recv_timeout(SOON).unwrap();
+    }
+
+    #[test]
+    fn a_symlink_that_leads_elsewhere_is_followed() {
+        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::write(dir.path().join("one"), "1").unwrap();
+        std::fs::write(other.path().join("two"), "2").unwrap();
+        let link = dir.path().join("ca.crt");
+        symlink("one", &link).unwrap();
+        let (_watch, changes) = watched(link.clone());
+        symlink(other.path().join("two"), dir.path().join("new")).unwrap();
+        std::fs::rename(dir.path().join("new"), &link).unwrap();
+        changes.recv_timeout(SOON).unwrap();
+        std::fs::write(other.path().join("two"), "3").unwrap();
         changes.recv_timeout(SOON).unwrap();
     }
 
