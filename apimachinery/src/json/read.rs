@@ -1,6 +1,7 @@
 //! The tokens of a JSON document: a cursor over bytes with Go's syntax errors. It never looks back and never panics.
 
 use super::{DecodeError, MAX_DEPTH};
+use crate::field::quote;
 use std::borrow::Cow;
 
 pub(crate) struct Reader<'a> {
@@ -291,11 +292,11 @@ impl<'a> Reader<'a> {
     pub fn unexpected(&self, context: &str) -> DecodeError {
         let byte = self.here().unwrap_or_default();
         let shown = match byte {
-            b'\'' => "'\\''".to_owned(),
-            b'"' => "'\"'".to_owned(),
-            _ => format!("'{}'", char::from(byte).escape_default()),
+            b'\'' => "\\'".to_owned(),
+            b'"' => "\"".to_owned(),
+            _ => quote(&char::from(byte).to_string()).trim_matches('"').to_owned(),
         };
-        DecodeError::Syntax(format!("invalid character {shown} {context}"))
+        DecodeError::Syntax(format!("invalid character '{shown}' {context}"))
     }
 }
 
