@@ -154,7 +154,7 @@ mod tests {
         let statuses = ComponentStatuses { servers: vec![server] };
         let status = statuses.servers[0].probe().await;
         assert_eq!(status.list_at("conditions")[0].str_at("status"), "False");
-        assert!(status.list_at("conditions")[0].str_at("message").contains(&format!("127.0.0.1:{port}/healthz")));
+        assert!(status.list_at("conditions")[0].str_at("message").ends_with(&format!("dial tcp 127.0.0.1:{port}: connect: connection refused")));
         assert_eq!(statuses.show("nobody", &HeaderMap::new()).await.expect_err("unknown").code, 404);
     }
 

@@ -1,5 +1,6 @@
 //! Connections to backends: the address is checked after it was resolved, and the checked one is dialed.
 
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -37,27 +38,47 @@ impl Target {
         if self.host.contains(':') { format!("[{}]:{}", self.host, self.port) } else { format!("{}:{}", self.host, self.port) }
     }
 
-    pub async fn connect(&self) -> io::Result<Connection> {
-        tokio::time::timeout(CONNECT_DEADLINE, self.open()).await.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "dial tcp: i/o timeout"))?
+    pub async fn connect(&self) -> Result<Connection, DialError> {
+        let timeout = || self.failed(&"i/o timeout");
+        tokio::time::timeout(CONNECT_DEADLINE, self.open()).await.map_err(|_| timeout())?
     }
 
-    async fn open(&self) -> io::Result<Connection> {
+    async fn open(&self) -> Result<Connection, DialError> {
         let address = self.resolve().await?;
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
+        let stream = TcpStream::connect(address).await.map_err(|e| match e.kind() {
+            io::ErrorKind::ConnectionRefused => self.failed(&"connect: connection refused"),
+            _ => self.failed(&e),
+        })?;
+        stream.set_nodelay(true).map_err(|e| self.failed(&e))?;
         let Some(tls) = &self.tls else { return Ok(Box::pin(stream)) };
-        let name = ServerName::try_from(self.host.clone()).map_err(io::Error::other)?;
-        Ok(Box::pin(TlsConnector::from(tls.clone()).connect(name, stream).await?))
+        let name = ServerName::try_from(self.host.clone()).map_err(|e| DialError::Tls(e.to_string()))?;
+        let connected = TlsConnector::from(tls.clone()).connect(name, stream).await;
+        Ok(Box::pin(connected.map_err(|e| DialError::Tls(e.to_string()))?))
     }
 
-    async fn resolve(&self) -> io::Result<SocketAddr> {
-        let mut addresses = tokio::net::lookup_host((self.host.as_str(), self.port)).await?;
-        let first = addresses.next().ok_or_else(|| io::Error::other(format!("no address for host {}", self.host)))?;
+    async fn resolve(&self) -> Result<SocketAddr, DialError> {
+        let mut addresses = tokio::net::lookup_host((self.host.as_str(), self.port)).await.map_err(|e| self.failed(&e))?;
+        let first = addresses.next().ok_or_else(|| self.failed(&"lookup: no such host"))?;
         if self.public_only && !is_public(first.ip()) {
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "address not allowed"));
+            return Err(DialError::NotAllowed);
         }
         Ok(first)
     }
+
+    fn failed(&self, reason: &dyn fmt::Display) -> DialError {
+        DialError::Connect { authority: self.authority(), reason: reason.to_string() }
+    }
+}
+
+/// In the words of Go's dialer, which people search for.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    #[error("address not allowed")]
+    NotAllowed,
+    #[error("dial tcp {authority}: {reason}")]
+    Connect { authority: String, reason: String },
+    #[error("tls: {0}")]
+    Tls(String),
 }
 
 /// Go's `IsGlobalUnicast`: private ranges count as public here.

@@ -8,7 +8,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 
-use super::dial::Target;
+use super::dial::{DialError, Target};
 
 /// Headers of one hop (RFC 7230), and what must not reach a backend: the caller's credentials.
 const DROPPED: [HeaderName; 8] = [
@@ -53,7 +53,10 @@ pub async fn get(target: &Target, path: &str) -> Result<Response<Incoming>, Stat
 async fn send(target: &Target, path: &str, mut req: Request<Body>) -> Result<Response<Incoming>, StatusError> {
     let failed = |error: &dyn std::fmt::Display| unreachable_backend(target, path, error);
     address(&mut req, target, path)?;
-    let stream = target.connect().await.map_err(|e| failed(&e))?;
+    let stream = target.connect().await.map_err(|e| match e {
+        DialError::NotAllowed => status::bad_request(e.to_string()),
+        other => failed(&other),
+    })?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| failed(&e))?;
     tokio::spawn(async move {
         // The sender sees the error too; this end only logs it.
@@ -123,11 +126,8 @@ fn clean(headers: &mut HeaderMap) {
 
 fn unreachable_backend(target: &Target, path: &str, error: &dyn std::fmt::Display) -> StatusError {
     let scheme = if target.tls.is_some() { "https" } else { "http" };
-    let text = error.to_string();
-    if text == "address not allowed" {
-        return status::bad_request(text);
-    }
-    status::internal(format!("Get \"{scheme}://{}{path}\": {text}", target.authority()))
+    let message = format!("Get \"{scheme}://{}{path}\": {error}", target.authority());
+    StatusError { code: 500, message, ..StatusError::default() }
 }
 
 #[cfg(test)]
