@@ -202,6 +202,7 @@ impl Cluster {
         self.start_daemon(Daemon::ApiServer)?;
         self.await_ready(Daemon::Etcd)?;
         self.await_ready(Daemon::ApiServer)?;
+        self.bind_admins()?;
         let wanted = [
             (self.wanted.controller_manager, Daemon::ControllerManager),
             (self.wanted.scheduler, Daemon::Scheduler),
@@ -215,6 +216,23 @@ impl Cluster {
         for (_, daemon) in wanted.into_iter().filter(|(wanted, _)| *wanted) {
             self.await_ready(daemon)?;
         }
+        Ok(())
+    }
+
+    /// As kubeadm: the group of admin.conf gets its rights from an object, super-admin.conf has them built in.
+    fn bind_admins(&self) -> Result<()> {
+        let group = "--group=kubeadm:cluster-admins";
+        let create = [
+            "create",
+            "clusterrolebinding",
+            "kubeadm:cluster-admins",
+            "--clusterrole=cluster-admin",
+            group,
+        ];
+        self.kubectl_as("super-admin", &create, None)?.ok()?;
+        until("the administrators' rights", START_LIMIT, || {
+            self.kubectl(&["get", "--raw", "/readyz"])?.ok()
+        })?;
         Ok(())
     }
 
@@ -290,16 +308,19 @@ impl Cluster {
     /// Waits for the daemon's own word that it is ready.
     pub fn await_ready(&mut self, daemon: Daemon) -> Result<()> {
         let what = format!("{} ready", daemon.name());
-        until(&what, START_LIMIT, || {
-            self.process(daemon)?.check()?;
-            self.ask_ready(daemon)
-        })
+        // A process that ended will not become ready: that error ends the wait at once.
+        until(&what, START_LIMIT, || match self.process(daemon)?.check() {
+            Ok(()) => self.ask_ready(daemon).map(Ok),
+            Err(ended) => Ok(Err(ended)),
+        })?
     }
 
     fn ask_ready(&self, daemon: Daemon) -> Result<()> {
         match daemon {
             Daemon::Etcd => self.curl(&format!("http://127.0.0.1:{}/health", self.ports.etcd_metrics))?,
-            Daemon::ApiServer => self.kubectl(&["get", "--raw", "/readyz"])?.ok()?,
+            Daemon::ApiServer => self
+                .kubectl_as("super-admin", &["get", "--raw", "/readyz"], None)?
+                .ok()?,
             Daemon::ControllerManager => self.curl_healthz(self.ports.controller_manager)?,
             Daemon::Scheduler => self.curl_healthz(self.ports.scheduler)?,
             Daemon::Containerd => node::ctr(self, &["version"])?.ok()?,
@@ -430,9 +451,13 @@ impl Cluster {
         self.kubectl_with(args, None)
     }
 
-    /// `kubectl <args> -f -` with this manifest.
+    /// `kubectl <args> -f -` with this manifest, which is YAML even if it begins with a brace.
     pub fn kubectl_with(&self, args: &[&str], manifest: Option<&str>) -> Result<Output> {
-        let kubeconfig = self.kubeconfig("admin");
+        self.kubectl_as("admin", args, manifest)
+    }
+
+    fn kubectl_as(&self, who: &str, args: &[&str], manifest: Option<&str>) -> Result<Output> {
+        let kubeconfig = self.kubeconfig(who);
         let home = self.path.display().to_string();
         let mut words = vec!["kubectl"];
         words.extend_from_slice(args);
@@ -441,7 +466,8 @@ impl Cluster {
         }
         // Its own HOME: kubectl caches discovery there by host and port, and ports are used again.
         let env = [("KUBECONFIG", kubeconfig.as_str()), ("HOME", home.as_str())];
-        command::run(&self.world, &words, &env, manifest)
+        let yaml = manifest.map(|m| format!("---\n{m}"));
+        command::run(&self.world, &words, &env, yaml.as_deref())
     }
 
     pub fn apply(&self, manifest: &str) -> Result<String> {
