@@ -4,7 +4,7 @@ use std::future::Future;
 use std::process::ExitCode;
 
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::drain::{self, Drain};
 use crate::flags::{FlagSet, Flags, UsageError};
@@ -106,7 +106,11 @@ where
     Fut: Future<Output = anyhow::Result<()>>,
 {
     let drain = Drain::new();
-    tokio::spawn(signals(drain.clone()));
+    // Before the daemon starts: a signal that finds no handler ends the process without a drain.
+    match Signals::listen() {
+        Ok(signals) => drop(tokio::spawn(signals.follow(drain.clone()))),
+        Err(error) => return usage(component, &format!("cannot listen for signals: {error}")),
+    }
     tokio::spawn(sd_notify::watchdog());
     tracing::info!(version = version::GIT_VERSION, component, "Starting");
     let result = tokio::select! {
@@ -135,23 +139,30 @@ async fn overdue(drain: &Drain) {
     tokio::time::sleep(drain::GRACE).await;
 }
 
-/// The first SIGTERM or SIGINT drains, the second one exits at once.
-#[expect(clippy::disallowed_methods, reason = "this is the run that decides exit codes; whoever signals twice wants no drain")]
-async fn signals(drain: Drain) {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
-        tracing::error!("Cannot listen for signals");
-        return;
-    };
-    for count in 0.. {
-        let name = tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-        };
-        if count > 0 {
-            std::process::exit(1);
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// The first SIGTERM or SIGINT drains, the second one exits at once.
+    #[expect(clippy::disallowed_methods, reason = "this is the run that decides exit codes; whoever signals twice wants no drain")]
+    async fn follow(mut self, drain: Drain) {
+        for count in 0.. {
+            let name = tokio::select! {
+                _ = self.terminate.recv() => "SIGTERM",
+                _ = self.interrupt.recv() => "SIGINT",
+            };
+            if count > 0 {
+                std::process::exit(1);
+            }
+            tracing::info!(signal = name, "Received signal, shutting down");
+            sd_notify::stopping();
+            drain.start();
         }
-        tracing::info!(signal = name, "Received signal, shutting down");
-        sd_notify::stopping();
-        drain.start();
     }
 }
