@@ -42,7 +42,11 @@ use objects::Objects;
 pub enum Refusal {
     Status(StatusError),
     /// Something that is being made elsewhere is not there yet: asked again, `attempts` times with a pause.
-    NotYet { error: StatusError, attempts: u32, pause: Duration },
+    NotYet {
+        error: StatusError,
+        attempts: u32,
+        pause: Duration,
+    },
 }
 
 impl From<StatusError> for Refusal {
@@ -84,49 +88,89 @@ struct Entry {
 }
 
 const fn on(name: &'static str, make: Make) -> Entry {
-    Entry { name, default_on: true, make: Some(make) }
+    Entry {
+        name,
+        default_on: true,
+        make: Some(make),
+    }
 }
 
 const fn off(name: &'static str, make: Make) -> Entry {
-    Entry { name, default_on: false, make: Some(make) }
+    Entry {
+        name,
+        default_on: false,
+        make: Some(make),
+    }
 }
 
 const fn missing(name: &'static str, default_on: bool) -> Entry {
-    Entry { name, default_on, make: None }
+    Entry {
+        name,
+        default_on,
+        make: None,
+    }
 }
 
 /// All plugins in the order in which they run.
 const PLUGINS: &[Entry] = &[
     off("AlwaysAdmit", |_| Box::new(verdicts::AlwaysAdmit)),
     missing("NamespaceAutoProvision", false),
-    on("NamespaceLifecycle", |s| Box::new(namespace_lifecycle::NamespaceLifecycle::new(s))),
+    on("NamespaceLifecycle", |s| {
+        Box::new(namespace_lifecycle::NamespaceLifecycle::new(s))
+    }),
     missing("NamespaceExists", false),
     missing("LimitPodHardAntiAffinityTopology", false),
     on("LimitRanger", |s| Box::new(limit_ranger::LimitRanger::new(s))),
-    on("ServiceAccount", |s| Box::new(service_account::ServiceAccount::new(s))),
-    off("NodeRestriction", |s| Box::new(node_restriction::NodeRestriction::new(s))),
-    on("TaintNodesByCondition", |_| Box::new(taint_nodes_by_condition::TaintNodesByCondition)),
-    off("AlwaysPullImages", |_| Box::new(always_pull_images::AlwaysPullImages)),
+    on("ServiceAccount", |s| {
+        Box::new(service_account::ServiceAccount::new(s))
+    }),
+    off("NodeRestriction", |s| {
+        Box::new(node_restriction::NodeRestriction::new(s))
+    }),
+    on("TaintNodesByCondition", |_| {
+        Box::new(taint_nodes_by_condition::TaintNodesByCondition)
+    }),
+    off("AlwaysPullImages", |_| {
+        Box::new(always_pull_images::AlwaysPullImages)
+    }),
     missing("ImagePolicyWebhook", false),
     missing("PodSecurity", true),
     missing("PodNodeSelector", false),
     on("Priority", |s| Box::new(priority::Priority::new(s))),
-    on("DefaultTolerationSeconds", |_| Box::new(default_toleration_seconds::DefaultTolerationSeconds)),
+    on("DefaultTolerationSeconds", |_| {
+        Box::new(default_toleration_seconds::DefaultTolerationSeconds)
+    }),
     missing("PodTolerationRestriction", false),
     missing("EventRateLimit", false),
     missing("ExtendedResourceToleration", false),
-    on("DefaultStorageClass", |s| Box::new(default_storage_class::DefaultStorageClass::new(s))),
-    on("StorageObjectInUseProtection", |_| Box::new(storage_object_in_use_protection::StorageObjectInUseProtection)),
+    on("DefaultStorageClass", |s| {
+        Box::new(default_storage_class::DefaultStorageClass::new(s))
+    }),
+    on("StorageObjectInUseProtection", |_| {
+        Box::new(storage_object_in_use_protection::StorageObjectInUseProtection)
+    }),
     missing("PodGroupProtection", true),
     missing("OwnerReferencesPermissionEnforcement", false),
-    on("PersistentVolumeClaimResize", |s| Box::new(persistent_volume_claim_resize::PersistentVolumeClaimResize::new(s))),
+    on("PersistentVolumeClaimResize", |s| {
+        Box::new(persistent_volume_claim_resize::PersistentVolumeClaimResize::new(
+            s,
+        ))
+    }),
     on("RuntimeClass", |s| Box::new(runtime_class::RuntimeClass::new(s))),
-    on("CertificateApproval", |s| Box::new(certificates::Approval::new(s))),
+    on("CertificateApproval", |s| {
+        Box::new(certificates::Approval::new(s))
+    }),
     on("CertificateSigning", |s| Box::new(certificates::Signing::new(s))),
     missing("ClusterTrustBundleAttest", true),
-    on("CertificateSubjectRestriction", |_| Box::new(certificates::SubjectRestriction)),
-    on("DefaultIngressClass", |s| Box::new(default_ingress_class::DefaultIngressClass::new(s))),
-    off("DenyServiceExternalIPs", |_| Box::new(deny_service_external_ips::DenyServiceExternalIps)),
+    on("CertificateSubjectRestriction", |_| {
+        Box::new(certificates::SubjectRestriction)
+    }),
+    on("DefaultIngressClass", |s| {
+        Box::new(default_ingress_class::DefaultIngressClass::new(s))
+    }),
+    off("DenyServiceExternalIPs", |_| {
+        Box::new(deny_service_external_ips::DenyServiceExternalIps)
+    }),
     missing("PodTopologyLabels", true),
     missing("PodGroupWorkloadExists", true),
     missing("NodeDeclaredFeatureValidator", true),
@@ -136,7 +180,9 @@ const PLUGINS: &[Entry] = &[
     missing("MutatingAdmissionWebhook", true),
     missing("ValidatingAdmissionPolicy", true),
     missing("ValidatingAdmissionWebhook", true),
-    on("ResourceQuota", |s| Box::new(resource_quota::ResourceQuota::new(s))),
+    on("ResourceQuota", |s| {
+        Box::new(resource_quota::ResourceQuota::new(s))
+    }),
     off("AlwaysDeny", |_| Box::new(verdicts::AlwaysDeny)),
 ];
 
@@ -153,22 +199,35 @@ pub enum PluginError {
 
 /// The names of the plugins that run, from `--enable-admission-plugins` and `--disable-admission-plugins`.
 pub fn selected(enable: &[String], disable: &[String]) -> Result<Vec<&'static str>, PluginError> {
-    for (flag, names) in [("enable-admission-plugins", enable), ("disable-admission-plugins", disable)] {
+    for (flag, names) in [
+        ("enable-admission-plugins", enable),
+        ("disable-admission-plugins", disable),
+    ] {
         for name in names {
             if REMOVED.contains(&name.as_str()) {
                 tracing::warn!(plugin = %name, "This admission plugin was removed from Kubernetes; it has no effect");
             } else if !PLUGINS.iter().any(|p| p.name == name) {
-                return Err(PluginError::Unknown { flag, name: name.clone() });
+                return Err(PluginError::Unknown {
+                    flag,
+                    name: name.clone(),
+                });
             }
         }
     }
-    let both: Vec<&str> = enable.iter().filter(|n| disable.contains(n)).map(String::as_str).collect();
+    let both: Vec<&str> = enable
+        .iter()
+        .filter(|n| disable.contains(n))
+        .map(String::as_str)
+        .collect();
     if !both.is_empty() {
         return Err(PluginError::Overlap(both.join(",")));
     }
     let named = |names: &[String], plugin: &Entry| names.iter().any(|n| n == plugin.name);
     for plugin in PLUGINS.iter().filter(|p| p.make.is_none() && named(enable, p)) {
-        tracing::warn!(plugin = plugin.name, "This admission plugin is not implemented yet; it has no effect");
+        tracing::warn!(
+            plugin = plugin.name,
+            "This admission plugin is not implemented yet; it has no effect"
+        );
     }
     let runs = |p: &&Entry| p.make.is_some() && (named(enable, p) || (p.default_on && !named(disable, p)));
     Ok(PLUGINS.iter().filter(runs).map(|p| p.name).collect())
@@ -181,8 +240,14 @@ pub struct Chain {
 
 impl Chain {
     pub fn new(names: &[&'static str], seams: &Seams, escalation: EscalationCheck) -> Chain {
-        let makes = PLUGINS.iter().filter(|p| names.contains(&p.name)).filter_map(|p| p.make);
-        Chain { plugins: makes.map(|make| make(seams)).collect(), escalation }
+        let makes = PLUGINS
+            .iter()
+            .filter(|p| names.contains(&p.name))
+            .filter_map(|p| p.make);
+        Chain {
+            plugins: makes.map(|make| make(seams)).collect(),
+            escalation,
+        }
     }
 
     async fn admit_all(&self, a: &mut Attributes) -> Result<(), StatusError> {
@@ -230,13 +295,18 @@ impl Admission for Chain {
     }
 
     fn handles(&self, operation: Operation) -> bool {
-        matches!(operation, Operation::Create | Operation::Update) || self.plugins.iter().any(|p| p.operations().contains(&operation))
+        matches!(operation, Operation::Create | Operation::Update)
+            || self.plugins.iter().any(|p| p.operations().contains(&operation))
     }
 }
 
 /// `pods "x" is forbidden: why`.
 fn forbidden(a: &Attributes, why: impl std::fmt::Display) -> Refusal {
-    Refusal::Status(status::forbidden(GroupResource::new(&a.resource_group, &a.resource), &a.name, why))
+    Refusal::Status(status::forbidden(
+        GroupResource::new(&a.resource_group, &a.resource),
+        &a.name,
+        why,
+    ))
 }
 
 /// The main resource itself, not a subresource of it.
@@ -256,14 +326,21 @@ mod tests {
     fn default_plugins_run_in_upstreams_order() {
         let plugins = selected(&names(&["NodeRestriction"]), &names(&["ResourceQuota"])).expect("known");
         let at = |name: &str| plugins.iter().position(|p| *p == name);
-        assert!(at("NamespaceLifecycle") < at("LimitRanger") && at("LimitRanger") < at("ServiceAccount") && at("ServiceAccount") < at("NodeRestriction"));
+        assert!(
+            at("NamespaceLifecycle") < at("LimitRanger")
+                && at("LimitRanger") < at("ServiceAccount")
+                && at("ServiceAccount") < at("NodeRestriction")
+        );
         assert_eq!((at("ResourceQuota"), at("AlwaysDeny")), (None, None));
     }
 
     #[test]
     fn wrong_names_are_refused_and_removed_ones_are_not() {
         let error = selected(&names(&["NodeRestrictions"]), &[]).expect_err("unknown");
-        assert_eq!(error.to_string(), r#"enable-admission-plugins plugin "NodeRestrictions" is unknown"#);
+        assert_eq!(
+            error.to_string(),
+            r#"enable-admission-plugins plugin "NodeRestrictions" is unknown"#
+        );
         assert!(selected(&names(&["Initializers"]), &[]).is_ok());
         assert!(selected(&names(&["Priority"]), &names(&["Priority"])).is_err());
     }

@@ -34,7 +34,11 @@ pub struct Authenticated {
 
 impl Authenticated {
     pub fn new(user: UserInfo) -> Self {
-        Authenticated { user, audiences: Vec::new(), annotations: Vec::new() }
+        Authenticated {
+            user,
+            audiences: Vec::new(),
+            annotations: Vec::new(),
+        }
     }
 }
 
@@ -98,16 +102,19 @@ impl Authenticators {
         if let Some(known) = proxied {
             return Ok(Some(authenticated(known)));
         }
-        if self.client_certificates {
-            if let Some(known) = conn.and_then(x509::authenticate).transpose()? {
-                return Ok(Some(authenticated(known)));
-            }
+        let certificate = conn
+            .filter(|_| self.client_certificates)
+            .and_then(x509::authenticate);
+        if let Some(known) = certificate.transpose()? {
+            return Ok(Some(authenticated(known)));
         }
         self.by_token(token)
     }
 
     fn by_token(&self, token: Option<Result<String, String>>) -> Outcome {
-        let Some(token) = token else { return Ok(self.anonymous.then(anonymous)) };
+        let Some(token) = token else {
+            return Ok(self.anonymous.then(anonymous));
+        };
         match self.tokens.authenticate(&token?, &[])? {
             Some(known) => Ok(Some(known)),
             None => Err("invalid bearer token".to_owned()),
@@ -133,7 +140,9 @@ fn anonymous() -> Authenticated {
 }
 
 fn take_token(headers: &mut HeaderMap) -> Option<Result<String, String>> {
-    let bearer = headers.remove(AUTHORIZATION).and_then(|value| bearer_token(&value));
+    let bearer = headers
+        .remove(AUTHORIZATION)
+        .and_then(|value| bearer_token(&value));
     let websocket = take_websocket_token(headers);
     bearer.map(Ok).or(websocket)
 }
@@ -149,25 +158,41 @@ fn bearer_token(value: &HeaderValue) -> Option<String> {
 fn take_websocket_token(headers: &mut HeaderMap) -> Option<Result<String, String>> {
     use base64::Engine;
     const NAME: &str = "sec-websocket-protocol";
-    let offered: Vec<String> = headers.get_all(NAME).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')).map(|p| p.trim().to_owned()).collect();
-    let (tokens, rest): (Vec<String>, Vec<String>) = offered.into_iter().partition(|p| p.starts_with(WEBSOCKET_TOKEN_PREFIX));
+    let offered: Vec<String> = headers
+        .get_all(NAME)
+        .iter()
+        .filter_map(|v| v.to_str().ok())
+        .flat_map(|v| v.split(','))
+        .map(|p| p.trim().to_owned())
+        .collect();
+    let (tokens, rest): (Vec<String>, Vec<String>) = offered
+        .into_iter()
+        .partition(|p| p.starts_with(WEBSOCKET_TOKEN_PREFIX));
     let encoded = tokens.first()?.strip_prefix(WEBSOCKET_TOKEN_PREFIX)?.to_owned();
     headers.remove(NAME);
-    let Ok(rest_value) = HeaderValue::from_str(&rest.join(", ")) else { return Some(Err("invalid bearer token".to_owned())) };
+    let Ok(rest_value) = HeaderValue::from_str(&rest.join(", ")) else {
+        return Some(Err("invalid bearer token".to_owned()));
+    };
     if rest.is_empty() {
         return Some(Err("missing additional subprotocol".to_owned()));
     }
     headers.insert(NAME, rest_value);
     if tokens.len() > 1 {
-        return Some(Err("multiple bearer tokens in the WebSocket protocol header".to_owned()));
+        return Some(Err(
+            "multiple bearer tokens in the WebSocket protocol header".to_owned()
+        ));
     }
-    let decoded = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(encoded).ok().and_then(|b| String::from_utf8(b).ok());
+    let decoded = base64::engine::general_purpose::URL_SAFE_NO_PAD
+        .decode(encoded)
+        .ok()
+        .and_then(|b| String::from_utf8(b).ok());
     Some(decoded.ok_or_else(|| "invalid bearer token".to_owned()))
 }
 
 /// Takes the same time wherever the two differ.
 pub(crate) fn same_secret(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && std::hint::black_box(a.iter().zip(b).fold(0u8, |different, (x, y)| different | (x ^ y))) == 0
+    a.len() == b.len()
+        && std::hint::black_box(a.iter().zip(b).fold(0u8, |different, (x, y)| different | (x ^ y))) == 0
 }
 
 /// Unix seconds, for expiry checks.
@@ -188,7 +213,12 @@ mod tests {
     }
 
     fn chain(anonymous: bool) -> Authenticators {
-        Authenticators { request_header: None, client_certificates: true, tokens: Tokens(vec![Arc::new(Fixed("secret", "jane"))]), anonymous }
+        Authenticators {
+            request_header: None,
+            client_certificates: true,
+            tokens: Tokens(vec![Arc::new(Fixed("secret", "jane"))]),
+            anonymous,
+        }
     }
 
     fn headers(name: &'static str, value: &str) -> HeaderMap {
@@ -201,24 +231,50 @@ mod tests {
     fn a_known_token_is_its_user_and_leaves_the_request() {
         let mut h = headers("authorization", "bearer secret");
         let known = chain(true).authenticate(None, &mut h).expect("ok").expect("user");
-        assert_eq!((known.user.name.as_str(), known.user.groups), ("jane", vec!["dev".to_owned(), AUTHENTICATED.to_owned()]));
+        assert_eq!(
+            (known.user.name.as_str(), known.user.groups),
+            ("jane", vec!["dev".to_owned(), AUTHENTICATED.to_owned()])
+        );
         assert!(h.is_empty());
     }
 
     #[test]
     fn a_wrong_token_is_refused_and_no_token_is_anonymous() {
-        assert_eq!(chain(true).authenticate(None, &mut headers("authorization", "Bearer nope")), Err("invalid bearer token".to_owned()));
-        let anonymous = chain(true).authenticate(None, &mut HeaderMap::new()).expect("ok").expect("user");
-        assert_eq!((anonymous.user.name.as_str(), anonymous.user.groups), (ANONYMOUS, vec![UNAUTHENTICATED.to_owned()]));
+        assert_eq!(
+            chain(true).authenticate(None, &mut headers("authorization", "Bearer nope")),
+            Err("invalid bearer token".to_owned())
+        );
+        let anonymous = chain(true)
+            .authenticate(None, &mut HeaderMap::new())
+            .expect("ok")
+            .expect("user");
+        assert_eq!(
+            (anonymous.user.name.as_str(), anonymous.user.groups),
+            (ANONYMOUS, vec![UNAUTHENTICATED.to_owned()])
+        );
         assert_eq!(chain(false).authenticate(None, &mut HeaderMap::new()), Ok(None));
     }
 
     #[test]
     fn a_websocket_token_is_taken_off_the_subprotocols() {
-        let mut h = headers("sec-websocket-protocol", "v5.channel.k8s.io, base64url.bearer.authorization.k8s.io.c2VjcmV0");
-        assert_eq!(chain(true).authenticate(None, &mut h).expect("ok").expect("user").user.name, "jane");
+        let mut h = headers(
+            "sec-websocket-protocol",
+            "v5.channel.k8s.io, base64url.bearer.authorization.k8s.io.c2VjcmV0",
+        );
+        assert_eq!(
+            chain(true)
+                .authenticate(None, &mut h)
+                .expect("ok")
+                .expect("user")
+                .user
+                .name,
+            "jane"
+        );
         assert_eq!(h["sec-websocket-protocol"], "v5.channel.k8s.io");
-        let mut alone = headers("sec-websocket-protocol", "base64url.bearer.authorization.k8s.io.c2VjcmV0");
+        let mut alone = headers(
+            "sec-websocket-protocol",
+            "base64url.bearer.authorization.k8s.io.c2VjcmV0",
+        );
         assert!(chain(true).authenticate(None, &mut alone).is_err());
     }
 }

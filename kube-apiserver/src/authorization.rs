@@ -11,9 +11,9 @@ pub mod review;
 pub mod rules;
 pub mod subscribe;
 
+use crate::user::UserInfo;
 pub use attributes::Attributes;
 use rules::PolicyRule;
-use crate::user::UserInfo;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
@@ -30,7 +30,10 @@ pub struct Verdict {
 
 impl Verdict {
     pub fn no_opinion() -> Self {
-        Verdict { decision: Decision::NoOpinion, reason: String::new() }
+        Verdict {
+            decision: Decision::NoOpinion,
+            reason: String::new(),
+        }
     }
 
     pub fn allowed(&self) -> bool {
@@ -51,7 +54,9 @@ pub enum Mode {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ModeError {
-    #[error("--authorization-mode: unknown authorization mode {0:?}; known modes are AlwaysAllow, AlwaysDeny, Node, RBAC")]
+    #[error(
+        "--authorization-mode: unknown authorization mode {0:?}; known modes are AlwaysAllow, AlwaysDeny, Node, RBAC"
+    )]
     Unknown(String),
     #[error("--authorization-mode: mode {0} is not built into this server; use Node,RBAC")]
     Unsupported(String),
@@ -86,19 +91,29 @@ pub struct Authorizers {
 
 impl Authorizers {
     /// `modes` is the checked value of `--authorization-mode`.
-    pub fn new(modes: &[String], graph: node::graph::Graph, node_rules: Vec<PolicyRule>, rbac: rbac::Rbac) -> Self {
+    pub fn new(
+        modes: &[String],
+        graph: node::graph::Graph,
+        node_rules: Vec<PolicyRule>,
+        rbac: rbac::Rbac,
+    ) -> Self {
         let modes = modes.iter().map(|mode| match mode.as_str() {
             "Node" => Mode::Node(node::NodeAuthorizer::new(graph.clone(), node_rules.clone())),
             "RBAC" => Mode::Rbac(rbac.clone()),
             "AlwaysAllow" => Mode::AlwaysAllow,
             _ => Mode::AlwaysDeny,
         });
-        Authorizers { modes: modes.collect() }
+        Authorizers {
+            modes: modes.collect(),
+        }
     }
 
     pub fn authorize(&self, a: &Attributes<'_>) -> Verdict {
         if a.user.groups.iter().any(|g| g == SYSTEM_MASTERS) {
-            return Verdict { decision: Decision::Allow, reason: String::new() };
+            return Verdict {
+                decision: Decision::Allow,
+                reason: String::new(),
+            };
         }
         let mut reasons = Vec::new();
         for mode in &self.modes {
@@ -110,7 +125,10 @@ impl Authorizers {
                 reasons.push(verdict.reason);
             }
         }
-        Verdict { decision: Decision::NoOpinion, reason: reasons.join("\n") }
+        Verdict {
+            decision: Decision::NoOpinion,
+            reason: reasons.join("\n"),
+        }
     }
 
     /// The rules of a user in a namespace, whether the list is incomplete, and why.
@@ -129,7 +147,8 @@ impl Authorizers {
                 }
                 Mode::Node(_) if node::node_identity(user).is_some() => {
                     out.incomplete = true;
-                    out.errors.push("node authorizer does not support user rule resolution".to_owned());
+                    out.errors
+                        .push("node authorizer does not support user rule resolution".to_owned());
                 }
                 Mode::AlwaysAllow => out.rules.extend(everything()),
                 _ => {}
@@ -151,8 +170,14 @@ impl Mode {
         match self {
             Mode::Node(node) => node.authorize(a),
             Mode::Rbac(rbac) => rbac.authorize(a),
-            Mode::AlwaysAllow => Verdict { decision: Decision::Allow, reason: String::new() },
-            Mode::AlwaysDeny => Verdict { decision: Decision::NoOpinion, reason: "Everything is forbidden.".to_owned() },
+            Mode::AlwaysAllow => Verdict {
+                decision: Decision::Allow,
+                reason: String::new(),
+            },
+            Mode::AlwaysDeny => Verdict {
+                decision: Decision::NoOpinion,
+                reason: "Everything is forbidden.".to_owned(),
+            },
         }
     }
 }
@@ -160,8 +185,17 @@ impl Mode {
 fn everything() -> [PolicyRule; 2] {
     let all = || vec!["*".to_owned()];
     [
-        PolicyRule { verbs: all(), api_groups: all(), resources: all(), ..Default::default() },
-        PolicyRule { verbs: all(), non_resource_urls: all(), ..Default::default() },
+        PolicyRule {
+            verbs: all(),
+            api_groups: all(),
+            resources: all(),
+            ..Default::default()
+        },
+        PolicyRule {
+            verbs: all(),
+            non_resource_urls: all(),
+            ..Default::default()
+        },
     ]
 }
 
@@ -187,21 +221,53 @@ mod tests {
 
     #[test]
     fn masters_pass_where_everyone_else_is_refused() {
-        let root = UserInfo { groups: vec![SYSTEM_MASTERS.into()], ..Default::default() };
-        let jane = UserInfo { name: "jane".into(), ..Default::default() };
+        let root = UserInfo {
+            groups: vec![SYSTEM_MASTERS.into()],
+            ..Default::default()
+        };
+        let jane = UserInfo {
+            name: "jane".into(),
+            ..Default::default()
+        };
         let deny = union(&["Node", "RBAC"]);
-        assert!(deny.authorize(&Attributes::of_resource(&root, "delete", "", "nodes", "", "n")).allowed());
-        assert!(!deny.authorize(&Attributes::of_resource(&jane, "get", "", "nodes", "", "n")).allowed());
-        assert!(union(&["RBAC", "AlwaysAllow"]).authorize(&Attributes::of_resource(&jane, "get", "", "nodes", "", "n")).allowed());
+        assert!(
+            deny.authorize(&Attributes::of_resource(&root, "delete", "", "nodes", "", "n"))
+                .allowed()
+        );
+        assert!(
+            !deny
+                .authorize(&Attributes::of_resource(&jane, "get", "", "nodes", "", "n"))
+                .allowed()
+        );
+        assert!(
+            union(&["RBAC", "AlwaysAllow"])
+                .authorize(&Attributes::of_resource(&jane, "get", "", "nodes", "", "n"))
+                .allowed()
+        );
     }
 
     #[test]
     fn forbidden_texts_are_those_clients_match_on() {
-        let jane = UserInfo { name: "jane".into(), ..Default::default() };
+        let jane = UserInfo {
+            name: "jane".into(),
+            ..Default::default()
+        };
         let a = Attributes::of_resource(&jane, "list", "", "pods", "default", "");
-        assert_eq!(a.forbidden_message(), r#"User "jane" cannot list resource "pods" in API group "" in the namespace "default""#);
-        let a = Attributes { subresource: "log", ..Attributes::of_resource(&jane, "get", "apps", "pods", "", "x") };
-        assert_eq!(a.forbidden_message(), r#"User "jane" cannot get resource "pods/log" in API group "apps" at the cluster scope"#);
-        assert_eq!(Attributes::of_path(&jane, "get", "/a<b").forbidden_message(), r#"User "jane" cannot get path "/a&lt;b""#);
+        assert_eq!(
+            a.forbidden_message(),
+            r#"User "jane" cannot list resource "pods" in API group "" in the namespace "default""#
+        );
+        let a = Attributes {
+            subresource: "log",
+            ..Attributes::of_resource(&jane, "get", "apps", "pods", "", "x")
+        };
+        assert_eq!(
+            a.forbidden_message(),
+            r#"User "jane" cannot get resource "pods/log" in API group "apps" at the cluster scope"#
+        );
+        assert_eq!(
+            Attributes::of_path(&jane, "get", "/a<b").forbidden_message(),
+            r#"User "jane" cannot get path "/a&lt;b""#
+        );
     }
 }

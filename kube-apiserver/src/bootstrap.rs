@@ -19,7 +19,11 @@ pub use kubernetes_service::{KubernetesService, ServiceConfig};
 pub use system::AuthenticationInfo;
 
 /// Namespaces come first: the rest lives in them.
-pub async fn start(registry: &Registry, authentication: &AuthenticationInfo, service: &Arc<KubernetesService>) -> Result<(), StatusError> {
+pub async fn start(
+    registry: &Registry,
+    authentication: &AuthenticationInfo,
+    service: &Arc<KubernetesService>,
+) -> Result<(), StatusError> {
     system::namespaces(registry).await?;
     let (roles, classes, info, kubernetes) = tokio::join!(
         reconcile::reconcile(registry, policy::defaults()),

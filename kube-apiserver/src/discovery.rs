@@ -18,7 +18,6 @@ use sha2::{Digest, Sha256};
 
 use crate::endpoints::seam::{NonResource, RequestContext};
 
-
 const AGGREGATED_V2: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 const AGGREGATED_V2BETA1: &str = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
 
@@ -43,29 +42,46 @@ impl Discovery {
         plain.insert("/apis".to_owned(), Document::new(&api_group_list(&groups)));
         for group in &groups {
             if !group.name.is_empty() {
-                plain.insert(format!("/apis/{}", group.name), Document::new(&api_group(group, true)));
+                plain.insert(
+                    format!("/apis/{}", group.name),
+                    Document::new(&api_group(group, true)),
+                );
             }
             for (version, members) in &group.versions {
-                plain.insert(version_path(group.name, version), Document::new(&resource_list(group.name, version, members)));
+                plain.insert(
+                    version_path(group.name, version),
+                    Document::new(&resource_list(group.name, version, members)),
+                );
             }
         }
         let mut aggregated = BTreeMap::new();
         for version in ["v2", "v2beta1"] {
             let (core, named): (Vec<&Group>, Vec<&Group>) = groups.iter().partition(|g| g.name.is_empty());
-            aggregated.insert(("/api", version), Document::new(&group_discovery_list(version, &core)));
-            aggregated.insert(("/apis", version), Document::new(&group_discovery_list(version, &named)));
+            aggregated.insert(
+                ("/api", version),
+                Document::new(&group_discovery_list(version, &core)),
+            );
+            aggregated.insert(
+                ("/apis", version),
+                Document::new(&group_discovery_list(version, &named)),
+            );
         }
         Discovery { plain, aggregated }
     }
 
     fn answer(&self, path: &str, headers: &HeaderMap) -> Option<Response<Body>> {
         let path = path.trim_end_matches('/');
-        if let Some((version, media)) = wants_aggregated(headers) {
-            if let Some(document) = self.aggregated.iter().find(|((p, v), _)| *p == path && *v == version).map(|(_, d)| d) {
-                return Some(document.response(media, headers, true));
-            }
+        if let Some((version, media)) = wants_aggregated(headers)
+            && let Some((_, document)) = self
+                .aggregated
+                .iter()
+                .find(|((p, v), _)| *p == path && *v == version)
+        {
+            return Some(document.response(media, headers, true));
         }
-        self.plain.get(path).map(|document| document.response("application/json", headers, false))
+        self.plain
+            .get(path)
+            .map(|document| document.response("application/json", headers, false))
     }
 }
 
@@ -86,12 +102,22 @@ impl Document {
     fn new(value: &Value) -> Self {
         let body = Bytes::from(json::to_vec(value));
         let hash: String = Sha256::digest(&body).iter().map(|b| format!("{b:02X}")).collect();
-        Document { body, etag: format!("\"{hash}\"") }
+        Document {
+            body,
+            etag: format!("\"{hash}\""),
+        }
     }
 
     fn response(&self, media: &'static str, headers: &HeaderMap, with_etag: bool) -> Response<Body> {
-        let unchanged = with_etag && headers.get(IF_NONE_MATCH).is_some_and(|v| v.as_bytes() == self.etag.as_bytes());
-        let mut response = Response::new(if unchanged { empty() } else { full(self.body.clone()) });
+        let unchanged = with_etag
+            && headers
+                .get(IF_NONE_MATCH)
+                .is_some_and(|v| v.as_bytes() == self.etag.as_bytes());
+        let mut response = Response::new(if unchanged {
+            empty()
+        } else {
+            full(self.body.clone())
+        });
         if unchanged {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
         }
@@ -119,7 +145,9 @@ fn wants_aggregated(headers: &HeaderMap) -> Option<(&'static str, &'static str)>
                 () => continue,
             }
         }
-        if matches!(media, "application/json" | "*/*" | "application/*") && !parameters.iter().any(|p| p.starts_with("as=")) {
+        if matches!(media, "application/json" | "*/*" | "application/*")
+            && !parameters.iter().any(|p| p.starts_with("as="))
+        {
             return None;
         }
     }
@@ -135,10 +163,16 @@ struct Group {
 fn groups(resources: &[&'static Resource]) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     for resource in resources {
-        let at = groups.iter().position(|g| g.name == resource.group).unwrap_or_else(|| {
-            groups.push(Group { name: resource.group, versions: Vec::new() });
-            groups.len() - 1
-        });
+        let at = groups
+            .iter()
+            .position(|g| g.name == resource.group)
+            .unwrap_or_else(|| {
+                groups.push(Group {
+                    name: resource.group,
+                    versions: Vec::new(),
+                });
+                groups.len() - 1
+            });
         let versions = &mut groups[at].versions;
         match versions.iter_mut().find(|(v, _)| *v == resource.version) {
             Some((_, members)) => members.push(resource),
@@ -195,11 +229,18 @@ fn version_order(version: &str) -> (u8, std::cmp::Reverse<u32>, std::cmp::Revers
 }
 
 fn version_path(group: &str, version: &str) -> String {
-    if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") }
+    if group.is_empty() {
+        format!("/api/{version}")
+    } else {
+        format!("/apis/{group}/{version}")
+    }
 }
 
 fn api_versions(address: &str) -> Value {
-    let server = Value::from([("clientCIDR", "0.0.0.0/0".into()), ("serverAddress", address.into())]);
+    let server = Value::from([
+        ("clientCIDR", "0.0.0.0/0".into()),
+        ("serverAddress", address.into()),
+    ]);
     Value::from([
         ("kind", "APIVersions".into()),
         ("versions", vec!["v1"].into()),
@@ -208,8 +249,16 @@ fn api_versions(address: &str) -> Value {
 }
 
 fn api_group_list(groups: &[Group]) -> Value {
-    let named: Vec<Value> = groups.iter().filter(|g| !g.name.is_empty()).map(|g| api_group(g, false)).collect();
-    Value::from([("kind", "APIGroupList".into()), ("apiVersion", "v1".into()), ("groups", named.into())])
+    let named: Vec<Value> = groups
+        .iter()
+        .filter(|g| !g.name.is_empty())
+        .map(|g| api_group(g, false))
+        .collect();
+    Value::from([
+        ("kind", "APIGroupList".into()),
+        ("apiVersion", "v1".into()),
+        ("groups", named.into()),
+    ])
 }
 
 fn api_group(group: &Group, alone: bool) -> Value {
@@ -218,9 +267,17 @@ fn api_group(group: &Group, alone: bool) -> Value {
         value.set("kind", "APIGroup");
         value.set("apiVersion", "v1");
     }
-    let version = |v: &str| Value::from([("groupVersion", format!("{}/{v}", group.name).into()), ("version", v.into())]);
+    let version = |v: &str| {
+        Value::from([
+            ("groupVersion", format!("{}/{v}", group.name).into()),
+            ("version", v.into()),
+        ])
+    };
     value.set("name", group.name);
-    value.set("versions", group.versions.iter().map(|(v, _)| version(v)).collect::<Vec<_>>());
+    value.set(
+        "versions",
+        group.versions.iter().map(|(v, _)| version(v)).collect::<Vec<_>>(),
+    );
     if let Some((preferred, _)) = group.versions.first() {
         value.set("preferredVersion", version(preferred));
     }
@@ -262,14 +319,24 @@ fn resource_row(resource: &Resource) -> Value {
         row.set("categories", resource.categories.clone());
     }
     if !resource.key_prefix.is_empty() {
-        let stored = format!("{}/{}/{}", resource.storage.group, resource.storage.version, resource.storage.kind);
-        row.set("storageVersionHash", STANDARD.encode(&Sha256::digest(stored)[..8]));
+        let stored = format!(
+            "{}/{}/{}",
+            resource.storage.group, resource.storage.version, resource.storage.kind
+        );
+        row.set(
+            "storageVersionHash",
+            STANDARD.encode(&Sha256::digest(stored)[..8]),
+        );
     }
     row
 }
 
 fn subresource_row(resource: &Resource, sub: &Subresource, name: &str) -> Value {
-    let mut row = Value::from([("name", name.into()), ("singularName", "".into()), ("namespaced", resource.namespaced.into())]);
+    let mut row = Value::from([
+        ("name", name.into()),
+        ("singularName", "".into()),
+        ("namespaced", resource.namespaced.into()),
+    ]);
     if (sub.gvk.group, sub.gvk.version) != (resource.group, resource.version) {
         row.set("group", sub.gvk.group);
         row.set("version", sub.gvk.version);
@@ -302,7 +369,11 @@ fn group_discovery(group: &Group) -> Value {
             let mut members = members.clone();
             members.sort_by_key(|r| r.resource);
             let resources: Vec<Value> = members.iter().map(|r| resource_discovery(r)).collect();
-            Value::from([("version", (*version).into()), ("resources", resources.into()), ("freshness", "Current".into())])
+            Value::from([
+                ("version", (*version).into()),
+                ("resources", resources.into()),
+                ("freshness", "Current".into()),
+            ])
         })
         .collect();
     Value::from([("metadata", metadata), ("versions", versions.into())])
@@ -312,7 +383,15 @@ fn resource_discovery(resource: &Resource) -> Value {
     let mut value = Value::from([
         ("resource", resource.resource.into()),
         ("responseKind", kind(resource.gvk())),
-        ("scope", if resource.namespaced { "Namespaced" } else { "Cluster" }.into()),
+        (
+            "scope",
+            if resource.namespaced {
+                "Namespaced"
+            } else {
+                "Cluster"
+            }
+            .into(),
+        ),
         ("singularResource", resource.singular.into()),
         ("verbs", resource.verbs.clone().into()),
     ]);
@@ -323,14 +402,27 @@ fn resource_discovery(resource: &Resource) -> Value {
         value.set("categories", resource.categories.clone());
     }
     if !resource.subresources.is_empty() {
-        let sub = |s: &Subresource| Value::from([("subresource", s.name.into()), ("responseKind", kind(s.gvk)), ("verbs", s.verbs.clone().into())]);
-        value.set("subresources", resource.subresources.iter().map(sub).collect::<Vec<_>>());
+        let sub = |s: &Subresource| {
+            Value::from([
+                ("subresource", s.name.into()),
+                ("responseKind", kind(s.gvk)),
+                ("verbs", s.verbs.clone().into()),
+            ])
+        };
+        value.set(
+            "subresources",
+            resource.subresources.iter().map(sub).collect::<Vec<_>>(),
+        );
     }
     value
 }
 
 fn kind(gvk: Gvk<'static>) -> Value {
-    Value::from([("group", gvk.group.into()), ("version", gvk.version.into()), ("kind", gvk.kind.into())])
+    Value::from([
+        ("group", gvk.group.into()),
+        ("version", gvk.version.into()),
+        ("kind", gvk.kind.into()),
+    ])
 }
 
 #[cfg(test)]
@@ -348,19 +440,44 @@ mod tests {
         headers.insert(ACCEPT, accept.parse().expect("accept"));
         let response = discovery().answer(path, &headers).expect("a document");
         let (parts, body) = response.into_parts();
-        let bytes = futures_util::FutureExt::now_or_never(http_body_util::BodyExt::collect(body)).expect("ready").expect("body").to_bytes();
-        (parts.status, parts.headers, serde_json::from_slice(&bytes).unwrap_or_default())
+        let bytes = futures_util::FutureExt::now_or_never(http_body_util::BodyExt::collect(body))
+            .expect("ready")
+            .expect("body")
+            .to_bytes();
+        (
+            parts.status,
+            parts.headers,
+            serde_json::from_slice(&bytes).unwrap_or_default(),
+        )
     }
 
     #[test]
     fn the_core_version_lists_resources_and_subresources_in_order() {
         let (_, _, doc) = get("/api/v1", "application/json");
-        let names: Vec<&str> = doc["resources"].as_array().expect("list").iter().map(|r| r["name"].as_str().expect("name")).collect();
+        let names: Vec<&str> = doc["resources"]
+            .as_array()
+            .expect("list")
+            .iter()
+            .map(|r| r["name"].as_str().expect("name"))
+            .collect();
         assert!(names.is_sorted());
-        let pods = doc["resources"].as_array().expect("list").iter().find(|r| r["name"] == "pods").expect("pods");
+        let pods = doc["resources"]
+            .as_array()
+            .expect("list")
+            .iter()
+            .find(|r| r["name"] == "pods")
+            .expect("pods");
         assert_eq!(pods["storageVersionHash"], "xPOwRZ+Yhw8=");
-        let eviction = doc["resources"].as_array().expect("list").iter().find(|r| r["name"] == "pods/eviction").expect("eviction");
-        assert_eq!((&eviction["group"], &eviction["kind"]), (&"policy".into(), &"Eviction".into()));
+        let eviction = doc["resources"]
+            .as_array()
+            .expect("list")
+            .iter()
+            .find(|r| r["name"] == "pods/eviction")
+            .expect("eviction");
+        assert_eq!(
+            (&eviction["group"], &eviction["kind"]),
+            (&"policy".into(), &"Eviction".into())
+        );
     }
 
     #[test]
@@ -379,7 +496,10 @@ mod tests {
         assert_eq!(headers[CONTENT_TYPE], AGGREGATED_V2);
         assert_eq!(doc["items"][1]["metadata"]["name"], "apps");
         let (_, headers, doc) = get("/apis", "application/json");
-        assert_eq!((headers[CONTENT_TYPE].to_str().expect("text"), &doc["kind"]), ("application/json", &"APIGroupList".into()));
+        assert_eq!(
+            (headers[CONTENT_TYPE].to_str().expect("text"), &doc["kind"]),
+            ("application/json", &"APIGroupList".into())
+        );
         let (_, _, doc) = get("/api", &format!("{AGGREGATED_V2BETA1},application/json"));
         assert_eq!(doc["apiVersion"], "apidiscovery.k8s.io/v2beta1");
     }
@@ -390,7 +510,10 @@ mod tests {
         let mut again = HeaderMap::new();
         again.insert(ACCEPT, HeaderValue::from_static(AGGREGATED_V2));
         again.insert(IF_NONE_MATCH, headers[ETAG].clone());
-        assert_eq!(discovery().answer("/apis", &again).expect("a document").status(), StatusCode::NOT_MODIFIED);
+        assert_eq!(
+            discovery().answer("/apis", &again).expect("a document").status(),
+            StatusCode::NOT_MODIFIED
+        );
     }
 
     #[test]

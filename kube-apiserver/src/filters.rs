@@ -44,7 +44,7 @@ pub struct Chain {
     pub hsts: Option<HeaderValue>,
     pub handler: Arc<dyn Handler>,
     /// Keeps the reloading of service account keys going for as long as requests come in.
-    pub reload: Option<FileWatch>,
+    pub _reload: Option<FileWatch>,
 }
 
 const AUDIT_ID_HEADER: &str = "audit-id";
@@ -63,16 +63,28 @@ impl Chain {
         let audit_id = audit_id(req.headers());
         let mut response = match RequestInfo::new(req.method(), req.uri()) {
             Ok(info) => self.isolated(req, Arc::new(info), audit_id.clone(), start).await,
-            Err(error) => typed(StatusCode::INTERNAL_SERVER_ERROR, "text/plain; charset=utf-8", format!("Internal Server Error: {error}\n")),
+            Err(error) => typed(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "text/plain; charset=utf-8",
+                format!("Internal Server Error: {error}\n"),
+            ),
         };
         self.add_headers(response.headers_mut(), &audit_id);
         response
     }
 
     /// A panic ends its request with a 500, never the connection or the process.
-    async fn isolated(&self, req: Request<Incoming>, info: Arc<RequestInfo>, audit_id: Arc<str>, start: Instant) -> Response<Body> {
+    async fn isolated(
+        &self,
+        req: Request<Incoming>,
+        info: Arc<RequestInfo>,
+        audit_id: Arc<str>,
+        start: Instant,
+    ) -> Response<Body> {
         let mut finish = Finish::new(info.clone(), req.method(), req.uri(), start);
-        let through = AssertUnwindSafe(self.limited(req, info.clone(), audit_id, &mut finish)).catch_unwind().await;
+        let through = AssertUnwindSafe(self.limited(req, info.clone(), audit_id, &mut finish))
+            .catch_unwind()
+            .await;
         let response = through.unwrap_or_else(|panic| {
             metrics::terminated(&info, StatusCode::INTERNAL_SERVER_ERROR);
             tracing::error!(path = %info.path, verb = %info.verb, panic = panic_text(&*panic), "Observed a panic");
@@ -85,7 +97,13 @@ impl Chain {
         finish.attach(response, info.is_long_running())
     }
 
-    async fn limited(&self, req: Request<Incoming>, info: Arc<RequestInfo>, audit_id: Arc<str>, finish: &mut Finish) -> Response<Body> {
+    async fn limited(
+        &self,
+        req: Request<Incoming>,
+        info: Arc<RequestInfo>,
+        audit_id: Arc<str>,
+        finish: &mut Finish,
+    ) -> Response<Body> {
         if info.is_long_running() || self.timeout.is_zero() {
             return self.identified(req, info, audit_id, finish).await;
         }
@@ -93,19 +111,33 @@ impl Chain {
             Ok(response) => response,
             Err(_) => {
                 metrics::terminated(&info, StatusCode::GATEWAY_TIMEOUT);
-                refuse(&status::timeout("request did not complete within the allotted timeout", 0))
+                refuse(&status::timeout(
+                    "request did not complete within the allotted timeout",
+                    0,
+                ))
             }
         }
     }
 
-    async fn identified(&self, mut req: Request<Incoming>, info: Arc<RequestInfo>, audit_id: Arc<str>, finish: &mut Finish) -> Response<Body> {
+    async fn identified(
+        &self,
+        mut req: Request<Incoming>,
+        info: Arc<RequestInfo>,
+        audit_id: Arc<str>,
+        finish: &mut Finish,
+    ) -> Response<Body> {
         let conn = req.extensions().get::<Arc<ConnInfo>>().cloned();
-        let known = match self.authenticators.authenticate(conn.as_deref(), req.headers_mut()) {
+        let known = match self
+            .authenticators
+            .authenticate(conn.as_deref(), req.headers_mut())
+        {
             Ok(Some(known)) => known,
             refused => return self.unauthorized(refused.err(), &req, &info, &audit_id, finish),
         };
         metrics::authenticated(&known.user, conn.as_deref());
-        let Authenticated { user, annotations, .. } = known;
+        let Authenticated {
+            user, annotations, ..
+        } = known;
         let user = Arc::new(user);
         let caller = self.audit.begin(&req, &info, &user, &audit_id, conn.as_deref());
         let acting = match impersonation::impersonate(&self.authorizers, &user, req.headers_mut()) {
@@ -122,13 +154,21 @@ impl Chain {
         self.admitted(req, ctx, finish).await
     }
 
-    async fn admitted(&self, req: Request<Incoming>, ctx: RequestContext, finish: &mut Finish) -> Response<Body> {
+    async fn admitted(
+        &self,
+        req: Request<Incoming>,
+        ctx: RequestContext,
+        finish: &mut Finish,
+    ) -> Response<Body> {
         if !ctx.info.is_long_running() && !ctx.user.in_group(crate::user::SYSTEM_MASTERS) {
             match self.in_flight.enter(ctx.info.is_read_only()) {
                 Some(place) => finish.place = Some(place),
                 None => {
                     metrics::dropped(&ctx.info);
-                    return refuse(&status::too_many_requests("Too many requests, please try again later.", RETRY_AFTER_SECONDS));
+                    return refuse(&status::too_many_requests(
+                        "Too many requests, please try again later.",
+                        RETRY_AFTER_SECONDS,
+                    ));
                 }
             }
         }
@@ -145,8 +185,12 @@ impl Chain {
         let decision = if verdict.allowed() { "allow" } else { "forbid" };
         if self.audit.enabled() {
             let mut notes = ctx.notes();
-            notes.audit_annotations.push(("authorization.k8s.io/decision".to_owned(), decision.to_owned()));
-            notes.audit_annotations.push(("authorization.k8s.io/reason".to_owned(), verdict.reason.clone()));
+            notes
+                .audit_annotations
+                .push(("authorization.k8s.io/decision".to_owned(), decision.to_owned()));
+            notes
+                .audit_annotations
+                .push(("authorization.k8s.io/reason".to_owned(), verdict.reason.clone()));
         }
         if verdict.allowed() {
             return Ok(());
@@ -155,7 +199,14 @@ impl Chain {
         Err(forbidden(&attributes, &verdict.reason))
     }
 
-    fn unauthorized(&self, reason: Option<String>, req: &Request<Incoming>, info: &Arc<RequestInfo>, audit_id: &Arc<str>, finish: &mut Finish) -> Response<Body> {
+    fn unauthorized(
+        &self,
+        reason: Option<String>,
+        req: &Request<Incoming>,
+        info: &Arc<RequestInfo>,
+        audit_id: &Arc<str>,
+        finish: &mut Finish,
+    ) -> Response<Body> {
         if let Some(reason) = &reason {
             tracing::error!(err = %reason, path = %info.path, "Unable to authenticate the request");
         }
@@ -186,15 +237,26 @@ pub fn forbidden(attributes: &Attributes<'_>, reason: &str) -> StatusError {
         why.push_str(": ");
         why.push_str(reason);
     }
-    status::forbidden(GroupResource::new(attributes.api_group, attributes.resource), attributes.name, why)
+    status::forbidden(
+        GroupResource::new(attributes.api_group, attributes.resource),
+        attributes.name,
+        why,
+    )
 }
 
 /// A Status as the answer.
 pub fn refuse(error: &StatusError) -> Response<Body> {
     let code = StatusCode::from_u16(error.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = typed(code, "application/json", error.to_json());
-    if let Some(seconds) = error.details.as_ref().map(|d| d.retry_after_seconds).filter(|s| *s > 0) {
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    if let Some(seconds) = error
+        .details
+        .as_ref()
+        .map(|d| d.retry_after_seconds)
+        .filter(|s| *s > 0)
+    {
+        response
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
 }
@@ -208,5 +270,9 @@ fn audit_id(headers: &HeaderMap) -> Arc<str> {
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> &str {
-    panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("unknown")
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("unknown")
 }

@@ -5,7 +5,9 @@
 use bytes::Bytes;
 use component_base::http::{Body, empty, full};
 use component_base::version::GIT_VERSION;
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, LOCATION, VARY};
+use http::header::{
+    ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, LOCATION, VARY,
+};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde_json::{Map, Value, json};
@@ -55,8 +57,16 @@ impl OpenApi {
     }
 
     fn index(&self) -> Response<Body> {
-        let url = |(path, hash): &(String, String)| (path.clone(), json!({ "serverRelativeURL": format!("{V3_PATH}/{path}?hash={hash}") }));
-        document(&json!({ "paths": self.versions.iter().map(url).collect::<Map<_, _>>() }), "application/json")
+        let url = |(path, hash): &(String, String)| {
+            (
+                path.clone(),
+                json!({ "serverRelativeURL": format!("{V3_PATH}/{path}?hash={hash}") }),
+            )
+        };
+        document(
+            &json!({ "paths": self.versions.iter().map(url).collect::<Map<_, _>>() }),
+            "application/json",
+        )
     }
 
     fn version(&self, path: &str, query: &str, headers: &HeaderMap) -> Option<Response<Body>> {
@@ -72,13 +82,20 @@ impl OpenApi {
         let mut response = document(&self.v3_document(path), "application/json");
         mark(response.headers_mut(), hash);
         if query_value(query, "hash").is_some() {
-            response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static(IMMUTABLE));
+            response
+                .headers_mut()
+                .insert(CACHE_CONTROL, HeaderValue::from_static(IMMUTABLE));
         }
         Some(response)
     }
 
     fn v3_document(&self, path: &str) -> Value {
-        let members: Vec<&Resource> = self.resources.iter().copied().filter(|r| version_path(r) == path).collect();
+        let members: Vec<&Resource> = self
+            .resources
+            .iter()
+            .copied()
+            .filter(|r| version_path(r) == path)
+            .collect();
         let mut definitions = Definitions::new(Dialect::V3);
         let paths = paths::of_resources(&members, &mut definitions);
         let bearer = json!({ "BearerToken": { "type": "apiKey", "in": "header", "name": "authorization", "description": "Bearer Token authentication" } });
@@ -122,12 +139,19 @@ impl NonResource for OpenApi {
 
     fn paths(&self) -> Vec<String> {
         let versions = self.versions.iter().map(|(path, _)| format!("{V3_PATH}/{path}"));
-        [V2_PATH.to_owned(), V3_PATH.to_owned()].into_iter().chain(versions).collect()
+        [V2_PATH.to_owned(), V3_PATH.to_owned()]
+            .into_iter()
+            .chain(versions)
+            .collect()
     }
 }
 
 fn version_path(resource: &Resource) -> String {
-    if resource.group.is_empty() { format!("api/{}", resource.version) } else { format!("apis/{}/{}", resource.group, resource.version) }
+    if resource.group.is_empty() {
+        format!("api/{}", resource.version)
+    } else {
+        format!("apis/{}/{}", resource.group, resource.version)
+    }
 }
 
 /// A document follows from the program's version and the list of served resources.
@@ -146,20 +170,34 @@ fn hash_of(resources: &[&'static Resource], document: &str) -> String {
 
 /// The protobuf forms are not made: no kubectl since 1.27 asks for them without JSON beside.
 fn accepts_json(headers: &HeaderMap) -> bool {
-    let Some(accept) = headers.get(ACCEPT).and_then(|v| v.to_str().ok()) else { return true };
-    accept.split(',').any(|clause| matches!(clause.split(';').next().unwrap_or("").trim(), "application/json" | "*/*" | "application/*" | ""))
+    let Some(accept) = headers.get(ACCEPT).and_then(|v| v.to_str().ok()) else {
+        return true;
+    };
+    accept.split(',').any(|clause| {
+        matches!(
+            clause.split(';').next().unwrap_or("").trim(),
+            "application/json" | "*/*" | "application/*" | ""
+        )
+    })
 }
 
 fn matches(headers: &HeaderMap, hash: &str) -> bool {
-    headers.get(IF_NONE_MATCH).and_then(|v| v.to_str().ok()).is_some_and(|v| v.trim_matches('"') == hash)
+    headers
+        .get(IF_NONE_MATCH)
+        .and_then(|v| v.to_str().ok())
+        .is_some_and(|v| v.trim_matches('"') == hash)
 }
 
 fn document(value: &Value, media: &'static str) -> Response<Body> {
     // A tree of maps with string keys always serializes.
     let body = Bytes::from(serde_json::to_vec(value).unwrap_or_default());
     let mut response = Response::new(full(body));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));
-    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(media));
+    response
+        .headers_mut()
+        .insert(VARY, HeaderValue::from_static("Accept"));
     response
 }
 
@@ -186,7 +224,10 @@ fn moved(to: &str) -> Response<Body> {
 }
 
 fn not_acceptable() -> Response<Body> {
-    component_base::http::text(StatusCode::NOT_ACCEPTABLE, "only application/json is served here\n")
+    component_base::http::text(
+        StatusCode::NOT_ACCEPTABLE,
+        "only application/json is served here\n",
+    )
 }
 
 #[cfg(test)]
@@ -215,33 +256,55 @@ mod tests {
     fn patches_say_that_fields_are_validated() {
         let doc = openapi().v3_document("apis/apps/v1");
         let patch = &doc["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
-        assert_eq!(patch["x-kubernetes-group-version-kind"], json!({"group": "apps", "version": "v1", "kind": "Deployment"}));
+        assert_eq!(
+            patch["x-kubernetes-group-version-kind"],
+            json!({"group": "apps", "version": "v1", "kind": "Deployment"})
+        );
         let parameters = patch["parameters"].as_array().expect("parameters");
-        assert!(parameters.iter().any(|p| p["name"] == "fieldValidation" && p["in"] == "query"));
+        assert!(
+            parameters
+                .iter()
+                .any(|p| p["name"] == "fieldValidation" && p["in"] == "query")
+        );
     }
 
     #[test]
     fn list_types_and_merge_keys_are_told() {
         let doc = openapi().v3_document("api/v1");
-        let containers = &doc["components"]["schemas"]["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"];
+        let containers =
+            &doc["components"]["schemas"]["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"];
         assert_eq!(containers["x-kubernetes-list-type"], "map");
         assert_eq!(containers["x-kubernetes-list-map-keys"], json!(["name"]));
         assert_eq!(containers["x-kubernetes-patch-merge-key"], "name");
         let pod = &doc["components"]["schemas"]["io.k8s.api.core.v1.Pod"];
-        assert_eq!(pod["x-kubernetes-group-version-kind"], json!([{"group": "", "version": "v1", "kind": "Pod"}]));
+        assert_eq!(
+            pod["x-kubernetes-group-version-kind"],
+            json!([{"group": "", "version": "v1", "kind": "Pod"}])
+        );
     }
 
     #[test]
     fn a_stale_hash_is_sent_to_the_current_one() {
         let api = openapi();
-        let response = api.answer("/openapi/v3/api/v1", "hash=OLD", &HeaderMap::new()).expect("an answer");
+        let response = api
+            .answer("/openapi/v3/api/v1", "hash=OLD", &HeaderMap::new())
+            .expect("an answer");
         assert_eq!(response.status(), StatusCode::MOVED_PERMANENTLY);
         let current = response.headers()[LOCATION].to_str().expect("text").to_owned();
         let (path, query) = current.split_once('?').expect("a query");
         let fresh = api.answer(path, query, &HeaderMap::new()).expect("an answer");
-        assert_eq!((fresh.status(), fresh.headers()[CACHE_CONTROL].to_str().expect("text")), (StatusCode::OK, IMMUTABLE));
+        assert_eq!(
+            (
+                fresh.status(),
+                fresh.headers()[CACHE_CONTROL].to_str().expect("text")
+            ),
+            (StatusCode::OK, IMMUTABLE)
+        );
         let mut headers = HeaderMap::new();
         headers.insert(IF_NONE_MATCH, fresh.headers()[ETAG].clone());
-        assert_eq!(api.answer(path, query, &headers).expect("an answer").status(), StatusCode::NOT_MODIFIED);
+        assert_eq!(
+            api.answer(path, query, &headers).expect("an answer").status(),
+            StatusCode::NOT_MODIFIED
+        );
     }
 }

@@ -28,8 +28,16 @@ struct Printer {
 }
 
 /// Every resource with columns of its own.
-const PRINTERS: &[&[Printer]] =
-    &[pod::PRINTERS, workload::PRINTERS, network::PRINTERS, node::PRINTERS, storage::PRINTERS, cluster::PRINTERS, authorization::PRINTERS, event::PRINTERS];
+const PRINTERS: &[&[Printer]] = &[
+    pod::PRINTERS,
+    workload::PRINTERS,
+    network::PRINTERS,
+    node::PRINTERS,
+    storage::PRINTERS,
+    cluster::PRINTERS,
+    authorization::PRINTERS,
+    event::PRINTERS,
+];
 
 const GENERIC: &[Column] = &[name(), date("Created At")];
 
@@ -50,11 +58,21 @@ impl Printers for Tables {
 }
 
 fn find(group: &str, resource: &str) -> Option<&'static Printer> {
-    PRINTERS.iter().copied().flatten().find(|p| p.group == group && p.resource == resource)
+    PRINTERS
+        .iter()
+        .copied()
+        .flatten()
+        .find(|p| p.group == group && p.resource == resource)
 }
 
 const fn column(name: &'static str, type_: &'static str) -> Column {
-    Column { name, type_, format: "", description: name, priority: 0 }
+    Column {
+        name,
+        type_,
+        format: "",
+        description: name,
+        priority: 0,
+    }
 }
 
 const fn string(name: &'static str) -> Column {
@@ -71,11 +89,17 @@ const fn boolean(name: &'static str) -> Column {
 
 /// Shown by `-o wide` only.
 const fn wide(name: &'static str) -> Column {
-    Column { priority: 1, ..column(name, "string") }
+    Column {
+        priority: 1,
+        ..column(name, "string")
+    }
 }
 
 const fn name() -> Column {
-    Column { format: "name", ..column("Name", "string") }
+    Column {
+        format: "name",
+        ..column("Name", "string")
+    }
 }
 
 const fn age() -> Column {
@@ -83,7 +107,10 @@ const fn age() -> Column {
 }
 
 const fn date(name: &'static str) -> Column {
-    Column { format: "date-time", ..column(name, "string") }
+    Column {
+        format: "date-time",
+        ..column(name, "string")
+    }
 }
 
 #[cfg(test)]
@@ -94,13 +121,24 @@ mod tests {
     pub fn cells(group: &str, resource: &str, object: serde_json::Value) -> Vec<String> {
         let object: Value = serde_json::from_value(object).expect("value");
         let cells = Tables.cells(group, resource, &object, 1_700_000_000);
-        cells.iter().map(|c| c.as_str().map_or_else(|| String::from_utf8(apimachinery::json::to_vec(c)).expect("utf-8"), str::to_owned)).collect()
+        cells
+            .iter()
+            .map(|c| {
+                c.as_str().map_or_else(
+                    || String::from_utf8(apimachinery::json::to_vec(c)).expect("utf-8"),
+                    str::to_owned,
+                )
+            })
+            .collect()
     }
 
     #[test]
     fn every_printer_fills_its_columns_even_for_an_empty_object() {
         for printer in PRINTERS.iter().copied().flatten() {
-            let cells = (printer.cells)(&Row { object: &Value::Null, now: 0 });
+            let cells = (printer.cells)(&Row {
+                object: &Value::Null,
+                now: 0,
+            });
             assert_eq!(cells.len(), printer.columns.len(), "{}", printer.resource);
         }
     }
@@ -108,7 +146,10 @@ mod tests {
     #[test]
     fn unknown_kinds_show_name_and_creation() {
         let object = json!({"metadata": {"name": "x", "creationTimestamp": "2023-11-14T22:13:20Z"}});
-        assert_eq!(cells("example.org", "things", object), ["x", "2023-11-14T22:13:20Z"]);
+        assert_eq!(
+            cells("example.org", "things", object),
+            ["x", "2023-11-14T22:13:20Z"]
+        );
     }
 
     #[test]
@@ -122,17 +163,45 @@ mod tests {
                 "nodeInfo": {"kubeletVersion": "v1", "kernelVersion": "6.1", "architecture": "amd64", "osImage": "Debian", "containerRuntimeVersion": "containerd://1"},
             },
         });
-        let want = ["n1", "NotReady,SchedulingDisabled", "control-plane,edge", "10m", "v1", "10.0.0.1", "<none>", "Debian", "6.1 (amd64)", "containerd://1"];
+        let want = [
+            "n1",
+            "NotReady,SchedulingDisabled",
+            "control-plane,edge",
+            "10m",
+            "v1",
+            "10.0.0.1",
+            "<none>",
+            "Debian",
+            "6.1 (amd64)",
+            "containerd://1",
+        ];
         assert_eq!(cells("", "nodes", node), want);
     }
 
     #[test]
     fn services_show_addresses_and_ports() {
-        let service = |spec: serde_json::Value| cells("", "services", json!({"metadata": {"name": "s"}, "spec": spec}));
-        let node_port = service(json!({"type": "NodePort", "clusterIPs": ["10.96.0.9"], "ports": [{"port": 80, "nodePort": 30080, "protocol": "TCP"}], "selector": {"b": "2", "a": "1"}}));
-        assert_eq!(node_port, ["s", "NodePort", "10.96.0.9", "<none>", "80:30080/TCP", "<unknown>", "a=1,b=2"]);
+        let service =
+            |spec: serde_json::Value| cells("", "services", json!({"metadata": {"name": "s"}, "spec": spec}));
+        let node_port = service(
+            json!({"type": "NodePort", "clusterIPs": ["10.96.0.9"], "ports": [{"port": 80, "nodePort": 30080, "protocol": "TCP"}], "selector": {"b": "2", "a": "1"}}),
+        );
+        assert_eq!(
+            node_port,
+            [
+                "s",
+                "NodePort",
+                "10.96.0.9",
+                "<none>",
+                "80:30080/TCP",
+                "<unknown>",
+                "a=1,b=2"
+            ]
+        );
         assert_eq!(service(json!({"type": "LoadBalancer"}))[3], "<pending>");
-        assert_eq!(service(json!({"type": "ExternalName", "externalName": "x.org"}))[3], "x.org");
+        assert_eq!(
+            service(json!({"type": "ExternalName", "externalName": "x.org"}))[3],
+            "x.org"
+        );
     }
 
     #[test]
@@ -142,7 +211,10 @@ mod tests {
             "spec": {"replicas": 3, "selector": {"matchLabels": {"app": "d"}}, "template": {"spec": {"containers": [{"name": "a", "image": "x"}, {"name": "b", "image": "y"}]}}},
             "status": {"readyReplicas": 2, "updatedReplicas": 3, "availableReplicas": 2},
         });
-        assert_eq!(cells("apps", "deployments", deployment), ["d", "2/3", "3", "2", "<unknown>", "a,b", "x,y", "app=d"]);
+        assert_eq!(
+            cells("apps", "deployments", deployment),
+            ["d", "2/3", "3", "2", "<unknown>", "a,b", "x,y", "app=d"]
+        );
         let job = json!({
             "metadata": {"name": "j"}, "spec": {"completions": 1},
             "status": {"succeeded": 1, "startTime": "2023-11-14T22:00:00Z", "completionTime": "2023-11-14T22:00:07Z", "conditions": [{"type": "Complete", "status": "True"}]},
@@ -154,7 +226,10 @@ mod tests {
     fn endpoints_are_cut_after_three() {
         let addresses: Vec<_> = (1..=5).map(|i| json!({"ip": format!("10.0.0.{i}")})).collect();
         let endpoints = json!({"metadata": {"name": "e"}, "subsets": [{"addresses": addresses, "ports": [{"port": 80}]}]});
-        assert_eq!(cells("", "endpoints", endpoints)[1], "10.0.0.1:80,10.0.0.2:80,10.0.0.3:80 + 2 more...");
+        assert_eq!(
+            cells("", "endpoints", endpoints)[1],
+            "10.0.0.1:80,10.0.0.2:80,10.0.0.3:80 + 2 more..."
+        );
         assert_eq!(cells("", "endpoints", json!({}))[1], "<none>");
     }
 

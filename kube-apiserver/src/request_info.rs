@@ -34,10 +34,16 @@ const NAMESPACE_SUBRESOURCES: [&str; 2] = ["status", "finalize"];
 
 impl RequestInfo {
     pub fn new(method: &Method, uri: &http::Uri) -> Result<RequestInfo, UnparsablePath> {
-        let mut info = RequestInfo { path: decode_path(uri.path()), verb: method.as_str().to_ascii_lowercase(), ..Default::default() };
+        let mut info = RequestInfo {
+            path: decode_path(uri.path()),
+            verb: method.as_str().to_ascii_lowercase(),
+            ..Default::default()
+        };
         let path = info.path.clone();
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
-        let Some(parts) = info.take_group_version(&parts) else { return Ok(info) };
+        let Some(parts) = info.take_group_version(&parts) else {
+            return Ok(info);
+        };
         info.is_resource_request = true;
         let (parts, verb_in_path) = info.take_verb(parts, method, uri)?;
         let parts = info.take_namespace(parts);
@@ -72,7 +78,12 @@ impl RequestInfo {
     }
 
     /// The legacy forms `/watch/...` and `/proxy/...` carry the verb in the path.
-    fn take_verb<'a, 'b>(&mut self, parts: &'a [&'b str], method: &Method, uri: &http::Uri) -> Result<(&'a [&'b str], bool), UnparsablePath> {
+    fn take_verb<'a, 'b>(
+        &mut self,
+        parts: &'a [&'b str],
+        method: &Method,
+        uri: &http::Uri,
+    ) -> Result<(&'a [&'b str], bool), UnparsablePath> {
         if matches!(parts[0], "proxy" | "watch") {
             if parts.len() < 2 {
                 return Err(UnparsablePath(uri.to_string()));
@@ -89,7 +100,11 @@ impl RequestInfo {
             return parts;
         }
         self.namespace = parts[1].to_owned();
-        if parts.len() > 2 && !NAMESPACE_SUBRESOURCES.contains(&parts[2]) { &parts[2..] } else { parts }
+        if parts.len() > 2 && !NAMESPACE_SUBRESOURCES.contains(&parts[2]) {
+            &parts[2..]
+        } else {
+            parts
+        }
     }
 
     fn take_resource(&mut self, parts: &[&str]) {
@@ -111,7 +126,9 @@ impl RequestInfo {
         match self.verb.as_str() {
             "get" => {
                 self.verb = if wants_watch(query) { "watch" } else { "list" }.to_owned();
-                if let Some(name) = query_value(query, "fieldSelector").and_then(|s| exact_match(&s, "metadata.name")) {
+                if let Some(name) =
+                    query_value(query, "fieldSelector").and_then(|s| exact_match(&s, "metadata.name"))
+                {
                     self.name = name;
                 }
             }
@@ -124,7 +141,10 @@ impl RequestInfo {
     pub fn is_long_running(&self) -> bool {
         if self.is_resource_request {
             matches!(self.verb.as_str(), "watch" | "proxy")
-                || matches!(self.subresource.as_str(), "attach" | "exec" | "proxy" | "log" | "portforward")
+                || matches!(
+                    self.subresource.as_str(),
+                    "attach" | "exec" | "proxy" | "log" | "portforward"
+                )
         } else {
             self.path.starts_with("/debug/pprof/")
         }
@@ -146,11 +166,6 @@ impl RequestInfo {
             ""
         }
     }
-
-    /// `pods/log`, as RBAC rules and messages write it.
-    pub fn combined_resource(&self) -> String {
-        if self.subresource.is_empty() { self.resource.clone() } else { format!("{}/{}", self.resource, self.subresource) }
-    }
 }
 
 fn verb_of(method: &Method) -> &'static str {
@@ -171,7 +186,9 @@ fn wants_watch(query: &str) -> bool {
 
 /// The value that a field selector demands of `field`, if it does and if it can be a path segment.
 fn exact_match(selector: &str, field: &str) -> Option<String> {
-    field_requirements(selector).into_iter().find_map(|(key, value)| (key == field && is_path_segment(&value)).then_some(value))
+    field_requirements(selector)
+        .into_iter()
+        .find_map(|(key, value)| (key == field && is_path_segment(&value)).then_some(value))
 }
 
 fn is_path_segment(name: &str) -> bool {
@@ -215,18 +232,20 @@ fn unescape(value: &str) -> String {
     let mut out = String::with_capacity(value.len());
     let mut chars = value.chars();
     while let Some(c) = chars.next() {
-        out.push(if c == '\\' { chars.next().unwrap_or('\\') } else { c });
+        out.push(if c == '\\' {
+            chars.next().unwrap_or('\\')
+        } else {
+            c
+        });
     }
     out
 }
 
 /// The first value of a query parameter, percent-decoded. A bare `?watch` has the value "".
 pub fn query_value(query: &str, name: &str) -> Option<String> {
-    query_pairs(query).find(|(key, _)| key == name).map(|(_, value)| value)
-}
-
-pub fn query_values(query: &str, name: &str) -> Vec<String> {
-    query_pairs(query).filter(|(key, _)| key == name).map(|(_, value)| value).collect()
+    query_pairs(query)
+        .find(|(key, _)| key == name)
+        .map(|(_, value)| value)
 }
 
 pub fn query_pairs(query: &str) -> impl Iterator<Item = (String, String)> + '_ {
@@ -237,7 +256,11 @@ pub fn query_pairs(query: &str) -> impl Iterator<Item = (String, String)> + '_ {
 }
 
 fn decode_path(path: &str) -> String {
-    if path.contains('%') { percent_decode(path, false) } else { path.to_owned() }
+    if path.contains('%') {
+        percent_decode(path, false)
+    } else {
+        path.to_owned()
+    }
 }
 
 pub fn percent_decode(text: &str, plus_is_space: bool) -> String {
@@ -270,28 +293,100 @@ mod tests {
 
     /// verb, group, version, namespace, resource, subresource, name
     fn summary(i: &RequestInfo) -> [&str; 7] {
-        [&i.verb, &i.api_group, &i.api_version, &i.namespace, &i.resource, &i.subresource, &i.name]
+        [
+            &i.verb,
+            &i.api_group,
+            &i.api_version,
+            &i.namespace,
+            &i.resource,
+            &i.subresource,
+            &i.name,
+        ]
     }
 
     #[test]
     fn resource_paths_give_verb_scope_and_name() {
         let cases: &[(&str, &str, [&str; 7])] = &[
-            ("GET", "/api/v1/namespaces", ["list", "", "v1", "", "namespaces", "", ""]),
-            ("GET", "/api/v1/namespaces/other", ["get", "", "v1", "other", "namespaces", "", "other"]),
-            ("GET", "/api/v1/namespaces/other/pods", ["list", "", "v1", "other", "pods", "", ""]),
-            ("HEAD", "/api/v1/namespaces/other/pods/foo", ["get", "", "v1", "other", "pods", "", "foo"]),
-            ("GET", "/api/v1/pods?watch=true", ["watch", "", "v1", "", "pods", "", ""]),
-            ("GET", "/api/v1/pods?watch", ["watch", "", "v1", "", "pods", "", ""]),
-            ("GET", "/api/v1/pods?watch=0", ["list", "", "v1", "", "pods", "", ""]),
-            ("GET", "/api/v1/watch/namespaces/other/pods", ["watch", "", "v1", "other", "pods", "", ""]),
-            ("GET", "/api/v1/proxy/namespaces/other/pods/foo/x", ["proxy", "", "v1", "other", "pods", "", "foo"]),
-            ("PUT", "/api/v1/namespaces/other/finalize", ["update", "", "v1", "other", "namespaces", "finalize", "other"]),
-            ("PATCH", "/api/v1/namespaces/other/status", ["patch", "", "v1", "other", "namespaces", "status", "other"]),
-            ("POST", "/api/v1/namespaces/a/pods/p/exec?command=ls", ["create", "", "v1", "a", "pods", "exec", "p"]),
-            ("DELETE", "/apis/apps/v1/namespaces/a/deployments", ["deletecollection", "apps", "v1", "a", "deployments", "", ""]),
-            ("DELETE", "/apis/apps/v1/namespaces/a/deployments/d", ["delete", "apps", "v1", "a", "deployments", "", "d"]),
-            ("GET", "/apis/apps/v1/deployments?fieldSelector=metadata.name%3Dx", ["list", "apps", "v1", "", "deployments", "", "x"]),
-            ("GET", "/api/v1/pods?fieldSelector=metadata.name%3Da%2Fb", ["list", "", "v1", "", "pods", "", ""]),
+            (
+                "GET",
+                "/api/v1/namespaces",
+                ["list", "", "v1", "", "namespaces", "", ""],
+            ),
+            (
+                "GET",
+                "/api/v1/namespaces/other",
+                ["get", "", "v1", "other", "namespaces", "", "other"],
+            ),
+            (
+                "GET",
+                "/api/v1/namespaces/other/pods",
+                ["list", "", "v1", "other", "pods", "", ""],
+            ),
+            (
+                "HEAD",
+                "/api/v1/namespaces/other/pods/foo",
+                ["get", "", "v1", "other", "pods", "", "foo"],
+            ),
+            (
+                "GET",
+                "/api/v1/pods?watch=true",
+                ["watch", "", "v1", "", "pods", "", ""],
+            ),
+            (
+                "GET",
+                "/api/v1/pods?watch",
+                ["watch", "", "v1", "", "pods", "", ""],
+            ),
+            (
+                "GET",
+                "/api/v1/pods?watch=0",
+                ["list", "", "v1", "", "pods", "", ""],
+            ),
+            (
+                "GET",
+                "/api/v1/watch/namespaces/other/pods",
+                ["watch", "", "v1", "other", "pods", "", ""],
+            ),
+            (
+                "GET",
+                "/api/v1/proxy/namespaces/other/pods/foo/x",
+                ["proxy", "", "v1", "other", "pods", "", "foo"],
+            ),
+            (
+                "PUT",
+                "/api/v1/namespaces/other/finalize",
+                ["update", "", "v1", "other", "namespaces", "finalize", "other"],
+            ),
+            (
+                "PATCH",
+                "/api/v1/namespaces/other/status",
+                ["patch", "", "v1", "other", "namespaces", "status", "other"],
+            ),
+            (
+                "POST",
+                "/api/v1/namespaces/a/pods/p/exec?command=ls",
+                ["create", "", "v1", "a", "pods", "exec", "p"],
+            ),
+            (
+                "DELETE",
+                "/apis/apps/v1/namespaces/a/deployments",
+                ["deletecollection", "apps", "v1", "a", "deployments", "", ""],
+            ),
+            (
+                "DELETE",
+                "/apis/apps/v1/namespaces/a/deployments/d",
+                ["delete", "apps", "v1", "a", "deployments", "", "d"],
+            ),
+            (
+                "GET",
+                "/apis/apps/v1/deployments?fieldSelector=metadata.name%3Dx",
+                ["list", "apps", "v1", "", "deployments", "", "x"],
+            ),
+            (
+                "GET",
+                "/api/v1/pods?fieldSelector=metadata.name%3Da%2Fb",
+                ["list", "", "v1", "", "pods", "", ""],
+            ),
             ("OPTIONS", "/api/v1/pods/x", ["", "", "v1", "", "pods", "", "x"]),
         ];
         for (method, uri, want) in cases {
@@ -303,7 +398,16 @@ mod tests {
 
     #[test]
     fn paths_without_a_resource_keep_the_method_as_verb() {
-        for uri in ["/", "/api", "/api/v1", "/apis/apps", "/apis/apps/v1", "/healthz", "/logs/kubelet.log", "/openapi/v3/apis/apps/v1"] {
+        for uri in [
+            "/",
+            "/api",
+            "/api/v1",
+            "/apis/apps",
+            "/apis/apps/v1",
+            "/healthz",
+            "/logs/kubelet.log",
+            "/openapi/v3/apis/apps/v1",
+        ] {
             let info = parse("GET", uri);
             assert!(!info.is_resource_request, "{uri}");
             assert_eq!((info.verb.as_str(), info.path.as_str()), ("get", uri));
@@ -318,21 +422,40 @@ mod tests {
 
     #[test]
     fn selectors_are_kept_for_collections_only() {
-        let info = parse("GET", "/api/v1/pods?fieldSelector=spec.nodeName%3Dn1,status.phase!=Failed&labelSelector=a%3Db");
+        let info = parse(
+            "GET",
+            "/api/v1/pods?fieldSelector=spec.nodeName%3Dn1,status.phase!=Failed&labelSelector=a%3Db",
+        );
         assert_eq!(info.field_selector, "spec.nodeName=n1,status.phase!=Failed");
         assert_eq!(info.label_selector, "a=b");
-        assert_eq!(field_requirements(&info.field_selector), [("spec.nodeName".to_owned(), "n1".to_owned())]);
-        assert_eq!(parse("GET", "/api/v1/namespaces/a/pods/p?fieldSelector=a%3Db").field_selector, "");
+        assert_eq!(
+            field_requirements(&info.field_selector),
+            [("spec.nodeName".to_owned(), "n1".to_owned())]
+        );
+        assert_eq!(
+            parse("GET", "/api/v1/namespaces/a/pods/p?fieldSelector=a%3Db").field_selector,
+            ""
+        );
     }
 
     #[test]
     fn escaped_selector_values_are_read_whole() {
-        assert_eq!(field_requirements(r"a==x\,y,b=z\=1"), [("a".to_owned(), "x,y".to_owned()), ("b".to_owned(), "z=1".to_owned())]);
+        assert_eq!(
+            field_requirements(r"a==x\,y,b=z\=1"),
+            [
+                ("a".to_owned(), "x,y".to_owned()),
+                ("b".to_owned(), "z=1".to_owned())
+            ]
+        );
     }
 
     #[test]
     fn streams_and_watches_are_long_running() {
-        for uri in ["/api/v1/pods?watch=1", "/api/v1/namespaces/a/pods/p/log", "/api/v1/nodes/n/proxy/metrics"] {
+        for uri in [
+            "/api/v1/pods?watch=1",
+            "/api/v1/namespaces/a/pods/p/log",
+            "/api/v1/nodes/n/proxy/metrics",
+        ] {
             assert!(parse("GET", uri).is_long_running(), "{uri}");
         }
         assert!(!parse("GET", "/api/v1/pods").is_long_running());

@@ -20,18 +20,28 @@ impl Plugin for AlwaysPullImages {
     }
 
     fn admit(&self, a: &mut Attributes) -> Verdict {
-        if Self::applies(a) {
-            if let Some(pod) = &mut a.object {
-                containers_mut(pod, &LISTS, &mut |container| container.set("imagePullPolicy", "Always"));
-            }
+        if Self::applies(a)
+            && let Some(pod) = &mut a.object
+        {
+            containers_mut(pod, &LISTS, &mut |container| {
+                container.set("imagePullPolicy", "Always")
+            });
         }
         Ok(())
     }
 
     fn validate(&self, a: &Attributes) -> Verdict {
-        let Some(pod) = a.object.as_ref().filter(|_| Self::applies(a)) else { return Ok(()) };
+        let Some(pod) = a.object.as_ref().filter(|_| Self::applies(a)) else {
+            return Ok(());
+        };
         match containers(pod).find(|c| c.str_at("imagePullPolicy") != "Always") {
-            Some(container) => Err(forbidden(a, format!("spec.containers[{}].imagePullPolicy: Unsupported value: supported values: \"Always\"", container.str_at("name")))),
+            Some(container) => Err(forbidden(
+                a,
+                format!(
+                    "spec.containers[{}].imagePullPolicy: Unsupported value: supported values: \"Always\"",
+                    container.str_at("name")
+                ),
+            )),
             None => Ok(()),
         }
     }
@@ -45,10 +55,15 @@ mod tests {
 
     #[test]
     fn every_kind_of_container_pulls() {
-        let mut a = new_pod(json!({"spec": {"containers": [{"name": "a", "imagePullPolicy": "Never"}], "ephemeralContainers": [{"name": "e"}]}}));
+        let mut a = new_pod(
+            json!({"spec": {"containers": [{"name": "a", "imagePullPolicy": "Never"}], "ephemeralContainers": [{"name": "e"}]}}),
+        );
         assert!(AlwaysPullImages.validate(&a).is_err());
         AlwaysPullImages.admit(&mut a).expect("admitted");
-        assert_eq!(object(&a)["spec"]["ephemeralContainers"][0]["imagePullPolicy"], "Always");
+        assert_eq!(
+            object(&a)["spec"]["ephemeralContainers"][0]["imagePullPolicy"],
+            "Always"
+        );
         assert!(AlwaysPullImages.validate(&a).is_ok());
     }
 }

@@ -19,7 +19,9 @@ pub struct DefaultIngressClass {
 
 impl DefaultIngressClass {
     pub fn new(seams: &Seams) -> Self {
-        DefaultIngressClass { objects: seams.objects.clone() }
+        DefaultIngressClass {
+            objects: seams.objects.clone(),
+        }
     }
 }
 
@@ -32,12 +34,21 @@ impl Plugin for DefaultIngressClass {
         if !super::is_main(a, GROUP, "ingresses") {
             return Ok(());
         }
-        let Some(ingress) = &mut a.object else { return Ok(()) };
-        if ingress.at("spec.ingressClassName").is_some_and(|c| !c.is_null()) || ingress.annotation(OLD_CLASS).is_some() {
+        let Some(ingress) = &mut a.object else {
+            return Ok(());
+        };
+        if ingress.at("spec.ingressClassName").is_some_and(|c| !c.is_null())
+            || ingress.annotation(OLD_CLASS).is_some()
+        {
             return Ok(());
         }
         let classes = self.objects.list(GROUP, "ingressclasses");
-        if let Some(class) = newest(classes.iter().map(|c| c.value()).filter(|c| c.annotation(DEFAULT) == Some("true"))) {
+        if let Some(class) = newest(
+            classes
+                .iter()
+                .map(|c| c.value())
+                .filter(|c| c.annotation(DEFAULT) == Some("true")),
+        ) {
             ingress.set_at("spec.ingressClassName", class);
         }
         Ok(())

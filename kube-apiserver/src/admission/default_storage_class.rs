@@ -9,7 +9,10 @@ use super::objects::Objects;
 use super::{Operation, Plugin, Seams, Verdict};
 use crate::registry::admission::Attributes;
 
-const DEFAULT: [&str; 2] = ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
+const DEFAULT: [&str; 2] = [
+    "storageclass.kubernetes.io/is-default-class",
+    "storageclass.beta.kubernetes.io/is-default-class",
+];
 const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 
 pub struct DefaultStorageClass {
@@ -18,12 +21,17 @@ pub struct DefaultStorageClass {
 
 impl DefaultStorageClass {
     pub fn new(seams: &Seams) -> Self {
-        DefaultStorageClass { objects: seams.objects.clone() }
+        DefaultStorageClass {
+            objects: seams.objects.clone(),
+        }
     }
 
     fn default_class(&self) -> Option<String> {
         let classes = self.objects.list("storage.k8s.io", "storageclasses");
-        let defaults = classes.iter().map(|c| c.value()).filter(|c| DEFAULT.iter().any(|d| c.annotation(d) == Some("true")));
+        let defaults = classes
+            .iter()
+            .map(|c| c.value())
+            .filter(|c| DEFAULT.iter().any(|d| c.annotation(d) == Some("true")));
         newest(defaults)
     }
 }
@@ -31,7 +39,11 @@ impl DefaultStorageClass {
 /// The name of the newest, the first by name among equals.
 pub fn newest(objects: impl Iterator<Item = Value>) -> Option<String> {
     let mut all: Vec<Value> = objects.collect();
-    all.sort_by(|a, b| b.creation_timestamp().cmp(a.creation_timestamp()).then_with(|| a.name().cmp(b.name())));
+    all.sort_by(|a, b| {
+        b.creation_timestamp()
+            .cmp(a.creation_timestamp())
+            .then_with(|| a.name().cmp(b.name()))
+    });
     all.first().map(|o| o.name().to_owned())
 }
 
@@ -46,7 +58,8 @@ impl Plugin for DefaultStorageClass {
         }
         let Some(claim) = &mut a.object else { return Ok(()) };
         // An empty name asks for no class at all.
-        let said = claim.at("spec.storageClassName").is_some_and(|c| !c.is_null()) || claim.annotation(BETA_CLASS).is_some();
+        let said = claim.at("spec.storageClassName").is_some_and(|c| !c.is_null())
+            || claim.annotation(BETA_CLASS).is_some();
         if let (false, Some(class)) = (said, self.default_class()) {
             claim.set_at("spec.storageClassName", class);
         }
@@ -64,11 +77,26 @@ mod tests {
     fn the_newest_default_is_taken_where_no_class_is_named() {
         let class = |name: &str, time: &str| json!({"metadata": {"name": name, "creationTimestamp": time, "annotations": {DEFAULT[0]: "true"}}, "provisioner": "p"});
         let cluster = Cluster::default()
-            .with("storage.k8s.io/v1", "StorageClass", class("old", "2020-01-01T00:00:00Z"))
-            .with("storage.k8s.io/v1", "StorageClass", class("new", "2021-01-01T00:00:00Z"));
+            .with(
+                "storage.k8s.io/v1",
+                "StorageClass",
+                class("old", "2020-01-01T00:00:00Z"),
+            )
+            .with(
+                "storage.k8s.io/v1",
+                "StorageClass",
+                class("new", "2021-01-01T00:00:00Z"),
+            );
         let plugin = DefaultStorageClass::new(&seams(cluster));
         let class_of = |spec: serde_json::Value| {
-            let mut a = attributes(Operation::Create, "", "persistentvolumeclaims", "ns", "c", Some(json!({ "spec": spec })));
+            let mut a = attributes(
+                Operation::Create,
+                "",
+                "persistentvolumeclaims",
+                "ns",
+                "c",
+                Some(json!({ "spec": spec })),
+            );
             plugin.admit(&mut a).expect("admitted");
             object(&a)["spec"]["storageClassName"].clone()
         };

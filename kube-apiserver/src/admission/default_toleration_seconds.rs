@@ -22,7 +22,11 @@ impl Plugin for DefaultTolerationSeconds {
         }
         let Some(pod) = &mut a.object else { return Ok(()) };
         for taint in TAINTS {
-            if !pod.list_at("spec.tolerations").iter().any(|t| tolerates(t, taint)) {
+            if !pod
+                .list_at("spec.tolerations")
+                .iter()
+                .any(|t| tolerates(t, taint))
+            {
                 let toleration = Value::from([
                     ("key", taint.into()),
                     ("operator", "Exists".into()),
@@ -38,7 +42,8 @@ impl Plugin for DefaultTolerationSeconds {
 
 /// An empty key or effect stands for all.
 fn tolerates(toleration: &Value, taint: &str) -> bool {
-    matches!(toleration.str_at("effect"), "" | "NoExecute") && (toleration.str_at("key").is_empty() || toleration.str_at("key") == taint)
+    matches!(toleration.str_at("effect"), "" | "NoExecute")
+        && (toleration.str_at("key").is_empty() || toleration.str_at("key") == taint)
 }
 
 #[cfg(test)]
@@ -57,8 +62,16 @@ mod tests {
     #[test]
     fn both_tolerations_are_added_unless_the_pod_says_its_own() {
         assert_eq!(added(json!([])), 2);
-        assert_eq!(added(json!([{"key": TAINTS[0], "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5}])), 1);
+        assert_eq!(
+            added(
+                json!([{"key": TAINTS[0], "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5}])
+            ),
+            1
+        );
         assert_eq!(added(json!([{"operator": "Exists"}])), 0);
-        assert_eq!(added(json!([{"key": TAINTS[1], "operator": "Exists", "effect": "NoSchedule"}])), 2);
+        assert_eq!(
+            added(json!([{"key": TAINTS[1], "operator": "Exists", "effect": "NoSchedule"}])),
+            2
+        );
     }
 }

@@ -13,12 +13,17 @@ impl Plugin for DenyServiceExternalIps {
     }
 
     fn validate(&self, a: &Attributes) -> Verdict {
-        let Some(service) = a.object.as_ref().filter(|_| super::is_main(a, "", "services")) else { return Ok(()) };
+        let Some(service) = a.object.as_ref().filter(|_| super::is_main(a, "", "services")) else {
+            return Ok(());
+        };
         let old = a.old.as_ref().map(|o| o.value()).unwrap_or_default();
         let kept = |ip: &Value| old.list_at("spec.externalIPs").contains(ip);
         if service.list_at("spec.externalIPs").iter().all(kept) {
             return Ok(());
         }
-        Err(forbidden(a, "Use of external IPs is denied by admission control."))
+        Err(forbidden(
+            a,
+            "Use of external IPs is denied by admission control.",
+        ))
     }
 }

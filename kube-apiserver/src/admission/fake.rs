@@ -23,8 +23,16 @@ impl Cluster {
         object["kind"] = kind.into();
         let cached = cached(&object);
         let gvk = Gvk::parse(api_version, kind);
-        let resource = schema::resources().iter().find(|r| r.group == gvk.group && r.version == gvk.version && r.kind == kind).expect("a known kind");
-        let key = (gvk.group.to_owned(), resource.resource.to_string(), cached.namespace.to_string(), cached.name.to_string());
+        let resource = schema::resources()
+            .iter()
+            .find(|r| r.group == gvk.group && r.version == gvk.version && r.kind == kind)
+            .expect("a known kind");
+        let key = (
+            gvk.group.to_owned(),
+            resource.resource.to_string(),
+            cached.namespace.to_string(),
+            cached.name.to_string(),
+        );
         self.0.insert(key, cached);
         self
     }
@@ -45,25 +53,49 @@ pub fn cached(object: &serde_json::Value) -> Arc<CachedObject> {
         selectable: Vec::new(),
         json_prefix: "".into(),
     };
-    Arc::new(CachedObject::from_stored(&Arc::new(shape), object.to_string().as_bytes(), 1).expect("a valid object"))
+    Arc::new(
+        CachedObject::from_stored(&Arc::new(shape), object.to_string().as_bytes(), 1)
+            .expect("a valid object"),
+    )
 }
 
 impl Objects for Cluster {
     fn get(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Arc<CachedObject>> {
-        self.0.get(&(group.to_owned(), resource.to_owned(), namespace.to_owned(), name.to_owned())).cloned()
+        self.0
+            .get(&(
+                group.to_owned(),
+                resource.to_owned(),
+                namespace.to_owned(),
+                name.to_owned(),
+            ))
+            .cloned()
     }
 
     fn list(&self, group: &str, resource: &str) -> Vec<Arc<CachedObject>> {
-        self.0.iter().filter(|(k, _)| k.0 == group && k.1 == resource).map(|(_, o)| o.clone()).collect()
+        self.0
+            .iter()
+            .filter(|(k, _)| k.0 == group && k.1 == resource)
+            .map(|(_, o)| o.clone())
+            .collect()
     }
 
     fn list_namespace(&self, group: &str, resource: &str, namespace: &str) -> Vec<Arc<CachedObject>> {
-        self.list(group, resource).into_iter().filter(|o| *o.namespace == *namespace).collect()
+        self.list(group, resource)
+            .into_iter()
+            .filter(|o| *o.namespace == *namespace)
+            .collect()
     }
 }
 
 /// A request of an ordinary user; `object` need not name its kind.
-pub fn attributes(operation: Operation, group: &str, resource: &str, namespace: &str, name: &str, object: Option<serde_json::Value>) -> Attributes {
+pub fn attributes(
+    operation: Operation,
+    group: &str,
+    resource: &str,
+    namespace: &str,
+    name: &str,
+    object: Option<serde_json::Value>,
+) -> Attributes {
     let object = object.map(|mut o| {
         o["metadata"]["name"] = name.into();
         if !namespace.is_empty() {
@@ -97,7 +129,10 @@ pub fn new_pod(pod: serde_json::Value) -> Attributes {
 }
 
 pub fn seams(cluster: Cluster) -> Seams {
-    Seams { objects: Arc::new(cluster), authorizers: Arc::default() }
+    Seams {
+        objects: Arc::new(cluster),
+        authorizers: Arc::default(),
+    }
 }
 
 /// The text of a refusal.

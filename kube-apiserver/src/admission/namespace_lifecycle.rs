@@ -19,11 +19,16 @@ pub struct NamespaceLifecycle {
 
 impl NamespaceLifecycle {
     pub fn new(seams: &Seams) -> Self {
-        NamespaceLifecycle { objects: seams.objects.clone() }
+        NamespaceLifecycle {
+            objects: seams.objects.clone(),
+        }
     }
 
     fn check(&self, a: &Attributes) -> Verdict {
-        if a.operation == Operation::Delete && super::is_main(a, "", "namespaces") && IMMORTAL.contains(&a.name.as_str()) {
+        if a.operation == Operation::Delete
+            && super::is_main(a, "", "namespaces")
+            && IMMORTAL.contains(&a.name.as_str())
+        {
             return Err(forbidden(a, "this namespace may not be deleted"));
         }
         let in_namespace = !a.namespace.is_empty() && !a.is_resource("", "namespaces");
@@ -34,9 +39,15 @@ impl NamespaceLifecycle {
         let Some(namespace) = self.objects.get("", "namespaces", "", &a.namespace) else {
             let error = status::not_found(GroupResource::new("", "namespaces"), &a.namespace);
             let attempts = if a.operation == Operation::Create { 1 } else { 0 };
-            return Err(Refusal::NotYet { error, attempts, pause: MISSING_PAUSE });
+            return Err(Refusal::NotYet {
+                error,
+                attempts,
+                pause: MISSING_PAUSE,
+            });
         };
-        if a.operation == Operation::Create && (namespace.deleting || namespace.field("status.phase") == Some("Terminating")) {
+        if a.operation == Operation::Create
+            && (namespace.deleting || namespace.field("status.phase") == Some("Terminating"))
+        {
             return Err(terminating(a));
         }
         Ok(())
@@ -45,10 +56,15 @@ impl NamespaceLifecycle {
 
 fn terminating(a: &Attributes) -> Refusal {
     let namespace = &a.namespace;
-    match forbidden(a, format!("unable to create new content in namespace {namespace} because it is being terminated")) {
-        Refusal::Status(error) => {
-            Refusal::Status(error.with_cause("NamespaceTerminating", "metadata.namespace", &format!("namespace {namespace} is being terminated")))
-        }
+    match forbidden(
+        a,
+        format!("unable to create new content in namespace {namespace} because it is being terminated"),
+    ) {
+        Refusal::Status(error) => Refusal::Status(error.with_cause(
+            "NamespaceTerminating",
+            "metadata.namespace",
+            &format!("namespace {namespace} is being terminated"),
+        )),
         other => other,
     }
 }
@@ -79,23 +95,42 @@ mod tests {
     }
 
     fn create(namespace: &str) -> Attributes {
-        attributes(Operation::Create, "", "configmaps", namespace, "c", Some(json!({})))
+        attributes(
+            Operation::Create,
+            "",
+            "configmaps",
+            namespace,
+            "c",
+            Some(json!({})),
+        )
     }
 
     #[test]
     fn objects_are_made_in_living_namespaces_only() {
         assert!(plugin().check(&create("there")).is_ok());
         let refused = message(plugin().check(&create("going")));
-        assert_eq!(refused, r#"configmaps "c" is forbidden: unable to create new content in namespace going because it is being terminated"#);
-        assert_eq!(message(plugin().check(&create("nowhere"))), r#"namespaces "nowhere" not found"#);
-        let update = Attributes { operation: Operation::Update, ..create("going") };
+        assert_eq!(
+            refused,
+            r#"configmaps "c" is forbidden: unable to create new content in namespace going because it is being terminated"#
+        );
+        assert_eq!(
+            message(plugin().check(&create("nowhere"))),
+            r#"namespaces "nowhere" not found"#
+        );
+        let update = Attributes {
+            operation: Operation::Update,
+            ..create("going")
+        };
         assert!(plugin().check(&update).is_ok(), "what is there may still change");
     }
 
     #[test]
     fn three_namespaces_never_go() {
         let delete = |name: &str| attributes(Operation::Delete, "", "namespaces", name, name, None);
-        assert_eq!(message(plugin().check(&delete("kube-system"))), r#"namespaces "kube-system" is forbidden: this namespace may not be deleted"#);
+        assert_eq!(
+            message(plugin().check(&delete("kube-system"))),
+            r#"namespaces "kube-system" is forbidden: this namespace may not be deleted"#
+        );
         assert!(plugin().check(&delete("there")).is_ok());
     }
 }

@@ -50,7 +50,10 @@ struct Of<'a> {
 
 impl NodeRestriction {
     pub fn new(seams: &Seams) -> Self {
-        NodeRestriction { objects: seams.objects.clone(), authorizers: seams.authorizers.clone() }
+        NodeRestriction {
+            objects: seams.objects.clone(),
+            authorizers: seams.authorizers.clone(),
+        }
     }
 }
 
@@ -60,21 +63,37 @@ impl Plugin for NodeRestriction {
     }
 
     fn admit(&self, a: &mut Attributes) -> Verdict {
-        let Some(node) = node_identity(&a.user) else { return Ok(()) };
+        let Some(node) = node_identity(&a.user) else {
+            return Ok(());
+        };
         if node.is_empty() {
-            return Err(forbidden(a, format!("could not determine node from user {:?}", a.user.name)));
+            return Err(forbidden(
+                a,
+                format!("could not determine node from user {:?}", a.user.name),
+            ));
         }
-        Of { node, a, plugin: self }.check()
+        Of {
+            node,
+            a,
+            plugin: self,
+        }
+        .check()
     }
 }
 
 impl Of<'_> {
     fn check(&self) -> Verdict {
-        match (self.a.resource_group.as_str(), self.a.resource.as_str(), self.a.subresource.as_str()) {
+        match (
+            self.a.resource_group.as_str(),
+            self.a.resource.as_str(),
+            self.a.subresource.as_str(),
+        ) {
             ("", "pods", "") => self.pod(),
             ("", "pods", "status") => self.pod_status(),
             ("", "pods", "eviction") => self.eviction(),
-            ("", "pods", other) => self.refuse(format!("unexpected pod subresource {other:?}, only 'status' and 'eviction' are allowed")),
+            ("", "pods", other) => self.refuse(format!(
+                "unexpected pod subresource {other:?}, only 'status' and 'eviction' are allowed"
+            )),
             ("", "nodes", _) => self.own_node(),
             ("", "persistentvolumeclaims", "status") => self.claim_status(),
             ("", "persistentvolumeclaims", _) => self.refuse("may only update PVC status"),
@@ -82,7 +101,11 @@ impl Of<'_> {
             ("coordination.k8s.io", "leases", _) => self.lease(),
             ("storage.k8s.io", "csinodes", _) => self.csi_node(),
             ("resource.k8s.io", "resourceslices", _) => self.resource_slice(),
-            ("certificates.k8s.io", "certificatesigningrequests", "") if self.a.operation == Operation::Create => self.signing_request(),
+            ("certificates.k8s.io", "certificatesigningrequests", "")
+                if self.a.operation == Operation::Create =>
+            {
+                self.signing_request()
+            }
             _ => Ok(()),
         }
     }
@@ -116,9 +139,14 @@ impl Of<'_> {
             Operation::Create => self.mirror_pod(),
             Operation::Delete => {
                 let pod = self.existing_pod(&self.a.name)?;
-                self.require(pod.value().str_at("spec.nodeName") == node, || format!("node {node:?} can only delete pods with spec.nodeName set to itself"))
+                self.require(pod.value().str_at("spec.nodeName") == node, || {
+                    format!("node {node:?} can only delete pods with spec.nodeName set to itself")
+                })
             }
-            other => self.refuse(format!("unexpected operation {:?}, node {node:?} can only create and delete mirror pods", other.as_str())),
+            other => self.refuse(format!(
+                "unexpected operation {:?}, node {node:?} can only create and delete mirror pods",
+                other.as_str()
+            )),
         }
     }
 
@@ -126,11 +154,21 @@ impl Of<'_> {
     fn mirror_pod(&self) -> Verdict {
         let (node, pod) = (self.node, self.object());
         self.require(is_mirror(pod), || format!("pod does not have {MIRROR_ANNOTATION:?} annotation, node {node:?} can only create mirror pods"))?;
-        self.require(pod.str_at("spec.nodeName") == node, || format!("node {node:?} can only create pods with spec.nodeName set to itself"))?;
+        self.require(pod.str_at("spec.nodeName") == node, || {
+            format!("node {node:?} can only create pods with spec.nodeName set to itself")
+        })?;
         match pod.owner_references() {
             [owner] => self.mirror_owner(owner)?,
-            [] => return self.refuse(format!("node {node:?} can only create pods with an owner reference set to itself")),
-            _ => return self.refuse(format!("node {node:?} can only create pods with a single owner reference set to itself")),
+            [] => {
+                return self.refuse(format!(
+                    "node {node:?} can only create pods with an owner reference set to itself"
+                ));
+            }
+            _ => {
+                return self.refuse(format!(
+                    "node {node:?} can only create pods with a single owner reference set to itself"
+                ));
+            }
         }
         match first_api_object(pod) {
             Some(kind) => self.refuse(format!("node {node:?} can not create pods that reference {kind}")),
@@ -140,14 +178,28 @@ impl Of<'_> {
 
     fn mirror_owner(&self, owner: &Value) -> Verdict {
         let node = self.node;
-        let itself = owner.str_at("apiVersion") == "v1" && owner.str_at("kind") == "Node" && owner.str_at("name") == node;
-        self.require(itself, || format!("node {node:?} can only create pods with an owner reference set to itself"))?;
-        self.require(owner.bool_at("controller"), || format!("node {node:?} can only create pods with a controller owner reference set to itself"))?;
-        self.require(!owner.bool_at("blockOwnerDeletion"), || format!("node {node:?} must not set blockOwnerDeletion on an owner reference"))?;
+        let itself = owner.str_at("apiVersion") == "v1"
+            && owner.str_at("kind") == "Node"
+            && owner.str_at("name") == node;
+        self.require(itself, || {
+            format!("node {node:?} can only create pods with an owner reference set to itself")
+        })?;
+        self.require(owner.bool_at("controller"), || {
+            format!("node {node:?} can only create pods with a controller owner reference set to itself")
+        })?;
+        self.require(!owner.bool_at("blockOwnerDeletion"), || {
+            format!("node {node:?} must not set blockOwnerDeletion on an owner reference")
+        })?;
         let Some(stored) = self.plugin.objects.get("", "nodes", "", node) else {
             return Err(status::not_found(GroupResource::new("", "nodes"), node).into());
         };
-        self.require(*stored.uid == *owner.str_at("uid"), || format!("node {node} UID mismatch: expected {} got {}", owner.str_at("uid"), stored.uid))
+        self.require(*stored.uid == *owner.str_at("uid"), || {
+            format!(
+                "node {node} UID mismatch: expected {} got {}",
+                owner.str_at("uid"),
+                stored.uid
+            )
+        })
     }
 
     fn pod_status(&self) -> Verdict {
@@ -155,27 +207,49 @@ impl Of<'_> {
             return self.refuse(format!("unexpected operation {:?}", self.a.operation.as_str()));
         }
         let (node, old, new) = (self.node, self.old(), self.object());
-        let same = |path: &str| old.at(path).filter(|v| !v.is_zero()) == new.at(path).filter(|v| !v.is_zero());
-        self.require(old.str_at("spec.nodeName") == node, || format!("node {node:?} can only update pod status for pods with spec.nodeName set to itself"))?;
-        self.require(same("metadata.labels"), || format!("node {node:?} cannot update labels through pod status"))?;
-        self.require(same("status.resourceClaimStatuses"), || format!("node {node:?} cannot update resource claim statues"))?;
-        self.require(same("status.extendedResourceClaimStatus"), || format!("node {node:?} cannot update extended resource claim status"))
+        let same =
+            |path: &str| old.at(path).filter(|v| !v.is_zero()) == new.at(path).filter(|v| !v.is_zero());
+        self.require(old.str_at("spec.nodeName") == node, || {
+            format!("node {node:?} can only update pod status for pods with spec.nodeName set to itself")
+        })?;
+        self.require(same("metadata.labels"), || {
+            format!("node {node:?} cannot update labels through pod status")
+        })?;
+        self.require(same("status.resourceClaimStatuses"), || {
+            format!("node {node:?} cannot update resource claim statues")
+        })?;
+        self.require(same("status.extendedResourceClaimStatus"), || {
+            format!("node {node:?} cannot update extended resource claim status")
+        })
     }
 
     fn eviction(&self) -> Verdict {
-        let pod = self.existing_pod(if self.a.name.is_empty() { self.object().name() } else { &self.a.name })?;
+        let pod = self.existing_pod(if self.a.name.is_empty() {
+            self.object().name()
+        } else {
+            &self.a.name
+        })?;
         let own = pod.value().str_at("spec.nodeName") == self.node;
-        self.require(own, || format!("node {} can only evict pods with spec.nodeName set to itself", self.node))
+        self.require(own, || {
+            format!(
+                "node {} can only evict pods with spec.nodeName set to itself",
+                self.node
+            )
+        })
     }
 
     fn own_node(&self) -> Verdict {
         let (node, a) = (self.node, self.a);
-        self.require(a.name == node, || format!("node {node:?} is not allowed to modify node {:?}", a.name))?;
+        self.require(a.name == node, || {
+            format!("node {node:?} is not allowed to modify node {:?}", a.name)
+        })?;
         let new = self.object();
         match a.operation {
             Operation::Create => {
                 let labels = forbidden_labels(new, &Value::Null);
-                self.require(labels.is_empty(), || format!("node {node:?} is not allowed to set the following labels: {labels}"))
+                self.require(labels.is_empty(), || {
+                    format!("node {node:?} is not allowed to set the following labels: {labels}")
+                })
             }
             Operation::Update => self.node_update(new, &self.old()),
             _ => Ok(()),
@@ -184,39 +258,68 @@ impl Of<'_> {
 
     fn node_update(&self, new: &Value, old: &Value) -> Verdict {
         let node = self.node;
-        let same = |path: &str| old.at(path).filter(|v| !v.is_zero()) == new.at(path).filter(|v| !v.is_zero());
-        self.require(new.at("spec.configSource").is_none() || same("spec.configSource"), || format!("node {node:?} is not allowed to update configSource to a new non-nil configSource"))?;
-        self.require(same("spec.taints"), || format!("node {node:?} is not allowed to modify taints"))?;
-        self.require(same("metadata.ownerReferences"), || format!("node {node:?} is not allowed to modify ownerReferences"))?;
+        let same =
+            |path: &str| old.at(path).filter(|v| !v.is_zero()) == new.at(path).filter(|v| !v.is_zero());
+        self.require(
+            new.at("spec.configSource").is_none() || same("spec.configSource"),
+            || format!("node {node:?} is not allowed to update configSource to a new non-nil configSource"),
+        )?;
+        self.require(same("spec.taints"), || {
+            format!("node {node:?} is not allowed to modify taints")
+        })?;
+        self.require(same("metadata.ownerReferences"), || {
+            format!("node {node:?} is not allowed to modify ownerReferences")
+        })?;
         let labels = forbidden_labels(new, old);
-        self.require(labels.is_empty(), || format!("is not allowed to modify labels: {labels}"))
+        self.require(labels.is_empty(), || {
+            format!("is not allowed to modify labels: {labels}")
+        })
     }
 
     fn claim_status(&self) -> Verdict {
-        const OWN: [&str; 4] = ["status.capacity", "status.conditions", "status.allocatedResources", "status.allocatedResourceStatuses"];
+        const OWN: [&str; 4] = [
+            "status.capacity",
+            "status.conditions",
+            "status.allocatedResources",
+            "status.allocatedResourceStatuses",
+        ];
         let strip = |mut claim: Value| {
-            for path in OWN.into_iter().chain(["metadata.resourceVersion", "metadata.managedFields"]) {
+            for path in OWN
+                .into_iter()
+                .chain(["metadata.resourceVersion", "metadata.managedFields"])
+            {
                 claim.remove_at(path);
             }
             claim
         };
         let same = strip(self.old()) == strip(self.object().clone());
-        self.require(same, || format!("node {:?} is not allowed to update fields other than status.quantity and status.conditions", self.node))
+        self.require(same, || {
+            format!(
+                "node {:?} is not allowed to update fields other than status.quantity and status.conditions",
+                self.node
+            )
+        })
     }
 
     fn token(&self) -> Verdict {
         let request = self.object();
         let reference = request.at("spec.boundObjectRef").cloned().unwrap_or_default();
-        let bound = reference.str_at("apiVersion") == "v1" && reference.str_at("kind") == "Pod" && !reference.str_at("name").is_empty();
+        let bound = reference.str_at("apiVersion") == "v1"
+            && reference.str_at("kind") == "Pod"
+            && !reference.str_at("name").is_empty();
         self.require(bound, || "node requested token not bound to a pod".to_owned())?;
         let uid = reference.str_at("uid");
-        self.require(!uid.is_empty(), || "node requested token with a pod binding without a uid".to_owned())?;
+        self.require(!uid.is_empty(), || {
+            "node requested token with a pod binding without a uid".to_owned()
+        })?;
         let pod = self.existing_pod(reference.str_at("name"))?;
         self.require(*pod.uid == *uid, || {
             format!("the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated")
         })?;
         let pod = pod.value();
-        self.require(pod.str_at("spec.nodeName") == self.node, || "node requested token bound to a pod scheduled on a different node".to_owned())?;
+        self.require(pod.str_at("spec.nodeName") == self.node, || {
+            "node requested token bound to a pod scheduled on a different node".to_owned()
+        })?;
         self.audience(request.list_at("spec.audiences"), &pod)
     }
 
@@ -231,15 +334,26 @@ impl Of<'_> {
             return Ok(());
         }
         let user = &self.a.user;
-        let question = Question::of_resource(user, "request-serviceaccounts-token-audience", "", audience, &self.a.namespace, &self.a.name);
+        let question = Question::of_resource(
+            user,
+            "request-serviceaccounts-token-audience",
+            "",
+            audience,
+            &self.a.namespace,
+            &self.a.name,
+        );
         let allowed = self.plugin.authorizers.authorize(&question).allowed();
         self.require(allowed, || format!("audience {audience:?} not found in pod spec volume, {} is not authorized to request tokens for this audience", user.name))
     }
 
     fn pod_names_audience(&self, pod: &Value, audience: &str) -> bool {
         pod.list_at("spec.volumes").iter().any(|volume| {
-            let projected = volume.list_at("projected.sources").iter().filter_map(|s| s.get("serviceAccountToken"));
-            projected.into_iter().any(|t| t.str_at("audience") == audience) || self.driver_names_audience(pod, volume, audience)
+            let projected = volume
+                .list_at("projected.sources")
+                .iter()
+                .filter_map(|s| s.get("serviceAccountToken"));
+            projected.into_iter().any(|t| t.str_at("audience") == audience)
+                || self.driver_names_audience(pod, volume, audience)
         })
     }
 
@@ -252,26 +366,51 @@ impl Of<'_> {
             _ => String::new(),
         };
         let bound = || {
-            let claim = objects.get("", "persistentvolumeclaims", pod.namespace(), &claim)?.value();
-            let volume = objects.get("", "persistentvolumes", "", claim.str_at("spec.volumeName"))?.value();
+            let claim = objects
+                .get("", "persistentvolumeclaims", pod.namespace(), &claim)?
+                .value();
+            let volume = objects
+                .get("", "persistentvolumes", "", claim.str_at("spec.volumeName"))?
+                .value();
             Some(volume.str_at("spec.csi.driver").to_owned())
         };
-        let driver = if inline.is_empty() && !claim.is_empty() { bound().unwrap_or_default() } else { inline };
-        let found = objects.get("storage.k8s.io", "csidrivers", "", &driver).filter(|_| !driver.is_empty());
-        found.is_some_and(|d| d.value().list_at("spec.tokenRequests").iter().any(|t| t.str_at("audience") == audience))
+        let driver = if inline.is_empty() && !claim.is_empty() {
+            bound().unwrap_or_default()
+        } else {
+            inline
+        };
+        let found = objects
+            .get("storage.k8s.io", "csidrivers", "", &driver)
+            .filter(|_| !driver.is_empty());
+        found.is_some_and(|d| {
+            d.value()
+                .list_at("spec.tokenRequests")
+                .iter()
+                .any(|t| t.str_at("audience") == audience)
+        })
     }
 
     fn lease(&self) -> Verdict {
-        self.require(self.a.namespace == LEASE_NAMESPACE, || format!("can only access leases in the {LEASE_NAMESPACE:?} system namespace"))?;
-        self.require(self.names_itself(), || "can only access node lease with the same name as the requesting node".to_owned())
+        self.require(self.a.namespace == LEASE_NAMESPACE, || {
+            format!("can only access leases in the {LEASE_NAMESPACE:?} system namespace")
+        })?;
+        self.require(self.names_itself(), || {
+            "can only access node lease with the same name as the requesting node".to_owned()
+        })
     }
 
     fn csi_node(&self) -> Verdict {
-        self.require(self.names_itself(), || "can only access CSINode with the same name as the requesting node".to_owned())
+        self.require(self.names_itself(), || {
+            "can only access CSINode with the same name as the requesting node".to_owned()
+        })
     }
 
     fn names_itself(&self) -> bool {
-        let name = if self.a.operation == Operation::Create { self.object().name() } else { &self.a.name };
+        let name = if self.a.operation == Operation::Create {
+            self.object().name()
+        } else {
+            &self.a.name
+        };
         name == self.node
     }
 
@@ -281,12 +420,17 @@ impl Of<'_> {
             Operation::Delete => ("delete", self.old()),
             _ => return Ok(()),
         };
-        self.require(slice.str_at("spec.nodeName") == self.node, || format!("can only {verb} ResourceSlice with the same NodeName as the requesting node"))
+        self.require(slice.str_at("spec.nodeName") == self.node, || {
+            format!("can only {verb} ResourceSlice with the same NodeName as the requesting node")
+        })
     }
 
     fn signing_request(&self) -> Verdict {
         let request = self.object();
-        if !matches!(request.str_at("spec.signerName"), "kubernetes.io/kubelet-serving" | "kubernetes.io/kube-apiserver-client-kubelet") {
+        if !matches!(
+            request.str_at("spec.signerName"),
+            "kubernetes.io/kubelet-serving" | "kubernetes.io/kube-apiserver-client-kubelet"
+        ) {
             return Ok(());
         }
         let subject = match parse_request(request) {
@@ -294,21 +438,37 @@ impl Of<'_> {
             Err(why) => return self.refuse(format!("unable to parse csr: {why}")),
         };
         let wanted = format!("system:node:{}", self.node);
-        self.require(subject.common_name == wanted, || format!("can only create a node CSR with CN={wanted}"))
+        self.require(subject.common_name == wanted, || {
+            format!("can only create a node CSR with CN={wanted}")
+        })
     }
 }
 
 /// Labels that differ and that a kubelet has no business with, sorted and joined.
 fn forbidden_labels(new: &Value, old: &Value) -> String {
-    let keys = |v: &Value| -> BTreeSet<String> { v.labels().into_iter().flat_map(|l| l.keys()).map(str::to_owned).collect() };
+    let keys = |v: &Value| -> BTreeSet<String> {
+        v.labels()
+            .into_iter()
+            .flat_map(|l| l.keys())
+            .map(str::to_owned)
+            .collect()
+    };
     let all: BTreeSet<String> = keys(new).union(&keys(old)).cloned().collect();
-    let bad: Vec<String> = all.into_iter().filter(|key| new.label(key) != old.label(key) && is_forbidden_label(key)).collect();
+    let bad: Vec<String> = all
+        .into_iter()
+        .filter(|key| new.label(key) != old.label(key) && is_forbidden_label(key))
+        .collect();
     bad.join(", ")
 }
 
 fn is_forbidden_label(key: &str) -> bool {
     let namespace = key.split_once('/').map_or("", |(namespace, _)| namespace);
-    let within = |domain: &str| namespace == domain || namespace.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
+    let within = |domain: &str| {
+        namespace == domain
+            || namespace
+                .strip_suffix(domain)
+                .is_some_and(|rest| rest.ends_with('.'))
+    };
     if within(RESTRICTED_NAMESPACE) {
         return true;
     }
@@ -349,7 +509,14 @@ mod tests {
         attributes(Operation::Create, "", "pods", "ns", "m", Some(pod))
     }
 
-    fn update(resource: &str, kind: &str, sub: &str, name: &str, old: serde_json::Value, new: serde_json::Value) -> Attributes {
+    fn update(
+        resource: &str,
+        kind: &str,
+        sub: &str,
+        name: &str,
+        old: serde_json::Value,
+        new: serde_json::Value,
+    ) -> Attributes {
         let mut stored = old;
         stored["apiVersion"] = "v1".into();
         stored["kind"] = kind.into();
@@ -364,33 +531,80 @@ mod tests {
     fn mirror_pods_must_be_the_nodes_own_and_refer_to_nothing() {
         assert!(ask(mirror(|_| {})).is_ok());
         let refused = |change: &dyn Fn(&mut serde_json::Value)| message(ask(mirror(change)));
-        assert!(refused(&|p| p["metadata"]["annotations"] = json!({})).contains("can only create mirror pods"));
+        assert!(
+            refused(&|p| p["metadata"]["annotations"] = json!({})).contains("can only create mirror pods")
+        );
         assert!(refused(&|p| p["spec"]["nodeName"] = "n2".into()).contains("spec.nodeName set to itself"));
-        assert!(refused(&|p| p["metadata"]["ownerReferences"][0]["uid"] = "no".into()).contains("UID mismatch"));
-        assert!(refused(&|p| p["metadata"]["ownerReferences"] = json!([])).contains("an owner reference set to itself"));
-        assert!(refused(&|p| p["metadata"]["ownerReferences"][0]["blockOwnerDeletion"] = true.into()).contains("blockOwnerDeletion"));
-        assert!(refused(&|p| p["spec"]["volumes"] = json!([{"name": "s", "secret": {"secretName": "x"}}])).ends_with("reference secrets"));
+        assert!(
+            refused(&|p| p["metadata"]["ownerReferences"][0]["uid"] = "no".into()).contains("UID mismatch")
+        );
+        assert!(
+            refused(&|p| p["metadata"]["ownerReferences"] = json!([]))
+                .contains("an owner reference set to itself")
+        );
+        assert!(
+            refused(&|p| p["metadata"]["ownerReferences"][0]["blockOwnerDeletion"] = true.into())
+                .contains("blockOwnerDeletion")
+        );
+        assert!(
+            refused(&|p| p["spec"]["volumes"] = json!([{"name": "s", "secret": {"secretName": "x"}}]))
+                .ends_with("reference secrets")
+        );
         // CVE-2025-4563
-        assert!(refused(&|p| p["spec"]["resourceClaims"] = json!([{"name": "gpu", "resourceClaimName": "x"}])).ends_with("reference resourceclaims"));
+        assert!(
+            refused(&|p| p["spec"]["resourceClaims"] = json!([{"name": "gpu", "resourceClaimName": "x"}]))
+                .ends_with("reference resourceclaims")
+        );
     }
 
     #[test]
     fn a_node_changes_its_own_node_within_bounds() {
-        let change = |old: serde_json::Value, new: serde_json::Value| ask(update("nodes", "Node", "", "n1", old, new));
+        let change =
+            |old: serde_json::Value, new: serde_json::Value| ask(update("nodes", "Node", "", "n1", old, new));
         let labels = |l: serde_json::Value| json!({"metadata": {"labels": l}});
-        assert!(change(labels(json!({})), labels(json!({"kubernetes.io/os": "linux", "mine": "x", "node.kubernetes.io/y": "z"}))).is_ok());
-        assert!(message(change(labels(json!({})), labels(json!({"node-role.kubernetes.io/master": ""})))).contains("is not allowed to modify labels: node-role.kubernetes.io/master"));
-        assert!(change(labels(json!({})), labels(json!({"x.node-restriction.kubernetes.io/a": "b"}))).is_err());
-        assert!(message(change(json!({}), json!({"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}}))).contains("modify taints"));
+        assert!(
+            change(
+                labels(json!({})),
+                labels(json!({"kubernetes.io/os": "linux", "mine": "x", "node.kubernetes.io/y": "z"}))
+            )
+            .is_ok()
+        );
+        assert!(
+            message(change(
+                labels(json!({})),
+                labels(json!({"node-role.kubernetes.io/master": ""}))
+            ))
+            .contains("is not allowed to modify labels: node-role.kubernetes.io/master")
+        );
+        assert!(
+            change(
+                labels(json!({})),
+                labels(json!({"x.node-restriction.kubernetes.io/a": "b"}))
+            )
+            .is_err()
+        );
+        assert!(
+            message(change(
+                json!({}),
+                json!({"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}})
+            ))
+            .contains("modify taints")
+        );
         let other = attributes(Operation::Create, "", "nodes", "", "n2", Some(json!({})));
-        assert_eq!(message(ask(other)), r#"nodes "n2" is forbidden: node "n1" is not allowed to modify node "n2""#);
+        assert_eq!(
+            message(ask(other)),
+            r#"nodes "n2" is forbidden: node "n1" is not allowed to modify node "n2""#
+        );
     }
 
     #[test]
     fn a_node_cannot_give_itself_an_owner() {
         // CVE-2025-5187
         let owned = json!({"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "y"}]}});
-        assert!(message(ask(update("nodes", "Node", "", "n1", json!({}), owned))).contains("is not allowed to modify ownerReferences"));
+        assert!(
+            message(ask(update("nodes", "Node", "", "n1", json!({}), owned)))
+                .contains("is not allowed to modify ownerReferences")
+        );
     }
 
     #[test]
@@ -398,10 +612,26 @@ mod tests {
         let delete = |name: &str| ask(attributes(Operation::Delete, "", "pods", "ns", name, None));
         assert!(delete("mine").is_ok());
         assert!(message(delete("theirs")).contains("can only delete pods"));
-        let status = |node: &str| ask(update("pods", "Pod", "status", "p", json!({"spec": {"nodeName": node, "containers": []}}), json!({"spec": {"nodeName": node, "containers": []}})));
+        let status = |node: &str| {
+            ask(update(
+                "pods",
+                "Pod",
+                "status",
+                "p",
+                json!({"spec": {"nodeName": node, "containers": []}}),
+                json!({"spec": {"nodeName": node, "containers": []}}),
+            ))
+        };
         assert!(status("n1").is_ok());
         assert!(status("n2").is_err());
-        let relabel = update("pods", "Pod", "status", "p", json!({"spec": {"nodeName": "n1", "containers": []}}), json!({"metadata": {"labels": {"a": "b"}}, "spec": {"nodeName": "n1"}}));
+        let relabel = update(
+            "pods",
+            "Pod",
+            "status",
+            "p",
+            json!({"spec": {"nodeName": "n1", "containers": []}}),
+            json!({"metadata": {"labels": {"a": "b"}}, "spec": {"nodeName": "n1"}}),
+        );
         assert!(message(ask(relabel)).contains("cannot update labels"));
     }
 
@@ -414,7 +644,10 @@ mod tests {
             ask(a)
         };
         assert!(token("mine", "p1", json!(["vault"])).is_ok());
-        assert!(message(token("mine", "p1", json!(["other"]))).contains(r#"audience "other" not found in pod spec volume"#));
+        assert!(
+            message(token("mine", "p1", json!(["other"])))
+                .contains(r#"audience "other" not found in pod spec volume"#)
+        );
         assert!(message(token("mine", "p0", json!(["vault"]))).contains("does not match the UID in record"));
         assert!(message(token("theirs", "p2", json!(["vault"]))).contains("scheduled on a different node"));
         assert!(token("mine", "p1", json!(["a", "b"])).is_err());
@@ -422,7 +655,16 @@ mod tests {
 
     #[test]
     fn leases_are_the_nodes_own() {
-        let lease = |namespace: &str, name: &str| ask(attributes(Operation::Create, "coordination.k8s.io", "leases", namespace, name, Some(json!({}))));
+        let lease = |namespace: &str, name: &str| {
+            ask(attributes(
+                Operation::Create,
+                "coordination.k8s.io",
+                "leases",
+                namespace,
+                name,
+                Some(json!({})),
+            ))
+        };
         assert!(lease(LEASE_NAMESPACE, "n1").is_ok());
         assert!(lease(LEASE_NAMESPACE, "n2").is_err());
         assert!(lease("ns", "n1").is_err());

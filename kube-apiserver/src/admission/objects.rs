@@ -22,6 +22,8 @@ impl Objects for Registry {
     }
 
     fn list_namespace(&self, group: &str, resource: &str, namespace: &str) -> Vec<Arc<CachedObject>> {
-        self.store(group, resource).map(|s| s.list_namespace(namespace)).unwrap_or_default()
+        self.store(group, resource)
+            .map(|s| s.list_namespace(namespace))
+            .unwrap_or_default()
     }
 }

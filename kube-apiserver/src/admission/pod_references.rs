@@ -18,13 +18,19 @@ const SECRET_SOURCES: [(&str, &str); 9] = [
 ];
 
 pub fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
-    CONTAINER_LISTS.into_iter().filter_map(move |list| pod.get("spec")?.get(list)?.as_list()).flatten()
+    CONTAINER_LISTS
+        .into_iter()
+        .filter_map(move |list| pod.get("spec")?.get(list)?.as_list())
+        .flatten()
 }
 
 /// Calls `visit` for each container of every list, to change it.
 pub fn containers_mut(pod: &mut Value, lists: &[&str], visit: &mut dyn FnMut(&mut Value)) {
     for list in lists {
-        let items = pod.get_mut("spec").and_then(|spec| spec.get_mut(list)).and_then(Value::as_list_mut);
+        let items = pod
+            .get_mut("spec")
+            .and_then(|spec| spec.get_mut(list))
+            .and_then(Value::as_list_mut);
         for container in items.into_iter().flatten() {
             visit(container);
         }
@@ -71,7 +77,11 @@ pub fn claim_names(pod: &Value, visit: &mut dyn FnMut(&str)) {
         if let Some(claim) = volume.get("persistentVolumeClaim") {
             visit(claim.str_at("claimName"));
         } else if volume.get("ephemeral").is_some() {
-            visit(&format!("{}-{}", pod.str_at("metadata.name"), volume.str_at("name")));
+            visit(&format!(
+                "{}-{}",
+                pod.str_at("metadata.name"),
+                volume.str_at("name")
+            ));
         }
     }
 }
@@ -98,12 +108,17 @@ fn api_object_of_volume(volume: &Value) -> Option<&'static str> {
         s if SELF_CONTAINED.contains(&s) => None,
         "persistentVolumeClaim" | "ephemeral" => Some("persistentvolumeclaims"),
         "csi" => Some("csidrivers (via CSI volumes)"),
-        "projected" => volume.list_at("projected.sources").iter().find_map(|s| match s.as_object()?.keys().next()? {
-            "serviceAccountToken" => Some("serviceaccounts (via projected volumes)"),
-            "clusterTrustBundle" => Some("clustertrustbundles"),
-            "podCertificate" => Some("podcertificates"),
-            _ => None,
-        }),
+        "projected" => {
+            volume
+                .list_at("projected.sources")
+                .iter()
+                .find_map(|s| match s.as_object()?.keys().next()? {
+                    "serviceAccountToken" => Some("serviceaccounts (via projected volumes)"),
+                    "clusterTrustBundle" => Some("clustertrustbundles"),
+                    "podCertificate" => Some("podcertificates"),
+                    _ => None,
+                })
+        }
         _ => None,
     }
 }
@@ -114,13 +129,23 @@ fn env_references(pod: &Value, whole: &str, key: &str, visit: &mut dyn FnMut(&st
             visit(source.get(whole).map(|r| r.str_at("name")).unwrap_or_default());
         }
         for env in container.list_at("env") {
-            visit(env.at("valueFrom").and_then(|v| v.get(key)).map(|r| r.str_at("name")).unwrap_or_default());
+            visit(
+                env.at("valueFrom")
+                    .and_then(|v| v.get(key))
+                    .map(|r| r.str_at("name"))
+                    .unwrap_or_default(),
+            );
         }
     }
 }
 
 fn projections(volume: &Value, source: &str, visit: &mut dyn FnMut(&str)) {
     for projection in volume.list_at("projected.sources") {
-        visit(projection.get(source).map(|s| s.str_at("name")).unwrap_or_default());
+        visit(
+            projection
+                .get(source)
+                .map(|s| s.str_at("name"))
+                .unwrap_or_default(),
+        );
     }
 }

@@ -30,24 +30,36 @@ pub struct ServiceAccount {
 
 impl ServiceAccount {
     pub fn new(seams: &Seams) -> Self {
-        ServiceAccount { objects: seams.objects.clone() }
+        ServiceAccount {
+            objects: seams.objects.clone(),
+        }
     }
 
     fn account(&self, a: &Attributes, name: &str) -> Result<Arc<CachedObject>, Refusal> {
-        self.objects.get("", "serviceaccounts", &a.namespace, name).ok_or_else(|| {
-            let why = format!("error looking up service account {}/{name}: serviceaccount {name:?} not found", a.namespace);
-            match forbidden(a, why) {
-                Refusal::Status(error) if name == DEFAULT_ACCOUNT => {
-                    Refusal::NotYet { error, attempts: DEFAULT_ACCOUNT_ATTEMPTS, pause: DEFAULT_ACCOUNT_PAUSE }
+        self.objects
+            .get("", "serviceaccounts", &a.namespace, name)
+            .ok_or_else(|| {
+                let why = format!(
+                    "error looking up service account {}/{name}: serviceaccount {name:?} not found",
+                    a.namespace
+                );
+                match forbidden(a, why) {
+                    Refusal::Status(error) if name == DEFAULT_ACCOUNT => Refusal::NotYet {
+                        error,
+                        attempts: DEFAULT_ACCOUNT_ATTEMPTS,
+                        pause: DEFAULT_ACCOUNT_PAUSE,
+                    },
+                    other => other,
                 }
-                other => other,
-            }
-        })
+            })
     }
 
     fn validate_mountable(&self, a: &Attributes, pod: &Value, lists: &[(&str, &str)]) -> Verdict {
         let account = self.account(a, pod.str_at("spec.serviceAccountName"))?.value();
-        if !matches!(account.annotation(ENFORCE_ANNOTATION), Some("true" | "1" | "t" | "T" | "TRUE" | "True")) {
+        if !matches!(
+            account.annotation(ENFORCE_ANNOTATION),
+            Some("true" | "1" | "t" | "T" | "TRUE" | "True")
+        ) {
             return Ok(());
         }
         check_secrets(&account, pod, lists).map_err(|why| forbidden(a, why))
@@ -86,11 +98,19 @@ impl Plugin for ServiceAccount {
     }
 
     fn validate(&self, a: &Attributes) -> Verdict {
-        let Some(pod) = a.object.as_ref().filter(|_| a.is_resource("", "pods")) else { return Ok(()) };
+        let Some(pod) = a.object.as_ref().filter(|_| a.is_resource("", "pods")) else {
+            return Ok(());
+        };
         match (a.operation, a.subresource.as_str()) {
-            (Operation::Update, "ephemeralcontainers") => self.validate_mountable(a, pod, &[("ephemeralContainers", "ephemeral container")]),
+            (Operation::Update, "ephemeralcontainers") => {
+                self.validate_mountable(a, pod, &[("ephemeralContainers", "ephemeral container")])
+            }
             (Operation::Create, "") if is_mirror(pod) => validate_mirror(a, pod),
-            (Operation::Create, "") => self.validate_mountable(a, pod, &[("initContainers", "init container"), ("containers", "container")]),
+            (Operation::Create, "") => self.validate_mountable(
+                a,
+                pod,
+                &[("initContainers", "init container"), ("containers", "container")],
+            ),
             _ => Ok(()),
         }
     }
@@ -98,18 +118,35 @@ impl Plugin for ServiceAccount {
 
 fn wants_token(account: &Value, pod: &Value) -> bool {
     let said = |v: &Value, path: &str| v.at(path).and_then(Value::as_bool);
-    said(pod, "spec.automountServiceAccountToken").or_else(|| said(account, "automountServiceAccountToken")).unwrap_or(true)
+    said(pod, "spec.automountServiceAccountToken")
+        .or_else(|| said(account, "automountServiceAccountToken"))
+        .unwrap_or(true)
 }
 
 fn mount_token(pod: &mut Value) {
-    let existing = pod.list_at("spec.volumes").iter().map(|v| v.str_at("name")).find(|n| n.starts_with(VOLUME_PREFIX)).map(str::to_owned);
-    let name = existing.clone().unwrap_or_else(|| format!("{VOLUME_PREFIX}{}", random_suffix()));
+    let existing = pod
+        .list_at("spec.volumes")
+        .iter()
+        .map(|v| v.str_at("name"))
+        .find(|n| n.starts_with(VOLUME_PREFIX))
+        .map(str::to_owned);
+    let name = existing
+        .clone()
+        .unwrap_or_else(|| format!("{VOLUME_PREFIX}{}", random_suffix()));
     let mut mounted = false;
     containers_mut(pod, &["initContainers", "containers"], &mut |container| {
-        if container.list_at("volumeMounts").iter().any(|m| m.str_at("mountPath") == MOUNT_PATH) {
+        if container
+            .list_at("volumeMounts")
+            .iter()
+            .any(|m| m.str_at("mountPath") == MOUNT_PATH)
+        {
             return;
         }
-        let mount = Value::from([("name", name.as_str().into()), ("readOnly", true.into()), ("mountPath", MOUNT_PATH.into())]);
+        let mount = Value::from([
+            ("name", name.as_str().into()),
+            ("readOnly", true.into()),
+            ("mountPath", MOUNT_PATH.into()),
+        ]);
         container.list_mut_at("volumeMounts").push(mount);
         mounted = true;
     });
@@ -121,13 +158,31 @@ fn mount_token(pod: &mut Value) {
 /// Token, the cluster's CA and the pod's namespace under one folder.
 fn token_volume(name: &str) -> Value {
     let one = |key: &'static str, value: Value| Value::from([(key, value)]);
-    let token = one("serviceAccountToken", Value::from([("expirationSeconds", WARN_ONLY_EXPIRATION_SECONDS.into()), ("path", "token".into())]));
+    let token = one(
+        "serviceAccountToken",
+        Value::from([
+            ("expirationSeconds", WARN_ONLY_EXPIRATION_SECONDS.into()),
+            ("path", "token".into()),
+        ]),
+    );
     let ca_item = Value::from([("key", "ca.crt".into()), ("path", "ca.crt".into())]);
-    let ca = one("configMap", Value::from([("name", "kube-root-ca.crt".into()), ("items", vec![ca_item].into())]));
-    let field = Value::from([("apiVersion", "v1".into()), ("fieldPath", "metadata.namespace".into())]);
+    let ca = one(
+        "configMap",
+        Value::from([
+            ("name", "kube-root-ca.crt".into()),
+            ("items", vec![ca_item].into()),
+        ]),
+    );
+    let field = Value::from([
+        ("apiVersion", "v1".into()),
+        ("fieldPath", "metadata.namespace".into()),
+    ]);
     let item = Value::from([("path", "namespace".into()), ("fieldRef", field)]);
     let downward = one("downwardAPI", one("items", vec![item].into()));
-    let projected = Value::from([("sources", vec![token, ca, downward].into()), ("defaultMode", DEFAULT_MODE.into())]);
+    let projected = Value::from([
+        ("sources", vec![token, ca, downward].into()),
+        ("defaultMode", DEFAULT_MODE.into()),
+    ]);
     let mut volume = Value::Object(Object::new());
     volume.set("name", name);
     volume.set("projected", projected);
@@ -138,7 +193,9 @@ fn token_volume(name: &str) -> Value {
 fn random_suffix() -> String {
     const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
     let mut rng = rand::rng();
-    (0..5).map(|_| ALPHABET[rng.random_range(0..ALPHABET.len())] as char).collect()
+    (0..5)
+        .map(|_| ALPHABET[rng.random_range(0..ALPHABET.len())] as char)
+        .collect()
 }
 
 fn validate_mirror(a: &Attributes, pod: &Value) -> Verdict {
@@ -150,9 +207,18 @@ fn validate_mirror(a: &Attributes, pod: &Value) -> Verdict {
     if secrets {
         return Err(forbidden(a, "a mirror pod may not reference secrets"));
     }
-    let sources = pod.list_at("spec.volumes").iter().flat_map(|v| v.list_at("projected.sources"));
-    if sources.into_iter().any(|s| s.get("serviceAccountToken").is_some()) {
-        return Err(forbidden(a, "a mirror pod may not use ServiceAccountToken volume projections"));
+    let sources = pod
+        .list_at("spec.volumes")
+        .iter()
+        .flat_map(|v| v.list_at("projected.sources"));
+    if sources
+        .into_iter()
+        .any(|s| s.get("serviceAccountToken").is_some())
+    {
+        return Err(forbidden(
+            a,
+            "a mirror pod may not use ServiceAccountToken volume projections",
+        ));
     }
     Ok(())
 }
@@ -162,7 +228,11 @@ fn validate_mirror(a: &Attributes, pod: &Value) -> Verdict {
 fn check_secrets(account: &Value, pod: &Value, lists: &[(&str, &str)]) -> Result<(), String> {
     let listed = |path: &str, name: &str| account.list_at(path).iter().any(|s| s.str_at("name") == name);
     let owner = account.name();
-    let refuse = |what: String| Err(format!("{what} is not allowed because service account {owner} does not reference that secret"));
+    let refuse = |what: String| {
+        Err(format!(
+            "{what} is not allowed because service account {owner} does not reference that secret"
+        ))
+    };
     let whole_pod = lists.iter().any(|(list, _)| *list == "containers");
     for volume in pod.list_at("spec.volumes").iter().filter(|_| whole_pod) {
         let name = volume.str_at("secret.secretName");
@@ -176,21 +246,33 @@ fn check_secrets(account: &Value, pod: &Value, lists: &[(&str, &str)]) -> Result
             for env in container.list_at("env") {
                 let name = env.str_at("valueFrom.secretKeyRef.name");
                 if env.at("valueFrom.secretKeyRef").is_some() && !listed("secrets", name) {
-                    return refuse(format!("{kind} {of} with envVar {} referencing secret.secretName={name:?}", env.str_at("name")));
+                    return refuse(format!(
+                        "{kind} {of} with envVar {} referencing secret.secretName={name:?}",
+                        env.str_at("name")
+                    ));
                 }
             }
             for source in container.list_at("envFrom") {
                 let name = source.str_at("secretRef.name");
                 if source.get("secretRef").is_some() && !listed("secrets", name) {
-                    return refuse(format!("{kind} {of} with envFrom referencing secret.secretName={name:?}"));
+                    return refuse(format!(
+                        "{kind} {of} with envFrom referencing secret.secretName={name:?}"
+                    ));
                 }
             }
         }
     }
-    for (at, reference) in pod.list_at("spec.imagePullSecrets").iter().enumerate().filter(|_| whole_pod) {
+    for (at, reference) in pod
+        .list_at("spec.imagePullSecrets")
+        .iter()
+        .enumerate()
+        .filter(|_| whole_pod)
+    {
         let name = reference.str_at("name");
         if !listed("imagePullSecrets", name) {
-            return Err(format!("imagePullSecrets[{at}].name={name:?} is not allowed because service account {owner} does not reference that imagePullSecret"));
+            return Err(format!(
+                "imagePullSecrets[{at}].name={name:?} is not allowed because service account {owner} does not reference that imagePullSecret"
+            ));
         }
     }
     Ok(())
@@ -216,15 +298,34 @@ mod tests {
     #[test]
     fn a_pod_gets_the_default_account_and_its_token() {
         let mut a = new_pod(pod());
-        plugin(json!({"imagePullSecrets": [{"name": "reg"}]})).admit(&mut a).expect("admitted");
+        plugin(json!({"imagePullSecrets": [{"name": "reg"}]}))
+            .admit(&mut a)
+            .expect("admitted");
         let spec = &object(&a)["spec"];
-        assert_eq!((&spec["serviceAccountName"], &spec["imagePullSecrets"]), (&json!("default"), &json!([{"name": "reg"}])));
+        assert_eq!(
+            (&spec["serviceAccountName"], &spec["imagePullSecrets"]),
+            (&json!("default"), &json!([{"name": "reg"}]))
+        );
         let volume = &spec["volumes"][0];
-        assert!(volume["name"].as_str().is_some_and(|n| n.len() == VOLUME_PREFIX.len() + 5 && n.starts_with(VOLUME_PREFIX)));
-        assert_eq!(volume["projected"]["sources"][0]["serviceAccountToken"], json!({"expirationSeconds": 3607, "path": "token"}));
+        assert!(
+            volume["name"]
+                .as_str()
+                .is_some_and(|n| n.len() == VOLUME_PREFIX.len() + 5 && n.starts_with(VOLUME_PREFIX))
+        );
+        assert_eq!(
+            volume["projected"]["sources"][0]["serviceAccountToken"],
+            json!({"expirationSeconds": 3607, "path": "token"})
+        );
         assert_eq!(volume["projected"]["defaultMode"], 420);
         assert_eq!(spec["containers"][0]["volumeMounts"][0]["mountPath"], MOUNT_PATH);
-        assert_eq!(spec["containers"][1]["volumeMounts"].as_array().expect("mounts").len(), 1, "its own mount stays");
+        assert_eq!(
+            spec["containers"][1]["volumeMounts"]
+                .as_array()
+                .expect("mounts")
+                .len(),
+            1,
+            "its own mount stays"
+        );
     }
 
     #[test]
@@ -237,8 +338,14 @@ mod tests {
             object(&a)["spec"]["volumes"].as_array().map_or(0, Vec::len)
         };
         assert_eq!(volumes(json!({}), json!(false)), 0);
-        assert_eq!(volumes(json!({"automountServiceAccountToken": false}), json!(null)), 0);
-        assert_eq!(volumes(json!({"automountServiceAccountToken": false}), json!(true)), 1);
+        assert_eq!(
+            volumes(json!({"automountServiceAccountToken": false}), json!(null)),
+            0
+        );
+        assert_eq!(
+            volumes(json!({"automountServiceAccountToken": false}), json!(true)),
+            1
+        );
     }
 
     #[test]
@@ -246,16 +353,23 @@ mod tests {
         let mut named = pod();
         named["spec"]["serviceAccountName"] = "robot".into();
         let refused = plugin(json!({})).admit(&mut new_pod(named)).expect_err("refused");
-        assert!(matches!(refused, Refusal::Status(e) if e.message == r#"pods "p" is forbidden: error looking up service account ns/robot: serviceaccount "robot" not found"#));
+        assert!(
+            matches!(refused, Refusal::Status(e) if e.message == r#"pods "p" is forbidden: error looking up service account ns/robot: serviceaccount "robot" not found"#)
+        );
         let empty = ServiceAccount::new(&seams(Cluster::default()));
-        assert!(matches!(empty.admit(&mut new_pod(pod())), Err(Refusal::NotYet { .. })));
+        assert!(matches!(
+            empty.admit(&mut new_pod(pod())),
+            Err(Refusal::NotYet { .. })
+        ));
     }
 
     #[test]
     fn enforced_secrets_cover_env_from_and_every_kind_of_container() {
-        let account = json!({"metadata": {"annotations": {ENFORCE_ANNOTATION: "true"}}, "secrets": [{"name": "ok"}]});
+        let account =
+            json!({"metadata": {"annotations": {ENFORCE_ANNOTATION: "true"}}, "secrets": [{"name": "ok"}]});
         let check = |extra: serde_json::Value, sub: &str| {
-            let mut wanted = json!({"spec": {"serviceAccountName": "default", "containers": [{"name": "a"}]}});
+            let mut wanted =
+                json!({"spec": {"serviceAccountName": "default", "containers": [{"name": "a"}]}});
             for (key, value) in extra.as_object().expect("fields") {
                 wanted["spec"][key] = value.clone();
             }
@@ -268,10 +382,24 @@ mod tests {
         };
         let from = |name: &str| json!([{"name": "x", "envFrom": [{"secretRef": {"name": name}}]}]);
         assert!(check(json!({"containers": from("ok")}), "").is_ok());
-        assert!(message(check(json!({"containers": from("other")}), "")).contains("container x with envFrom"));
+        assert!(
+            message(check(json!({"containers": from("other")}), "")).contains("container x with envFrom")
+        );
         assert!(message(check(json!({"initContainers": from("other")}), "")).contains("init container x"));
-        assert!(message(check(json!({"ephemeralContainers": from("other")}), "ephemeralcontainers")).contains("ephemeral container x"));
-        assert!(message(check(json!({"volumes": [{"name": "v", "secret": {"secretName": "other"}}]}), "")).contains("volume with secret.secretName"));
+        assert!(
+            message(check(
+                json!({"ephemeralContainers": from("other")}),
+                "ephemeralcontainers"
+            ))
+            .contains("ephemeral container x")
+        );
+        assert!(
+            message(check(
+                json!({"volumes": [{"name": "v", "secret": {"secretName": "other"}}]}),
+                ""
+            ))
+            .contains("volume with secret.secretName")
+        );
         assert!(check(json!({"imagePullSecrets": [{"name": "other"}]}), "").is_err());
     }
 }

@@ -19,7 +19,9 @@ impl Plugin for StorageObjectInUseProtection {
             "persistentvolumeclaims" => "kubernetes.io/pvc-protection",
             _ => return Ok(()),
         };
-        let Some(object) = &mut a.object else { return Ok(()) };
+        let Some(object) = &mut a.object else {
+            return Ok(());
+        };
         let held = object.finalizers().any(|f| f == finalizer);
         if !held {
             object.list_mut_at("metadata.finalizers").push(finalizer.into());

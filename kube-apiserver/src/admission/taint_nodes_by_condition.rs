@@ -21,7 +21,10 @@ impl Plugin for TaintNodesByCondition {
         let Some(node) = &mut a.object else { return Ok(()) };
         let is_it = |t: &Value| t.str_at("key") == NOT_READY && t.str_at("effect") == "NoSchedule";
         if !node.list_at("spec.taints").iter().any(is_it) {
-            node.list_mut_at("spec.taints").push(Value::from([("key", NOT_READY.into()), ("effect", "NoSchedule".into())]));
+            node.list_mut_at("spec.taints").push(Value::from([
+                ("key", NOT_READY.into()),
+                ("effect", "NoSchedule".into()),
+            ]));
         }
         Ok(())
     }
@@ -39,6 +42,9 @@ mod tests {
         for _ in 0..2 {
             TaintNodesByCondition.admit(&mut a).expect("admitted");
         }
-        assert_eq!(object(&a)["spec"]["taints"], json!([{"key": NOT_READY, "effect": "NoSchedule"}]));
+        assert_eq!(
+            object(&a)["spec"]["taints"],
+            json!([{"key": NOT_READY, "effect": "NoSchedule"}])
+        );
     }
 }

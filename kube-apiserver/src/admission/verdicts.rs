@@ -15,7 +15,12 @@ pub struct AlwaysDeny;
 
 impl Plugin for AlwaysDeny {
     fn operations(&self) -> &'static [Operation] {
-        &[Operation::Create, Operation::Update, Operation::Delete, Operation::Connect]
+        &[
+            Operation::Create,
+            Operation::Update,
+            Operation::Delete,
+            Operation::Connect,
+        ]
     }
 
     fn validate(&self, a: &Attributes) -> Verdict {

@@ -21,9 +21,15 @@ pub struct BootstrapTokens {
 
 impl TokenAuthenticator for BootstrapTokens {
     fn authenticate(&self, token: &str, _: &[String]) -> Outcome {
-        let Some((id, secret)) = parse(token) else { return Ok(None) };
-        let found = self.objects.get("", "secrets", "kube-system", &format!("bootstrap-token-{id}"));
-        let Some(found) = found.filter(|s| !s.deleting) else { return Ok(None) };
+        let Some((id, secret)) = parse(token) else {
+            return Ok(None);
+        };
+        let found = self
+            .objects
+            .get("", "secrets", "kube-system", &format!("bootstrap-token-{id}"));
+        let Some(found) = found.filter(|s| !s.deleting) else {
+            return Ok(None);
+        };
         Ok(user_of(&found.value(), id, secret, unix_now()).map(Authenticated::new))
     }
 }
@@ -31,14 +37,24 @@ impl TokenAuthenticator for BootstrapTokens {
 /// Six and sixteen characters of [a-z0-9].
 fn parse(token: &str) -> Option<(&str, &str)> {
     let (id, secret) = token.split_once('.')?;
-    let plain = |s: &str, length| s.len() == length && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let plain = |s: &str, length| {
+        s.len() == length && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+    };
     (plain(id, 6) && plain(secret, 16)).then_some((id, secret))
 }
 
 fn user_of(object: &Value, id: &str, secret: &str, now: i64) -> Option<UserInfo> {
     let data = |key: &str| -> String {
-        let encoded = object.get("data").and_then(|d| d.get(key)).and_then(Value::as_str).unwrap_or_default();
-        STANDARD.decode(encoded).ok().and_then(|b| String::from_utf8(b).ok()).unwrap_or_default()
+        let encoded = object
+            .get("data")
+            .and_then(|d| d.get(key))
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        STANDARD
+            .decode(encoded)
+            .ok()
+            .and_then(|b| String::from_utf8(b).ok())
+            .unwrap_or_default()
     };
     let refuse = |why: &str| {
         tracing::debug!(secret = id, "Bootstrap secret matching bearer token {why}");
@@ -68,7 +84,11 @@ fn user_of(object: &Value, id: &str, secret: &str, now: i64) -> Option<UserInfo>
     }
     groups.sort();
     groups.dedup();
-    Some(UserInfo { name: format!("system:bootstrap:{id}"), groups, ..Default::default() })
+    Some(UserInfo {
+        name: format!("system:bootstrap:{id}"),
+        groups,
+        ..Default::default()
+    })
 }
 
 /// An expiration that cannot be read has passed.
@@ -86,9 +106,16 @@ mod tests {
     fn secret(change: &[(&str, &str)]) -> Value {
         let mut object = Value::Null;
         object.set_at("type", SECRET_TYPE);
-        let base = [("token-id", ID), ("token-secret", SECRET), ("usage-bootstrap-authentication", "true"), ("auth-extra-groups", "system:bootstrappers:kubeadm")];
+        let base = [
+            ("token-id", ID),
+            ("token-secret", SECRET),
+            ("usage-bootstrap-authentication", "true"),
+            ("auth-extra-groups", "system:bootstrappers:kubeadm"),
+        ];
         for (key, value) in base.iter().chain(change) {
-            object.object_mut_at("data").insert(*key, STANDARD.encode(value).into());
+            object
+                .object_mut_at("data")
+                .insert(*key, STANDARD.encode(value).into());
         }
         object
     }
@@ -97,7 +124,10 @@ mod tests {
     fn a_valid_token_is_a_bootstrap_user_with_its_groups() {
         let user = user_of(&secret(&[]), ID, SECRET, 0).expect("known");
         assert_eq!(user.name, "system:bootstrap:abcdef");
-        assert_eq!(user.groups, ["system:bootstrappers", "system:bootstrappers:kubeadm"]);
+        assert_eq!(
+            user.groups,
+            ["system:bootstrappers", "system:bootstrappers:kubeadm"]
+        );
     }
 
     #[test]
@@ -110,9 +140,21 @@ mod tests {
             ("expiration", "2020-01-01T00:00:00Z"),
             ("expiration", "soon"),
         ] {
-            assert_eq!(user_of(&secret(&[(key, value)]), ID, SECRET, 1_700_000_000), None, "{key}={value}");
+            assert_eq!(
+                user_of(&secret(&[(key, value)]), ID, SECRET, 1_700_000_000),
+                None,
+                "{key}={value}"
+            );
         }
-        assert!(user_of(&secret(&[("expiration", "2100-01-01T00:00:00Z")]), ID, SECRET, 1_700_000_000).is_some());
+        assert!(
+            user_of(
+                &secret(&[("expiration", "2100-01-01T00:00:00Z")]),
+                ID,
+                SECRET,
+                1_700_000_000
+            )
+            .is_some()
+        );
     }
 
     #[test]

@@ -26,7 +26,11 @@ pub struct Unverified<'a> {
 
 pub fn sign(signer: &Signer, claims: &Value) -> Result<String, String> {
     let header = serde_json::json!({ "alg": signer.public.algorithm.name(), "kid": signer.public.id });
-    let mut token = format!("{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), URL_SAFE_NO_PAD.encode(claims.to_string()));
+    let mut token = format!(
+        "{}.{}",
+        URL_SAFE_NO_PAD.encode(header.to_string()),
+        URL_SAFE_NO_PAD.encode(claims.to_string())
+    );
     let signature = signer.sign(token.as_bytes())?;
     token.push('.');
     token.push_str(&URL_SAFE_NO_PAD.encode(signature));
@@ -42,7 +46,12 @@ impl<'a> Unverified<'a> {
             return None;
         }
         let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).ok();
-        Some(Unverified { header: serde_json::from_slice(&decode(header)?).ok()?, signed, payload: decode(payload)?, signature: decode(signature)? })
+        Some(Unverified {
+            header: serde_json::from_slice(&decode(header)?).ok()?,
+            signed,
+            payload: decode(payload)?,
+            signature: decode(signature)?,
+        })
     }
 
     pub fn claims<T: DeserializeOwned>(&self) -> Result<T, String> {
@@ -51,12 +60,21 @@ impl<'a> Unverified<'a> {
 
     /// The algorithm is the key's, never the token's: a header that says otherwise is refused.
     pub fn verify(&self, keys: &[PublicKey]) -> Result<(), String> {
-        let mut candidates = keys.iter().filter(|k| self.header.kid.is_empty() || k.id == self.header.kid).peekable();
+        let mut candidates = keys
+            .iter()
+            .filter(|k| self.header.kid.is_empty() || k.id == self.header.kid)
+            .peekable();
         if candidates.peek().is_none() {
             return Err("invalid signature, no keys found".to_owned());
         }
-        let verifies = |key: &PublicKey| key.algorithm.name() == self.header.alg && key.verify(self.signed.as_bytes(), &self.signature);
-        if candidates.any(verifies) { Ok(()) } else { Err("go-jose/go-jose: error in cryptographic primitive".to_owned()) }
+        let verifies = |key: &PublicKey| {
+            key.algorithm.name() == self.header.alg && key.verify(self.signed.as_bytes(), &self.signature)
+        };
+        if candidates.any(verifies) {
+            Ok(())
+        } else {
+            Err("go-jose/go-jose: error in cryptographic primitive".to_owned())
+        }
     }
 }
 
@@ -71,8 +89,15 @@ mod tests {
         let token = sign(&signer, &serde_json::json!({"sub": "a"})).expect("signs");
         let parsed = Unverified::parse(&token).expect("is a jwt");
         assert_eq!(parsed.claims::<Value>().expect("claims")["sub"], "a");
-        assert!(parsed.verify(&[other.public.clone(), signer.public.clone()]).is_ok());
-        assert_eq!(parsed.verify(&[other.public]), Err("invalid signature, no keys found".to_owned()));
+        assert!(
+            parsed
+                .verify(&[other.public.clone(), signer.public.clone()])
+                .is_ok()
+        );
+        assert_eq!(
+            parsed.verify(&[other.public]),
+            Err("invalid signature, no keys found".to_owned())
+        );
     }
 
     #[test]
@@ -80,10 +105,25 @@ mod tests {
         let signer = new_signer();
         let token = sign(&signer, &serde_json::json!({"sub": "a"})).expect("signs");
         let parts: Vec<&str> = token.split('.').collect();
-        let forged = format!("{}.{}.{}", parts[0], URL_SAFE_NO_PAD.encode(r#"{"sub":"root"}"#), parts[2]);
-        assert!(Unverified::parse(&forged).expect("is a jwt").verify(&[signer.public.clone()]).is_err());
+        let forged = format!(
+            "{}.{}.{}",
+            parts[0],
+            URL_SAFE_NO_PAD.encode(r#"{"sub":"root"}"#),
+            parts[2]
+        );
+        assert!(
+            Unverified::parse(&forged)
+                .expect("is a jwt")
+                .verify(&[signer.public.clone()])
+                .is_err()
+        );
         let none = format!("{}.{}.", URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#), parts[1]);
-        assert!(Unverified::parse(&none).expect("is a jwt").verify(&[signer.public]).is_err());
+        assert!(
+            Unverified::parse(&none)
+                .expect("is a jwt")
+                .verify(&[signer.public])
+                .is_err()
+        );
     }
 
     #[test]

@@ -79,18 +79,34 @@ const OID_P384: &str = "1.3.132.0.34";
 impl PublicKey {
     pub fn from_spki(der: &[u8]) -> Result<PublicKey, String> {
         let (_, spki) = SubjectPublicKeyInfo::from_der(der).map_err(|e| format!("not a public key: {e}"))?;
-        let curve = || spki.algorithm.parameters.as_ref().and_then(|p| p.as_oid().ok()).map(|o| o.to_id_string());
+        let curve = || {
+            spki.algorithm
+                .parameters
+                .as_ref()
+                .and_then(|p| p.as_oid().ok())
+                .map(|o| o.to_id_string())
+        };
         let algorithm = match spki.algorithm.algorithm.to_id_string().as_str() {
             OID_RSA => Algorithm::Rs256,
             OID_EC if curve().as_deref() == Some(OID_P256) => Algorithm::Es256,
             OID_EC if curve().as_deref() == Some(OID_P384) => Algorithm::Es384,
-            other => return Err(format!("key algorithm {other} is not supported, use RSA (2048 bits or more) or ECDSA P-256/P-384")),
+            other => {
+                return Err(format!(
+                    "key algorithm {other} is not supported, use RSA (2048 bits or more) or ECDSA P-256/P-384"
+                ));
+            }
         };
-        Ok(PublicKey { id: URL_SAFE_NO_PAD.encode(Sha256::digest(der)), algorithm, raw: spki.subject_public_key.data.to_vec() })
+        Ok(PublicKey {
+            id: URL_SAFE_NO_PAD.encode(Sha256::digest(der)),
+            algorithm,
+            raw: spki.subject_public_key.data.to_vec(),
+        })
     }
 
     pub fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
-        UnparsedPublicKey::new(self.algorithm.verification(), &self.raw).verify(message, signature).is_ok()
+        UnparsedPublicKey::new(self.algorithm.verification(), &self.raw)
+            .verify(message, signature)
+            .is_ok()
     }
 }
 
@@ -105,25 +121,41 @@ impl Signer {
         let name = || path.display().to_string();
         let pem = std::fs::read(path).map_err(|source| KeyError::Read { path: name(), source })?;
         let sections = sections(&pem).map_err(|reason| KeyError::Unusable { path: name(), reason })?;
-        let private = sections.into_iter().find_map(|(kind, der)| private_key(kind, der));
-        let Some(private) = private else { return Err(KeyError::Unusable { path: name(), reason: "no private key in PEM form found".to_owned() }) };
+        let private = sections
+            .into_iter()
+            .find_map(|(kind, der)| private_key(kind, der));
+        let Some(private) = private else {
+            return Err(KeyError::Unusable {
+                path: name(),
+                reason: "no private key in PEM form found".to_owned(),
+            });
+        };
         Signer::new(private).map_err(|reason| KeyError::Unusable { path: name(), reason })
     }
 
     pub fn new(private: PrivateKeyDer<'static>) -> Result<Signer, String> {
         let key = rustls::crypto::ring::sign::any_supported_type(&private).map_err(|e| e.to_string())?;
-        let spki = key.public_key().ok_or("the key's public half cannot be derived")?;
-        Ok(Signer { public: PublicKey::from_spki(spki.as_ref())?, key })
+        let spki = key
+            .public_key()
+            .ok_or("the key's public half cannot be derived")?;
+        Ok(Signer {
+            public: PublicKey::from_spki(spki.as_ref())?,
+            key,
+        })
     }
 
     /// A JWS signature: for ECDSA the two numbers side by side, not DER.
     pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, String> {
         let algorithm = self.public.algorithm;
-        let signer = self.key.choose_scheme(&[algorithm.scheme()]).ok_or("the key cannot sign with its own algorithm")?;
+        let signer = self
+            .key
+            .choose_scheme(&[algorithm.scheme()])
+            .ok_or("the key cannot sign with its own algorithm")?;
         let signature = signer.sign(message).map_err(|e| e.to_string())?;
         match algorithm {
             Algorithm::Rs256 => Ok(signature),
-            _ => fixed_from_der(&signature, algorithm.coordinate()).ok_or_else(|| "malformed ECDSA signature".to_owned()),
+            _ => fixed_from_der(&signature, algorithm.coordinate())
+                .ok_or_else(|| "malformed ECDSA signature".to_owned()),
         }
     }
 }
@@ -133,7 +165,11 @@ pub fn load_public(path: &Path) -> Result<Vec<PublicKey>, KeyError> {
     let name = || path.display().to_string();
     let pem = std::fs::read(path).map_err(|source| KeyError::Read { path: name(), source })?;
     let keys = parse_public(&pem).map_err(|reason| KeyError::Unusable { path: name(), reason })?;
-    if keys.is_empty() { Err(KeyError::Empty { path: name() }) } else { Ok(keys) }
+    if keys.is_empty() {
+        Err(KeyError::Empty { path: name() })
+    } else {
+        Ok(keys)
+    }
 }
 
 pub fn parse_public(pem: &[u8]) -> Result<Vec<PublicKey>, String> {
@@ -142,7 +178,12 @@ pub fn parse_public(pem: &[u8]) -> Result<Vec<PublicKey>, String> {
         match kind {
             SectionKind::PublicKey => keys.push(PublicKey::from_spki(&der)?),
             SectionKind::Certificate => keys.push(of_certificate(&der)?),
-            other => keys.extend(private_key(other, der).map(Signer::new).transpose()?.map(|s| s.public)),
+            other => keys.extend(
+                private_key(other, der)
+                    .map(Signer::new)
+                    .transpose()?
+                    .map(|s| s.public),
+            ),
         }
     }
     Ok(keys)
@@ -177,7 +218,10 @@ fn fixed_from_der(der: &[u8], size: usize) -> Option<Vec<u8>> {
     let (s, _) = der_item(rest, 0x02)?;
     let mut out = Vec::with_capacity(size * 2);
     for number in [r, s] {
-        let number = number.iter().position(|b| *b != 0).map_or(&[][..], |at| &number[at..]);
+        let number = number
+            .iter()
+            .position(|b| *b != 0)
+            .map_or(&[][..], |at| &number[at..]);
         out.resize(out.len() + size.checked_sub(number.len())?, 0);
         out.extend_from_slice(number);
     }
@@ -201,7 +245,11 @@ pub(crate) mod tests {
     use ring::rand::SystemRandom;
 
     pub fn new_signer() -> Signer {
-        let pkcs8 = signature::EcdsaKeyPair::generate_pkcs8(&signature::ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new()).expect("key");
+        let pkcs8 = signature::EcdsaKeyPair::generate_pkcs8(
+            &signature::ECDSA_P256_SHA256_FIXED_SIGNING,
+            &SystemRandom::new(),
+        )
+        .expect("key");
         Signer::new(PrivateKeyDer::Pkcs8(pkcs8.as_ref().to_vec().into())).expect("signer")
     }
 
@@ -227,6 +275,8 @@ pub(crate) mod tests {
     #[test]
     fn text_that_holds_no_key_gives_none() {
         assert_eq!(parse_public(b"hello"), Ok(vec![]));
-        assert!(load_public(Path::new("/nonexistent")).is_err_and(|e| e.to_string().contains("/nonexistent")));
+        assert!(
+            load_public(Path::new("/nonexistent")).is_err_and(|e| e.to_string().contains("/nonexistent"))
+        );
     }
 }

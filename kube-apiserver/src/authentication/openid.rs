@@ -27,7 +27,11 @@ impl OpenId {
         if !issuer.starts_with("https://") || issuer.contains(['?', '#']) || keys.is_empty() {
             return None;
         }
-        let jwks_uri = if jwks_uri.is_empty() { format!("https://{external_address}{JWKS_PATH}") } else { jwks_uri.to_owned() };
+        let jwks_uri = if jwks_uri.is_empty() {
+            format!("https://{external_address}{JWKS_PATH}")
+        } else {
+            jwks_uri.to_owned()
+        };
         let mut algorithms: Vec<&str> = keys.iter().map(|k| k.algorithm.name()).collect();
         algorithms.sort_unstable();
         algorithms.dedup();
@@ -39,7 +43,10 @@ impl OpenId {
             json!(algorithms)
         );
         let jwks = json!({ "keys": keys.iter().map(jwk).collect::<Vec<_>>() });
-        Some(OpenId { configuration: configuration.into(), jwks: jwks.to_string().into() })
+        Some(OpenId {
+            configuration: configuration.into(),
+            jwks: jwks.to_string().into(),
+        })
     }
 }
 
@@ -76,7 +83,11 @@ fn jwk(key: &PublicKey) -> Value {
         Algorithm::Es256 | Algorithm::Es384 => {
             let point = key.raw.get(1..).unwrap_or_default();
             let (x, y) = point.split_at(point.len() / 2);
-            let curve = if key.algorithm == Algorithm::Es256 { "P-256" } else { "P-384" };
+            let curve = if key.algorithm == Algorithm::Es256 {
+                "P-256"
+            } else {
+                "P-384"
+            };
             json!({ "kty": "EC", "crv": curve, "x": encode(x), "y": encode(y) })
         }
     };
@@ -95,7 +106,10 @@ fn rsa_numbers(pkcs1: &[u8]) -> Option<(&[u8], &[u8])> {
         Ok((rest, (modulus, exponent)))
     })(pkcs1);
     let (_, (modulus, exponent)): (&[u8], _) = numbers.ok()?;
-    Some((unsigned(modulus.as_slice().ok()?), unsigned(exponent.as_slice().ok()?)))
+    Some((
+        unsigned(modulus.as_slice().ok()?),
+        unsigned(exponent.as_slice().ok()?),
+    ))
 }
 
 fn unsigned(number: &[u8]) -> &[u8] {
@@ -116,7 +130,9 @@ mod tests {
         assert_eq!(config["id_token_signing_alg_values_supported"], json!(["ES256"]));
         let jwks: Value = serde_json::from_slice(&openid.jwks).expect("json");
         assert_eq!(jwks["keys"][0]["kid"], key.id);
-        let x = URL_SAFE_NO_PAD.decode(jwks["keys"][0]["x"].as_str().expect("x")).expect("base64");
+        let x = URL_SAFE_NO_PAD
+            .decode(jwks["keys"][0]["x"].as_str().expect("x"))
+            .expect("base64");
         assert_eq!(x, key.raw[1..33]);
     }
 

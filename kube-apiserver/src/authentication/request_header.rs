@@ -28,13 +28,22 @@ pub struct HeaderNames {
 
 impl RequestHeader {
     /// Callers that are not the proxy keep their headers: they mean nothing and are never forwarded.
-    pub fn authenticate(&self, conn: Option<&ConnInfo>, headers: &mut HeaderMap) -> Result<Option<Authenticated>, String> {
-        let Some(cert) = conn.and_then(|c| c.client_cert.as_ref()) else { return Ok(None) };
+    pub fn authenticate(
+        &self,
+        conn: Option<&ConnInfo>,
+        headers: &mut HeaderMap,
+    ) -> Result<Option<Authenticated>, String> {
+        let Some(cert) = conn.and_then(|c| c.client_cert.as_ref()) else {
+            return Ok(None);
+        };
         if first(headers, &self.headers.username).is_none() || self.ca.verify_client(&cert.chain).is_err() {
             return Ok(None);
         }
         if !self.allowed_names.is_empty() && !self.allowed_names.contains(&cert.common_name) {
-            return Err(format!("x509: subject with cn={} is not in the allowed list", cert.common_name));
+            return Err(format!(
+                "x509: subject with cn={} is not in the allowed list",
+                cert.common_name
+            ));
         }
         Ok(self.headers.take_user(headers).map(Authenticated::new))
     }
@@ -46,7 +55,12 @@ impl HeaderNames {
         let user = UserInfo {
             name,
             uid: first(headers, &self.uid).unwrap_or_default(),
-            groups: self.group.iter().flat_map(|h| headers.get_all(h.as_str())).filter_map(text).collect(),
+            groups: self
+                .group
+                .iter()
+                .flat_map(|h| headers.get_all(h.as_str()))
+                .filter_map(text)
+                .collect(),
             extra: self.extra(headers),
         };
         self.clear(headers);
@@ -64,7 +78,10 @@ impl HeaderNames {
     }
 
     fn extra_key(&self, header: &str) -> Option<String> {
-        let prefix = self.extra_prefix.iter().find(|p| header.get(..p.len()).is_some_and(|h| h.eq_ignore_ascii_case(p)))?;
+        let prefix = self
+            .extra_prefix
+            .iter()
+            .find(|p| header.get(..p.len()).is_some_and(|h| h.eq_ignore_ascii_case(p)))?;
         Some(percent_decode(&header[prefix.len()..], false))
     }
 
@@ -72,7 +89,11 @@ impl HeaderNames {
         for name in self.username.iter().chain(&self.uid).chain(&self.group) {
             headers.remove(name.as_str());
         }
-        let extra: Vec<_> = headers.keys().filter(|k| self.extra_key(k.as_str()).is_some()).cloned().collect();
+        let extra: Vec<_> = headers
+            .keys()
+            .filter(|k| self.extra_key(k.as_str()).is_some())
+            .cloned()
+            .collect();
         for name in extra {
             headers.remove(name);
         }
@@ -80,7 +101,9 @@ impl HeaderNames {
 }
 
 fn first(headers: &HeaderMap, names: &[String]) -> Option<String> {
-    names.iter().find_map(|name| headers.get(name.as_str()).and_then(text))
+    names
+        .iter()
+        .find_map(|name| headers.get(name.as_str()).and_then(text))
 }
 
 fn text(value: &http::HeaderValue) -> Option<String> {
@@ -111,7 +134,10 @@ mod tests {
             headers.append(name, value.parse().expect("value"));
         }
         let user = names.take_user(&mut headers).expect("user");
-        assert_eq!((user.name.as_str(), user.uid.as_str(), user.groups.join(",")), ("jane", "7", "a,b".to_owned()));
+        assert_eq!(
+            (user.name.as_str(), user.uid.as_str(), user.groups.join(",")),
+            ("jane", "7", "a,b".to_owned())
+        );
         assert_eq!(user.extra["example.org/scope"], ["read"]);
         assert_eq!(headers.len(), 1, "only accept is left");
     }

@@ -15,7 +15,13 @@ pub struct TokenReviews {
 }
 
 impl Creater for TokenReviews {
-    fn create<'a>(&'a self, _: &'a RequestContext, _: &'a str, _: &'a str, object: Value) -> BoxFuture<'a, Result<Value, StatusError>> {
+    fn create<'a>(
+        &'a self,
+        _: &'a RequestContext,
+        _: &'a str,
+        _: &'a str,
+        object: Value,
+    ) -> BoxFuture<'a, Result<Value, StatusError>> {
         Box::pin(async move { self.review(object) })
     }
 }
@@ -23,9 +29,16 @@ impl Creater for TokenReviews {
 impl TokenReviews {
     fn review(&self, mut review: Value) -> Result<Value, StatusError> {
         if review.str_at("spec.token").is_empty() {
-            return Err(status::bad_request("token is required for TokenReview in authentication"));
+            return Err(status::bad_request(
+                "token is required for TokenReview in authentication",
+            ));
         }
-        let mut audiences: Vec<String> = review.list_at("spec.audiences").iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        let mut audiences: Vec<String> = review
+            .list_at("spec.audiences")
+            .iter()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect();
         if audiences.is_empty() {
             audiences.clone_from(&self.audiences);
         }
@@ -52,7 +65,13 @@ impl TokenReviews {
 pub struct SelfSubjectReviews;
 
 impl Creater for SelfSubjectReviews {
-    fn create<'a>(&'a self, ctx: &'a RequestContext, _: &'a str, _: &'a str, mut object: Value) -> BoxFuture<'a, Result<Value, StatusError>> {
+    fn create<'a>(
+        &'a self,
+        ctx: &'a RequestContext,
+        _: &'a str,
+        _: &'a str,
+        mut object: Value,
+    ) -> BoxFuture<'a, Result<Value, StatusError>> {
         Box::pin(async move {
             object.set_at("status.userInfo", user_value(&ctx.user));
             Ok(object)
@@ -70,7 +89,11 @@ fn user_value(user: &UserInfo) -> Value {
         value.set("groups", user.groups.clone());
     }
     if !user.extra.is_empty() {
-        let extra: Object = user.extra.iter().map(|(k, v)| (k.as_str(), Value::from(v.clone()))).collect();
+        let extra: Object = user
+            .extra
+            .iter()
+            .map(|(k, v)| (k.as_str(), Value::from(v.clone())))
+            .collect();
         value.set("extra", extra);
     }
     value
@@ -84,7 +107,10 @@ mod tests {
 
     fn review(token: &str) -> Result<Value, StatusError> {
         let file = TokenFile::parse("t,jane,7,dev").expect("parses");
-        let reviews = TokenReviews { tokens: Tokens(vec![Arc::new(file)]), audiences: vec![] };
+        let reviews = TokenReviews {
+            tokens: Tokens(vec![Arc::new(file)]),
+            audiences: vec![],
+        };
         let mut object = Value::Null;
         object.set_at("spec.token", token);
         reviews.review(object)

@@ -97,14 +97,22 @@ pub struct ServiceAccounts {
 
 impl TokenAuthenticator for ServiceAccounts {
     fn authenticate(&self, token: &str, audiences: &[String]) -> Outcome {
-        let Some(jwt) = Unverified::parse(token) else { return Ok(None) };
-        let Ok(claims) = jwt.claims::<Claims>() else { return Ok(None) };
+        let Some(jwt) = Unverified::parse(token) else {
+            return Ok(None);
+        };
+        let Ok(claims) = jwt.claims::<Claims>() else {
+            return Ok(None);
+        };
         let legacy = claims.iss == LEGACY_ISSUER;
         if !legacy && !self.issuers.contains(&claims.iss) {
             return Ok(None);
         }
         jwt.verify(&self.keys.load())?;
-        if legacy { self.legacy(token, claims, audiences).map(Some) } else { self.bound(claims, audiences).map(Some) }
+        if legacy {
+            self.legacy(token, claims, audiences).map(Some)
+        } else {
+            self.bound(claims, audiences).map(Some)
+        }
     }
 }
 
@@ -116,27 +124,53 @@ impl ServiceAccounts {
         known.audiences = self.accepted_audiences(claims.aud.into_vec(), audiences)?;
         let bound = claims.bound;
         self.check_account(&bound, now)?;
-        known.user = user(&bound.namespace, &bound.serviceaccount.name, &bound.serviceaccount.uid);
+        known.user = user(
+            &bound.namespace,
+            &bound.serviceaccount.name,
+            &bound.serviceaccount.uid,
+        );
         known.user.extra = self.check_bound_object(&bound, now)?;
         if !claims.jti.is_empty() {
-            known.user.extra.insert("authentication.kubernetes.io/credential-id".to_owned(), vec![format!("JTI={}", claims.jti)]);
+            known.user.extra.insert(
+                "authentication.kubernetes.io/credential-id".to_owned(),
+                vec![format!("JTI={}", claims.jti)],
+            );
         }
-        if let Some(late) = bound.warnafter.filter(|w| *w != 0).map(|w| now - w).filter(|late| *late > 0) {
+        if let Some(late) = bound
+            .warnafter
+            .filter(|w| *w != 0)
+            .map(|w| now - w)
+            .filter(|late| *late > 0)
+        {
             let note = format!("subject: {}, seconds after warning threshold: {late}", claims.sub);
-            known.annotations.push(("authentication.k8s.io/stale-token".to_owned(), note));
+            known
+                .annotations
+                .push(("authentication.k8s.io/stale-token".to_owned(), note));
         }
         Ok(known)
     }
 
-    fn accepted_audiences(&self, mut token: Vec<String>, requested: &[String]) -> Result<Vec<String>, String> {
+    fn accepted_audiences(
+        &self,
+        mut token: Vec<String>,
+        requested: &[String],
+    ) -> Result<Vec<String>, String> {
         if token.is_empty() {
             token.clone_from(&self.audiences);
         }
-        let wanted = if requested.is_empty() { &self.audiences } else { requested };
+        let wanted = if requested.is_empty() {
+            &self.audiences
+        } else {
+            requested
+        };
         let accepted: Vec<String> = token.iter().filter(|a| wanted.contains(a)).cloned().collect();
         if accepted.is_empty() && !self.audiences.is_empty() {
             let quote = super::super::authorization::rules::quoted_list;
-            return Err(format!("token audiences {} is invalid for the target audiences {}", quote(&token), quote(wanted)));
+            return Err(format!(
+                "token audiences {} is invalid for the target audiences {}",
+                quote(&token),
+                quote(wanted)
+            ));
         }
         Ok(accepted)
     }
@@ -146,10 +180,16 @@ impl ServiceAccounts {
         let found = self.objects.get("", "serviceaccounts", namespace, &account.name);
         let found = found.ok_or_else(|| format!("serviceaccounts {:?} not found", account.name))?;
         if *found.uid != *account.uid {
-            return Err(format!("service account UID ({}) does not match claim ({})", found.uid, account.uid));
+            return Err(format!(
+                "service account UID ({}) does not match claim ({})",
+                found.uid, account.uid
+            ));
         }
         if deleted_before(&found, now - LEEWAY_SECONDS) {
-            return Err(format!("service account {namespace}/{} has been deleted", account.name));
+            return Err(format!(
+                "service account {namespace}/{} has been deleted",
+                account.name
+            ));
         }
         Ok(())
     }
@@ -157,7 +197,12 @@ impl ServiceAccounts {
     /// The object the token is bound to must still be that object; what is told about it becomes the user's extra.
     fn check_bound_object(&self, bound: &Bound, now: i64) -> Result<BTreeMap<String, Vec<String>>, String> {
         let mut extra = BTreeMap::new();
-        let mut tell = |key: &str, value: &str| extra.insert(format!("authentication.kubernetes.io/{key}"), vec![value.to_owned()]);
+        let mut tell = |key: &str, value: &str| {
+            extra.insert(
+                format!("authentication.kubernetes.io/{key}"),
+                vec![value.to_owned()],
+            )
+        };
         if let Some(secret) = &bound.secret {
             self.check_reference("secrets", "secret", &bound.namespace, secret, now)?;
         }
@@ -178,13 +223,30 @@ impl ServiceAccounts {
         Ok(extra)
     }
 
-    fn check_reference(&self, resource: &str, what: &str, namespace: &str, reference: &Reference, now: i64) -> Result<(), String> {
+    fn check_reference(
+        &self,
+        resource: &str,
+        what: &str,
+        namespace: &str,
+        reference: &Reference,
+        now: i64,
+    ) -> Result<(), String> {
         let invalidated = || "service account token has been invalidated".to_owned();
-        let found = self.objects.get("", resource, namespace, &reference.name).ok_or_else(invalidated)?;
+        let found = self
+            .objects
+            .get("", resource, namespace, &reference.name)
+            .ok_or_else(invalidated)?;
         if *found.uid != *reference.uid {
-            return Err(format!("{what} UID ({}) does not match service account {what} ref claim ({})", found.uid, reference.uid));
+            return Err(format!(
+                "{what} UID ({}) does not match service account {what} ref claim ({})",
+                found.uid, reference.uid
+            ));
         }
-        if deleted_before(&found, now - LEEWAY_SECONDS) { Err(invalidated()) } else { Ok(()) }
+        if deleted_before(&found, now - LEEWAY_SECONDS) {
+            Err(invalidated())
+        } else {
+            Ok(())
+        }
     }
 
     fn legacy(&self, token: &str, claims: Claims, audiences: &[String]) -> Result<Authenticated, String> {
@@ -207,7 +269,10 @@ impl ServiceAccounts {
             self.check_legacy_secret(token, &claims)?;
         }
         let mut known = Authenticated::new(user(namespace, name, &claims.legacy_uid));
-        known.annotations.push(("authentication.k8s.io/legacy-token".to_owned(), claims.sub.clone()));
+        known.annotations.push((
+            "authentication.k8s.io/legacy-token".to_owned(),
+            claims.sub.clone(),
+        ));
         known.audiences = self.accepted_audiences(claims.aud.into_vec(), audiences)?;
         Ok(known)
     }
@@ -215,16 +280,26 @@ impl ServiceAccounts {
     fn check_legacy_secret(&self, token: &str, claims: &Claims) -> Result<(), String> {
         let (namespace, name) = (&claims.legacy_namespace, &claims.legacy_name);
         let invalidated = || "Token has been invalidated".to_owned();
-        let secret = self.objects.get("", "secrets", namespace, &claims.legacy_secret).filter(|s| !s.deleting).ok_or_else(invalidated)?;
+        let secret = self
+            .objects
+            .get("", "secrets", namespace, &claims.legacy_secret)
+            .filter(|s| !s.deleting)
+            .ok_or_else(invalidated)?;
         if !secret_holds(&secret, token) {
             return Err("Token does not match server's copy".to_owned());
         }
-        let account = self.objects.get("", "serviceaccounts", namespace, name).ok_or_else(|| format!("serviceaccounts {name:?} not found"))?;
+        let account = self
+            .objects
+            .get("", "serviceaccounts", namespace, name)
+            .ok_or_else(|| format!("serviceaccounts {name:?} not found"))?;
         if account.deleting {
             return Err(format!("ServiceAccount {namespace}/{name} has been deleted"));
         }
         if *account.uid != *claims.legacy_uid {
-            return Err(format!("ServiceAccount UID ({}) does not match claim ({})", account.uid, claims.legacy_uid));
+            return Err(format!(
+                "ServiceAccount UID ({}) does not match claim ({})",
+                account.uid, claims.legacy_uid
+            ));
         }
         if secret.label(INVALID_SINCE_LABEL).is_some_and(|v| !v.is_empty()) {
             return Err(format!(
@@ -246,7 +321,12 @@ pub fn groups(namespace: &str) -> Vec<String> {
 }
 
 fn user(namespace: &str, name: &str, uid: &str) -> UserInfo {
-    UserInfo { name: username(namespace, name), uid: uid.to_owned(), groups: groups(namespace), ..Default::default() }
+    UserInfo {
+        name: username(namespace, name),
+        uid: uid.to_owned(),
+        groups: groups(namespace),
+        ..Default::default()
+    }
 }
 
 fn check_times(claims: &Claims, now: i64) -> Result<(), String> {
@@ -264,12 +344,16 @@ fn check_times(claims: &Claims, now: i64) -> Result<(), String> {
 }
 
 fn deleted_before(object: &CachedObject, limit: i64) -> bool {
-    object.deleting && Timestamp::parse(object.value().str_at("metadata.deletionTimestamp")).is_none_or(|at| at.seconds < limit)
+    object.deleting
+        && Timestamp::parse(object.value().str_at("metadata.deletionTimestamp"))
+            .is_none_or(|at| at.seconds < limit)
 }
 
 fn secret_holds(secret: &CachedObject, token: &str) -> bool {
     use base64::Engine;
     let value = secret.value();
-    let stored = base64::engine::general_purpose::STANDARD.decode(value.str_at("data.token")).unwrap_or_default();
+    let stored = base64::engine::general_purpose::STANDARD
+        .decode(value.str_at("data.token"))
+        .unwrap_or_default();
     same_secret(&stored, token.as_bytes())
 }

@@ -31,8 +31,18 @@ impl TokenFile {
                 tracing::warn!(line = at + 1, "Empty token has been found in token file");
                 continue;
             }
-            let groups = fields.get(3).map(|g| g.split(',').filter(|g| !g.is_empty()).map(|g| g.trim().to_owned()).collect());
-            let user = UserInfo { name: fields[1].clone(), uid: fields[2].clone(), groups: groups.unwrap_or_default(), ..Default::default() };
+            let groups = fields.get(3).map(|g| {
+                g.split(',')
+                    .filter(|g| !g.is_empty())
+                    .map(|g| g.trim().to_owned())
+                    .collect()
+            });
+            let user = UserInfo {
+                name: fields[1].clone(),
+                uid: fields[2].clone(),
+                groups: groups.unwrap_or_default(),
+                ..Default::default()
+            };
             tokens.insert(fields.swap_remove(0), user);
         }
         Ok(TokenFile(tokens))
@@ -71,8 +81,18 @@ mod tests {
     fn tokens_give_user_uid_and_groups() {
         let file = TokenFile::parse("t1,jane,7,\"dev,ops\"\n\nt2,joe,8\n").expect("parses");
         let jane = file.authenticate("t1", &[]).expect("ok").expect("known").user;
-        assert_eq!((jane.name.as_str(), jane.uid.as_str(), jane.groups), ("jane", "7", vec!["dev".to_owned(), "ops".to_owned()]));
-        assert!(file.authenticate("t2", &[]).expect("ok").expect("known").user.groups.is_empty());
+        assert_eq!(
+            (jane.name.as_str(), jane.uid.as_str(), jane.groups),
+            ("jane", "7", vec!["dev".to_owned(), "ops".to_owned()])
+        );
+        assert!(
+            file.authenticate("t2", &[])
+                .expect("ok")
+                .expect("known")
+                .user
+                .groups
+                .is_empty()
+        );
         assert_eq!(file.authenticate("t3", &[]), Ok(None));
     }
 

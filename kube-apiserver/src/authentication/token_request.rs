@@ -45,7 +45,13 @@ struct Binding {
 }
 
 impl Creater for TokenRequests {
-    fn create<'a>(&'a self, _: &'a RequestContext, namespace: &'a str, name: &'a str, object: Value) -> BoxFuture<'a, Result<Value, StatusError>> {
+    fn create<'a>(
+        &'a self,
+        _: &'a RequestContext,
+        namespace: &'a str,
+        name: &'a str,
+        object: Value,
+    ) -> BoxFuture<'a, Result<Value, StatusError>> {
         Box::pin(async move { self.issue(namespace, name, object, unix_now()) })
     }
 }
@@ -54,27 +60,54 @@ impl TokenRequests {
     fn issue(&self, namespace: &str, name: &str, mut request: Value, now: i64) -> Result<Value, StatusError> {
         check_meta(&request, namespace, name)?;
         let account = self.objects.get("", "serviceaccounts", namespace, name);
-        let account = account.ok_or_else(|| status::not_found(GroupResource::new("", "serviceaccounts"), name))?;
+        let account =
+            account.ok_or_else(|| status::not_found(GroupResource::new("", "serviceaccounts"), name))?;
         check_uid(&request, name, &account.uid)?;
         self.fill(&mut request, &account, now);
         check_expiration(&request)?;
         let binding = self.binding(&request, namespace, name)?;
-        let mut seconds = request.int_at("spec.expirationSeconds").unwrap_or(DEFAULT_EXPIRATION_SECONDS);
+        let mut seconds = request
+            .int_at("spec.expirationSeconds")
+            .unwrap_or(DEFAULT_EXPIRATION_SECONDS);
         if self.max_expiration_s > 0 && seconds > self.max_expiration_s {
             seconds = self.max_expiration_s;
             request.set_at("spec.expirationSeconds", seconds);
         }
-        let audiences: Vec<String> = request.list_at("spec.audiences").iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        let audiences: Vec<String> = request
+            .list_at("spec.audiences")
+            .iter()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect();
         let warn_only = self.extend_expiration
             && binding.pod.is_some()
             && seconds == WARN_ONLY_EXPIRATION_SECONDS
             && audiences.iter().all(|a| self.audiences.contains(a));
-        let lifetime = if warn_only { EXTENDED_EXPIRATION_SECONDS } else { seconds };
-        let claims = self.claims(&account, &binding, &audiences, now, lifetime, warn_only.then_some(now + seconds));
-        let token = jwt::sign(&self.signer, &claims).map_err(|e| status::internal(format!("failed to generate token: {e}")))?;
+        let lifetime = if warn_only {
+            EXTENDED_EXPIRATION_SECONDS
+        } else {
+            seconds
+        };
+        let claims = self.claims(
+            &account,
+            &binding,
+            &audiences,
+            now,
+            lifetime,
+            warn_only.then_some(now + seconds),
+        );
+        let token = jwt::sign(&self.signer, &claims)
+            .map_err(|e| status::internal(format!("failed to generate token: {e}")))?;
         let mut answer = Value::Null;
         answer.set("token", token);
-        answer.set("expirationTimestamp", Timestamp { seconds: now + seconds, nanos: 0 }.format());
+        answer.set(
+            "expirationTimestamp",
+            Timestamp {
+                seconds: now + seconds,
+                nanos: 0,
+            }
+            .format(),
+        );
         request.set("status", answer);
         Ok(request)
     }
@@ -83,9 +116,19 @@ impl TokenRequests {
         request.set_at("metadata.name", &*account.name);
         request.set_at("metadata.namespace", &*account.namespace);
         request.set_at("metadata.uid", &*account.uid);
-        request.set_at("metadata.creationTimestamp", Timestamp { seconds: now, nanos: 0 }.format());
+        request.set_at(
+            "metadata.creationTimestamp",
+            Timestamp {
+                seconds: now,
+                nanos: 0,
+            }
+            .format(),
+        );
         if request.list_at("spec.audiences").is_empty() {
-            request.set_at("spec.audiences", self.audiences.iter().map(String::as_str).collect::<Vec<_>>());
+            request.set_at(
+                "spec.audiences",
+                self.audiences.iter().map(String::as_str).collect::<Vec<_>>(),
+            );
         }
         if request.int_at("spec.expirationSeconds").is_none() {
             request.set_at("spec.expirationSeconds", DEFAULT_EXPIRATION_SECONDS);
@@ -94,10 +137,18 @@ impl TokenRequests {
 
     fn binding(&self, request: &Value, namespace: &str, name: &str) -> Result<Binding, StatusError> {
         let mut binding = Binding::default();
-        let Some(reference) = request.at("spec.boundObjectRef").filter(|r| !r.is_null()) else { return Ok(binding) };
-        let (api_version, kind, target) = (reference.str_at("apiVersion"), reference.str_at("kind"), reference.str_at("name"));
+        let Some(reference) = request.at("spec.boundObjectRef").filter(|r| !r.is_null()) else {
+            return Ok(binding);
+        };
+        let (api_version, kind, target) = (
+            reference.str_at("apiVersion"),
+            reference.str_at("kind"),
+            reference.str_at("name"),
+        );
         let find = |resource: &'static str, namespace: &str| {
-            self.objects.get("", resource, namespace, target).ok_or_else(|| status::not_found(GroupResource::new("", resource), target))
+            self.objects
+                .get("", resource, namespace, target)
+                .ok_or_else(|| status::not_found(GroupResource::new("", resource), target))
         };
         let core = !api_version.contains('/');
         let uid = match kind {
@@ -116,7 +167,12 @@ impl TokenRequests {
                 binding.secret = Some(secret.clone());
                 secret.uid.clone()
             }
-            _ => return Err(status::bad_request(format!("cannot bind token to object of type {}", apimachinery::schema::Gvk::parse(api_version, kind)))),
+            _ => {
+                return Err(status::bad_request(format!(
+                    "cannot bind token to object of type {}",
+                    apimachinery::schema::Gvk::parse(api_version, kind)
+                )));
+            }
         };
         match reference.str_at("uid") {
             "" => Ok(binding),
@@ -124,26 +180,47 @@ impl TokenRequests {
             wanted => Err(status::conflict(
                 GroupResource::new("", kind),
                 target,
-                format!("the UID in the bound object reference ({wanted}) does not match the UID in record. The object might have been deleted and then recreated"),
+                format!(
+                    "the UID in the bound object reference ({wanted}) does not match the UID in record. The object might have been deleted and then recreated"
+                ),
             )),
         }
     }
 
-    fn bind_pod(&self, binding: &mut Binding, pod: &Arc<CachedObject>, account: &str) -> Result<(), StatusError> {
+    fn bind_pod(
+        &self,
+        binding: &mut Binding,
+        pod: &Arc<CachedObject>,
+        account: &str,
+    ) -> Result<(), StatusError> {
         let value = pod.value();
         if value.str_at("spec.serviceAccountName") != account {
-            return Err(status::bad_request(format!("cannot bind token for serviceaccount {account:?} to pod running with different serviceaccount name.")));
+            return Err(status::bad_request(format!(
+                "cannot bind token for serviceaccount {account:?} to pod running with different serviceaccount name."
+            )));
         }
         let node = value.str_at("spec.nodeName");
         if !node.is_empty() {
-            let uid = self.objects.get("", "nodes", "", node).map(|n| n.uid.to_string()).unwrap_or_default();
+            let uid = self
+                .objects
+                .get("", "nodes", "", node)
+                .map(|n| n.uid.to_string())
+                .unwrap_or_default();
             binding.node = Some((node.to_owned(), uid));
         }
         binding.pod = Some(pod.clone());
         Ok(())
     }
 
-    fn claims(&self, account: &CachedObject, binding: &Binding, audiences: &[String], now: i64, lifetime: i64, warn_after: Option<i64>) -> serde_json::Value {
+    fn claims(
+        &self,
+        account: &CachedObject,
+        binding: &Binding,
+        audiences: &[String],
+        now: i64,
+        lifetime: i64,
+        warn_after: Option<i64>,
+    ) -> serde_json::Value {
         let reference = |o: &CachedObject| json!({ "name": &*o.name, "uid": &*o.uid });
         let mut bound = json!({ "namespace": &*account.namespace, "serviceaccount": reference(account) });
         if let Some(pod) = &binding.pod {
@@ -153,7 +230,11 @@ impl TokenRequests {
             bound["secret"] = reference(secret);
         }
         if let Some((name, uid)) = &binding.node {
-            bound["node"] = if uid.is_empty() { json!({ "name": name }) } else { json!({ "name": name, "uid": uid }) };
+            bound["node"] = if uid.is_empty() {
+                json!({ "name": name })
+            } else {
+                json!({ "name": name, "uid": uid })
+            };
         }
         if let Some(at) = warn_after {
             bound["warnafter"] = at.into();
@@ -176,8 +257,17 @@ fn check_meta(request: &Value, namespace: &str, name: &str) -> Result<(), Status
     for (key, wanted, what) in [("name", name, "name"), ("namespace", namespace, "namespace")] {
         let given = request.at("metadata").map(|m| m.str_at(key)).unwrap_or_default();
         if !given.is_empty() && given != wanted {
-            let error = field::invalid(&metadata.child(key), given, format!("must match the service account {what} if specified"));
-            return Err(status::invalid("authentication.k8s.io", "TokenRequest", name, &vec![error]));
+            let error = field::invalid(
+                &metadata.child(key),
+                given,
+                format!("must match the service account {what} if specified"),
+            );
+            return Err(status::invalid(
+                "authentication.k8s.io",
+                "TokenRequest",
+                name,
+                &vec![error],
+            ));
         }
     }
     Ok(())
@@ -188,12 +278,20 @@ fn check_uid(request: &Value, name: &str, uid: &str) -> Result<(), StatusError> 
     if given.is_empty() || given == uid {
         return Ok(());
     }
-    let why = format!("the UID in the token request ({given}) does not match the UID of the service account ({uid})");
-    Err(status::conflict(GroupResource::new("authentication.k8s.io", "TokenRequest"), name, why))
+    let why = format!(
+        "the UID in the token request ({given}) does not match the UID of the service account ({uid})"
+    );
+    Err(status::conflict(
+        GroupResource::new("authentication.k8s.io", "TokenRequest"),
+        name,
+        why,
+    ))
 }
 
 fn check_expiration(request: &Value) -> Result<(), StatusError> {
-    let seconds = request.int_at("spec.expirationSeconds").unwrap_or(DEFAULT_EXPIRATION_SECONDS);
+    let seconds = request
+        .int_at("spec.expirationSeconds")
+        .unwrap_or(DEFAULT_EXPIRATION_SECONDS);
     let why = match seconds {
         s if s < MIN_EXPIRATION_SECONDS => "may not specify a duration less than 10 minutes",
         s if s > MAX_EXPIRATION_SECONDS => "may not specify a duration larger than 2^32 seconds",
@@ -201,7 +299,12 @@ fn check_expiration(request: &Value) -> Result<(), StatusError> {
     };
     let spec = field::Path::new("spec");
     let error = field::invalid(&spec.child("expirationSeconds"), seconds, why);
-    Err(status::invalid("authentication.k8s.io", "TokenRequest", "", &vec![error]))
+    Err(status::invalid(
+        "authentication.k8s.io",
+        "TokenRequest",
+        "",
+        &vec![error],
+    ))
 }
 
 #[cfg(test)]
@@ -230,8 +333,24 @@ mod tests {
         let objects: Arc<dyn Objects> = Arc::new(cluster);
         let keys = Arc::new(arc_swap::ArcSwap::from_pointee(vec![signer.public.clone()]));
         let audiences = vec![ISSUER.to_owned()];
-        let requests = TokenRequests { signer, issuer: ISSUER.into(), audiences: audiences.clone(), max_expiration_s: 0, extend_expiration: true, objects: objects.clone() };
-        (requests, ServiceAccounts { issuers: audiences.clone(), audiences, keys, lookup: true, objects })
+        let requests = TokenRequests {
+            signer,
+            issuer: ISSUER.into(),
+            audiences: audiences.clone(),
+            max_expiration_s: 0,
+            extend_expiration: true,
+            objects: objects.clone(),
+        };
+        (
+            requests,
+            ServiceAccounts {
+                issuers: audiences.clone(),
+                audiences,
+                keys,
+                lookup: true,
+                objects,
+            },
+        )
     }
 
     fn request(spec: serde_json::Value) -> Value {
@@ -239,18 +358,35 @@ mod tests {
     }
 
     fn bound(uid: &str, seconds: i64) -> Value {
-        request(json!({"expirationSeconds": seconds, "boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "p", "uid": uid}}))
+        request(
+            json!({"expirationSeconds": seconds, "boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "p", "uid": uid}}),
+        )
     }
 
     #[test]
     fn an_issued_token_authenticates_as_the_account() {
         let (requests, accounts) = pair(cluster());
         let now = unix_now();
-        let answer = requests.issue("ns", "sa", bound("pod-uid", 3607), now).expect("issued");
-        assert_eq!(answer.str_at("status.expirationTimestamp"), Timestamp { seconds: now + 3607, nanos: 0 }.format());
-        let known = accounts.authenticate(answer.str_at("status.token"), &[]).expect("valid").expect("known");
+        let answer = requests
+            .issue("ns", "sa", bound("pod-uid", 3607), now)
+            .expect("issued");
+        assert_eq!(
+            answer.str_at("status.expirationTimestamp"),
+            Timestamp {
+                seconds: now + 3607,
+                nanos: 0
+            }
+            .format()
+        );
+        let known = accounts
+            .authenticate(answer.str_at("status.token"), &[])
+            .expect("valid")
+            .expect("known");
         assert_eq!(known.user.name, "system:serviceaccount:ns:sa");
-        assert_eq!(known.user.groups, ["system:serviceaccounts", "system:serviceaccounts:ns"]);
+        assert_eq!(
+            known.user.groups,
+            ["system:serviceaccounts", "system:serviceaccounts:ns"]
+        );
         assert_eq!(known.user.extra["authentication.kubernetes.io/node-name"], ["n1"]);
         assert_eq!(known.audiences, [ISSUER]);
     }
@@ -258,34 +394,65 @@ mod tests {
     #[test]
     fn a_token_for_someone_else_is_refused() {
         let (requests, accounts) = pair(cluster());
-        let answer = requests.issue("ns", "sa", request(json!({"audiences": ["vault"]})), unix_now()).expect("issued");
+        let answer = requests
+            .issue("ns", "sa", request(json!({"audiences": ["vault"]})), unix_now())
+            .expect("issued");
         let token = answer.str_at("status.token");
-        assert!(accounts.authenticate(token, &[]).is_err_and(|e| e.starts_with(r#"token audiences ["vault"] is invalid for the target audiences"#)));
-        assert!(accounts.authenticate(token, &["vault".to_owned()]).is_ok_and(|k| k.is_some()));
+        assert!(accounts.authenticate(token, &[]).is_err_and(|e| {
+            e.starts_with(r#"token audiences ["vault"] is invalid for the target audiences"#)
+        }));
+        assert!(
+            accounts
+                .authenticate(token, &["vault".to_owned()])
+                .is_ok_and(|k| k.is_some())
+        );
     }
 
     #[test]
     fn an_expired_token_and_one_of_a_former_pod_are_refused() {
         let (requests, accounts) = pair(cluster());
-        let old = requests.issue("ns", "sa", bound("pod-uid", 600), unix_now() - 1000).expect("issued");
-        assert_eq!(accounts.authenticate(old.str_at("status.token"), &[]), Err("service account token has expired".to_owned()));
-        let gone = requests.issue("ns", "sa", bound("pod-uid", 600), unix_now()).expect("issued");
+        let old = requests
+            .issue("ns", "sa", bound("pod-uid", 600), unix_now() - 1000)
+            .expect("issued");
+        assert_eq!(
+            accounts.authenticate(old.str_at("status.token"), &[]),
+            Err("service account token has expired".to_owned())
+        );
+        let gone = requests
+            .issue("ns", "sa", bound("pod-uid", 600), unix_now())
+            .expect("issued");
         let accounts = ServiceAccounts {
-            objects: Arc::new(Cluster::default().with("v1", "ServiceAccount", json!({"metadata": {"namespace": "ns", "name": "sa", "uid": "sa-uid"}}))),
+            objects: Arc::new(Cluster::default().with(
+                "v1",
+                "ServiceAccount",
+                json!({"metadata": {"namespace": "ns", "name": "sa", "uid": "sa-uid"}}),
+            )),
             ..accounts
         };
-        assert_eq!(accounts.authenticate(gone.str_at("status.token"), &[]), Err("service account token has been invalidated".to_owned()));
+        assert_eq!(
+            accounts.authenticate(gone.str_at("status.token"), &[]),
+            Err("service account token has been invalidated".to_owned())
+        );
     }
 
     #[test]
     fn bad_requests_are_answered_as_upstream() {
         let (requests, _) = pair(cluster());
-        let refused = |namespace: &str, name: &str, object: Value| requests.issue(namespace, name, object, 0).expect_err("refused");
+        let refused = |namespace: &str, name: &str, object: Value| {
+            requests.issue(namespace, name, object, 0).expect_err("refused")
+        };
         assert_eq!(refused("ns", "nobody", request(json!({}))).code, 404);
-        assert_eq!(refused("ns", "sa", request(json!({"expirationSeconds": 10}))).code, 422);
+        assert_eq!(
+            refused("ns", "sa", request(json!({"expirationSeconds": 10}))).code,
+            422
+        );
         assert_eq!(refused("ns", "sa", bound("other-uid", 600)).code, 409);
-        let other = request(json!({"boundObjectRef": {"kind": "ConfigMap", "apiVersion": "v1", "name": "p"}}));
-        assert_eq!(refused("ns", "sa", other).message, "cannot bind token to object of type /v1, Kind=ConfigMap");
+        let other =
+            request(json!({"boundObjectRef": {"kind": "ConfigMap", "apiVersion": "v1", "name": "p"}}));
+        assert_eq!(
+            refused("ns", "sa", other).message,
+            "cannot bind token to object of type /v1, Kind=ConfigMap"
+        );
     }
 
     #[test]
@@ -293,11 +460,22 @@ mod tests {
         let (requests, _) = pair(cluster());
         let lifetime = |object: Value| {
             let answer = requests.issue("ns", "sa", object, 1000).expect("issued");
-            let token = jwt::Unverified::parse(answer.str_at("status.token")).expect("jwt").claims::<serde_json::Value>().expect("claims");
+            let token = jwt::Unverified::parse(answer.str_at("status.token"))
+                .expect("jwt")
+                .claims::<serde_json::Value>()
+                .expect("claims");
             token["exp"].as_i64().expect("exp") - 1000
         };
-        assert_eq!(lifetime(bound("pod-uid", WARN_ONLY_EXPIRATION_SECONDS)), EXTENDED_EXPIRATION_SECONDS);
+        assert_eq!(
+            lifetime(bound("pod-uid", WARN_ONLY_EXPIRATION_SECONDS)),
+            EXTENDED_EXPIRATION_SECONDS
+        );
         assert_eq!(lifetime(bound("pod-uid", 3600)), 3600);
-        assert_eq!(lifetime(request(json!({"expirationSeconds": WARN_ONLY_EXPIRATION_SECONDS}))), WARN_ONLY_EXPIRATION_SECONDS);
+        assert_eq!(
+            lifetime(request(
+                json!({"expirationSeconds": WARN_ONLY_EXPIRATION_SECONDS})
+            )),
+            WARN_ONLY_EXPIRATION_SECONDS
+        );
     }
 }

@@ -18,9 +18,16 @@ pub fn authenticate(conn: &ConnInfo) -> Option<Result<Authenticated, String>> {
     if cert.common_name.is_empty() {
         return None;
     }
-    let mut user = UserInfo { name: cert.common_name.clone(), groups: cert.organizations.clone(), ..Default::default() };
+    let mut user = UserInfo {
+        name: cert.common_name.clone(),
+        groups: cert.organizations.clone(),
+        ..Default::default()
+    };
     if let Some(leaf) = cert.chain.first() {
-        user.extra.insert(CREDENTIAL_ID.to_owned(), vec![format!("X509SHA256={}", hex(&Sha256::digest(leaf)))]);
+        user.extra.insert(
+            CREDENTIAL_ID.to_owned(),
+            vec![format!("X509SHA256={}", hex(&Sha256::digest(leaf)))],
+        );
     }
     Some(Ok(Authenticated::new(user)))
 }

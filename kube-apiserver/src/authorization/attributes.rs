@@ -9,7 +9,6 @@ pub struct Attributes<'a> {
     pub resource_request: bool,
     pub verb: &'a str,
     pub api_group: &'a str,
-    pub api_version: &'a str,
     pub resource: &'a str,
     pub subresource: &'a str,
     pub namespace: &'a str,
@@ -26,7 +25,6 @@ impl<'a> Attributes<'a> {
             resource_request: info.is_resource_request,
             verb: &info.verb,
             api_group: &info.api_group,
-            api_version: &info.api_version,
             resource: &info.resource,
             subresource: &info.subresource,
             namespace: &info.namespace,
@@ -37,13 +35,19 @@ impl<'a> Attributes<'a> {
     }
 
     /// A question about a resource, asked by the server itself (escalation checks, review APIs).
-    pub fn of_resource(user: &'a UserInfo, verb: &'a str, group: &'a str, resource: &'a str, namespace: &'a str, name: &'a str) -> Self {
+    pub fn of_resource(
+        user: &'a UserInfo,
+        verb: &'a str,
+        group: &'a str,
+        resource: &'a str,
+        namespace: &'a str,
+        name: &'a str,
+    ) -> Self {
         Attributes {
             user,
             resource_request: true,
             verb,
             api_group: group,
-            api_version: "*",
             resource,
             subresource: "",
             namespace,
@@ -54,16 +58,27 @@ impl<'a> Attributes<'a> {
     }
 
     pub fn of_path(user: &'a UserInfo, verb: &'a str, path: &'a str) -> Self {
-        Attributes { resource_request: false, path, ..Attributes::of_resource(user, verb, "", "", "", "") }
+        Attributes {
+            resource_request: false,
+            path,
+            ..Attributes::of_resource(user, verb, "", "", "", "")
+        }
     }
 
     /// Whether the field selector demands `field = value`.
     pub fn selects(&self, field: &str, value: &str) -> bool {
-        !self.field_selector.is_empty() && field_requirements(self.field_selector).iter().any(|(f, v)| f == field && v == value)
+        !self.field_selector.is_empty()
+            && field_requirements(self.field_selector)
+                .iter()
+                .any(|(f, v)| f == field && v == value)
     }
 
     pub fn combined_resource(&self) -> std::borrow::Cow<'a, str> {
-        if self.subresource.is_empty() { self.resource.into() } else { format!("{}/{}", self.resource, self.subresource).into() }
+        if self.subresource.is_empty() {
+            self.resource.into()
+        } else {
+            format!("{}/{}", self.resource, self.subresource).into()
+        }
     }
 
     /// The sentence of a 403, as clients match on it.
@@ -79,6 +94,8 @@ impl<'a> Attributes<'a> {
             };
             format!("User {user:?} cannot {verb} resource {resource:?} in API group {group:?} {scope}")
         };
-        text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+        text.replace('&', "&amp;")
+            .replace('<', "&lt;")
+            .replace('>', "&gt;")
     }
 }

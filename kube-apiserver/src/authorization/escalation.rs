@@ -27,7 +27,10 @@ impl EscalationCheck {
         }
         let Some(object) = &a.object else { return Ok(()) };
         let old = a.old.as_ref().map(|o| o.value());
-        if old.as_ref().is_some_and(|old| only_garbage_collection_fields_differ(old, object)) {
+        if old
+            .as_ref()
+            .is_some_and(|old| only_garbage_collection_fields_differ(old, object))
+        {
             return Ok(());
         }
         match a.resource.as_str() {
@@ -37,31 +40,60 @@ impl EscalationCheck {
         }
     }
 
-    fn role(&self, a: &admission::Attributes, object: &Value, old: Option<&Value>) -> Result<(), StatusError> {
-        let escalate = Attributes::of_resource(&a.user, "escalate", GROUP, &a.resource, &a.namespace, &a.name);
+    fn role(
+        &self,
+        a: &admission::Attributes,
+        object: &Value,
+        old: Option<&Value>,
+    ) -> Result<(), StatusError> {
+        let escalate =
+            Attributes::of_resource(&a.user, "escalate", GROUP, &a.resource, &a.namespace, &a.name);
         if self.authorizers.authorize(&escalate).allowed() {
             return Ok(());
         }
         let refuse = |why: String| status::forbidden(GroupResource::new(GROUP, &a.resource), &a.name, why);
-        self.confirm(&a.user, &a.namespace, &rules_of(object)).map_err(refuse)?;
+        self.confirm(&a.user, &a.namespace, &rules_of(object))
+            .map_err(refuse)?;
         let aggregates = |o: &Value| !o.list_at("aggregationRule.clusterRoleSelectors").is_empty();
-        if (aggregates(object) || old.is_some_and(aggregates)) && self.confirm(&a.user, &a.namespace, &everything()).is_err() {
-            return Err(refuse("must have cluster-admin privileges to use the aggregationRule".to_owned()));
+        if (aggregates(object) || old.is_some_and(aggregates))
+            && self.confirm(&a.user, &a.namespace, &everything()).is_err()
+        {
+            return Err(refuse(
+                "must have cluster-admin privileges to use the aggregationRule".to_owned(),
+            ));
         }
         Ok(())
     }
 
     fn binding(&self, a: &admission::Attributes, object: &Value) -> Result<(), StatusError> {
-        let reference = RoleRef { kind: object.str_at("roleRef.kind").to_owned(), name: object.str_at("roleRef.name").to_owned() };
-        let resource = if reference.kind == "Role" { "roles" } else { "clusterroles" };
-        let bind = Attributes::of_resource(&a.user, "bind", object.str_at("roleRef.apiGroup"), resource, &a.namespace, &reference.name);
+        let reference = RoleRef {
+            kind: object.str_at("roleRef.kind").to_owned(),
+            name: object.str_at("roleRef.name").to_owned(),
+        };
+        let resource = if reference.kind == "Role" {
+            "roles"
+        } else {
+            "clusterroles"
+        };
+        let bind = Attributes::of_resource(
+            &a.user,
+            "bind",
+            object.str_at("roleRef.apiGroup"),
+            resource,
+            &a.namespace,
+            &reference.name,
+        );
         if self.authorizers.authorize(&bind).allowed() {
             return Ok(());
         }
         let Ok(rules) = self.rbac.role_rules(&reference, &a.namespace) else {
-            return Err(status::not_found(GroupResource::new(GROUP, resource), &reference.name));
+            return Err(status::not_found(
+                GroupResource::new(GROUP, resource),
+                &reference.name,
+            ));
         };
-        self.confirm(&a.user, &a.namespace, &rules).map_err(|why| status::forbidden(GroupResource::new(GROUP, &a.resource), &a.name, why))
+        self.confirm(&a.user, &a.namespace, &rules)
+            .map_err(|why| status::forbidden(GroupResource::new(GROUP, &a.resource), &a.name, why))
     }
 
     fn confirm(&self, user: &UserInfo, namespace: &str, wanted: &[PolicyRule]) -> Result<(), String> {
@@ -85,7 +117,13 @@ impl EscalationCheck {
 
 /// A role whose rules cannot be read grants nothing; validation has refused it before.
 pub fn rules_of(role: &Value) -> Vec<PolicyRule> {
-    let strings = |v: &Value, key: &str| v.list_at(key).iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>();
+    let strings = |v: &Value, key: &str| {
+        v.list_at(key)
+            .iter()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
     role.list_at("rules")
         .iter()
         .map(|rule| PolicyRule {
@@ -102,7 +140,13 @@ pub fn rules_of(role: &Value) -> Vec<PolicyRule> {
 fn only_garbage_collection_fields_differ(old: &Value, new: &Value) -> bool {
     let strip = |v: &Value| {
         let mut v = v.clone();
-        for field in ["ownerReferences", "finalizers", "managedFields", "resourceVersion", "generation"] {
+        for field in [
+            "ownerReferences",
+            "finalizers",
+            "managedFields",
+            "resourceVersion",
+            "generation",
+        ] {
             v.remove_at(&format!("metadata.{field}"));
         }
         v
@@ -119,22 +163,62 @@ mod tests {
     use serde_json::json;
 
     fn rule(verb: &str, group: &str, resource: &str) -> PolicyRule {
-        PolicyRule { verbs: vec![verb.into()], api_groups: vec![group.into()], resources: vec![resource.into()], ..Default::default() }
+        PolicyRule {
+            verbs: vec![verb.into()],
+            api_groups: vec![group.into()],
+            resources: vec![resource.into()],
+            ..Default::default()
+        }
     }
 
     fn check(own: Vec<PolicyRule>) -> EscalationCheck {
         let rbac = Rbac::default();
-        rbac.set_role(Role { metadata: Metadata { name: "own".into(), ..Default::default() }, rules: own });
-        rbac.set_role(Role { metadata: Metadata { name: "target".into(), ..Default::default() }, rules: vec![rule("get", "", "secrets")] });
-        rbac.set_binding(Binding {
-            metadata: Metadata { name: "b".into(), ..Default::default() },
-            subjects: vec![Subject { kind: "User".into(), name: "jane".into(), ..Default::default() }],
-            role_ref: RoleRef { kind: "ClusterRole".into(), name: "own".into() },
+        rbac.set_role(Role {
+            metadata: Metadata {
+                name: "own".into(),
+                ..Default::default()
+            },
+            rules: own,
         });
-        EscalationCheck { authorizers: Arc::new(Authorizers::new(&["RBAC".to_owned()], Default::default(), vec![], rbac.clone())), rbac }
+        rbac.set_role(Role {
+            metadata: Metadata {
+                name: "target".into(),
+                ..Default::default()
+            },
+            rules: vec![rule("get", "", "secrets")],
+        });
+        rbac.set_binding(Binding {
+            metadata: Metadata {
+                name: "b".into(),
+                ..Default::default()
+            },
+            subjects: vec![Subject {
+                kind: "User".into(),
+                name: "jane".into(),
+                ..Default::default()
+            }],
+            role_ref: RoleRef {
+                kind: "ClusterRole".into(),
+                name: "own".into(),
+            },
+        });
+        EscalationCheck {
+            authorizers: Arc::new(Authorizers::new(
+                &["RBAC".to_owned()],
+                Default::default(),
+                vec![],
+                rbac.clone(),
+            )),
+            rbac,
+        }
     }
 
-    fn write(kind: &str, resource: &str, body: serde_json::Value, old: Option<serde_json::Value>) -> admission::Attributes {
+    fn write(
+        kind: &str,
+        resource: &str,
+        body: serde_json::Value,
+        old: Option<serde_json::Value>,
+    ) -> admission::Attributes {
         let with_kind = |mut o: serde_json::Value| {
             o["apiVersion"] = "rbac.authorization.k8s.io/v1".into();
             o["kind"] = kind.into();
@@ -167,33 +251,71 @@ mod tests {
 
     #[test]
     fn nobody_grants_what_they_do_not_hold() {
-        let error = check(vec![rule("get", "", "pods")]).validate(&write("ClusterRole", "clusterroles", secrets_role(), None)).expect_err("refused");
+        let error = check(vec![rule("get", "", "pods")])
+            .validate(&write("ClusterRole", "clusterroles", secrets_role(), None))
+            .expect_err("refused");
         assert_eq!(
             error.message,
             "clusterroles.rbac.authorization.k8s.io \"x\" is forbidden: user \"jane\" (groups=[\"system:authenticated\"]) is attempting to grant RBAC permissions not currently held:\n{APIGroups:[\"\"], Resources:[\"secrets\"], Verbs:[\"get\"]}"
         );
-        assert!(check(vec![rule("*", "", "secrets")]).validate(&write("ClusterRole", "clusterroles", secrets_role(), None)).is_ok());
+        assert!(
+            check(vec![rule("*", "", "secrets")])
+                .validate(&write("ClusterRole", "clusterroles", secrets_role(), None))
+                .is_ok()
+        );
     }
 
     #[test]
     fn escalate_and_bind_are_rights_of_their_own() {
-        let binding = || write("ClusterRoleBinding", "clusterrolebindings", json!({"roleRef": {"apiGroup": GROUP, "kind": "ClusterRole", "name": "target"}}), None);
-        assert!(check(vec![rule("escalate", GROUP, "clusterroles")]).validate(&write("ClusterRole", "clusterroles", secrets_role(), None)).is_ok());
+        let binding = || {
+            write(
+                "ClusterRoleBinding",
+                "clusterrolebindings",
+                json!({"roleRef": {"apiGroup": GROUP, "kind": "ClusterRole", "name": "target"}}),
+                None,
+            )
+        };
+        assert!(
+            check(vec![rule("escalate", GROUP, "clusterroles")])
+                .validate(&write("ClusterRole", "clusterroles", secrets_role(), None))
+                .is_ok()
+        );
         assert!(check(vec![rule("get", "", "pods")]).validate(&binding()).is_err());
-        assert!(check(vec![rule("bind", GROUP, "clusterroles")]).validate(&binding()).is_ok());
-        assert!(check(vec![rule("get", "", "secrets")]).validate(&binding()).is_ok());
+        assert!(
+            check(vec![rule("bind", GROUP, "clusterroles")])
+                .validate(&binding())
+                .is_ok()
+        );
+        assert!(
+            check(vec![rule("get", "", "secrets")])
+                .validate(&binding())
+                .is_ok()
+        );
     }
 
     #[test]
     fn aggregation_needs_everything() {
         let body = json!({"aggregationRule": {"clusterRoleSelectors": [{"matchLabels": {"a": "b"}}]}});
-        let error = check(vec![rule("*", "*", "pods")]).validate(&write("ClusterRole", "clusterroles", body, None)).expect_err("refused");
-        assert!(error.message.ends_with("must have cluster-admin privileges to use the aggregationRule"), "{}", error.message);
+        let error = check(vec![rule("*", "*", "pods")])
+            .validate(&write("ClusterRole", "clusterroles", body, None))
+            .expect_err("refused");
+        assert!(
+            error
+                .message
+                .ends_with("must have cluster-admin privileges to use the aggregationRule"),
+            "{}",
+            error.message
+        );
     }
 
     #[test]
     fn releasing_an_owner_is_not_a_grant() {
-        let unchanged = write("ClusterRole", "clusterroles", secrets_role(), Some(secrets_role()));
+        let unchanged = write(
+            "ClusterRole",
+            "clusterroles",
+            secrets_role(),
+            Some(secrets_role()),
+        );
         assert!(check(vec![]).validate(&unchanged).is_ok());
     }
 }

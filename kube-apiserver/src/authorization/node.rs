@@ -28,11 +28,17 @@ pub fn node_identity(user: &UserInfo) -> Option<&str> {
 }
 
 fn allow() -> Verdict {
-    Verdict { decision: Decision::Allow, reason: String::new() }
+    Verdict {
+        decision: Decision::Allow,
+        reason: String::new(),
+    }
 }
 
 fn no(reason: impl Into<String>) -> Verdict {
-    Verdict { decision: Decision::NoOpinion, reason: reason.into() }
+    Verdict {
+        decision: Decision::NoOpinion,
+        reason: reason.into(),
+    }
 }
 
 impl NodeAuthorizer {
@@ -41,23 +47,31 @@ impl NodeAuthorizer {
     }
 
     pub fn authorize(&self, a: &Attributes<'_>) -> Verdict {
-        let Some(node) = node_identity(a.user) else { return Verdict::no_opinion() };
+        let Some(node) = node_identity(a.user) else {
+            return Verdict::no_opinion();
+        };
         if node.is_empty() {
             return no(format!("unknown node for user {:?}", a.user.name));
         }
-        if a.resource_request {
-            if let Some(verdict) = self.by_resource(node, a) {
-                return verdict;
-            }
+        if a.resource_request
+            && let Some(verdict) = self.by_resource(node, a)
+        {
+            return verdict;
         }
-        if self.rules.iter().any(|r| r.allows(a)) { allow() } else { Verdict::no_opinion() }
+        if self.rules.iter().any(|r| r.allows(a)) {
+            allow()
+        } else {
+            Verdict::no_opinion()
+        }
     }
 
     fn by_resource(&self, node: &str, a: &Attributes<'_>) -> Option<Verdict> {
         Some(match (a.api_group, a.resource) {
             ("", "secrets") => self.read_namespaced(node, Kind::Secret, a),
             ("", "configmaps") => self.read_namespaced(node, Kind::ConfigMap, a),
-            ("", "persistentvolumeclaims") if a.subresource == "status" => self.update_status(node, Kind::Claim, a),
+            ("", "persistentvolumeclaims") if a.subresource == "status" => {
+                self.update_status(node, Kind::Claim, a)
+            }
             ("", "persistentvolumeclaims") => self.get(node, Kind::Claim, a),
             ("", "persistentvolumes") => self.get(node, Kind::Volume, a),
             ("resource.k8s.io", "resourceclaims") => self.get(node, Kind::ResourceClaim, a),
@@ -80,7 +94,9 @@ impl NodeAuthorizer {
         if self.graph.reaches(kind, a.namespace, a.name, node) {
             return allow();
         }
-        no(format!("no relationship found between node '{node}' and this object"))
+        no(format!(
+            "no relationship found between node '{node}' and this object"
+        ))
     }
 
     fn read_namespaced(&self, node: &str, kind: Kind, a: &Attributes<'_>) -> Verdict {
@@ -134,8 +150,12 @@ impl NodeAuthorizer {
             "create" => allow(),
             "get" | "update" | "patch" | "delete" => self.related(node, Kind::ResourceSlice, a),
             "watch" | "list" | "deletecollection" if a.selects("spec.nodeName", node) => allow(),
-            "watch" | "list" | "deletecollection" => no("can only list/watch/deletecollection resourceslices with nodeName field selector"),
-            _ => no("only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, patch, delete, deletecollection"),
+            "watch" | "list" | "deletecollection" => {
+                no("can only list/watch/deletecollection resourceslices with nodeName field selector")
+            }
+            _ => no(
+                "only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, patch, delete, deletecollection",
+            ),
         }
     }
 
@@ -169,7 +189,9 @@ fn lease(node: &str, a: &Attributes<'_>) -> Verdict {
         return no("can only get, create, update, patch, or delete a node lease");
     }
     if a.namespace != NODE_LEASE_NAMESPACE {
-        return no(format!("can only access leases in the {NODE_LEASE_NAMESPACE:?} system namespace"));
+        return no(format!(
+            "can only access leases in the {NODE_LEASE_NAMESPACE:?} system namespace"
+        ));
     }
     if a.verb != "create" && a.name != node {
         return no("can only access node lease with the same name as the requesting node");
@@ -195,8 +217,12 @@ fn own_node(node: &str, a: &Attributes<'_>) -> Verdict {
         ("", "create" | "update" | "patch") | ("status", "update" | "patch") => allow(),
         ("", "get" | "list" | "watch") => match a.name {
             name if name == node => allow(),
-            "" => no(format!("node '{node}' cannot read all nodes, only its own Node object")),
-            other => no(format!("node '{node}' cannot read '{other}', only its own Node object")),
+            "" => no(format!(
+                "node '{node}' cannot read all nodes, only its own Node object"
+            )),
+            other => no(format!(
+                "node '{node}' cannot read '{other}', only its own Node object"
+            )),
         },
         _ => Verdict::no_opinion(),
     }

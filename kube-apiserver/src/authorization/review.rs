@@ -15,10 +15,10 @@ const GROUP: &str = "authorization.k8s.io";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    SubjectAccessReview,
-    LocalSubjectAccessReview,
-    SelfSubjectAccessReview,
-    SelfSubjectRulesReview,
+    Subject,
+    LocalSubject,
+    SelfSubject,
+    SelfRules,
 }
 
 pub struct Reviews {
@@ -27,13 +27,19 @@ pub struct Reviews {
 }
 
 impl Creater for Reviews {
-    fn create<'a>(&'a self, ctx: &'a RequestContext, namespace: &'a str, _: &'a str, object: Value) -> BoxFuture<'a, Result<Value, StatusError>> {
+    fn create<'a>(
+        &'a self,
+        ctx: &'a RequestContext,
+        namespace: &'a str,
+        _: &'a str,
+        object: Value,
+    ) -> BoxFuture<'a, Result<Value, StatusError>> {
         Box::pin(async move {
             match self.kind {
-                Kind::SubjectAccessReview => self.of_subject(object, "SubjectAccessReview"),
-                Kind::LocalSubjectAccessReview => self.local(object, namespace),
-                Kind::SelfSubjectAccessReview => self.of_caller(ctx, object),
-                Kind::SelfSubjectRulesReview => self.rules(ctx, object),
+                Kind::Subject => self.of_subject(object, "SubjectAccessReview"),
+                Kind::LocalSubject => self.local(object, namespace),
+                Kind::SelfSubject => self.of_caller(ctx, object),
+                Kind::SelfRules => self.rules(ctx, object),
             }
         })
     }
@@ -44,7 +50,11 @@ impl Reviews {
         let subject = spec_user(&object);
         let mut errors = spec_errors(&object);
         if subject.name.is_empty() && subject.groups.is_empty() {
-            errors.push(field::invalid(&Path::new("spec").child("user"), "", "at least one of user or group must be specified"));
+            errors.push(field::invalid(
+                &Path::new("spec").child("user"),
+                "",
+                "at least one of user or group must be specified",
+            ));
         }
         reject(kind, &errors)?;
         Ok(self.answer(object, &subject))
@@ -54,9 +64,17 @@ impl Reviews {
         let asked = object.str_at("spec.resourceAttributes.namespace");
         let spec = Path::new("spec");
         let errors = if object.at("spec.resourceAttributes").is_none() {
-            vec![field::invalid(&spec.child("resourceAttributes"), Value::Null, "must use resource attributes")]
+            vec![field::invalid(
+                &spec.child("resourceAttributes"),
+                Value::Null,
+                "must use resource attributes",
+            )]
         } else if asked != namespace {
-            vec![field::invalid(&spec.child("resourceAttributes.namespace"), asked, "must match metadata.namespace")]
+            vec![field::invalid(
+                &spec.child("resourceAttributes.namespace"),
+                asked,
+                "must match metadata.namespace",
+            )]
         } else {
             Vec::new()
         };
@@ -92,10 +110,18 @@ impl Reviews {
         let (mut resources, mut paths) = (Vec::new(), Vec::new());
         for rule in found.rules {
             if !rule.resources.is_empty() {
-                resources.push(fields(&[("verbs", &rule.verbs), ("apiGroups", &rule.api_groups), ("resources", &rule.resources), ("resourceNames", &rule.resource_names)]));
+                resources.push(fields(&[
+                    ("verbs", &rule.verbs),
+                    ("apiGroups", &rule.api_groups),
+                    ("resources", &rule.resources),
+                    ("resourceNames", &rule.resource_names),
+                ]));
             }
             if !rule.non_resource_urls.is_empty() {
-                paths.push(fields(&[("verbs", &rule.verbs), ("nonResourceURLs", &rule.non_resource_urls)]));
+                paths.push(fields(&[
+                    ("verbs", &rule.verbs),
+                    ("nonResourceURLs", &rule.non_resource_urls),
+                ]));
             }
         }
         let mut answer = Value::Object(Object::new());
@@ -123,36 +149,67 @@ fn spec_errors(object: &Value) -> field::ErrorList {
     let path = object.at("spec.nonResourceAttributes").is_some();
     let spec = Path::new("spec");
     match (resource, path) {
-        (true, true) => vec![field::invalid(&spec.child("nonResourceAttributes"), Value::Null, "cannot be specified in combination with resourceAttributes")],
-        (false, false) => vec![field::invalid(&spec.child("resourceAttributes"), Value::Null, "exactly one of nonResourceAttributes or resourceAttributes must be specified")],
+        (true, true) => vec![field::invalid(
+            &spec.child("nonResourceAttributes"),
+            Value::Null,
+            "cannot be specified in combination with resourceAttributes",
+        )],
+        (false, false) => vec![field::invalid(
+            &spec.child("resourceAttributes"),
+            Value::Null,
+            "exactly one of nonResourceAttributes or resourceAttributes must be specified",
+        )],
         _ => Vec::new(),
     }
 }
 
 fn reject(kind: &str, errors: &field::ErrorList) -> Result<(), StatusError> {
-    if errors.is_empty() { Ok(()) } else { Err(status::invalid(GROUP, kind, "", errors)) }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(status::invalid(GROUP, kind, "", errors))
+    }
 }
 
 fn spec_user(object: &Value) -> UserInfo {
-    let strings = |list: &[Value]| list.iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>();
+    let strings = |list: &[Value]| {
+        list.iter()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
     let extra = object.at("spec.extra").and_then(Value::as_object);
     UserInfo {
         name: object.str_at("spec.user").to_owned(),
         uid: object.str_at("spec.uid").to_owned(),
         groups: strings(object.list_at("spec.groups")),
-        extra: extra.into_iter().flat_map(|e| e.iter()).map(|(k, v)| (k.to_owned(), strings(v.as_list().unwrap_or_default()))).collect(),
+        extra: extra
+            .into_iter()
+            .flat_map(|e| e.iter())
+            .map(|(k, v)| (k.to_owned(), strings(v.as_list().unwrap_or_default())))
+            .collect(),
     }
 }
 
 fn spec_attributes<'a>(object: &'a Value, user: &'a UserInfo) -> Attributes<'a> {
     match object.at("spec.resourceAttributes") {
         Some(r) => Attributes {
-            api_version: r.str_at("version"),
             subresource: r.str_at("subresource"),
             field_selector: r.str_at("fieldSelector.rawSelector"),
-            ..Attributes::of_resource(user, r.str_at("verb"), r.str_at("group"), r.str_at("resource"), r.str_at("namespace"), r.str_at("name"))
+            ..Attributes::of_resource(
+                user,
+                r.str_at("verb"),
+                r.str_at("group"),
+                r.str_at("resource"),
+                r.str_at("namespace"),
+                r.str_at("name"),
+            )
         },
-        None => Attributes::of_path(user, object.str_at("spec.nonResourceAttributes.verb"), object.str_at("spec.nonResourceAttributes.path")),
+        None => Attributes::of_path(
+            user,
+            object.str_at("spec.nonResourceAttributes.verb"),
+            object.str_at("spec.nonResourceAttributes.path"),
+        ),
     }
 }
 
@@ -165,14 +222,43 @@ mod tests {
 
     fn reviews(kind: Kind) -> Reviews {
         let rbac = Rbac::default();
-        let rule = PolicyRule { verbs: vec!["list".into()], api_groups: vec!["".into()], resources: vec!["pods".into()], ..Default::default() };
-        rbac.set_role(Role { metadata: Metadata { name: "r".into(), namespace: "ns".into() }, rules: vec![rule] });
-        rbac.set_binding(Binding {
-            metadata: Metadata { name: "b".into(), namespace: "ns".into() },
-            subjects: vec![Subject { kind: "User".into(), name: "jane".into(), namespace: String::new() }],
-            role_ref: RoleRef { kind: "Role".into(), name: "r".into() },
+        let rule = PolicyRule {
+            verbs: vec!["list".into()],
+            api_groups: vec!["".into()],
+            resources: vec!["pods".into()],
+            ..Default::default()
+        };
+        rbac.set_role(Role {
+            metadata: Metadata {
+                name: "r".into(),
+                namespace: "ns".into(),
+            },
+            rules: vec![rule],
         });
-        Reviews { kind, authorizers: Arc::new(Authorizers::new(&["RBAC".to_owned()], Default::default(), vec![], rbac)) }
+        rbac.set_binding(Binding {
+            metadata: Metadata {
+                name: "b".into(),
+                namespace: "ns".into(),
+            },
+            subjects: vec![Subject {
+                kind: "User".into(),
+                name: "jane".into(),
+                namespace: String::new(),
+            }],
+            role_ref: RoleRef {
+                kind: "Role".into(),
+                name: "r".into(),
+            },
+        });
+        Reviews {
+            kind,
+            authorizers: Arc::new(Authorizers::new(
+                &["RBAC".to_owned()],
+                Default::default(),
+                vec![],
+                rbac,
+            )),
+        }
     }
 
     fn spec(spec: serde_json::Value) -> Value {
@@ -186,8 +272,13 @@ mod tests {
     #[test]
     fn a_subject_access_review_answers_for_the_named_user() {
         let ask = |user: &str, verb: &str| {
-            let object = spec(json!({"user": user, "resourceAttributes": {"verb": verb, "resource": "pods", "namespace": "ns"}}));
-            reviews(Kind::SubjectAccessReview).of_subject(object, "SubjectAccessReview").expect("answered").bool_at("status.allowed")
+            let object = spec(
+                json!({"user": user, "resourceAttributes": {"verb": verb, "resource": "pods", "namespace": "ns"}}),
+            );
+            reviews(Kind::Subject)
+                .of_subject(object, "SubjectAccessReview")
+                .expect("answered")
+                .bool_at("status.allowed")
         };
         assert!(ask("jane", "list"));
         assert!(!ask("jane", "delete"));
@@ -196,20 +287,52 @@ mod tests {
 
     #[test]
     fn questions_without_a_subject_or_an_object_are_invalid() {
-        let sar = reviews(Kind::SubjectAccessReview);
-        assert_eq!(sar.of_subject(spec(json!({"user": "jane"})), "SubjectAccessReview").expect_err("refused").code, 422);
-        assert_eq!(sar.of_subject(spec(json!({"resourceAttributes": {"verb": "get"}})), "SubjectAccessReview").expect_err("refused").code, 422);
-        let elsewhere = spec(json!({"user": "jane", "resourceAttributes": {"namespace": "other", "verb": "list", "resource": "pods"}}));
-        assert_eq!(reviews(Kind::LocalSubjectAccessReview).local(elsewhere, "ns").expect_err("refused").code, 422);
+        let sar = reviews(Kind::Subject);
+        assert_eq!(
+            sar.of_subject(spec(json!({"user": "jane"})), "SubjectAccessReview")
+                .expect_err("refused")
+                .code,
+            422
+        );
+        assert_eq!(
+            sar.of_subject(
+                spec(json!({"resourceAttributes": {"verb": "get"}})),
+                "SubjectAccessReview"
+            )
+            .expect_err("refused")
+            .code,
+            422
+        );
+        let elsewhere = spec(
+            json!({"user": "jane", "resourceAttributes": {"namespace": "other", "verb": "list", "resource": "pods"}}),
+        );
+        assert_eq!(
+            reviews(Kind::LocalSubject)
+                .local(elsewhere, "ns")
+                .expect_err("refused")
+                .code,
+            422
+        );
     }
 
     #[test]
     fn rules_are_listed_for_the_caller() {
-        let answer = reviews(Kind::SelfSubjectRulesReview).rules(&ctx("jane"), spec(json!({"namespace": "ns"}))).expect("answered");
-        assert_eq!(answer.list_at("status.resourceRules")[0].list_at("resources"), [Value::from("pods")]);
+        let answer = reviews(Kind::SelfRules)
+            .rules(&ctx("jane"), spec(json!({"namespace": "ns"})))
+            .expect("answered");
+        assert_eq!(
+            answer.list_at("status.resourceRules")[0].list_at("resources"),
+            [Value::from("pods")]
+        );
         assert!(!answer.bool_at("status.incomplete"));
-        let self_review = spec(json!({"resourceAttributes": {"verb": "list", "resource": "pods", "namespace": "ns"}}));
-        let answer = reviews(Kind::SelfSubjectAccessReview).of_caller(&ctx("jane"), self_review).expect("answered");
-        assert_eq!(answer.str_at("status.reason"), r#"RBAC: allowed by RoleBinding "b/ns" of Role "r" to User "jane""#);
+        let self_review =
+            spec(json!({"resourceAttributes": {"verb": "list", "resource": "pods", "namespace": "ns"}}));
+        let answer = reviews(Kind::SelfSubject)
+            .of_caller(&ctx("jane"), self_review)
+            .expect("answered");
+        assert_eq!(
+            answer.str_at("status.reason"),
+            r#"RBAC: allowed by RoleBinding "b/ns" of Role "r" to User "jane""#
+        );
     }
 }

@@ -3,18 +3,12 @@
 use super::attributes::Attributes;
 use std::collections::BTreeSet;
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PolicyRule {
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub verbs: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub api_groups: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub resources: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub resource_names: Vec<String>,
-    #[serde(rename = "nonResourceURLs", skip_serializing_if = "Vec::is_empty")]
     pub non_resource_urls: Vec<String>,
 }
 
@@ -23,12 +17,19 @@ impl PolicyRule {
         if !has_or_all(&self.verbs, a.verb) {
             return false;
         }
-        if a.resource_request { self.allows_resource(a) } else { self.non_resource_urls.iter().any(|url| url_covers(url, a.path)) }
+        if a.resource_request {
+            self.allows_resource(a)
+        } else {
+            self.non_resource_urls.iter().any(|url| url_covers(url, a.path))
+        }
     }
 
     fn allows_resource(&self, a: &Attributes<'_>) -> bool {
         has_or_all(&self.api_groups, a.api_group)
-            && self.resources.iter().any(|r| resource_matches(r, a.resource, a.subresource))
+            && self
+                .resources
+                .iter()
+                .any(|r| resource_matches(r, a.resource, a.subresource))
             && (self.resource_names.is_empty() || self.resource_names.iter().any(|n| n == a.name))
     }
 
@@ -41,7 +42,11 @@ impl PolicyRule {
             ("ResourceNames", &self.resource_names),
             ("Verbs", &self.verbs),
         ];
-        let parts: Vec<String> = parts.iter().filter(|(_, v)| !v.is_empty()).map(|(k, v)| format!("{k}:{}", quoted_list(v))).collect();
+        let parts: Vec<String> = parts
+            .iter()
+            .filter(|(_, v)| !v.is_empty())
+            .map(|(k, v)| format!("{k}:{}", quoted_list(v)))
+            .collect();
         format!("{{{}}}", parts.join(", "))
     }
 
@@ -49,8 +54,13 @@ impl PolicyRule {
         (has(&self.verbs, "*") || has_all(&self.verbs, &sub.verbs))
             && (has(&self.api_groups, "*") || has_all(&self.api_groups, &sub.api_groups))
             && covers_resources(&self.resources, &sub.resources)
-            && sub.non_resource_urls.iter().all(|url| self.non_resource_urls.iter().any(|owner| owner_url_covers(owner, url)))
-            && (self.resource_names.is_empty() || (!sub.resource_names.is_empty() && has_all(&self.resource_names, &sub.resource_names)))
+            && sub.non_resource_urls.iter().all(|url| {
+                self.non_resource_urls
+                    .iter()
+                    .any(|owner| owner_url_covers(owner, url))
+            })
+            && (self.resource_names.is_empty()
+                || (!sub.resource_names.is_empty() && has_all(&self.resource_names, &sub.resource_names)))
     }
 
     /// One rule for each single (group, resource, verb, name) or (url, verb) that this rule grants.
@@ -68,12 +78,19 @@ impl PolicyRule {
                     if self.resource_names.is_empty() {
                         out.push(one);
                     } else {
-                        out.extend(self.resource_names.iter().map(|n| PolicyRule { resource_names: vec![n.clone()], ..one.clone() }));
+                        out.extend(self.resource_names.iter().map(|n| PolicyRule {
+                            resource_names: vec![n.clone()],
+                            ..one.clone()
+                        }));
                     }
                 }
             }
             for url in &self.non_resource_urls {
-                out.push(PolicyRule { verbs: vec![verb.clone()], non_resource_urls: vec![url.clone()], ..Default::default() });
+                out.push(PolicyRule {
+                    verbs: vec![verb.clone()],
+                    non_resource_urls: vec![url.clone()],
+                    ..Default::default()
+                });
             }
         }
         out
@@ -82,16 +99,24 @@ impl PolicyRule {
 
 /// The parts of `wanted` that `owned` does not cover; empty means no escalation.
 pub fn uncovered(owned: &[PolicyRule], wanted: &[PolicyRule]) -> Vec<PolicyRule> {
-    wanted.iter().flat_map(PolicyRule::breakdown).filter(|sub| !owned.iter().any(|owner| owner.covers(sub))).collect()
+    wanted
+        .iter()
+        .flat_map(PolicyRule::breakdown)
+        .filter(|sub| !owned.iter().any(|owner| owner.covers(sub)))
+        .collect()
 }
 
 /// Joins single-resource rules that differ in their verbs only; keeps the order of first sight.
 pub fn compact(rules: Vec<PolicyRule>) -> Vec<PolicyRule> {
     let mut out: Vec<PolicyRule> = Vec::new();
     for rule in rules {
-        let simple = rule.non_resource_urls.is_empty() && rule.resources.len() == 1 && rule.resource_names.len() <= 1;
+        let simple =
+            rule.non_resource_urls.is_empty() && rule.resources.len() == 1 && rule.resource_names.len() <= 1;
         let twin = |o: &&mut PolicyRule| {
-            o.api_groups == rule.api_groups && o.resources == rule.resources && o.resource_names == rule.resource_names && o.non_resource_urls.is_empty()
+            o.api_groups == rule.api_groups
+                && o.resources == rule.resources
+                && o.resource_names == rule.resource_names
+                && o.non_resource_urls.is_empty()
         };
         match out.iter_mut().find(|o| simple && twin(o)) {
             Some(existing) => existing.verbs.extend(rule.verbs),
@@ -120,12 +145,18 @@ fn resource_matches(rule: &str, resource: &str, subresource: &str) -> bool {
     if subresource.is_empty() {
         return rule == resource;
     }
-    rule.split_once('/').is_some_and(|(r, sub)| sub == subresource && (r == resource || r == "*"))
+    rule.split_once('/')
+        .is_some_and(|(r, sub)| sub == subresource && (r == resource || r == "*"))
 }
 
 fn covers_resources(owned: &[String], wanted: &[String]) -> bool {
     has(owned, "*")
-        || wanted.iter().all(|path| has(owned, path) || path.split_once('/').is_some_and(|(_, sub)| owned.iter().any(|o| o.strip_prefix("*/") == Some(sub))))
+        || wanted.iter().all(|path| {
+            has(owned, path)
+                || path
+                    .split_once('/')
+                    .is_some_and(|(_, sub)| owned.iter().any(|o| o.strip_prefix("*/") == Some(sub)))
+        })
 }
 
 /// For a request: `*` alone allows everything.
@@ -155,26 +186,65 @@ mod tests {
     use crate::user::UserInfo;
 
     pub fn rule(verbs: &str, groups: &str, resources: &str, names: &str) -> PolicyRule {
-        let list = |s: &str| if s.is_empty() { vec![] } else { s.split(',').map(|x| x.trim_matches('-').to_owned()).collect() };
-        PolicyRule { verbs: list(verbs), api_groups: list(groups), resources: list(resources), resource_names: list(names), ..Default::default() }
+        let list = |s: &str| {
+            if s.is_empty() {
+                vec![]
+            } else {
+                s.split(',').map(|x| x.trim_matches('-').to_owned()).collect()
+            }
+        };
+        PolicyRule {
+            verbs: list(verbs),
+            api_groups: list(groups),
+            resources: list(resources),
+            resource_names: list(names),
+            ..Default::default()
+        }
     }
 
     fn allowed(rule: &PolicyRule, verb: &str, group: &str, resource: &str, sub: &str, name: &str) -> bool {
         let user = UserInfo::default();
-        rule.allows(&Attributes { subresource: sub, ..Attributes::of_resource(&user, verb, group, resource, "ns", name) })
+        rule.allows(&Attributes {
+            subresource: sub,
+            ..Attributes::of_resource(&user, verb, group, resource, "ns", name)
+        })
     }
 
     #[test]
     fn wildcards_match_what_upstream_matches() {
         let pods = rule("get,list", "-", "pods", "");
         assert!(allowed(&pods, "get", "", "pods", "", "x"));
-        assert!(!allowed(&pods, "get", "", "pods", "log", "x"), "a rule on a resource does not grant its subresources");
+        assert!(
+            !allowed(&pods, "get", "", "pods", "log", "x"),
+            "a rule on a resource does not grant its subresources"
+        );
         assert!(!allowed(&pods, "delete", "", "pods", "", "x"));
         assert!(!allowed(&pods, "get", "apps", "pods", "", "x"));
         assert!(allowed(&rule("*", "*", "*", ""), "exec", "a", "b", "c", "d"));
-        assert!(allowed(&rule("get", "apps", "*/scale", ""), "get", "apps", "deployments", "scale", ""));
-        assert!(!allowed(&rule("get", "apps", "*/scale", ""), "get", "apps", "deployments", "", ""));
-        assert!(allowed(&rule("get", "-", "pods/log", ""), "get", "", "pods", "log", ""));
+        assert!(allowed(
+            &rule("get", "apps", "*/scale", ""),
+            "get",
+            "apps",
+            "deployments",
+            "scale",
+            ""
+        ));
+        assert!(!allowed(
+            &rule("get", "apps", "*/scale", ""),
+            "get",
+            "apps",
+            "deployments",
+            "",
+            ""
+        ));
+        assert!(allowed(
+            &rule("get", "-", "pods/log", ""),
+            "get",
+            "",
+            "pods",
+            "log",
+            ""
+        ));
     }
 
     #[test]
@@ -188,7 +258,11 @@ mod tests {
     #[test]
     fn non_resource_urls_match_by_prefix_star() {
         let user = UserInfo::default();
-        let urls = |u: &str| PolicyRule { verbs: vec!["get".into()], non_resource_urls: vec![u.into()], ..Default::default() };
+        let urls = |u: &str| PolicyRule {
+            verbs: vec!["get".into()],
+            non_resource_urls: vec![u.into()],
+            ..Default::default()
+        };
         for (pattern, path, want) in [
             ("/healthz", "/healthz", true),
             ("/healthz", "/healthz/etcd", false),
@@ -196,17 +270,30 @@ mod tests {
             ("/healthz/*", "/healthz", false),
             ("*", "/anything", true),
         ] {
-            assert_eq!(urls(pattern).allows(&Attributes::of_path(&user, "get", path)), want, "{pattern} {path}");
+            assert_eq!(
+                urls(pattern).allows(&Attributes::of_path(&user, "get", path)),
+                want,
+                "{pattern} {path}"
+            );
         }
     }
 
     #[test]
     fn covering_is_by_single_rights() {
-        let owner = [rule("get,list", "apps", "deployments", ""), rule("*", "-", "*/status,pods", "")];
+        let owner = [
+            rule("get,list", "apps", "deployments", ""),
+            rule("*", "-", "*/status,pods", ""),
+        ];
         assert!(uncovered(&owner, &[rule("get", "apps", "deployments", "x")]).is_empty());
         assert!(uncovered(&owner, &[rule("patch", "-", "pods,nodes/status", "")]).is_empty());
         let missing = uncovered(&owner, &[rule("get,delete,patch", "apps", "deployments", "")]);
-        assert_eq!(describe_missing(missing), r#"{APIGroups:["apps"], Resources:["deployments"], Verbs:["delete" "patch"]}"#);
-        assert!(!uncovered(&[rule("get", "-", "pods", "a")], &[rule("get", "-", "pods", "")]).is_empty(), "one name does not cover all");
+        assert_eq!(
+            describe_missing(missing),
+            r#"{APIGroups:["apps"], Resources:["deployments"], Verbs:["delete" "patch"]}"#
+        );
+        assert!(
+            !uncovered(&[rule("get", "-", "pods", "a")], &[rule("get", "-", "pods", "")]).is_empty(),
+            "one name does not cover all"
+        );
     }
 }

@@ -19,28 +19,45 @@ const RBAC_GROUP: &str = "rbac.authorization.k8s.io";
 pub fn subscribe(registry: &Registry, rbac: &Rbac, graph: &Graph) {
     for resource in ["roles", "clusterroles"] {
         let rbac = rbac.clone();
-        observe(registry, RBAC_GROUP, resource, move |event| role_event(&rbac, event));
+        observe(registry, RBAC_GROUP, resource, move |event| {
+            role_event(&rbac, event)
+        });
     }
     for resource in ["rolebindings", "clusterrolebindings"] {
         let rbac = rbac.clone();
-        observe(registry, RBAC_GROUP, resource, move |event| binding_event(&rbac, event));
+        observe(registry, RBAC_GROUP, resource, move |event| {
+            binding_event(&rbac, event)
+        });
     }
     let pods = graph.clone();
     observe(registry, "", "pods", move |event| pod_event(&pods, event));
     let volumes = graph.clone();
-    observe(registry, "", "persistentvolumes", move |event| volume_event(&volumes, event));
+    observe(registry, "", "persistentvolumes", move |event| {
+        volume_event(&volumes, event)
+    });
     for (group, resource, kind) in [
         ("storage.k8s.io", "volumeattachments", Kind::Attachment),
         ("resource.k8s.io", "resourceslices", Kind::ResourceSlice),
-        ("certificates.k8s.io", "podcertificaterequests", Kind::PodCertificateRequest),
+        (
+            "certificates.k8s.io",
+            "podcertificaterequests",
+            Kind::PodCertificateRequest,
+        ),
     ] {
         let graph = graph.clone();
-        observe(registry, group, resource, move |event| node_object_event(&graph, kind, event));
+        observe(registry, group, resource, move |event| {
+            node_object_event(&graph, kind, event)
+        });
     }
 }
 
 /// Resources that this server does not serve have nothing to observe.
-fn observe(registry: &Registry, group: &str, resource: &str, observer: impl Fn(&WatchEvent) + Send + Sync + 'static) {
+fn observe(
+    registry: &Registry,
+    group: &str,
+    resource: &str,
+    observer: impl Fn(&WatchEvent) + Send + Sync + 'static,
+) {
     if let Some(store) = registry.store(group, resource) {
         store.observe(observer);
     }
@@ -51,7 +68,10 @@ fn deleted(event: &WatchEvent) -> bool {
 }
 
 fn metadata(object: &CachedObject) -> Metadata {
-    Metadata { name: object.name.to_string(), namespace: object.namespace.to_string() }
+    Metadata {
+        name: object.name.to_string(),
+        namespace: object.namespace.to_string(),
+    }
 }
 
 fn role_event(rbac: &Rbac, event: &WatchEvent) {
@@ -59,7 +79,10 @@ fn role_event(rbac: &Rbac, event: &WatchEvent) {
     if deleted(event) {
         return rbac.remove_role(&object.namespace, &object.name);
     }
-    rbac.set_role(Role { metadata: metadata(object), rules: rules_of(&object.value()) });
+    rbac.set_role(Role {
+        metadata: metadata(object),
+        rules: rules_of(&object.value()),
+    });
 }
 
 fn binding_event(rbac: &Rbac, event: &WatchEvent) {
@@ -68,15 +91,26 @@ fn binding_event(rbac: &Rbac, event: &WatchEvent) {
         return rbac.remove_binding(&object.namespace, &object.name);
     }
     let value = object.value();
-    rbac.set_binding(Binding { metadata: metadata(object), subjects: value.list_at("subjects").iter().map(subject).collect(), role_ref: role_ref(&value) });
+    rbac.set_binding(Binding {
+        metadata: metadata(object),
+        subjects: value.list_at("subjects").iter().map(subject).collect(),
+        role_ref: role_ref(&value),
+    });
 }
 
 fn subject(value: &Value) -> Subject {
-    Subject { kind: value.str_at("kind").to_owned(), name: value.str_at("name").to_owned(), namespace: value.str_at("namespace").to_owned() }
+    Subject {
+        kind: value.str_at("kind").to_owned(),
+        name: value.str_at("name").to_owned(),
+        namespace: value.str_at("namespace").to_owned(),
+    }
 }
 
 fn role_ref(value: &Value) -> RoleRef {
-    RoleRef { kind: value.str_at("roleRef.kind").to_owned(), name: value.str_at("roleRef.name").to_owned() }
+    RoleRef {
+        kind: value.str_at("roleRef.kind").to_owned(),
+        name: value.str_at("roleRef.name").to_owned(),
+    }
 }
 
 /// Most pod events are status updates of a pod that is known: they are skipped without decoding it.
@@ -86,7 +120,12 @@ fn pod_event(graph: &Graph, event: &WatchEvent) {
     if deleted(event) {
         return graph.remove(&vertex);
     }
-    if pod.field("spec.nodeName").is_some_and(str::is_empty) || event.previous.as_ref().is_some_and(|old| grants_the_same(old, pod)) {
+    if pod.field("spec.nodeName").is_some_and(str::is_empty)
+        || event
+            .previous
+            .as_ref()
+            .is_some_and(|old| grants_the_same(old, pod))
+    {
         return;
     }
     graph.set(vertex, populate::of_pod(&pod.value()));
@@ -96,7 +135,8 @@ fn pod_event(graph: &Graph, event: &WatchEvent) {
 fn grants_the_same(old: &Arc<CachedObject>, new: &Arc<CachedObject>) -> bool {
     const SPEC: u32 = 2;
     let parts = old.protobuf().zip(new.protobuf());
-    old.uid == new.uid && parts.is_some_and(|(old, new)| part(old, SPEC) == part(new, SPEC) && !names_claims(new))
+    old.uid == new.uid
+        && parts.is_some_and(|(old, new)| part(old, SPEC) == part(new, SPEC) && !names_claims(new))
 }
 
 /// Status fields `resourceClaimStatuses` and `extendedResourceClaimStatus`.
@@ -106,7 +146,11 @@ fn names_claims(pod: &[u8]) -> bool {
 }
 
 fn part(message: &[u8], tag: u32) -> Option<&[u8]> {
-    Fields(message).filter_map(Result::ok).find(|field| field.tag == tag)?.bytes().ok()
+    Fields(message)
+        .filter_map(Result::ok)
+        .find(|field| field.tag == tag)?
+        .bytes()
+        .ok()
 }
 
 fn volume_event(graph: &Graph, event: &WatchEvent) {

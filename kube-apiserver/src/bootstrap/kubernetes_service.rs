@@ -66,29 +66,46 @@ impl KubernetesService {
                 tracing::warn!(err = %error, "Unable to keep the kubernetes service's endpoints");
             }
         }
-        if tokio::time::timeout(REMOVAL_DEADLINE, self.leave()).await.is_err() {
+        if tokio::time::timeout(REMOVAL_DEADLINE, self.leave())
+            .await
+            .is_err()
+        {
             tracing::warn!("Unable to remove this server from the kubernetes service's endpoints in time");
         }
     }
 
     async fn heartbeat(&self) -> Result<(), StatusError> {
-        let lease = self.leases.lease(&self.etcd, LEASE_SECONDS).await.map_err(internal)?;
+        let lease = self
+            .leases
+            .lease(&self.etcd, LEASE_SECONDS)
+            .await
+            .map_err(internal)?;
         let key = self.key();
-        let guard = self.etcd.get(key.clone()).await.map_err(internal)?.map_or(0, |kv| kv.mod_revision);
-        self.etcd.put(key, self.lease_value()?, guard, lease).await.map_err(internal)?;
+        let guard = self
+            .etcd
+            .get(key.clone())
+            .await
+            .map_err(internal)?
+            .map_or(0, |kv| kv.mod_revision);
+        self.etcd
+            .put(key, self.lease_value()?, guard, lease)
+            .await
+            .map_err(internal)?;
         self.reconcile(&self.live_addresses().await?).await
     }
 
     async fn leave(&self) {
-        let Ok(Some(kv)) = self.etcd.get(self.key()).await else { return };
+        let Ok(Some(kv)) = self.etcd.get(self.key()).await else {
+            return;
+        };
         // The key dies with its lease anyway if this fails.
         if self.etcd.delete(self.key(), kv.mod_revision).await.is_err() {
             return;
         }
-        if let Ok(others) = self.live_addresses().await {
-            if let Err(error) = self.reconcile(&others).await {
-                tracing::debug!(err = %error, "Endpoints not updated at shutdown");
-            }
+        if let Ok(others) = self.live_addresses().await
+            && let Err(error) = self.reconcile(&others).await
+        {
+            tracing::debug!(err = %error, "Endpoints not updated at shutdown");
         }
     }
 
@@ -105,8 +122,13 @@ impl KubernetesService {
         const GVK: Gvk<'static> = Gvk::new("", "v1", "Endpoints");
         let mut endpoints = Value::Object(Default::default());
         let address = Value::from([("ip", self.config.advertise_address.to_string().into())]);
-        endpoints.set("subsets", vec![Value::from([("addresses", vec![address].into())])]);
-        let ty = schema::registry().kind(GVK).ok_or_else(|| status::internal("no type Endpoints"))?;
+        endpoints.set(
+            "subsets",
+            vec![Value::from([("addresses", vec![address].into())])],
+        );
+        let ty = schema::registry()
+            .kind(GVK)
+            .ok_or_else(|| status::internal("no type Endpoints"))?;
         let mut raw = Vec::new();
         apimachinery::protobuf::encode(&endpoints, ty, &mut raw).map_err(internal)?;
         let mut wrapped = Vec::with_capacity(raw.len() + 32);
@@ -118,20 +140,41 @@ impl KubernetesService {
     async fn live_addresses(&self) -> Result<BTreeSet<IpAddr>, StatusError> {
         const MAX_SERVERS: i64 = 100;
         let start = Bytes::from(self.folder());
-        let page = self.etcd.page(start.clone(), etcd::prefix_end(&start), MAX_SERVERS, 0).await.map_err(internal)?;
+        let page = self
+            .etcd
+            .page(start.clone(), etcd::prefix_end(&start), MAX_SERVERS, 0)
+            .await
+            .map_err(internal)?;
         let address = |key: &[u8]| std::str::from_utf8(key.get(start.len()..)?).ok()?.parse().ok();
         Ok(page.kvs.iter().filter_map(|kv| address(&kv.key)).collect())
     }
 
     async fn reconcile(&self, addresses: &BTreeSet<IpAddr>) -> Result<(), StatusError> {
-        self.put("", "endpoints", self.endpoints(addresses), &["subsets"]).await?;
-        self.put("discovery.k8s.io", "endpointslices", self.endpoint_slice(addresses), &["endpoints", "ports", "addressType"]).await
+        self.put("", "endpoints", self.endpoints(addresses), &["subsets"])
+            .await?;
+        self.put(
+            "discovery.k8s.io",
+            "endpointslices",
+            self.endpoint_slice(addresses),
+            &["endpoints", "ports", "addressType"],
+        )
+        .await
     }
 
     /// Creates the object, or updates `fields` of it where they differ.
-    async fn put(&self, group: &str, resource: &str, wanted: Value, fields: &'static [&'static str]) -> Result<(), StatusError> {
-        let Some(store) = self.registry.store(group, resource) else { return Ok(()) };
-        let Some(existing) = store.get("default", NAME) else { return write::create(store, "default", wanted).await };
+    async fn put(
+        &self,
+        group: &str,
+        resource: &str,
+        wanted: Value,
+        fields: &'static [&'static str],
+    ) -> Result<(), StatusError> {
+        let Some(store) = self.registry.store(group, resource) else {
+            return Ok(());
+        };
+        let Some(existing) = store.get("default", NAME) else {
+            return write::create(store, "default", wanted).await;
+        };
         let existing = existing.value();
         if fields.iter().all(|f| existing.get(f) == wanted.get(f)) {
             return Ok(());
@@ -152,7 +195,11 @@ impl KubernetesService {
         service.set_at("metadata.labels.provider", "kubernetes");
         let mut port = port("https", 443);
         port.set("targetPort", i64::from(self.config.port));
-        let kind = if self.config.node_port > 0 { "NodePort" } else { "ClusterIP" };
+        let kind = if self.config.node_port > 0 {
+            "NodePort"
+        } else {
+            "ClusterIP"
+        };
         if self.config.node_port > 0 {
             port.set("nodePort", i64::from(self.config.node_port));
         }
@@ -168,21 +215,35 @@ impl KubernetesService {
     }
 
     fn family(&self) -> &'static str {
-        if self.config.advertise_address.is_ipv4() { "IPv4" } else { "IPv6" }
+        if self.config.advertise_address.is_ipv4() {
+            "IPv4"
+        } else {
+            "IPv6"
+        }
     }
 
     fn endpoints(&self, addresses: &BTreeSet<IpAddr>) -> Value {
         let mut endpoints = object("v1", "Endpoints", "default", NAME);
-        endpoints.object_mut_at("metadata.labels").insert("endpointslice.kubernetes.io/skip-mirror", "true".into());
-        let items: Vec<Value> = addresses.iter().map(|ip| Value::from([("ip", ip.to_string().into())])).collect();
-        let subset = Value::from([("addresses", items.into()), ("ports", vec![port("https", i64::from(self.config.port))].into())]);
+        endpoints
+            .object_mut_at("metadata.labels")
+            .insert("endpointslice.kubernetes.io/skip-mirror", "true".into());
+        let items: Vec<Value> = addresses
+            .iter()
+            .map(|ip| Value::from([("ip", ip.to_string().into())]))
+            .collect();
+        let subset = Value::from([
+            ("addresses", items.into()),
+            ("ports", vec![port("https", i64::from(self.config.port))].into()),
+        ]);
         endpoints.set("subsets", vec![subset]);
         endpoints
     }
 
     fn endpoint_slice(&self, addresses: &BTreeSet<IpAddr>) -> Value {
         let mut slice = object("discovery.k8s.io/v1", "EndpointSlice", "default", NAME);
-        slice.object_mut_at("metadata.labels").insert("kubernetes.io/service-name", NAME.into());
+        slice
+            .object_mut_at("metadata.labels")
+            .insert("kubernetes.io/service-name", NAME.into());
         slice.set("addressType", self.family());
         let endpoint = |ip: &IpAddr| {
             let ready = Value::from([("ready", true.into())]);
@@ -195,7 +256,11 @@ impl KubernetesService {
 }
 
 fn port(name: &str, number: i64) -> Value {
-    Value::from([("name", name.into()), ("port", number.into()), ("protocol", "TCP".into())])
+    Value::from([
+        ("name", name.into()),
+        ("port", number.into()),
+        ("protocol", "TCP".into()),
+    ])
 }
 
 fn internal(error: impl std::fmt::Display) -> StatusError {

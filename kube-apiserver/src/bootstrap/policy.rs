@@ -10,9 +10,18 @@ const FILES: [(&str, &str); 6] = [
     ("cluster-roles.txt", include_str!("cluster-roles.txt")),
     ("controller-roles.txt", include_str!("controller-roles.txt")),
     ("namespace-roles.txt", include_str!("namespace-roles.txt")),
-    ("cluster-role-bindings.txt", include_str!("cluster-role-bindings.txt")),
-    ("controller-role-bindings.txt", include_str!("controller-role-bindings.txt")),
-    ("namespace-role-bindings.txt", include_str!("namespace-role-bindings.txt")),
+    (
+        "cluster-role-bindings.txt",
+        include_str!("cluster-role-bindings.txt"),
+    ),
+    (
+        "controller-role-bindings.txt",
+        include_str!("controller-role-bindings.txt"),
+    ),
+    (
+        "namespace-role-bindings.txt",
+        include_str!("namespace-role-bindings.txt"),
+    ),
 ];
 
 #[derive(Clone, Debug, PartialEq)]
@@ -41,8 +50,11 @@ pub fn defaults() -> Vec<Default> {
 /// The rules that every node has: the `system:node` role.
 pub fn node_rules() -> Vec<crate::authorization::rules::PolicyRule> {
     let all = defaults();
-    let node = all.iter().find(|d| d.resource == "clusterroles" && d.name == "system:node");
-    node.map(|d| crate::authorization::escalation::rules_of(&d.object)).unwrap_or_default()
+    let node = all
+        .iter()
+        .find(|d| d.resource == "clusterroles" && d.name == "system:node");
+    node.map(|d| crate::authorization::escalation::rules_of(&d.object))
+        .unwrap_or_default()
 }
 
 fn parse(text: &str) -> Result<Vec<Default>, String> {
@@ -54,9 +66,13 @@ fn parse(text: &str) -> Result<Vec<Default>, String> {
             Some(entry) => {
                 let last = out.last_mut().ok_or_else(malformed)?;
                 if last.resource.ends_with("bindings") {
-                    last.object.list_mut_at("subjects").push(subject(entry).ok_or_else(malformed)?);
+                    last.object
+                        .list_mut_at("subjects")
+                        .push(subject(entry).ok_or_else(malformed)?);
                 } else {
-                    last.object.list_mut_at("rules").push(rule(entry).ok_or_else(malformed)?);
+                    last.object
+                        .list_mut_at("rules")
+                        .push(rule(entry).ok_or_else(malformed)?);
                 }
             }
         }
@@ -74,17 +90,29 @@ fn header(line: &str) -> Option<Default> {
         _ => return None,
     };
     let id = words.next()?;
-    let (namespace, name) = if kind.starts_with("Cluster") { ("", id) } else { id.split_once('/')? };
+    let (namespace, name) = if kind.starts_with("Cluster") {
+        ("", id)
+    } else {
+        id.split_once('/')?
+    };
     let mut object = new_object(kind, namespace, name);
     while let (Some(word), Some(target)) = (words.next(), words.next()) {
         match word {
             "->" => object.set("roleRef", role_ref(target)?),
-            "into" => object.object_mut_at("metadata.labels").entry(format!("{AGGREGATE_PREFIX}{target}")).clone_from(&"true".into()),
+            "into" => object
+                .object_mut_at("metadata.labels")
+                .entry(format!("{AGGREGATE_PREFIX}{target}"))
+                .clone_from(&"true".into()),
             "from" => object.set_at("aggregationRule.clusterRoleSelectors", vec![selector(target)]),
             _ => return None,
         }
     }
-    Some(Default { resource, namespace: namespace.to_owned(), name: name.to_owned(), object })
+    Some(Default {
+        resource,
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        object,
+    })
 }
 
 fn new_object(kind: &str, namespace: &str, name: &str) -> Value {
@@ -95,8 +123,12 @@ fn new_object(kind: &str, namespace: &str, name: &str) -> Value {
     if !namespace.is_empty() {
         object.set_at("metadata.namespace", namespace);
     }
-    object.object_mut_at("metadata.labels").insert("kubernetes.io/bootstrapping", "rbac-defaults".into());
-    object.object_mut_at("metadata.annotations").insert("rbac.authorization.kubernetes.io/autoupdate", "true".into());
+    object
+        .object_mut_at("metadata.labels")
+        .insert("kubernetes.io/bootstrapping", "rbac-defaults".into());
+    object
+        .object_mut_at("metadata.annotations")
+        .insert("rbac.authorization.kubernetes.io/autoupdate", "true".into());
     if kind.ends_with("Role") {
         object.set("rules", Value::List(Vec::new()));
     }
@@ -111,13 +143,22 @@ fn selector(target: &str) -> Value {
 
 fn role_ref(target: &str) -> Option<Value> {
     let (kind, name) = target.split_once('/')?;
-    Some(Value::from([("apiGroup", GROUP.into()), ("kind", kind.into()), ("name", name.into())]))
+    Some(Value::from([
+        ("apiGroup", GROUP.into()),
+        ("kind", kind.into()),
+        ("name", name.into()),
+    ]))
 }
 
 /// `verbs  group  resources  [names]` or `verbs  url  paths`.
 fn rule(entry: &str) -> Option<Value> {
     let mut columns = entry.split("  ");
-    let list = |text: &str| -> Value { text.split(',').map(|item| if item == "core" { "" } else { item }).collect::<Vec<_>>().into() };
+    let list = |text: &str| -> Value {
+        text.split(',')
+            .map(|item| if item == "core" { "" } else { item })
+            .collect::<Vec<_>>()
+            .into()
+    };
     let (verbs, group, things) = (columns.next()?, columns.next()?, columns.next()?);
     let mut rule = Value::from([("verbs", list(verbs))]);
     if group == "url" {
@@ -134,13 +175,23 @@ fn rule(entry: &str) -> Option<Value> {
 
 fn subject(entry: &str) -> Option<Value> {
     let (kind, id) = entry.split_once(' ')?;
-    let named = |kind: &str| Value::from([("kind", kind.into()), ("apiGroup", GROUP.into()), ("name", id.into())]);
+    let named = |kind: &str| {
+        Value::from([
+            ("kind", kind.into()),
+            ("apiGroup", GROUP.into()),
+            ("name", id.into()),
+        ])
+    };
     match kind {
         "user" => Some(named("User")),
         "group" => Some(named("Group")),
         "account" => {
             let (namespace, name) = id.split_once('/')?;
-            Some(Value::from([("kind", "ServiceAccount".into()), ("name", name.into()), ("namespace", namespace.into())]))
+            Some(Value::from([
+                ("kind", "ServiceAccount".into()),
+                ("name", name.into()),
+                ("namespace", namespace.into()),
+            ]))
         }
         _ => None,
     }
@@ -149,11 +200,17 @@ fn subject(entry: &str) -> Option<Value> {
 /// What the clusterrole-aggregation controller would make of the defaults; until it runs, admin, edit and view work.
 /// Three roles feed each other (view -> edit -> admin), so as many passes as roles settle it.
 fn aggregate(all: &mut [Default]) {
-    let targets: Vec<usize> = (0..all.len()).filter(|at| all[*at].object.at("aggregationRule").is_some()).collect();
+    let targets: Vec<usize> = (0..all.len())
+        .filter(|at| all[*at].object.at("aggregationRule").is_some())
+        .collect();
     for _ in 0..targets.len() {
         for &at in &targets {
             let label = format!("{AGGREGATE_PREFIX}{}", all[at].name);
-            let wanted = |d: &&Default| d.object.at("metadata.labels").is_some_and(|l| l.get(&label).is_some());
+            let wanted = |d: &&Default| {
+                d.object
+                    .at("metadata.labels")
+                    .is_some_and(|l| l.get(&label).is_some())
+            };
             let mut rules: Vec<Value> = Vec::new();
             for source in all.iter().filter(wanted) {
                 for rule in source.object.list_at("rules") {
@@ -174,14 +231,23 @@ mod tests {
     use crate::authorization::rules::uncovered;
 
     fn find<'a>(all: &'a [Default], resource: &str, name: &str) -> &'a Default {
-        all.iter().find(|d| d.resource == resource && d.name == name).unwrap_or_else(|| panic!("{resource} {name}"))
+        all.iter()
+            .find(|d| d.resource == resource && d.name == name)
+            .unwrap_or_else(|| panic!("{resource} {name}"))
     }
 
     #[test]
     fn every_file_parses_whole() {
         for (file, text) in FILES {
-            let blocks = text.lines().filter(|l| !l.is_empty() && !l.starts_with([' ', '#'])).count();
-            assert_eq!(parse(text).unwrap_or_else(|line| panic!("{file}: {line}")).len(), blocks, "{file}");
+            let blocks = text
+                .lines()
+                .filter(|l| !l.is_empty() && !l.starts_with([' ', '#']))
+                .count();
+            assert_eq!(
+                parse(text).unwrap_or_else(|line| panic!("{file}: {line}")).len(),
+                blocks,
+                "{file}"
+            );
         }
     }
 
@@ -189,9 +255,21 @@ mod tests {
     fn every_binding_names_a_default_role() {
         let all = defaults();
         for binding in all.iter().filter(|d| d.resource.ends_with("bindings")) {
-            let (kind, name) = (binding.object.str_at("roleRef.kind"), binding.object.str_at("roleRef.name"));
-            let (resource, namespace) = if kind == "Role" { ("roles", binding.namespace.as_str()) } else { ("clusterroles", "") };
-            assert!(all.iter().any(|d| d.resource == resource && d.name == name && d.namespace == namespace), "{} -> {name}", binding.name);
+            let (kind, name) = (
+                binding.object.str_at("roleRef.kind"),
+                binding.object.str_at("roleRef.name"),
+            );
+            let (resource, namespace) = if kind == "Role" {
+                ("roles", binding.namespace.as_str())
+            } else {
+                ("clusterroles", "")
+            };
+            assert!(
+                all.iter()
+                    .any(|d| d.resource == resource && d.name == name && d.namespace == namespace),
+                "{} -> {name}",
+                binding.name
+            );
         }
     }
 
@@ -210,15 +288,33 @@ mod tests {
         let all = defaults();
         let admin = find(&all, "clusterroles", "cluster-admin");
         assert_eq!(rules_of(&admin.object).len(), 2);
-        assert_eq!(find(&all, "clusterrolebindings", "cluster-admin").object.list_at("subjects")[0].str_at("name"), "system:masters");
+        assert_eq!(
+            find(&all, "clusterrolebindings", "cluster-admin")
+                .object
+                .list_at("subjects")[0]
+                .str_at("name"),
+            "system:masters"
+        );
         let public = find(&all, "clusterrolebindings", "system:public-info-viewer");
-        assert!(public.object.list_at("subjects").iter().any(|s| s.str_at("name") == "system:unauthenticated"));
+        assert!(
+            public
+                .object
+                .list_at("subjects")
+                .iter()
+                .any(|s| s.str_at("name") == "system:unauthenticated")
+        );
         assert!(!node_rules().is_empty());
     }
 
     #[test]
     fn malformed_lines_are_refused() {
-        for text in ["role x", "clusterrole x\n  get core", "clusterrolebinding b -> ClusterRole/x\n  alien x", "  get  core  pods", "thing x"] {
+        for text in [
+            "role x",
+            "clusterrole x\n  get core",
+            "clusterrolebinding b -> ClusterRole/x\n  alien x",
+            "  get  core  pods",
+            "thing x",
+        ] {
             assert!(parse(text).is_err(), "{text}");
         }
     }

@@ -23,7 +23,9 @@ const PRIORITY_CLASSES: [(&str, i64, &str); 2] = [
 ];
 
 pub async fn namespaces(registry: &Registry) -> Result<(), StatusError> {
-    let Some(store) = registry.store("", "namespaces") else { return Ok(()) };
+    let Some(store) = registry.store("", "namespaces") else {
+        return Ok(());
+    };
     for name in SYSTEM_NAMESPACES {
         write::ensure(store, "", name, object("v1", "Namespace", "", name)).await?;
     }
@@ -31,7 +33,9 @@ pub async fn namespaces(registry: &Registry) -> Result<(), StatusError> {
 }
 
 pub async fn priority_classes(registry: &Registry) -> Result<(), StatusError> {
-    let Some(store) = registry.store("scheduling.k8s.io", "priorityclasses") else { return Ok(()) };
+    let Some(store) = registry.store("scheduling.k8s.io", "priorityclasses") else {
+        return Ok(());
+    };
     for (name, value, description) in PRIORITY_CLASSES {
         let mut class = object("scheduling.k8s.io/v1", "PriorityClass", "", name);
         class.set("value", value);
@@ -61,8 +65,13 @@ pub struct RequestHeaderInfo {
 
 const CONFIG_MAP: &str = "extension-apiserver-authentication";
 
-pub async fn authentication_configmap(registry: &Registry, info: &AuthenticationInfo) -> Result<(), StatusError> {
-    let Some(store) = registry.store("", "configmaps") else { return Ok(()) };
+pub async fn authentication_configmap(
+    registry: &Registry,
+    info: &AuthenticationInfo,
+) -> Result<(), StatusError> {
+    let Some(store) = registry.store("", "configmaps") else {
+        return Ok(());
+    };
     let data = data(info);
     if data.as_object().is_none_or(|d| d.is_empty()) {
         return Ok(());
@@ -95,7 +104,10 @@ fn data(info: &AuthenticationInfo) -> Value {
         data.set("requestheader-username-headers", list(&headers.username_headers));
         data.set("requestheader-uid-headers", list(&headers.uid_headers));
         data.set("requestheader-group-headers", list(&headers.group_headers));
-        data.set("requestheader-extra-headers-prefix", list(&headers.extra_headers_prefix));
+        data.set(
+            "requestheader-extra-headers-prefix",
+            list(&headers.extra_headers_prefix),
+        );
     }
     data
 }

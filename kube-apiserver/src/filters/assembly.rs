@@ -17,9 +17,9 @@ use http::header::HeaderValue;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
+use super::Chain;
 use super::audit::{Audit, log, policy};
 use super::in_flight::InFlight;
-use super::Chain;
 use crate::admission;
 use crate::admission::objects::Objects;
 use crate::authentication::bootstrap_token::BootstrapTokens;
@@ -91,7 +91,7 @@ impl Filters {
             timeout: self.timeout,
             hsts: self.hsts,
             handler,
-            reload: self.reload,
+            _reload: self.reload,
         };
         chain.into_handler()
     }
@@ -106,12 +106,20 @@ pub fn assemble(parts: &Parts<'_>) -> Result<Assembly> {
     let (request_header, info) = front_proxy(flags)?;
     let modes_allow_all = authorization_modes(flags).iter().any(|m| m == "AlwaysAllow");
     let anonymous = flags.bool("anonymous-auth") && (!modes_allow_all || flags.is_set("anonymous-auth"));
-    let in_flight = InFlight::new(flags.int("max-requests-inflight").max(0) as usize, flags.int("max-mutating-requests-inflight").max(0) as usize);
+    let in_flight = InFlight::new(
+        flags.int("max-requests-inflight").max(0) as usize,
+        flags.int("max-mutating-requests-inflight").max(0) as usize,
+    );
     in_flight.export();
     let admission = admission(flags, &objects, &authorizers, rbac)?;
     let plugs = plugs(parts, &objects, &authorizers, &accounts, &tokens)?;
     let filters = Filters {
-        authenticators: Authenticators { request_header, client_certificates: !flags.string("client-ca-file").is_empty(), tokens, anonymous },
+        authenticators: Authenticators {
+            request_header,
+            client_certificates: !flags.string("client-ca-file").is_empty(),
+            tokens,
+            anonymous,
+        },
         authorizers,
         audit: audit(flags)?,
         in_flight,
@@ -119,16 +127,27 @@ pub fn assemble(parts: &Parts<'_>) -> Result<Assembly> {
         hsts: hsts(flags)?,
         reload: accounts.watch,
     };
-    Ok(Assembly { plugs, admission, authentication: info, filters })
+    Ok(Assembly {
+        plugs,
+        admission,
+        authentication: info,
+        filters,
+    })
 }
 
 fn file(flags: &Flags, name: &str) -> Option<PathBuf> {
-    Some(flags.string(name)).filter(|path| !path.is_empty()).map(PathBuf::from)
+    Some(flags.string(name))
+        .filter(|path| !path.is_empty())
+        .map(PathBuf::from)
 }
 
 fn authorization_modes(flags: &Flags) -> Vec<String> {
     let modes = flags.strings("authorization-mode");
-    if modes.is_empty() { vec!["AlwaysAllow".to_owned()] } else { modes }
+    if modes.is_empty() {
+        vec!["AlwaysAllow".to_owned()]
+    } else {
+        modes
+    }
 }
 
 fn authorizers(flags: &Flags, registry: &Arc<Registry>) -> Result<(Arc<Authorizers>, Rbac)> {
@@ -136,7 +155,10 @@ fn authorizers(flags: &Flags, registry: &Arc<Registry>) -> Result<(Arc<Authorize
     check_modes(&modes)?;
     let (rbac, graph) = (Rbac::default(), Graph::default());
     subscribe::subscribe(registry, &rbac, &graph);
-    Ok((Arc::new(Authorizers::new(&modes, graph, node_rules(), rbac.clone())), rbac))
+    Ok((
+        Arc::new(Authorizers::new(&modes, graph, node_rules(), rbac.clone())),
+        rbac,
+    ))
 }
 
 /// Service account tokens: the keys that check them, the one that signs them, what they say.
@@ -152,17 +174,36 @@ impl Accounts {
     fn new(flags: &Flags, _: &Arc<dyn Objects>) -> Result<Accounts> {
         let mut issuers = flags.strings("service-account-issuer");
         if issuers.is_empty() {
-            tracing::warn!(issuer = DEFAULT_ISSUER, "--service-account-issuer is not set; using the default");
+            tracing::warn!(
+                issuer = DEFAULT_ISSUER,
+                "--service-account-issuer is not set; using the default"
+            );
             issuers.push(DEFAULT_ISSUER.to_owned());
         }
-        let signer = file(flags, "service-account-signing-key-file").map(|path| Signer::load(&path).context("--service-account-signing-key-file")).transpose()?;
-        let files: Vec<PathBuf> = flags.strings("service-account-key-file").iter().map(PathBuf::from).collect();
+        let signer = file(flags, "service-account-signing-key-file")
+            .map(|path| Signer::load(&path).context("--service-account-signing-key-file"))
+            .transpose()?;
+        let files: Vec<PathBuf> = flags
+            .strings("service-account-key-file")
+            .iter()
+            .map(PathBuf::from)
+            .collect();
         let own = signer.as_ref().map(|s| s.public.clone());
         let keys = Arc::new(ArcSwap::from_pointee(public_keys(&files, own.as_ref())?));
         let watch = (!files.is_empty()).then(|| watch_keys(files, own, keys.clone()));
         let audiences = flags.strings("api-audiences");
-        let audiences = if audiences.is_empty() { issuers.clone() } else { audiences };
-        Ok(Accounts { issuers, audiences, keys, signer, watch })
+        let audiences = if audiences.is_empty() {
+            issuers.clone()
+        } else {
+            audiences
+        };
+        Ok(Accounts {
+            issuers,
+            audiences,
+            keys,
+            signer,
+            watch,
+        })
     }
 }
 
@@ -181,15 +222,20 @@ fn public_keys(files: &[PathBuf], own: Option<&PublicKey>) -> Result<Vec<PublicK
 fn watch_keys(files: Vec<PathBuf>, own: Option<PublicKey>, keys: Arc<ArcSwap<Vec<PublicKey>>>) -> FileWatch {
     watch::files(files.clone(), move || match public_keys(&files, own.as_ref()) {
         Ok(fresh) => keys.store(Arc::new(fresh)),
-        Err(error) => tracing::error!(err = %format!("{error:#}"), "Service account keys not reloaded; the former ones stay in use"),
+        Err(error) => {
+            tracing::error!(err = %format!("{error:#}"), "Service account keys not reloaded; the former ones stay in use")
+        }
     })
 }
 
 fn tokens(flags: &Flags, objects: &Arc<dyn Objects>, accounts: &Accounts) -> Result<Tokens> {
     let mut all: Vec<Arc<dyn TokenAuthenticator>> = Vec::new();
     if let Some(path) = file(flags, "token-auth-file") {
-        let text = std::fs::read_to_string(&path).with_context(|| format!("--token-auth-file: cannot read {}", path.display()))?;
-        all.push(Arc::new(TokenFile::parse(&text).with_context(|| format!("--token-auth-file: {}", path.display()))?));
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("--token-auth-file: cannot read {}", path.display()))?;
+        all.push(Arc::new(
+            TokenFile::parse(&text).with_context(|| format!("--token-auth-file: {}", path.display()))?,
+        ));
     }
     if !accounts.keys.load().is_empty() {
         all.push(Arc::new(ServiceAccounts {
@@ -201,17 +247,29 @@ fn tokens(flags: &Flags, objects: &Arc<dyn Objects>, accounts: &Accounts) -> Res
         }));
     }
     if flags.bool("enable-bootstrap-token-auth") {
-        all.push(Arc::new(BootstrapTokens { objects: objects.clone() }));
+        all.push(Arc::new(BootstrapTokens {
+            objects: objects.clone(),
+        }));
     }
     Ok(Tokens(all))
 }
 
 fn front_proxy(flags: &Flags) -> Result<(Option<RequestHeader>, AuthenticationInfo)> {
     let read = |name: &str| -> Result<Option<String>> {
-        file(flags, name).map(|path| std::fs::read_to_string(&path).with_context(|| format!("--{name}: cannot read {}", path.display()))).transpose()
+        file(flags, name)
+            .map(|path| {
+                std::fs::read_to_string(&path)
+                    .with_context(|| format!("--{name}: cannot read {}", path.display()))
+            })
+            .transpose()
     };
-    let mut info = AuthenticationInfo { client_ca: read("client-ca-file")?, request_header: None };
-    let Some(path) = file(flags, "requestheader-client-ca-file") else { return Ok((None, info)) };
+    let mut info = AuthenticationInfo {
+        client_ca: read("client-ca-file")?,
+        request_header: None,
+    };
+    let Some(path) = file(flags, "requestheader-client-ca-file") else {
+        return Ok((None, info));
+    };
     let ca = CaBundle::watch(&path).context("--requestheader-client-ca-file")?;
     let headers = HeaderNames {
         username: flags.strings("requestheader-username-headers"),
@@ -228,19 +286,43 @@ fn front_proxy(flags: &Flags) -> Result<(Option<RequestHeader>, AuthenticationIn
         group_headers: headers.group.clone(),
         extra_headers_prefix: headers.extra_prefix.clone(),
     });
-    Ok((Some(RequestHeader { ca, allowed_names, headers }), info))
+    Ok((
+        Some(RequestHeader {
+            ca,
+            allowed_names,
+            headers,
+        }),
+        info,
+    ))
 }
 
-fn admission(flags: &Flags, objects: &Arc<dyn Objects>, authorizers: &Arc<Authorizers>, rbac: Rbac) -> Result<Arc<dyn Admission>> {
-    let names = admission::selected(&flags.strings("enable-admission-plugins"), &flags.strings("disable-admission-plugins"))?;
-    let seams = admission::Seams { objects: objects.clone(), authorizers: authorizers.clone() };
-    let escalation = EscalationCheck { authorizers: authorizers.clone(), rbac };
+fn admission(
+    flags: &Flags,
+    objects: &Arc<dyn Objects>,
+    authorizers: &Arc<Authorizers>,
+    rbac: Rbac,
+) -> Result<Arc<dyn Admission>> {
+    let names = admission::selected(
+        &flags.strings("enable-admission-plugins"),
+        &flags.strings("disable-admission-plugins"),
+    )?;
+    let seams = admission::Seams {
+        objects: objects.clone(),
+        authorizers: authorizers.clone(),
+    };
+    let escalation = EscalationCheck {
+        authorizers: authorizers.clone(),
+        rbac,
+    };
     Ok(Arc::new(admission::Chain::new(&names, &seams, escalation)))
 }
 
 fn audit(flags: &Flags) -> Result<Audit> {
-    let (Some(policy_file), path) = (file(flags, "audit-policy-file"), flags.string("audit-log-path")) else { return Ok(Audit::default()) };
-    let policy: policy::Policy = component_base::config::load(&policy_file, &[("audit.k8s.io/v1", "Policy")]).context("--audit-policy-file")?;
+    let (Some(policy_file), path) = (file(flags, "audit-policy-file"), flags.string("audit-log-path")) else {
+        return Ok(Audit::default());
+    };
+    let policy: policy::Policy = component_base::config::load(&policy_file, &[("audit.k8s.io/v1", "Policy")])
+        .context("--audit-policy-file")?;
     if let Err(reason) = policy.check() {
         bail!("--audit-policy-file: {}: {reason}", policy_file.display());
     }
@@ -261,14 +343,29 @@ fn hsts(flags: &Flags) -> Result<Option<HeaderValue>> {
     if directives.is_empty() {
         return Ok(None);
     }
-    let known = |d: &&String| *d == "includeSubDomains" || *d == "preload" || d.strip_prefix("max-age=").is_some_and(|s| s.parse::<u64>().is_ok());
+    let known = |d: &&String| {
+        *d == "includeSubDomains"
+            || *d == "preload"
+            || d.strip_prefix("max-age=")
+                .is_some_and(|s| s.parse::<u64>().is_ok())
+    };
     if let Some(bad) = directives.iter().find(|d| !known(d)) {
-        bail!("--strict-transport-security-directives: invalid directive {bad:?}; use max-age=<seconds>, includeSubDomains, preload");
+        bail!(
+            "--strict-transport-security-directives: invalid directive {bad:?}; use max-age=<seconds>, includeSubDomains, preload"
+        );
     }
-    Ok(Some(HeaderValue::from_str(&directives.join("; ")).context("--strict-transport-security-directives")?))
+    Ok(Some(
+        HeaderValue::from_str(&directives.join("; ")).context("--strict-transport-security-directives")?,
+    ))
 }
 
-fn plugs(parts: &Parts<'_>, objects: &Arc<dyn Objects>, authorizers: &Arc<Authorizers>, accounts: &Accounts, tokens: &Tokens) -> Result<Plugs> {
+fn plugs(
+    parts: &Parts<'_>,
+    objects: &Arc<dyn Objects>,
+    authorizers: &Arc<Authorizers>,
+    accounts: &Accounts,
+    tokens: &Tokens,
+) -> Result<Plugs> {
     Ok(Plugs {
         non_resource: documents(parts, accounts),
         printers: Arc::new(Tables),
@@ -282,12 +379,21 @@ fn documents(parts: &Parts<'_>, accounts: &Accounts) -> Vec<Arc<dyn NonResource>
     let resources: Vec<_> = parts.registry.endpoints().map(|e| e.resource).collect();
     let address = parts.address.to_string();
     let debug = DebugRoutes::new("kube-apiserver", parts.health, serde_json::Value::Null).flags(flags);
-    let mut all: Vec<Arc<dyn NonResource>> = vec![Arc::new(Debug(debug)), Arc::new(Discovery::new(&resources, &address)), Arc::new(OpenApi::new(resources))];
+    let mut all: Vec<Arc<dyn NonResource>> = vec![
+        Arc::new(Debug(debug)),
+        Arc::new(Discovery::new(&resources, &address)),
+        Arc::new(OpenApi::new(resources)),
+    ];
     let external = match flags.string("external-hostname") {
         "" => address,
         name => format!("{name}:{}", parts.address.port()),
     };
-    let openid = OpenId::new(&accounts.issuers[0], flags.string("service-account-jwks-uri"), &external, &accounts.keys.load());
+    let openid = OpenId::new(
+        &accounts.issuers[0],
+        flags.string("service-account-jwks-uri"),
+        &external,
+        &accounts.keys.load(),
+    );
     if let Some(openid) = openid {
         all.push(Arc::new(openid));
     }
@@ -303,24 +409,60 @@ impl NonResource for Debug {
     }
 
     fn paths(&self) -> Vec<String> {
-        ["/configz", "/flagz", "/healthz", "/livez", "/metrics", "/readyz", "/statusz", "/version"].map(str::to_owned).to_vec()
+        [
+            "/configz", "/flagz", "/healthz", "/livez", "/metrics", "/readyz", "/statusz", "/version",
+        ]
+        .map(str::to_owned)
+        .to_vec()
     }
 }
 
 type Creaters = Vec<((&'static str, &'static str, &'static str), Arc<dyn Creater>)>;
 type Connecters = Vec<((&'static str, &'static str, &'static str), Arc<dyn Connecter>)>;
 
-fn creaters(flags: &Flags, objects: &Arc<dyn Objects>, authorizers: &Arc<Authorizers>, accounts: &Accounts, tokens: &Tokens) -> Creaters {
+fn creaters(
+    flags: &Flags,
+    objects: &Arc<dyn Objects>,
+    authorizers: &Arc<Authorizers>,
+    accounts: &Accounts,
+    tokens: &Tokens,
+) -> Creaters {
     const AUTHENTICATION: &str = "authentication.k8s.io";
     const AUTHORIZATION: &str = "authorization.k8s.io";
-    let reviews = |kind| -> Arc<dyn Creater> { Arc::new(Reviews { kind, authorizers: authorizers.clone() }) };
+    let reviews = |kind| -> Arc<dyn Creater> {
+        Arc::new(Reviews {
+            kind,
+            authorizers: authorizers.clone(),
+        })
+    };
     let mut all: Creaters = vec![
-        ((AUTHENTICATION, "tokenreviews", ""), Arc::new(TokenReviews { tokens: tokens.clone(), audiences: accounts.audiences.clone() })),
-        ((AUTHENTICATION, "selfsubjectreviews", ""), Arc::new(SelfSubjectReviews)),
-        ((AUTHORIZATION, "subjectaccessreviews", ""), reviews(ReviewKind::SubjectAccessReview)),
-        ((AUTHORIZATION, "localsubjectaccessreviews", ""), reviews(ReviewKind::LocalSubjectAccessReview)),
-        ((AUTHORIZATION, "selfsubjectaccessreviews", ""), reviews(ReviewKind::SelfSubjectAccessReview)),
-        ((AUTHORIZATION, "selfsubjectrulesreviews", ""), reviews(ReviewKind::SelfSubjectRulesReview)),
+        (
+            (AUTHENTICATION, "tokenreviews", ""),
+            Arc::new(TokenReviews {
+                tokens: tokens.clone(),
+                audiences: accounts.audiences.clone(),
+            }),
+        ),
+        (
+            (AUTHENTICATION, "selfsubjectreviews", ""),
+            Arc::new(SelfSubjectReviews),
+        ),
+        (
+            (AUTHORIZATION, "subjectaccessreviews", ""),
+            reviews(ReviewKind::Subject),
+        ),
+        (
+            (AUTHORIZATION, "localsubjectaccessreviews", ""),
+            reviews(ReviewKind::LocalSubject),
+        ),
+        (
+            (AUTHORIZATION, "selfsubjectaccessreviews", ""),
+            reviews(ReviewKind::SelfSubject),
+        ),
+        (
+            (AUTHORIZATION, "selfsubjectrulesreviews", ""),
+            reviews(ReviewKind::SelfRules),
+        ),
     ];
     if let Some(signer) = &accounts.signer {
         let requests = TokenRequests {
@@ -336,17 +478,33 @@ fn creaters(flags: &Flags, objects: &Arc<dyn Objects>, authorizers: &Arc<Authori
     all
 }
 
-fn connecters(flags: &Flags, objects: &Arc<dyn Objects>, authorizers: &Arc<Authorizers>) -> Result<Connecters> {
+fn connecters(
+    flags: &Flags,
+    objects: &Arc<dyn Objects>,
+    authorizers: &Arc<Authorizers>,
+) -> Result<Connecters> {
     let files = KubeletFiles {
         ca: file(flags, "kubelet-certificate-authority"),
         certificate: file(flags, "kubelet-client-certificate"),
         key: file(flags, "kubelet-client-key"),
     };
     let preferred = flags.strings("kubelet-preferred-address-types");
-    let kubelets = Kubelets::new(objects.clone(), files, preferred).context("--kubelet-certificate-authority, --kubelet-client-certificate, --kubelet-client-key")?;
+    let kubelets = Kubelets::new(objects.clone(), files, preferred)
+        .context("--kubelet-certificate-authority, --kubelet-client-certificate, --kubelet-client-key")?;
     let kubelets = Arc::new(kubelets);
-    let stream = |kind| -> Arc<dyn Connecter> { Arc::new(PodStream { kind, kubelets: kubelets.clone(), authorizers: authorizers.clone() }) };
-    let proxy = |backend| -> Arc<dyn Connecter> { Arc::new(HttpProxy { backend, kubelets: kubelets.clone() }) };
+    let stream = |kind| -> Arc<dyn Connecter> {
+        Arc::new(PodStream {
+            kind,
+            kubelets: kubelets.clone(),
+            authorizers: authorizers.clone(),
+        })
+    };
+    let proxy = |backend| -> Arc<dyn Connecter> {
+        Arc::new(HttpProxy {
+            backend,
+            kubelets: kubelets.clone(),
+        })
+    };
     Ok(vec![
         (("", "pods", "log"), Arc::new(PodLog(kubelets.clone()))),
         (("", "pods", "exec"), stream(StreamKind::Exec)),
@@ -355,25 +513,62 @@ fn connecters(flags: &Flags, objects: &Arc<dyn Objects>, authorizers: &Arc<Autho
         (("", "nodes", "proxy"), proxy(Backend::Node)),
         (("", "pods", "proxy"), proxy(Backend::Pod)),
         (("", "services", "proxy"), proxy(Backend::Service)),
-        (("", "componentstatuses", ""), Arc::new(component_statuses(flags)?)),
+        (
+            ("", "componentstatuses", ""),
+            Arc::new(component_statuses(flags)?),
+        ),
     ])
 }
 
 fn component_statuses(flags: &Flags) -> Result<ComponentStatuses> {
     let http1 = || vec![b"http/1.1".to_vec()];
-    let local = Arc::new(ClientTls { insecure: true, alpn: http1(), ..Default::default() }.load()?);
-    let daemon = |name: &str, port| Server { name: name.to_owned(), host: "127.0.0.1".to_owned(), port, path: "/healthz", tls: Some(local.clone()), is_etcd: false };
+    let local = Arc::new(
+        ClientTls {
+            insecure: true,
+            alpn: http1(),
+            ..Default::default()
+        }
+        .load()?,
+    );
+    let daemon = |name: &str, port| Server {
+        name: name.to_owned(),
+        host: "127.0.0.1".to_owned(),
+        port,
+        path: "/healthz",
+        tls: Some(local.clone()),
+        is_etcd: false,
+    };
     let mut servers = vec![daemon("controller-manager", 10257), daemon("scheduler", 10259)];
     let pem = |name: &str| file(flags, name).map(Pem::File);
-    let tls = ClientTls { ca: pem("etcd-cafile"), cert: pem("etcd-certfile").zip(pem("etcd-keyfile")), insecure: false, server_name: None, alpn: http1() };
+    let tls = ClientTls {
+        ca: pem("etcd-cafile"),
+        cert: pem("etcd-certfile").zip(pem("etcd-keyfile")),
+        insecure: false,
+        server_name: None,
+        alpn: http1(),
+    };
     let urls = flags.strings("etcd-servers");
-    let tls = urls.iter().any(|u| u.starts_with("https")).then(|| tls.load().map(Arc::new)).transpose().context("--etcd-cafile, --etcd-certfile, --etcd-keyfile")?;
+    let tls = urls
+        .iter()
+        .any(|u| u.starts_with("https"))
+        .then(|| tls.load().map(Arc::new))
+        .transpose()
+        .context("--etcd-cafile, --etcd-certfile, --etcd-keyfile")?;
     for (at, url) in urls.iter().enumerate() {
-        let Ok(uri) = url.parse::<http::Uri>() else { continue };
+        let Ok(uri) = url.parse::<http::Uri>() else {
+            continue;
+        };
         let Some(host) = uri.host() else { continue };
         let tls = tls.clone().filter(|_| uri.scheme_str() == Some("https"));
         let host = host.trim_matches(['[', ']']).to_owned();
-        servers.push(Server { name: format!("etcd-{at}"), host, port: uri.port_u16().unwrap_or(2379), path: "/health", tls, is_etcd: true });
+        servers.push(Server {
+            name: format!("etcd-{at}"),
+            host,
+            port: uri.port_u16().unwrap_or(2379),
+            path: "/health",
+            tls,
+            is_etcd: true,
+        });
     }
     Ok(ComponentStatuses { servers })
 }

@@ -48,7 +48,14 @@ impl Audit {
         self.0.is_some()
     }
 
-    pub fn begin<B>(&self, req: &Request<B>, info: &RequestInfo, user: &UserInfo, audit_id: &str, conn: Option<&ConnInfo>) -> Option<Event> {
+    pub fn begin<B>(
+        &self,
+        req: &Request<B>,
+        info: &RequestInfo,
+        user: &UserInfo,
+        audit_id: &str,
+        conn: Option<&ConnInfo>,
+    ) -> Option<Event> {
         let backend = self.0.as_ref()?;
         let decision = backend.policy.decide(&Attributes::of_request(user, info));
         if decision.level == Level::None {
@@ -69,7 +76,12 @@ impl Audit {
             "requestReceivedTimestamp": received,
             "stageTimestamp": received,
         });
-        let mut event = Event { backend: backend.clone(), decision, body, ctx: None };
+        let mut event = Event {
+            backend: backend.clone(),
+            decision,
+            body,
+            ctx: None,
+        };
         if info.is_resource_request {
             event.body["objectRef"] = object_ref(info);
         }
@@ -107,13 +119,23 @@ impl Event {
         for (key, value) in &notes.audit_annotations {
             self.body["annotations"][key] = value.as_str().into();
         }
-        let parse = |bytes: &Option<bytes::Bytes>| bytes.as_ref().filter(|b| b.len() <= MAX_BODY).and_then(|b| serde_json::from_slice(b).ok());
+        let parse = |bytes: &Option<bytes::Bytes>| {
+            bytes
+                .as_ref()
+                .filter(|b| b.len() <= MAX_BODY)
+                .and_then(|b| serde_json::from_slice(b).ok())
+        };
         // Token and secret contents never reach the log in full: the policy must not ask for their bodies, and these are cut anyway.
-        let secret = matches!((ctx.info.resource.as_str(), ctx.info.subresource.as_str()), ("tokenreviews", _) | ("serviceaccounts", "token"));
+        let secret = matches!(
+            (ctx.info.resource.as_str(), ctx.info.subresource.as_str()),
+            ("tokenreviews", _) | ("serviceaccounts", "token")
+        );
         if let Some(object) = parse(&notes.request_object).filter(|_| !secret) {
             self.body["requestObject"] = self.decision.strip(object);
         }
-        if let Some(object) = parse(&notes.response_object).filter(|_| !secret && self.decision.level == Level::RequestResponse) {
+        if let Some(object) =
+            parse(&notes.response_object).filter(|_| !secret && self.decision.level == Level::RequestResponse)
+        {
             self.body["responseObject"] = self.decision.strip(object);
         }
     }
@@ -160,17 +182,31 @@ fn object_ref(info: &RequestInfo) -> Value {
 }
 
 fn source_ips<B>(req: &Request<B>, conn: Option<&ConnInfo>) -> Vec<String> {
-    let forwarded = req.headers().get_all("x-forwarded-for").iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
-    let mut ips: Vec<String> = forwarded.map(str::trim).filter(|ip| ip.parse::<std::net::IpAddr>().is_ok()).map(str::to_owned).collect();
-    if let Some(peer) = conn.map(|c| c.peer.ip().to_string()) {
-        if ips.last() != Some(&peer) {
-            ips.push(peer);
-        }
-    }
+    let forwarded = req
+        .headers()
+        .get_all("x-forwarded-for")
+        .iter()
+        .filter_map(|v| v.to_str().ok())
+        .flat_map(|v| v.split(','));
+    let mut ips: Vec<String> = forwarded
+        .map(str::trim)
+        .filter(|ip| ip.parse::<std::net::IpAddr>().is_ok())
+        .map(str::to_owned)
+        .collect();
+    ips.extend(
+        conn.map(|c| c.peer.ip().to_string())
+            .filter(|peer| ips.last() != Some(peer)),
+    );
     ips
 }
 
 fn now() -> String {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Timestamp { seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX), nanos: since.subsec_nanos() }.format_micro()
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp {
+        seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+        nanos: since.subsec_nanos(),
+    }
+    .format_micro()
 }

@@ -33,7 +33,16 @@ pub struct Finish {
 impl Finish {
     pub fn new(info: Arc<RequestInfo>, method: &Method, uri: &Uri, start: Instant) -> Self {
         let series = metrics::series(&info, method, uri);
-        Finish { info, series, start, code: StatusCode::OK, sent: 0, audit: None, place: None, running: None }
+        Finish {
+            info,
+            series,
+            start,
+            code: StatusCode::OK,
+            sent: 0,
+            audit: None,
+            place: None,
+            running: None,
+        }
     }
 
     /// The request has passed all filters.
@@ -58,7 +67,8 @@ impl Finish {
 
 impl Drop for Finish {
     fn drop(&mut self) {
-        self.series.observe(&self.info, self.code, self.start.elapsed(), self.sent);
+        self.series
+            .observe(&self.info, self.code, self.start.elapsed(), self.sent);
         if let Some(audit) = self.audit.take() {
             audit.complete(self.code);
         }
@@ -74,7 +84,10 @@ impl HttpBody for Streamed {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let polled = Pin::new(&mut self.inner).poll_frame(cx);
         if let Poll::Ready(Some(Ok(frame))) = &polled {
             self.finish.sent += frame.data_ref().map_or(0, |d| d.len() as u64);

@@ -18,15 +18,31 @@ const EXTRA_PREFIX: &str = "impersonate-extra-";
 const AUTHENTICATION_GROUP: &str = "authentication.k8s.io";
 
 /// `Ok(None)` when nobody is impersonated. The headers are taken off the request.
-pub fn impersonate(authorizers: &Authorizers, requestor: &UserInfo, headers: &mut HeaderMap) -> Result<Option<UserInfo>, StatusError> {
-    if !headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
+pub fn impersonate(
+    authorizers: &Authorizers,
+    requestor: &UserInfo,
+    headers: &mut HeaderMap,
+) -> Result<Option<UserInfo>, StatusError> {
+    if !headers
+        .keys()
+        .any(|name| name.as_str().starts_with("impersonate-"))
+    {
         return Ok(None);
     }
-    let Some(wanted) = wanted(headers)? else { return Ok(None) };
+    let Some(wanted) = wanted(headers)? else {
+        return Ok(None);
+    };
     let ask = |group: &str, resource: &str, subresource: &str, namespace: &str, name: &str| {
-        let attributes = Attributes { subresource, ..Attributes::of_resource(requestor, "impersonate", group, resource, namespace, name) };
+        let attributes = Attributes {
+            subresource,
+            ..Attributes::of_resource(requestor, "impersonate", group, resource, namespace, name)
+        };
         let verdict = authorizers.authorize(&attributes);
-        if verdict.allowed() { Ok(()) } else { Err(forbidden(&attributes, &verdict.reason)) }
+        if verdict.allowed() {
+            Ok(())
+        } else {
+            Err(forbidden(&attributes, &verdict.reason))
+        }
     };
     let account = split_service_account(&wanted.name);
     match account {
@@ -37,7 +53,9 @@ pub fn impersonate(authorizers: &Authorizers, requestor: &UserInfo, headers: &mu
         ask("", "groups", "", "", group)?;
     }
     for (key, values) in &wanted.extra {
-        values.iter().try_for_each(|value| ask(AUTHENTICATION_GROUP, "userextras", key, "", value))?;
+        values
+            .iter()
+            .try_for_each(|value| ask(AUTHENTICATION_GROUP, "userextras", key, "", value))?;
     }
     if !wanted.uid.is_empty() {
         ask(AUTHENTICATION_GROUP, "uids", "", "", &wanted.uid)?;
@@ -47,22 +65,40 @@ pub fn impersonate(authorizers: &Authorizers, requestor: &UserInfo, headers: &mu
 }
 
 fn wanted(headers: &HeaderMap) -> Result<Option<UserInfo>, StatusError> {
-    let texts = |name: &str| -> Vec<String> { headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).map(str::to_owned).collect() };
+    let texts = |name: &str| -> Vec<String> {
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|v| v.to_str().ok())
+            .map(str::to_owned)
+            .collect()
+    };
     let first = |name: &str| texts(name).into_iter().next().unwrap_or_default();
     let mut extra: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for name in headers.keys() {
         if let Some(key) = name.as_str().strip_prefix(EXTRA_PREFIX) {
-            extra.entry(percent_decode(key, false)).or_default().extend(texts(name.as_str()));
+            extra
+                .entry(percent_decode(key, false))
+                .or_default()
+                .extend(texts(name.as_str()));
         }
     }
-    let user = UserInfo { name: first(USER), uid: first(UID), groups: texts(GROUP), extra };
+    let user = UserInfo {
+        name: first(USER),
+        uid: first(UID),
+        groups: texts(GROUP),
+        extra,
+    };
     if !user.name.is_empty() {
         return Ok(Some(user));
     }
     if user.groups.is_empty() && user.extra.is_empty() && user.uid.is_empty() {
         return Ok(None);
     }
-    Err(status::bad_request(format!("requested {:?} without impersonating a user", user.groups)))
+    Err(status::bad_request(format!(
+        "requested {:?} without impersonating a user",
+        user.groups
+    )))
 }
 
 /// A service account brings its groups along; everyone known is authenticated.
@@ -73,7 +109,8 @@ fn complete(mut user: UserInfo) -> UserInfo {
     let anonymous = user.name == ANONYMOUS;
     let marked = user.in_group(UNAUTHENTICATED) || (!anonymous && user.in_group(AUTHENTICATED));
     if !marked {
-        user.groups.push(if anonymous { UNAUTHENTICATED } else { AUTHENTICATED }.to_owned());
+        user.groups
+            .push(if anonymous { UNAUTHENTICATED } else { AUTHENTICATED }.to_owned());
     }
     user
 }
@@ -84,7 +121,11 @@ fn split_service_account(username: &str) -> Option<(&str, &str)> {
 }
 
 fn clear(headers: &mut HeaderMap) {
-    let names: Vec<_> = headers.keys().filter(|n| n.as_str().starts_with("impersonate-")).cloned().collect();
+    let names: Vec<_> = headers
+        .keys()
+        .filter(|n| n.as_str().starts_with("impersonate-"))
+        .cloned()
+        .collect();
     for name in names {
         headers.remove(name);
     }
@@ -106,12 +147,32 @@ mod tests {
             resource_names: strings(names),
             ..Default::default()
         };
-        let rules = vec![rule(&["users"], &["jane"]), rule(&["groups"], &["dev"]), rule(&["serviceaccounts", "userextras/scopes"], &[])];
-        rbac.set_role(Role { metadata: Metadata { name: "r".into(), ..Default::default() }, rules });
+        let rules = vec![
+            rule(&["users"], &["jane"]),
+            rule(&["groups"], &["dev"]),
+            rule(&["serviceaccounts", "userextras/scopes"], &[]),
+        ];
+        rbac.set_role(Role {
+            metadata: Metadata {
+                name: "r".into(),
+                ..Default::default()
+            },
+            rules,
+        });
         rbac.set_binding(Binding {
-            metadata: Metadata { name: "b".into(), ..Default::default() },
-            subjects: vec![Subject { kind: "User".into(), name: "op".into(), ..Default::default() }],
-            role_ref: RoleRef { kind: "ClusterRole".into(), name: "r".into() },
+            metadata: Metadata {
+                name: "b".into(),
+                ..Default::default()
+            },
+            subjects: vec![Subject {
+                kind: "User".into(),
+                name: "op".into(),
+                ..Default::default()
+            }],
+            role_ref: RoleRef {
+                kind: "ClusterRole".into(),
+                name: "r".into(),
+            },
         });
         Authorizers::new(&["RBAC".to_owned()], Default::default(), vec![], rbac)
     }
@@ -128,17 +189,42 @@ mod tests {
 
     #[test]
     fn an_allowed_identity_is_taken_on_whole() {
-        let jane = act(&[(USER, "jane"), (GROUP, "dev"), ("impersonate-extra-scopes", "view")]).expect("allowed").expect("someone");
-        assert_eq!((jane.name.as_str(), jane.groups, jane.extra["scopes"].clone()), ("jane", vec!["dev".to_owned(), AUTHENTICATED.to_owned()], vec!["view".to_owned()]));
-        let bot = act(&[(USER, "system:serviceaccount:ns:bot")]).expect("allowed").expect("someone");
-        assert_eq!(bot.groups, ["system:serviceaccounts", "system:serviceaccounts:ns", AUTHENTICATED]);
+        let jane = act(&[
+            (USER, "jane"),
+            (GROUP, "dev"),
+            ("impersonate-extra-scopes", "view"),
+        ])
+        .expect("allowed")
+        .expect("someone");
+        assert_eq!(
+            (jane.name.as_str(), jane.groups, jane.extra["scopes"].clone()),
+            (
+                "jane",
+                vec!["dev".to_owned(), AUTHENTICATED.to_owned()],
+                vec!["view".to_owned()]
+            )
+        );
+        let bot = act(&[(USER, "system:serviceaccount:ns:bot")])
+            .expect("allowed")
+            .expect("someone");
+        assert_eq!(
+            bot.groups,
+            [
+                "system:serviceaccounts",
+                "system:serviceaccounts:ns",
+                AUTHENTICATED
+            ]
+        );
         assert_eq!(act(&[]), Ok(None));
     }
 
     #[test]
     fn every_part_needs_its_own_right() {
         let refused = |headers: &[(&'static str, &str)]| act(headers).expect_err("refused").message;
-        assert_eq!(refused(&[(USER, "root")]), r#"users "root" is forbidden: User "op" cannot impersonate resource "users" in API group "" at the cluster scope"#);
+        assert_eq!(
+            refused(&[(USER, "root")]),
+            r#"users "root" is forbidden: User "op" cannot impersonate resource "users" in API group "" at the cluster scope"#
+        );
         assert!(refused(&[(USER, "jane"), (GROUP, "system:masters")]).contains("groups"));
         assert!(refused(&[(USER, "jane"), (UID, "7")]).contains("uids"));
         assert!(refused(&[(USER, "jane"), ("impersonate-extra-other", "x")]).contains("userextras/other"));

@@ -22,8 +22,16 @@ pub struct Place(Arc<Limit>);
 
 impl InFlight {
     pub fn new(max_read_only: usize, max_mutating: usize) -> Self {
-        let limit = |max| Arc::new(Limit { max, now: AtomicUsize::new(0) });
-        InFlight { read_only: limit(max_read_only), mutating: limit(max_mutating) }
+        let limit = |max| {
+            Arc::new(Limit {
+                max,
+                now: AtomicUsize::new(0),
+            })
+        };
+        InFlight {
+            read_only: limit(max_read_only),
+            mutating: limit(max_mutating),
+        }
     }
 
     /// Shows both counts as `apiserver_current_inflight_requests`.
@@ -31,15 +39,30 @@ impl InFlight {
         let (read_only, mutating) = (self.read_only.clone(), self.mutating.clone());
         metrics::collector("apiserver_current_inflight_requests", move |out| {
             const NAME: &str = "apiserver_current_inflight_requests";
-            metrics::write_head(out, NAME, "[STABLE] Maximal number of currently used inflight request limit of this apiserver per request kind in last second.", "gauge");
+            metrics::write_head(
+                out,
+                NAME,
+                "[STABLE] Maximal number of currently used inflight request limit of this apiserver per request kind in last second.",
+                "gauge",
+            );
             for (kind, limit) in [("mutating", &mutating), ("readOnly", &read_only)] {
-                metrics::write_sample(out, NAME, &["request_kind"], &[kind], limit.now.load(Ordering::Relaxed) as f64);
+                metrics::write_sample(
+                    out,
+                    NAME,
+                    &["request_kind"],
+                    &[kind],
+                    limit.now.load(Ordering::Relaxed) as f64,
+                );
             }
         });
     }
 
     pub fn enter(&self, read_only: bool) -> Option<Place> {
-        let limit = if read_only { &self.read_only } else { &self.mutating };
+        let limit = if read_only {
+            &self.read_only
+        } else {
+            &self.mutating
+        };
         let before = limit.now.fetch_add(1, Ordering::Relaxed);
         let place = Place(limit.clone());
         (limit.max == 0 || before < limit.max).then_some(place)

@@ -14,41 +14,94 @@ pub fn of_resources(resources: &[&Resource], definitions: &mut Definitions) -> M
 }
 
 fn of_resource(resource: &Resource, definitions: &mut Definitions, paths: &mut Map<String, Value>) {
-    let root = if resource.group.is_empty() { format!("/api/{}", resource.version) } else { format!("/apis/{}/{}", resource.group, resource.version) };
-    let scope = if resource.namespaced { "/namespaces/{namespace}" } else { "" };
+    let root = if resource.group.is_empty() {
+        format!("/api/{}", resource.version)
+    } else {
+        format!("/apis/{}/{}", resource.group, resource.version)
+    };
+    let scope = if resource.namespaced {
+        "/namespaces/{namespace}"
+    } else {
+        ""
+    };
     let collection = format!("{root}{scope}/{}", resource.resource);
     let gvk = resource.gvk();
-    let mut add = |path: String, verbs: &[(&str, &'static str, &'static str)], offered: &[&str], gvk: Gvk<'_>| {
-        let mut item = Map::new();
-        for (verb, method, action) in verbs {
-            if offered.contains(verb) {
-                item.insert((*method).to_owned(), operation(action, gvk, resource, definitions));
+    let mut add =
+        |path: String, verbs: &[(&str, &'static str, &'static str)], offered: &[&str], gvk: Gvk<'_>| {
+            let mut item = Map::new();
+            for (verb, method, action) in verbs {
+                if offered.contains(verb) {
+                    item.insert(
+                        (*method).to_owned(),
+                        operation(action, gvk, resource, definitions),
+                    );
+                }
             }
-        }
-        if !item.is_empty() {
-            paths.insert(path, item.into());
-        }
-    };
-    let on_collection = [("list", "get", "list"), ("create", "post", "post"), ("deletecollection", "delete", "deletecollection")];
-    let on_object = [("get", "get", "get"), ("update", "put", "put"), ("patch", "patch", "patch"), ("delete", "delete", "delete")];
+            if !item.is_empty() {
+                paths.insert(path, item.into());
+            }
+        };
+    let on_collection = [
+        ("list", "get", "list"),
+        ("create", "post", "post"),
+        ("deletecollection", "delete", "deletecollection"),
+    ];
+    let on_object = [
+        ("get", "get", "get"),
+        ("update", "put", "put"),
+        ("patch", "patch", "patch"),
+        ("delete", "delete", "delete"),
+    ];
     if resource.namespaced {
-        add(format!("{root}/{}", resource.resource), &on_collection[..1], &resource.verbs, gvk);
+        add(
+            format!("{root}/{}", resource.resource),
+            &on_collection[..1],
+            &resource.verbs,
+            gvk,
+        );
     }
     add(collection.clone(), &on_collection, &resource.verbs, gvk);
     add(format!("{collection}/{{name}}"), &on_object, &resource.verbs, gvk);
-    let on_subresource = [("get", "get", "get"), ("create", "post", "post"), ("update", "put", "put"), ("patch", "patch", "patch")];
+    let on_subresource = [
+        ("get", "get", "get"),
+        ("create", "post", "post"),
+        ("update", "put", "put"),
+        ("patch", "patch", "patch"),
+    ];
     for sub in &resource.subresources {
-        add(format!("{collection}/{{name}}/{}", sub.name), &on_subresource, &sub.verbs, sub.gvk);
+        add(
+            format!("{collection}/{{name}}/{}", sub.name),
+            &on_subresource,
+            &sub.verbs,
+            sub.gvk,
+        );
     }
 }
 
-fn operation(action: &'static str, gvk: Gvk<'_>, resource: &Resource, definitions: &mut Definitions) -> Value {
-    let schema = schema::registry().kind(gvk).map(|ty| definitions.reference(ty)).unwrap_or_else(|| json!({ "type": "object" }));
+fn operation(
+    action: &'static str,
+    gvk: Gvk<'_>,
+    resource: &Resource,
+    definitions: &mut Definitions,
+) -> Value {
+    let schema = schema::registry()
+        .kind(gvk)
+        .map(|ty| definitions.reference(ty))
+        .unwrap_or_else(|| json!({ "type": "object" }));
     let answered = match action {
-        "list" => schema::registry().kind(Gvk { kind: &format!("{}List", gvk.kind), ..gvk }).map_or_else(|| schema.clone(), |ty| definitions.reference(ty)),
+        "list" => schema::registry()
+            .kind(Gvk {
+                kind: &format!("{}List", gvk.kind),
+                ..gvk
+            })
+            .map_or_else(|| schema.clone(), |ty| definitions.reference(ty)),
         _ => schema.clone(),
     };
-    let tag = if resource.group.is_empty() { format!("core_{}", resource.version) } else { format!("{}_{}", resource.group.replace('.', ""), resource.version) };
+    let tag = if resource.group.is_empty() {
+        format!("core_{}", resource.version)
+    } else {
+        format!("{}_{}", resource.group.replace('.', ""), resource.version)
+    };
     let mut operation = json!({
         "tags": [tag],
         "parameters": parameters(action, definitions.dialect()),
@@ -56,13 +109,20 @@ fn operation(action: &'static str, gvk: Gvk<'_>, resource: &Resource, definition
         "x-kubernetes-group-version-kind": { "group": gvk.group, "version": gvk.version, "kind": gvk.kind },
     });
     let takes_body = matches!(action, "post" | "put" | "patch");
-    let body = if action == "patch" { json!({ "type": "object" }) } else { schema };
+    let body = if action == "patch" {
+        json!({ "type": "object" })
+    } else {
+        schema
+    };
     match definitions.dialect() {
         Dialect::V2 => {
             operation["responses"] = json!({ "200": { "description": "OK", "schema": answered } });
             if takes_body {
                 let parameter = json!({ "name": "body", "in": "body", "required": true, "schema": body });
-                operation["parameters"].as_array_mut().map(|p| p.push(parameter)).unwrap_or_default();
+                operation["parameters"]
+                    .as_array_mut()
+                    .map(|p| p.push(parameter))
+                    .unwrap_or_default();
             }
         }
         Dialect::V3 => {
@@ -79,8 +139,17 @@ fn media(action: &str, body: Value) -> Value {
     if action != "patch" {
         return json!({ "application/json": { "schema": body } });
     }
-    let types = ["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json", "application/apply-patch+yaml"];
-    types.into_iter().map(|t| (t.to_owned(), json!({ "schema": body }))).collect::<Map<_, _>>().into()
+    let types = [
+        "application/json-patch+json",
+        "application/merge-patch+json",
+        "application/strategic-merge-patch+json",
+        "application/apply-patch+yaml",
+    ];
+    types
+        .into_iter()
+        .map(|t| (t.to_owned(), json!({ "schema": body })))
+        .collect::<Map<_, _>>()
+        .into()
 }
 
 /// `fieldValidation` on a patch is how kubectl learns that the server checks fields itself.
@@ -98,14 +167,30 @@ fn parameters(action: &str, dialect: Dialect) -> Value {
             ("timeoutSeconds", "integer"),
             ("watch", "boolean"),
         ],
-        "post" | "put" => &[("dryRun", "string"), ("fieldManager", "string"), ("fieldValidation", "string")],
-        "patch" => &[("dryRun", "string"), ("fieldManager", "string"), ("fieldValidation", "string"), ("force", "boolean")],
-        "delete" | "deletecollection" => &[("dryRun", "string"), ("gracePeriodSeconds", "integer"), ("orphanDependents", "boolean"), ("propagationPolicy", "string")],
+        "post" | "put" => &[
+            ("dryRun", "string"),
+            ("fieldManager", "string"),
+            ("fieldValidation", "string"),
+        ],
+        "patch" => &[
+            ("dryRun", "string"),
+            ("fieldManager", "string"),
+            ("fieldValidation", "string"),
+            ("force", "boolean"),
+        ],
+        "delete" | "deletecollection" => &[
+            ("dryRun", "string"),
+            ("gracePeriodSeconds", "integer"),
+            ("orphanDependents", "boolean"),
+            ("propagationPolicy", "string"),
+        ],
         _ => &[],
     };
     let parameter = |(name, kind): &(&str, &str)| match dialect {
         Dialect::V2 => json!({ "name": name, "in": "query", "type": kind, "uniqueItems": true }),
-        Dialect::V3 => json!({ "name": name, "in": "query", "schema": { "type": kind, "uniqueItems": true } }),
+        Dialect::V3 => {
+            json!({ "name": name, "in": "query", "schema": { "type": kind, "uniqueItems": true } })
+        }
     };
     names.iter().map(parameter).collect::<Vec<_>>().into()
 }

@@ -26,7 +26,11 @@ const FIELDS_V1: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1";
 
 impl Definitions {
     pub fn new(dialect: Dialect) -> Self {
-        Definitions { dialect, done: BTreeMap::new(), todo: Vec::new() }
+        Definitions {
+            dialect,
+            done: BTreeMap::new(),
+            todo: Vec::new(),
+        }
     }
 
     pub fn dialect(&self) -> Dialect {
@@ -48,11 +52,18 @@ impl Definitions {
             let schema = self.object(ty);
             self.done.insert(ty.name, schema);
         }
-        self.done.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect()
+        self.done
+            .into_iter()
+            .map(|(name, schema)| (name.to_owned(), schema))
+            .collect()
     }
 
     fn pointer(&self, name: &str) -> Value {
-        let folder = if self.dialect == Dialect::V2 { "definitions" } else { "components/schemas" };
+        let folder = if self.dialect == Dialect::V2 {
+            "definitions"
+        } else {
+            "components/schemas"
+        };
         json!({ "$ref": format!("#/{folder}/{name}") })
     }
 
@@ -70,7 +81,8 @@ impl Definitions {
             schema["required"] = json!(required);
         }
         if let Some(gvk) = ty.gvk {
-            schema["x-kubernetes-group-version-kind"] = json!([{ "group": gvk.group, "version": gvk.version, "kind": gvk.kind }]);
+            schema["x-kubernetes-group-version-kind"] =
+                json!([{ "group": gvk.group, "version": gvk.version, "kind": gvk.kind }]);
         }
         if ty.atomic {
             schema["x-kubernetes-map-type"] = "atomic".into();
@@ -105,14 +117,20 @@ impl Definitions {
             Shape::Time => self.scalar(TIME, json!({ "type": "string", "format": "date-time" })),
             Shape::MicroTime => self.scalar(MICRO_TIME, json!({ "type": "string", "format": "date-time" })),
             Shape::Quantity => self.scalar(QUANTITY, either(self.dialect, &["string", "number"], None)),
-            Shape::IntOrString => self.scalar(INT_OR_STRING, either(self.dialect, &["integer", "string"], Some("int-or-string"))),
+            Shape::IntOrString => self.scalar(
+                INT_OR_STRING,
+                either(self.dialect, &["integer", "string"], Some("int-or-string")),
+            ),
             Shape::Raw(Raw::Extension) => self.scalar(RAW_EXTENSION, json!({ "type": "object" })),
             Shape::Raw(Raw::FieldsV1) => self.scalar(FIELDS_V1, json!({ "type": "object" })),
             Shape::Raw(Raw::Json) => json!({}),
             Shape::Struct(ty) => self.reference(*ty),
             Shape::List(item) | Shape::Items(item) => json!({ "type": "array", "items": self.shape(item) }),
             Shape::Map(value) => json!({ "type": "object", "additionalProperties": self.shape(value) }),
-            Shape::SchemaOr(_, SchemaAlternative::Array | SchemaAlternative::Bool | SchemaAlternative::Strings) => json!({}),
+            Shape::SchemaOr(
+                _,
+                SchemaAlternative::Array | SchemaAlternative::Bool | SchemaAlternative::Strings,
+            ) => json!({}),
         }
     }
 
@@ -149,11 +167,23 @@ fn extensions(field: &Field) -> Vec<(&'static str, Value)> {
         out.push(("x-kubernetes-map-type", "atomic".into()));
     }
     let patch = field.patch;
-    let words: Vec<&str> = [(patch.merge, "merge"), (patch.replace, "replace"), (patch.retain_keys, "retainKeys")].iter().filter(|(on, _)| *on).map(|(_, w)| *w).collect();
+    let words: Vec<&str> = [
+        (patch.merge, "merge"),
+        (patch.replace, "replace"),
+        (patch.retain_keys, "retainKeys"),
+    ]
+    .iter()
+    .filter(|(on, _)| *on)
+    .map(|(_, w)| *w)
+    .collect();
     if !words.is_empty() {
         out.push(("x-kubernetes-patch-strategy", words.join(",").into()));
     }
-    out.extend(field.merge_key.map(|key| ("x-kubernetes-patch-merge-key", key.into())));
+    out.extend(
+        field
+            .merge_key
+            .map(|key| ("x-kubernetes-patch-merge-key", key.into())),
+    );
     if let Some(default) = &field.default {
         out.push(("default", serde_json::to_value(default).unwrap_or_default()));
     }

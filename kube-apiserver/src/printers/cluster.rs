@@ -6,23 +6,71 @@ use super::text::{NONE, Row, human_duration};
 use super::{Printer, age, boolean, integer, name, string, wide};
 
 pub const PRINTERS: &[Printer] = &[
-    Printer { group: "", resource: "namespaces", columns: &[name(), string("Status"), age()], cells: namespace },
-    Printer { group: "", resource: "configmaps", columns: &[name(), string("Data"), age()], cells: config_map },
-    Printer { group: "", resource: "secrets", columns: &[name(), string("Type"), string("Data"), age()], cells: secret },
-    Printer { group: "", resource: "serviceaccounts", columns: &[name(), age()], cells: name_and_age },
-    Printer { group: "", resource: "limitranges", columns: &[name(), super::date("Created At")], cells: created },
-    Printer { group: "", resource: "resourcequotas", columns: &[name(), string("Request"), string("Limit"), age()], cells: quota },
-    Printer { group: "", resource: "componentstatuses", columns: &[name(), string("Status"), string("Message"), string("Error")], cells: component_status },
+    Printer {
+        group: "",
+        resource: "namespaces",
+        columns: &[name(), string("Status"), age()],
+        cells: namespace,
+    },
+    Printer {
+        group: "",
+        resource: "configmaps",
+        columns: &[name(), string("Data"), age()],
+        cells: config_map,
+    },
+    Printer {
+        group: "",
+        resource: "secrets",
+        columns: &[name(), string("Type"), string("Data"), age()],
+        cells: secret,
+    },
+    Printer {
+        group: "",
+        resource: "serviceaccounts",
+        columns: &[name(), age()],
+        cells: name_and_age,
+    },
+    Printer {
+        group: "",
+        resource: "limitranges",
+        columns: &[name(), super::date("Created At")],
+        cells: created,
+    },
+    Printer {
+        group: "",
+        resource: "resourcequotas",
+        columns: &[name(), string("Request"), string("Limit"), age()],
+        cells: quota,
+    },
+    Printer {
+        group: "",
+        resource: "componentstatuses",
+        columns: &[name(), string("Status"), string("Message"), string("Error")],
+        cells: component_status,
+    },
     Printer {
         group: "scheduling.k8s.io",
         resource: "priorityclasses",
-        columns: &[name(), integer("Value"), boolean("Global-Default"), age(), wide("PreemptionPolicy")],
+        columns: &[
+            name(),
+            integer("Value"),
+            boolean("Global-Default"),
+            age(),
+            wide("PreemptionPolicy"),
+        ],
         cells: priority_class,
     },
     Printer {
         group: "certificates.k8s.io",
         resource: "certificatesigningrequests",
-        columns: &[name(), age(), string("SignerName"), string("Requestor"), string("RequestedDuration"), string("Condition")],
+        columns: &[
+            name(),
+            age(),
+            string("SignerName"),
+            string("Requestor"),
+            string("RequestedDuration"),
+            string("Condition"),
+        ],
         cells: signing_request,
     },
     Printer {
@@ -37,7 +85,12 @@ pub const PRINTERS: &[Printer] = &[
         columns: &[name(), integer("Webhooks"), age()],
         cells: webhooks,
     },
-    Printer { group: "apiregistration.k8s.io", resource: "apiservices", columns: &[name(), string("Service"), string("Available"), age()], cells: api_service },
+    Printer {
+        group: "apiregistration.k8s.io",
+        resource: "apiservices",
+        columns: &[name(), string("Service"), string("Available"), age()],
+        cells: api_service,
+    },
 ];
 
 fn name_and_age(row: &Row<'_>) -> Vec<Value> {
@@ -53,15 +106,27 @@ fn namespace(row: &Row<'_>) -> Vec<Value> {
 }
 
 fn size(object: &Value, key: &str) -> i64 {
-    object.get(key).and_then(Value::as_object).map_or(0, |o| o.len() as i64)
+    object
+        .get(key)
+        .and_then(Value::as_object)
+        .map_or(0, |o| o.len() as i64)
 }
 
 fn config_map(row: &Row<'_>) -> Vec<Value> {
-    vec![row.name(), (size(row.object, "data") + size(row.object, "binaryData")).into(), row.age()]
+    vec![
+        row.name(),
+        (size(row.object, "data") + size(row.object, "binaryData")).into(),
+        row.age(),
+    ]
 }
 
 fn secret(row: &Row<'_>) -> Vec<Value> {
-    vec![row.name(), row.text("type"), size(row.object, "data").into(), row.age()]
+    vec![
+        row.name(),
+        row.text("type"),
+        size(row.object, "data").into(),
+        row.age(),
+    ]
 }
 
 fn quota(row: &Row<'_>) -> Vec<Value> {
@@ -69,32 +134,76 @@ fn quota(row: &Row<'_>) -> Vec<Value> {
     let mut names: Vec<&str> = hard.into_iter().flat_map(|h| h.keys()).collect();
     names.sort_unstable();
     let entry = |name: &&str| {
-        let of = |which: &str| row.object.at(which).and_then(|m| m.get(name)).and_then(Value::as_str).unwrap_or("0").to_owned();
+        let of = |which: &str| {
+            row.object
+                .at(which)
+                .and_then(|m| m.get(name))
+                .and_then(Value::as_str)
+                .unwrap_or("0")
+                .to_owned()
+        };
         format!("{name}: {}/{}", of("status.used"), of("status.hard"))
     };
-    let (limits, requests): (Vec<&str>, Vec<&str>) = names.into_iter().partition(|n| n.starts_with("limits."));
+    let (limits, requests): (Vec<&str>, Vec<&str>) =
+        names.into_iter().partition(|n| n.starts_with("limits."));
     let join = |names: Vec<&str>| names.iter().map(entry).collect::<Vec<_>>().join(", ");
     vec![row.name(), join(requests).into(), join(limits).into(), row.age()]
 }
 
 fn component_status(row: &Row<'_>) -> Vec<Value> {
-    let healthy = row.object.list_at("conditions").iter().find(|c| c.str_at("type") == "Healthy");
-    let Some(condition) = healthy else { return vec![row.name(), "Unknown".into(), "".into(), "".into()] };
-    let status = if condition.str_at("status") == "True" { "Healthy" } else { "Unhealthy" };
-    vec![row.name(), status.into(), condition.str_at("message").into(), condition.str_at("error").into()]
+    let healthy = row
+        .object
+        .list_at("conditions")
+        .iter()
+        .find(|c| c.str_at("type") == "Healthy");
+    let Some(condition) = healthy else {
+        return vec![row.name(), "Unknown".into(), "".into(), "".into()];
+    };
+    let status = if condition.str_at("status") == "True" {
+        "Healthy"
+    } else {
+        "Unhealthy"
+    };
+    vec![
+        row.name(),
+        status.into(),
+        condition.str_at("message").into(),
+        condition.str_at("error").into(),
+    ]
 }
 
 fn priority_class(row: &Row<'_>) -> Vec<Value> {
-    vec![row.name(), row.int("value"), row.object.bool_at("globalDefault").into(), row.age(), row.text("preemptionPolicy")]
+    vec![
+        row.name(),
+        row.int("value"),
+        row.object.bool_at("globalDefault").into(),
+        row.age(),
+        row.text("preemptionPolicy"),
+    ]
 }
 
 fn signing_request(row: &Row<'_>) -> Vec<Value> {
-    let duration = row.object.int_at("spec.expirationSeconds").map_or_else(|| NONE.to_owned(), human_duration);
-    vec![row.name(), row.age(), row.text_or("spec.signerName", NONE), row.text("spec.username"), duration.into(), condition(row.object).into()]
+    let duration = row
+        .object
+        .int_at("spec.expirationSeconds")
+        .map_or_else(|| NONE.to_owned(), human_duration);
+    vec![
+        row.name(),
+        row.age(),
+        row.text_or("spec.signerName", NONE),
+        row.text("spec.username"),
+        duration.into(),
+        condition(row.object).into(),
+    ]
 }
 
 fn condition(request: &Value) -> String {
-    let has = |kind: &str| request.list_at("status.conditions").iter().any(|c| c.str_at("type") == kind);
+    let has = |kind: &str| {
+        request
+            .list_at("status.conditions")
+            .iter()
+            .any(|c| c.str_at("type") == kind)
+    };
     let mut text = match () {
         () if has("Denied") => "Denied",
         () if has("Approved") => "Approved",
@@ -111,7 +220,11 @@ fn condition(request: &Value) -> String {
 }
 
 fn webhooks(row: &Row<'_>) -> Vec<Value> {
-    vec![row.name(), (row.object.list_at("webhooks").len() as i64).into(), row.age()]
+    vec![
+        row.name(),
+        (row.object.list_at("webhooks").len() as i64).into(),
+        row.age(),
+    ]
 }
 
 fn api_service(row: &Row<'_>) -> Vec<Value> {
@@ -119,7 +232,11 @@ fn api_service(row: &Row<'_>) -> Vec<Value> {
         Some(s) if !s.is_null() => format!("{}/{}", s.str_at("namespace"), s.str_at("name")),
         _ => "Local".to_owned(),
     };
-    let available = row.object.list_at("status.conditions").iter().find(|c| c.str_at("type") == "Available");
+    let available = row
+        .object
+        .list_at("status.conditions")
+        .iter()
+        .find(|c| c.str_at("type") == "Available");
     let shown = match available {
         Some(c) if c.str_at("status") != "True" => format!("{} ({})", c.str_at("status"), c.str_at("reason")),
         Some(c) => c.str_at("status").to_owned(),

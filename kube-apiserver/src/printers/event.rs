@@ -5,8 +5,20 @@ use apimachinery::value::Value;
 use super::text::{Row, or};
 use super::{Column, Printer, string, wide};
 
-pub const PRINTERS: &[Printer] =
-    &[Printer { group: "", resource: "events", columns: COLUMNS, cells: event }, Printer { group: "events.k8s.io", resource: "events", columns: COLUMNS, cells: event }];
+pub const PRINTERS: &[Printer] = &[
+    Printer {
+        group: "",
+        resource: "events",
+        columns: COLUMNS,
+        cells: event,
+    },
+    Printer {
+        group: "events.k8s.io",
+        resource: "events",
+        columns: COLUMNS,
+        cells: event,
+    },
+];
 
 const COLUMNS: &[Column] = &[
     string("Last Seen"),
@@ -18,19 +30,29 @@ const COLUMNS: &[Column] = &[
     string("Message"),
     wide("First Seen"),
     wide("Count"),
-    Column { format: "name", ..wide("Name") },
+    Column {
+        format: "name",
+        ..wide("Name")
+    },
 ];
 
 fn event(row: &Row<'_>) -> Vec<Value> {
     let event = row.object;
     // events.k8s.io names the old fields "deprecated..." and the object "regarding".
     let either = |core: &'static str, new: &'static str| or(event.str_at(core), event.str_at(new));
-    let first = row.since(or(either("firstTimestamp", "deprecatedFirstTimestamp"), event.str_at("eventTime")));
+    let first = row.since(or(
+        either("firstTimestamp", "deprecatedFirstTimestamp"),
+        event.str_at("eventTime"),
+    ));
     let mut last = match either("lastTimestamp", "deprecatedLastTimestamp") {
         "" => first.clone(),
         time => row.since(time),
     };
-    let mut count = event.int_at("count").or_else(|| event.int_at("deprecatedCount")).filter(|n| *n > 0).unwrap_or(1);
+    let mut count = event
+        .int_at("count")
+        .or_else(|| event.int_at("deprecatedCount"))
+        .filter(|n| *n > 0)
+        .unwrap_or(1);
     if let Some(series) = event.get("series").filter(|s| !s.is_null()) {
         last = row.since(series.str_at("lastObservedTime"));
         count = series.int_at("count").unwrap_or_default();
@@ -40,9 +62,19 @@ fn event(row: &Row<'_>) -> Vec<Value> {
         "" => kind,
         name => format!("{kind}/{name}"),
     };
-    let component = or(either("source.component", "deprecatedSource.component"), either("reportingComponent", "reportingController"));
-    let host = or(either("source.host", "deprecatedSource.host"), event.str_at("reportingInstance"));
-    let source = if host.is_empty() { component.to_owned() } else { format!("{component}, {host}") };
+    let component = or(
+        either("source.component", "deprecatedSource.component"),
+        either("reportingComponent", "reportingController"),
+    );
+    let host = or(
+        either("source.host", "deprecatedSource.host"),
+        event.str_at("reportingInstance"),
+    );
+    let source = if host.is_empty() {
+        component.to_owned()
+    } else {
+        format!("{component}, {host}")
+    };
     vec![
         last.into(),
         row.text("type"),

@@ -26,9 +26,24 @@ pub const PRINTERS: &[Printer] = &[
         ],
         cells: node,
     },
-    Printer { group: "coordination.k8s.io", resource: "leases", columns: &[name(), string("Holder"), age()], cells: lease },
-    Printer { group: "storage.k8s.io", resource: "csinodes", columns: &[name(), integer("Drivers"), age()], cells: csi_node },
-    Printer { group: "node.k8s.io", resource: "runtimeclasses", columns: &[name(), string("Handler"), age()], cells: runtime_class },
+    Printer {
+        group: "coordination.k8s.io",
+        resource: "leases",
+        columns: &[name(), string("Holder"), age()],
+        cells: lease,
+    },
+    Printer {
+        group: "storage.k8s.io",
+        resource: "csinodes",
+        columns: &[name(), integer("Drivers"), age()],
+        cells: csi_node,
+    },
+    Printer {
+        group: "node.k8s.io",
+        resource: "runtimeclasses",
+        columns: &[name(), string("Handler"), age()],
+        cells: runtime_class,
+    },
 ];
 
 const ROLE_PREFIX: &str = "node-role.kubernetes.io/";
@@ -36,7 +51,13 @@ const ROLE_LABEL: &str = "kubernetes.io/role";
 
 fn node(row: &Row<'_>) -> Vec<Value> {
     let object = row.object;
-    let address = |kind: &str| object.list_at("status.addresses").iter().find(|a| a.str_at("type") == kind).map_or(NONE, |a| a.str_at("address"));
+    let address = |kind: &str| {
+        object
+            .list_at("status.addresses")
+            .iter()
+            .find(|a| a.str_at("type") == kind)
+            .map_or(NONE, |a| a.str_at("address"))
+    };
     let mut kernel = or(object.str_at("status.nodeInfo.kernelVersion"), UNKNOWN).to_owned();
     let architecture = object.str_at("status.nodeInfo.architecture");
     if !architecture.is_empty() {
@@ -57,7 +78,10 @@ fn node(row: &Row<'_>) -> Vec<Value> {
 }
 
 fn status(node: &Value) -> String {
-    let ready = node.list_at("status.conditions").iter().find(|c| c.str_at("type") == "Ready");
+    let ready = node
+        .list_at("status.conditions")
+        .iter()
+        .find(|c| c.str_at("type") == "Ready");
     let mut status = match ready.map(|c| c.str_at("status")) {
         Some("True") => "Ready",
         Some(_) => "NotReady",
@@ -88,7 +112,11 @@ fn lease(row: &Row<'_>) -> Vec<Value> {
 }
 
 fn csi_node(row: &Row<'_>) -> Vec<Value> {
-    vec![row.name(), (row.object.list_at("spec.drivers").len() as i64).into(), row.age()]
+    vec![
+        row.name(),
+        (row.object.list_at("spec.drivers").len() as i64).into(),
+        row.age(),
+    ]
 }
 
 fn runtime_class(row: &Row<'_>) -> Vec<Value> {

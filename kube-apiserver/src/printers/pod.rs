@@ -23,17 +23,32 @@ pub const PRINTERS: &[Printer] = &[
         ],
         cells: pod,
     },
-    Printer { group: "", resource: "podtemplates", columns: &[name(), string("Containers"), string("Images"), string("Pod Labels")], cells: pod_template },
+    Printer {
+        group: "",
+        resource: "podtemplates",
+        columns: &[
+            name(),
+            string("Containers"),
+            string("Images"),
+            string("Pod Labels"),
+        ],
+        cells: pod_template,
+    },
 ];
 
 fn pod(row: &Row<'_>) -> Vec<Value> {
     let pod = row.object;
     let summary = Summary::of(pod);
     let restarts = match summary.last_restart {
-        Some(at) if summary.restarts != 0 => format!("{} ({} ago)", summary.restarts, human_duration(row.now - at)),
+        Some(at) if summary.restarts != 0 => {
+            format!("{} ({} ago)", summary.restarts, human_duration(row.now - at))
+        }
         _ => summary.restarts.to_string(),
     };
-    let ip = pod.list_at("status.podIPs").first().map_or("", |p| p.str_at("ip"));
+    let ip = pod
+        .list_at("status.podIPs")
+        .first()
+        .map_or("", |p| p.str_at("ip"));
     vec![
         row.name(),
         format!("{}/{}", summary.ready, summary.total).into(),
@@ -59,9 +74,15 @@ struct Summary {
 impl Summary {
     fn of(pod: &Value) -> Summary {
         let phase = pod.str_at("status.phase");
-        let mut summary = Summary { reason: or(pod.str_at("status.reason"), phase).to_owned(), ..Summary::default() };
+        let mut summary = Summary {
+            reason: or(pod.str_at("status.reason"), phase).to_owned(),
+            ..Summary::default()
+        };
         let conditions = pod.list_at("status.conditions");
-        if conditions.iter().any(|c| c.str_at("type") == "PodScheduled" && c.str_at("reason") == "SchedulingGated") {
+        if conditions
+            .iter()
+            .any(|c| c.str_at("type") == "PodScheduled" && c.str_at("reason") == "SchedulingGated")
+        {
             summary.reason = "SchedulingGated".to_owned();
         }
         let init = pod.list_at("spec.initContainers");
@@ -85,7 +106,9 @@ impl Summary {
     fn init_containers(&mut self, pod: &Value, init: &[Value]) -> Option<()> {
         for (at, status) in pod.list_at("status.initContainerStatuses").iter().enumerate() {
             self.count_restarts(status);
-            let sidecar = init.iter().any(|c| c.str_at("name") == status.str_at("name") && is_sidecar(c));
+            let sidecar = init
+                .iter()
+                .any(|c| c.str_at("name") == status.str_at("name") && is_sidecar(c));
             if let Some(terminated) = status.at("state.terminated") {
                 if terminated.int_at("exitCode").unwrap_or_default() == 0 {
                     continue;
@@ -142,9 +165,17 @@ impl Summary {
 }
 
 fn sidecars_restarts(pod: &Value, init: &[Value]) -> (i64, Option<i64>) {
-    let sidecar = |s: &&Value| init.iter().any(|c| c.str_at("name") == s.str_at("name") && is_sidecar(c));
+    let sidecar = |s: &&Value| {
+        init.iter()
+            .any(|c| c.str_at("name") == s.str_at("name") && is_sidecar(c))
+    };
     let statuses = pod.list_at("status.initContainerStatuses").iter().filter(sidecar);
-    statuses.fold((0, None), |(count, last), s| (count + s.int_at("restartCount").unwrap_or_default(), last.max(finished(s))))
+    statuses.fold((0, None), |(count, last), s| {
+        (
+            count + s.int_at("restartCount").unwrap_or_default(),
+            last.max(finished(s)),
+        )
+    })
 }
 
 fn finished(status: &Value) -> Option<i64> {
@@ -156,7 +187,10 @@ fn is_sidecar(container: &Value) -> bool {
 }
 
 fn exit_reason(terminated: &Value) -> String {
-    match (terminated.str_at("reason"), terminated.int_at("signal").unwrap_or_default()) {
+    match (
+        terminated.str_at("reason"),
+        terminated.int_at("signal").unwrap_or_default(),
+    ) {
         ("", 0) => format!("ExitCode:{}", terminated.int_at("exitCode").unwrap_or_default()),
         ("", signal) => format!("Signal:{signal}"),
         (reason, _) => reason.to_owned(),
@@ -168,13 +202,21 @@ fn readiness_gates(pod: &Value) -> String {
     if gates.is_empty() {
         return NONE.to_owned();
     }
-    let met = gates.iter().filter(|g| has_condition(pod.list_at("status.conditions"), g.str_at("conditionType"))).count();
+    let met = gates
+        .iter()
+        .filter(|g| has_condition(pod.list_at("status.conditions"), g.str_at("conditionType")))
+        .count();
     format!("{met}/{}", gates.len())
 }
 
 fn pod_template(row: &Row<'_>) -> Vec<Value> {
     let [names, images] = row.containers("template.spec.containers");
-    vec![row.name(), names, images, labels(row.object.at("template.metadata.labels")).into()]
+    vec![
+        row.name(),
+        names,
+        images,
+        labels(row.object.at("template.metadata.labels")).into(),
+    ]
 }
 
 #[cfg(test)]
@@ -194,11 +236,17 @@ mod tests {
 
     #[test]
     fn a_pod_shows_how_far_its_init_containers_are() {
-        let waiting = pod(json!({"phase": "Pending", "initContainerStatuses": [{"name": "i", "state": {"running": {}}}]}));
+        let waiting = pod(
+            json!({"phase": "Pending", "initContainerStatuses": [{"name": "i", "state": {"running": {}}}]}),
+        );
         assert_eq!(shown(waiting), ["0/3", "Init:0/2", "0"]);
-        let crashing = pod(json!({"phase": "Pending", "initContainerStatuses": [{"name": "i", "restartCount": 2, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}]}));
+        let crashing = pod(
+            json!({"phase": "Pending", "initContainerStatuses": [{"name": "i", "restartCount": 2, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}]}),
+        );
         assert_eq!(shown(crashing), ["0/3", "Init:CrashLoopBackOff", "2"]);
-        let failed = pod(json!({"phase": "Failed", "initContainerStatuses": [{"name": "i", "state": {"terminated": {"exitCode": 3}}}]}));
+        let failed = pod(
+            json!({"phase": "Failed", "initContainerStatuses": [{"name": "i", "state": {"terminated": {"exitCode": 3}}}]}),
+        );
         assert_eq!(shown(failed)[1], "Init:ExitCode:3");
     }
 
@@ -237,6 +285,9 @@ mod tests {
         let mut gone = pod(done);
         gone["metadata"]["deletionTimestamp"] = "2023-11-14T22:12:20Z".into();
         assert_eq!(shown(gone)[1], "Completed");
-        assert_eq!(shown(pod(json!({"phase": "Failed", "reason": "Evicted"})))[1], "Evicted");
+        assert_eq!(
+            shown(pod(json!({"phase": "Failed", "reason": "Evicted"})))[1],
+            "Evicted"
+        );
     }
 }

@@ -44,13 +44,27 @@ pub const PRINTERS: &[Printer] = &[
     Printer {
         group: "storage.k8s.io",
         resource: "storageclasses",
-        columns: &[name(), string("Provisioner"), string("ReclaimPolicy"), string("VolumeBindingMode"), string("AllowVolumeExpansion"), age()],
+        columns: &[
+            name(),
+            string("Provisioner"),
+            string("ReclaimPolicy"),
+            string("VolumeBindingMode"),
+            string("AllowVolumeExpansion"),
+            age(),
+        ],
         cells: class,
     },
     Printer {
         group: "storage.k8s.io",
         resource: "volumeattachments",
-        columns: &[name(), string("Attacher"), string("PV"), string("Node"), boolean("Attached"), age()],
+        columns: &[
+            name(),
+            string("Attacher"),
+            string("PV"),
+            string("Node"),
+            boolean("Attached"),
+            age(),
+        ],
         cells: attachment,
     },
     Printer {
@@ -68,23 +82,44 @@ pub const PRINTERS: &[Printer] = &[
         ],
         cells: driver,
     },
-    Printer { group: "storage.k8s.io", resource: "volumeattributesclasses", columns: &[name(), string("DriverName"), age()], cells: attributes_class },
+    Printer {
+        group: "storage.k8s.io",
+        resource: "volumeattributesclasses",
+        columns: &[name(), string("DriverName"), age()],
+        cells: attributes_class,
+    },
 ];
 
 const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 
 fn phase(row: &Row<'_>) -> Value {
-    if row.is_deleting() { "Terminating".into() } else { row.text("status.phase") }
+    if row.is_deleting() {
+        "Terminating".into()
+    } else {
+        row.text("status.phase")
+    }
 }
 
 fn class_name(object: &Value) -> &str {
-    object.annotation(BETA_CLASS).unwrap_or_else(|| object.str_at("spec.storageClassName"))
+    object
+        .annotation(BETA_CLASS)
+        .unwrap_or_else(|| object.str_at("spec.storageClassName"))
 }
 
 fn access_modes(modes: &[Value]) -> String {
-    const SHORT: [(&str, &str); 4] = [("ReadWriteOnce", "RWO"), ("ReadOnlyMany", "ROX"), ("ReadWriteMany", "RWX"), ("ReadWriteOncePod", "RWOP")];
+    const SHORT: [(&str, &str); 4] = [
+        ("ReadWriteOnce", "RWO"),
+        ("ReadOnlyMany", "ROX"),
+        ("ReadWriteMany", "RWX"),
+        ("ReadWriteOncePod", "RWOP"),
+    ];
     let has = |mode: &str| modes.iter().any(|m| m.as_str() == Some(mode));
-    SHORT.iter().filter(|(mode, _)| has(mode)).map(|(_, short)| *short).collect::<Vec<_>>().join(",")
+    SHORT
+        .iter()
+        .filter(|(mode, _)| has(mode))
+        .map(|(_, short)| *short)
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 fn volume(row: &Row<'_>) -> Vec<Value> {
@@ -112,7 +147,10 @@ fn claim(row: &Row<'_>) -> Vec<Value> {
     let object = row.object;
     let bound = !object.str_at("spec.volumeName").is_empty();
     let (capacity, modes) = match bound {
-        true => (or(object.str_at("status.capacity.storage"), "0"), access_modes(object.list_at("status.accessModes"))),
+        true => (
+            or(object.str_at("status.capacity.storage"), "0"),
+            access_modes(object.list_at("status.accessModes")),
+        ),
         false => ("", String::new()),
     };
     vec![
@@ -129,9 +167,18 @@ fn claim(row: &Row<'_>) -> Vec<Value> {
 }
 
 fn class(row: &Row<'_>) -> Vec<Value> {
-    let default = ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
-    let is_default = default.iter().any(|key| row.object.annotation(key) == Some("true"));
-    let name = format!("{}{}", row.object.name(), if is_default { " (default)" } else { "" });
+    let default = [
+        "storageclass.kubernetes.io/is-default-class",
+        "storageclass.beta.kubernetes.io/is-default-class",
+    ];
+    let is_default = default
+        .iter()
+        .any(|key| row.object.annotation(key) == Some("true"));
+    let name = format!(
+        "{}{}",
+        row.object.name(),
+        if is_default { " (default)" } else { "" }
+    );
     vec![
         name.into(),
         row.text("provisioner"),
@@ -144,17 +191,42 @@ fn class(row: &Row<'_>) -> Vec<Value> {
 
 fn attachment(row: &Row<'_>) -> Vec<Value> {
     let attached = row.object.bool_at("status.attached").into();
-    vec![row.name(), row.text("spec.attacher"), row.text("spec.source.persistentVolumeName"), row.text("spec.nodeName"), attached, row.age()]
+    vec![
+        row.name(),
+        row.text("spec.attacher"),
+        row.text("spec.source.persistentVolumeName"),
+        row.text("spec.nodeName"),
+        attached,
+        row.age(),
+    ]
 }
 
 fn driver(row: &Row<'_>) -> Vec<Value> {
     let spec = |key: &str| row.object.get("spec").map(|s| s.bool_at(key)).unwrap_or_default();
-    let attach = row.object.at("spec.attachRequired").and_then(Value::as_bool).unwrap_or(true);
+    let attach = row
+        .object
+        .at("spec.attachRequired")
+        .and_then(Value::as_bool)
+        .unwrap_or(true);
     let texts = |path: &str, key: Option<&str>| -> String {
-        let item = |v: &Value| key.map_or_else(|| v.as_str().unwrap_or_default().to_owned(), |k| v.str_at(k).to_owned());
-        row.object.list_at(path).iter().map(item).collect::<Vec<_>>().join(",")
+        let item = |v: &Value| {
+            key.map_or_else(
+                || v.as_str().unwrap_or_default().to_owned(),
+                |k| v.str_at(k).to_owned(),
+            )
+        };
+        row.object
+            .list_at(path)
+            .iter()
+            .map(item)
+            .collect::<Vec<_>>()
+            .join(",")
     };
-    let tokens = if row.object.at("spec.tokenRequests").is_some() { texts("spec.tokenRequests", Some("audience")) } else { UNSET.to_owned() };
+    let tokens = if row.object.at("spec.tokenRequests").is_some() {
+        texts("spec.tokenRequests", Some("audience"))
+    } else {
+        UNSET.to_owned()
+    };
     vec![
         row.name(),
         attach.into(),

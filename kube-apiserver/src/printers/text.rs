@@ -50,7 +50,14 @@ impl Row<'_> {
     /// Names and images of the containers at `path`, and the label selector at `selector`.
     pub fn containers(&self, path: &str) -> [Value; 2] {
         let containers = self.object.list_at(path);
-        ["name", "image"].map(|key| containers.iter().map(|c| c.str_at(key)).collect::<Vec<_>>().join(",").into())
+        ["name", "image"].map(|key| {
+            containers
+                .iter()
+                .map(|c| c.str_at(key))
+                .collect::<Vec<_>>()
+                .join(",")
+                .into()
+        })
     }
 }
 
@@ -59,7 +66,11 @@ pub fn or<'a>(text: &'a str, absent: &'a str) -> &'a str {
 }
 
 pub fn seconds(time: &str) -> Option<i64> {
-    if time.is_empty() { None } else { Timestamp::parse(time).map(|t| t.seconds) }
+    if time.is_empty() {
+        None
+    } else {
+        Timestamp::parse(time).map(|t| t.seconds)
+    }
 }
 
 /// Two units at most, the second only where it matters: 90s, 5m10s, 3h5m, 4d2h, 300d, 2y5d.
@@ -87,21 +98,44 @@ pub fn human_duration(seconds: i64) -> String {
 
 /// `a=1,b=2`, or `<none>`.
 pub fn labels(map: Option<&Value>) -> String {
-    let mut pairs: Vec<String> = map.and_then(Value::as_object).into_iter().flat_map(|m| m.iter()).map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect();
+    let mut pairs: Vec<String> = map
+        .and_then(Value::as_object)
+        .into_iter()
+        .flat_map(|m| m.iter())
+        .map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default()))
+        .collect();
     pairs.sort();
-    if pairs.is_empty() { NONE.to_owned() } else { pairs.join(",") }
+    if pairs.is_empty() {
+        NONE.to_owned()
+    } else {
+        pairs.join(",")
+    }
 }
 
 /// A LabelSelector object in its string form, sorted by key as Go prints it.
 pub fn selector(selector: Option<&Value>) -> String {
-    let Some(selector) = selector.filter(|s| !s.is_null()) else { return NONE.to_owned() };
+    let Some(selector) = selector.filter(|s| !s.is_null()) else {
+        return NONE.to_owned();
+    };
     let mut terms: Vec<(String, String)> = Vec::new();
-    for (key, value) in selector.get("matchLabels").and_then(Value::as_object).into_iter().flat_map(|m| m.iter()) {
-        terms.push((key.to_owned(), format!("{key}={}", value.as_str().unwrap_or_default())));
+    for (key, value) in selector
+        .get("matchLabels")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flat_map(|m| m.iter())
+    {
+        terms.push((
+            key.to_owned(),
+            format!("{key}={}", value.as_str().unwrap_or_default()),
+        ));
     }
     for expression in selector.list_at("matchExpressions") {
         let key = expression.str_at("key");
-        let mut values: Vec<&str> = expression.list_at("values").iter().filter_map(Value::as_str).collect();
+        let mut values: Vec<&str> = expression
+            .list_at("values")
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
         values.sort_unstable();
         let term = match expression.str_at("operator") {
             "In" => format!("{key} in ({})", values.join(",")),
@@ -113,12 +147,25 @@ pub fn selector(selector: Option<&Value>) -> String {
         terms.push((key.to_owned(), term));
     }
     terms.sort();
-    if terms.is_empty() { NONE.to_owned() } else { terms.into_iter().map(|(_, term)| term).collect::<Vec<_>>().join(",") }
+    if terms.is_empty() {
+        NONE.to_owned()
+    } else {
+        terms
+            .into_iter()
+            .map(|(_, term)| term)
+            .collect::<Vec<_>>()
+            .join(",")
+    }
 }
 
 /// The first three, and how many more there are.
 pub fn listed(items: &[String]) -> String {
-    let shown = items.iter().take(MAX_LISTED).map(String::as_str).collect::<Vec<_>>().join(",");
+    let shown = items
+        .iter()
+        .take(MAX_LISTED)
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join(",");
     match items.len() {
         0 => NONE.to_owned(),
         n if n > MAX_LISTED => format!("{shown} + {} more...", n - MAX_LISTED),
@@ -127,7 +174,9 @@ pub fn listed(items: &[String]) -> String {
 }
 
 pub fn has_condition(conditions: &[Value], kind: &str) -> bool {
-    conditions.iter().any(|c| c.str_at("type") == kind && c.str_at("status") == "True")
+    conditions
+        .iter()
+        .any(|c| c.str_at("type") == kind && c.str_at("status") == "True")
 }
 
 #[cfg(test)]

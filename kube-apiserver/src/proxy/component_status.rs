@@ -39,10 +39,17 @@ pub struct Server {
 }
 
 impl Connecter for ComponentStatuses {
-    fn connect<'a>(&'a self, ctx: &'a RequestContext, _: &'a ResourceEndpoint, req: Request<Incoming>) -> BoxFuture<'a, Response<Body>> {
+    fn connect<'a>(
+        &'a self,
+        ctx: &'a RequestContext,
+        _: &'a ResourceEndpoint,
+        req: Request<Incoming>,
+    ) -> BoxFuture<'a, Response<Body>> {
         Box::pin(async move {
             let mut response = answer(self.show(&ctx.info.name, req.headers()).await);
-            response.headers_mut().append("warning", HeaderValue::from_static(DEPRECATION));
+            response
+                .headers_mut()
+                .append("warning", HeaderValue::from_static(DEPRECATION));
             response
         })
     }
@@ -83,15 +90,27 @@ impl Server {
         }
         let mut metadata = Value::Object(Object::new());
         metadata.set("name", self.name.as_str());
-        Value::from([("kind", "ComponentStatus".into()), ("apiVersion", "v1".into()), ("metadata", metadata), ("conditions", vec![condition].into())])
+        Value::from([
+            ("kind", "ComponentStatus".into()),
+            ("apiVersion", "v1".into()),
+            ("metadata", metadata),
+            ("conditions", vec![condition].into()),
+        ])
     }
 
     async fn ask(&self) -> Result<String, String> {
         let tls = self.tls.as_ref().map(|handle| handle.current());
-        let target = Target { host: self.host.clone(), port: self.port, tls, public_only: false };
+        let target = Target {
+            host: self.host.clone(),
+            port: self.port,
+            tls,
+            public_only: false,
+        };
         let answered = forward::get(&target, self.path).await.map_err(|e| e.message)?;
         let code = answered.status();
-        let body = read_limited(answered.into_body(), MAX_MESSAGE).await.map_err(|e| e.to_string())?;
+        let body = read_limited(answered.into_body(), MAX_MESSAGE)
+            .await
+            .map_err(|e| e.to_string())?;
         let text = String::from_utf8_lossy(&body).trim().to_owned();
         let healthy = code.is_success() && (!self.is_etcd || is_healthy_etcd(&text));
         match (healthy, self.is_etcd) {
@@ -103,12 +122,19 @@ impl Server {
 }
 
 fn is_healthy_etcd(text: &str) -> bool {
-    serde_json::from_str::<serde_json::Value>(text).is_ok_and(|v| v["health"] == "true" || v["health"] == true)
+    serde_json::from_str::<serde_json::Value>(text)
+        .is_ok_and(|v| v["health"] == "true" || v["health"] == true)
 }
 
 fn wants_table(headers: &HeaderMap) -> bool {
-    let accept = headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    accept.split(',').next().is_some_and(|first| first.contains("as=Table") && first.contains("g=meta.k8s.io"))
+    let accept = headers
+        .get(ACCEPT)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default();
+    accept
+        .split(',')
+        .next()
+        .is_some_and(|first| first.contains("as=Table") && first.contains("g=meta.k8s.io"))
 }
 
 fn list(items: Vec<Value>) -> Value {
@@ -118,7 +144,12 @@ fn list(items: Vec<Value>) -> Value {
         item
     };
     let items: Vec<Value> = items.into_iter().map(strip).collect();
-    Value::from([("kind", "ComponentStatusList".into()), ("apiVersion", "v1".into()), ("metadata", Value::Object(Object::new())), ("items", items.into())])
+    Value::from([
+        ("kind", "ComponentStatusList".into()),
+        ("apiVersion", "v1".into()),
+        ("metadata", Value::Object(Object::new())),
+        ("items", items.into()),
+    ])
 }
 
 fn table(items: &[Value]) -> Value {
@@ -132,7 +163,15 @@ fn table(items: &[Value]) -> Value {
         ])
     });
     let columns: Vec<Value> = columns.collect();
-    let rows: Vec<Value> = items.iter().map(|item| Value::from([("cells", Tables.cells("", "componentstatuses", item, 0).into()), ("object", item.clone())])).collect();
+    let rows: Vec<Value> = items
+        .iter()
+        .map(|item| {
+            Value::from([
+                ("cells", Tables.cells("", "componentstatuses", item, 0).into()),
+                ("object", item.clone()),
+            ])
+        })
+        .collect();
     Value::from([
         ("kind", "Table".into()),
         ("apiVersion", "meta.k8s.io/v1".into()),
@@ -149,13 +188,36 @@ mod tests {
     #[tokio::test]
     async fn a_component_that_does_not_answer_is_unhealthy() {
         // A port that was free a moment ago.
-        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
-        let server = Server { name: "scheduler".into(), host: "127.0.0.1".into(), port, path: "/healthz", tls: None, is_etcd: false };
-        let statuses = ComponentStatuses { servers: vec![server] };
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .and_then(|l| l.local_addr())
+            .expect("a port")
+            .port();
+        let server = Server {
+            name: "scheduler".into(),
+            host: "127.0.0.1".into(),
+            port,
+            path: "/healthz",
+            tls: None,
+            is_etcd: false,
+        };
+        let statuses = ComponentStatuses {
+            servers: vec![server],
+        };
         let status = statuses.servers[0].probe().await;
         assert_eq!(status.list_at("conditions")[0].str_at("status"), "False");
-        assert!(status.list_at("conditions")[0].str_at("message").ends_with(&format!("dial tcp 127.0.0.1:{port}: connect: connection refused")));
-        assert_eq!(statuses.show("nobody", &HeaderMap::new()).await.expect_err("unknown").code, 404);
+        assert!(
+            status.list_at("conditions")[0]
+                .str_at("message")
+                .ends_with(&format!("dial tcp 127.0.0.1:{port}: connect: connection refused"))
+        );
+        assert_eq!(
+            statuses
+                .show("nobody", &HeaderMap::new())
+                .await
+                .expect_err("unknown")
+                .code,
+            404
+        );
     }
 
     #[test]

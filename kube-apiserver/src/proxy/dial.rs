@@ -35,12 +35,18 @@ pub struct Target {
 impl Target {
     /// `host:port`, with brackets around an IPv6 address.
     pub fn authority(&self) -> String {
-        if self.host.contains(':') { format!("[{}]:{}", self.host, self.port) } else { format!("{}:{}", self.host, self.port) }
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
     }
 
     pub async fn connect(&self) -> Result<Connection, DialError> {
         let timeout = || self.failed(&"i/o timeout");
-        tokio::time::timeout(CONNECT_DEADLINE, self.open()).await.map_err(|_| timeout())?
+        tokio::time::timeout(CONNECT_DEADLINE, self.open())
+            .await
+            .map_err(|_| timeout())?
     }
 
     async fn open(&self) -> Result<Connection, DialError> {
@@ -50,15 +56,21 @@ impl Target {
             _ => self.failed(&e),
         })?;
         stream.set_nodelay(true).map_err(|e| self.failed(&e))?;
-        let Some(tls) = &self.tls else { return Ok(Box::pin(stream)) };
+        let Some(tls) = &self.tls else {
+            return Ok(Box::pin(stream));
+        };
         let name = ServerName::try_from(self.host.clone()).map_err(|e| DialError::Tls(e.to_string()))?;
         let connected = TlsConnector::from(tls.clone()).connect(name, stream).await;
         Ok(Box::pin(connected.map_err(|e| DialError::Tls(e.to_string()))?))
     }
 
     async fn resolve(&self) -> Result<SocketAddr, DialError> {
-        let mut addresses = tokio::net::lookup_host((self.host.as_str(), self.port)).await.map_err(|e| self.failed(&e))?;
-        let first = addresses.next().ok_or_else(|| self.failed(&"lookup: no such host"))?;
+        let mut addresses = tokio::net::lookup_host((self.host.as_str(), self.port))
+            .await
+            .map_err(|e| self.failed(&e))?;
+        let first = addresses
+            .next()
+            .ok_or_else(|| self.failed(&"lookup: no such host"))?;
         if self.public_only && !is_public(first.ip()) {
             return Err(DialError::NotAllowed);
         }
@@ -66,7 +78,10 @@ impl Target {
     }
 
     fn failed(&self, reason: &dyn fmt::Display) -> DialError {
-        DialError::Connect { authority: self.authority(), reason: reason.to_string() }
+        DialError::Connect {
+            authority: self.authority(),
+            reason: reason.to_string(),
+        }
     }
 }
 
@@ -85,7 +100,9 @@ pub enum DialError {
 pub fn is_public(ip: IpAddr) -> bool {
     let link_local = match ip {
         IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.to_ipv4_mapped().is_some_and(|v4| !is_public(IpAddr::V4(v4))),
+        IpAddr::V6(v6) => {
+            v6.is_unicast_link_local() || v6.to_ipv4_mapped().is_some_and(|v4| !is_public(IpAddr::V4(v4)))
+        }
     };
     !(ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || link_local)
 }
@@ -114,7 +131,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_that_leads_home_is_not_dialed() {
-        let target = Target { host: "localhost".into(), port: 9, tls: None, public_only: true };
+        let target = Target {
+            host: "localhost".into(),
+            port: 9,
+            tls: None,
+            public_only: true,
+        };
         let error = target.connect().await.err().expect("refused");
         assert_eq!(error.to_string(), "address not allowed");
     }

@@ -27,11 +27,19 @@ const MAX_REFUSAL: usize = 64 * 1024;
 
 pub fn is_upgrade(headers: &HeaderMap) -> bool {
     headers.contains_key(header::UPGRADE)
-        && headers.get_all(header::CONNECTION).iter().filter_map(|v| v.to_str().ok()).any(|v| v.to_ascii_lowercase().contains("upgrade"))
+        && headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .filter_map(|v| v.to_str().ok())
+            .any(|v| v.to_ascii_lowercase().contains("upgrade"))
 }
 
 /// `path` is with its query. The body streams both ways.
-pub async fn request(target: &Target, path: &str, mut req: Request<Incoming>) -> Result<Response<Body>, StatusError> {
+pub async fn request(
+    target: &Target,
+    path: &str,
+    mut req: Request<Incoming>,
+) -> Result<Response<Body>, StatusError> {
     if is_upgrade(req.headers()) {
         return upgrade(target, path, req).await;
     }
@@ -40,7 +48,9 @@ pub async fn request(target: &Target, path: &str, mut req: Request<Incoming>) ->
     let mut outgoing = Request::new(body.map_err(BoxError::from).boxed_unsync());
     *outgoing.method_mut() = parts.method;
     *outgoing.headers_mut() = parts.headers;
-    let mut response = send(target, path, outgoing).await?.map(|body| body.map_err(BoxError::from).boxed_unsync());
+    let mut response = send(target, path, outgoing)
+        .await?
+        .map(|body| body.map_err(BoxError::from).boxed_unsync());
     clean(response.headers_mut());
     Ok(response)
 }
@@ -50,14 +60,20 @@ pub async fn get(target: &Target, path: &str) -> Result<Response<Incoming>, Stat
     send(target, path, Request::new(component_base::http::empty())).await
 }
 
-async fn send(target: &Target, path: &str, mut req: Request<Body>) -> Result<Response<Incoming>, StatusError> {
+async fn send(
+    target: &Target,
+    path: &str,
+    mut req: Request<Body>,
+) -> Result<Response<Incoming>, StatusError> {
     let failed = |error: &dyn std::fmt::Display| unreachable_backend(target, path, error);
     address(&mut req, target, path)?;
     let stream = target.connect().await.map_err(|e| match e {
         DialError::NotAllowed => status::bad_request(e.to_string()),
         other => failed(&other),
     })?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| failed(&e))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|e| failed(&e))?;
     tokio::spawn(async move {
         // The sender sees the error too; this end only logs it.
         if let Err(error) = connection.with_upgrades().await {
@@ -69,7 +85,11 @@ async fn send(target: &Target, path: &str, mut req: Request<Body>) -> Result<Res
 
 /// 101 from the backend ties both connections together; anything else closes the backend's, whatever it says,
 /// and a redirect is never followed nor passed on.
-async fn upgrade(target: &Target, path: &str, mut req: Request<Incoming>) -> Result<Response<Body>, StatusError> {
+async fn upgrade(
+    target: &Target,
+    path: &str,
+    mut req: Request<Incoming>,
+) -> Result<Response<Body>, StatusError> {
     let client = hyper::upgrade::on(&mut req);
     let mut outgoing = Request::new(component_base::http::empty());
     *outgoing.method_mut() = req.method().clone();
@@ -86,7 +106,9 @@ async fn upgrade(target: &Target, path: &str, mut req: Request<Incoming>) -> Res
             Err(error) => return tracing::debug!(err = %error, "Upgrade not completed"),
         };
         // Either side may just go away; that is how sessions end.
-        if let Err(error) = tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(backend)).await {
+        if let Err(error) =
+            tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(backend)).await
+        {
             tracing::debug!(err = %error, "Upgraded connection ended");
         }
     });
@@ -99,10 +121,14 @@ async fn upgrade(target: &Target, path: &str, mut req: Request<Incoming>) -> Res
 async fn refused(answered: Response<Incoming>) -> Result<Response<Body>, StatusError> {
     let code = answered.status();
     if code.is_redirection() || code.is_success() {
-        return Err(status::internal(format!("unable to upgrade connection: backend answered {code}")));
+        return Err(status::internal(format!(
+            "unable to upgrade connection: backend answered {code}"
+        )));
     }
     let (parts, body) = answered.into_parts();
-    let text = component_base::http::read_limited(body, MAX_REFUSAL).await.unwrap_or_default();
+    let text = component_base::http::read_limited(body, MAX_REFUSAL)
+        .await
+        .unwrap_or_default();
     let mut response = Response::new(component_base::http::full(text));
     *response.status_mut() = code;
     if let Some(kind) = parts.headers.get(header::CONTENT_TYPE) {
@@ -112,7 +138,9 @@ async fn refused(answered: Response<Incoming>) -> Result<Response<Body>, StatusE
 }
 
 fn address<B>(req: &mut Request<B>, target: &Target, path: &str) -> Result<(), StatusError> {
-    *req.uri_mut() = path.parse().map_err(|_| status::bad_request(format!("invalid proxy path {path:?}")))?;
+    *req.uri_mut() = path
+        .parse()
+        .map_err(|_| status::bad_request(format!("invalid proxy path {path:?}")))?;
     let host = HeaderValue::from_str(&target.authority()).map_err(|_| status::bad_request("invalid host"))?;
     req.headers_mut().insert(header::HOST, host);
     Ok(())
@@ -127,7 +155,11 @@ fn clean(headers: &mut HeaderMap) {
 fn unreachable_backend(target: &Target, path: &str, error: &dyn std::fmt::Display) -> StatusError {
     let scheme = if target.tls.is_some() { "https" } else { "http" };
     let message = format!("Get \"{scheme}://{}{path}\": {error}", target.authority());
-    StatusError { code: 500, message, ..StatusError::default() }
+    StatusError {
+        code: 500,
+        message,
+        ..StatusError::default()
+    }
 }
 
 #[cfg(test)]
@@ -141,7 +173,10 @@ mod tests {
             headers.insert(name, HeaderValue::from_static("x"));
         }
         clean(&mut headers);
-        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["accept"]);
+        assert_eq!(
+            headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(),
+            ["accept"]
+        );
     }
 
     #[test]

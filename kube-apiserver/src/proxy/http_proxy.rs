@@ -29,7 +29,12 @@ pub struct HttpProxy {
 }
 
 impl Connecter for HttpProxy {
-    fn connect<'a>(&'a self, ctx: &'a RequestContext, _: &'a ResourceEndpoint, req: Request<Incoming>) -> BoxFuture<'a, Response<Body>> {
+    fn connect<'a>(
+        &'a self,
+        ctx: &'a RequestContext,
+        _: &'a ResourceEndpoint,
+        req: Request<Incoming>,
+    ) -> BoxFuture<'a, Response<Body>> {
         Box::pin(async move { answer(self.proxy(ctx, req).await) })
     }
 }
@@ -45,17 +50,38 @@ struct Id<'a> {
 fn parse(id: &str) -> Option<Id<'_>> {
     let parts: Vec<&str> = id.split(':').collect();
     match parts.as_slice() {
-        [name] => Some(Id { https: false, name, port: "" }),
-        [name, port] => Some(Id { https: false, name, port }),
-        ["http" | "", name, port] => Some(Id { https: false, name, port }),
-        ["https", name, port] => Some(Id { https: true, name, port }),
+        [name] => Some(Id {
+            https: false,
+            name,
+            port: "",
+        }),
+        [name, port] => Some(Id {
+            https: false,
+            name,
+            port,
+        }),
+        ["http" | "", name, port] => Some(Id {
+            https: false,
+            name,
+            port,
+        }),
+        ["https", name, port] => Some(Id {
+            https: true,
+            name,
+            port,
+        }),
         _ => None,
     }
 }
 
 impl HttpProxy {
-    async fn proxy(&self, ctx: &RequestContext, req: Request<Incoming>) -> Result<Response<Body>, StatusError> {
-        let id = parse(&ctx.info.name).ok_or_else(|| status::bad_request(format!("invalid proxy request {:?}", ctx.info.name)))?;
+    async fn proxy(
+        &self,
+        ctx: &RequestContext,
+        req: Request<Incoming>,
+    ) -> Result<Response<Body>, StatusError> {
+        let id = parse(&ctx.info.name)
+            .ok_or_else(|| status::bad_request(format!("invalid proxy request {:?}", ctx.info.name)))?;
         let target = match self.backend {
             Backend::Node => self.node(&id)?,
             Backend::Pod => self.pod(ctx, &id)?,
@@ -70,19 +96,37 @@ impl HttpProxy {
         match id.port {
             "" => Ok(kubelet),
             port if port == kubelet.port.to_string() => Ok(kubelet),
-            port => Ok(Target { port: number(port)?, tls: id.https.then(|| self.kubelets.unverified()), public_only: true, ..kubelet }),
+            port => Ok(Target {
+                port: number(port)?,
+                tls: id.https.then(|| self.kubelets.unverified()),
+                public_only: true,
+                ..kubelet
+            }),
         }
     }
 
     fn pod(&self, ctx: &RequestContext, id: &Id<'_>) -> Result<Target, StatusError> {
         let pod = self.kubelets.pod(&ctx.info.namespace, id.name)?.value();
-        let host = pod.list_at("status.podIPs").first().map_or_else(|| pod.str_at("status.podIP"), |p| p.str_at("ip")).to_owned();
+        let host = pod
+            .list_at("status.podIPs")
+            .first()
+            .map_or_else(|| pod.str_at("status.podIP"), |p| p.str_at("ip"))
+            .to_owned();
         if host.is_empty() {
             return Err(status::bad_request("address not allowed"));
         }
-        let first = || pod.list_at("spec.containers").iter().flat_map(|c| c.list_at("ports")).find_map(|p| u16::try_from(p.int_at("containerPort")?).ok());
+        let first = || {
+            pod.list_at("spec.containers")
+                .iter()
+                .flat_map(|c| c.list_at("ports"))
+                .find_map(|p| u16::try_from(p.int_at("containerPort")?).ok())
+        };
         let default = if id.https { 443 } else { 80 };
-        let port = if id.port.is_empty() { first().unwrap_or(default) } else { number(id.port)? };
+        let port = if id.port.is_empty() {
+            first().unwrap_or(default)
+        } else {
+            number(id.port)?
+        };
         Ok(self.outside(host, port, id.https))
     }
 
@@ -91,17 +135,30 @@ impl HttpProxy {
         let namespace = &ctx.info.namespace;
         let objects = self.kubelets.objects();
         let service = objects.get("", "services", namespace, id.name);
-        let service = service.ok_or_else(|| status::not_found(GroupResource::new("", "services"), id.name))?.value();
+        let service = service
+            .ok_or_else(|| status::not_found(GroupResource::new("", "services"), id.name))?
+            .value();
         let wanted = port_name(&service, id.port).ok_or_else(|| unavailable(id, "no such port"))?;
         let slices = objects.list_namespace("discovery.k8s.io", "endpointslices", namespace);
-        let of_service = slices.iter().filter(|s| s.label("kubernetes.io/service-name") == Some(id.name)).map(|s| s.value());
+        let of_service = slices
+            .iter()
+            .filter(|s| s.label("kubernetes.io/service-name") == Some(id.name))
+            .map(|s| s.value());
         let choices: Vec<(String, u16)> = of_service.flat_map(|slice| ready(&slice, wanted)).collect();
-        let (host, port) = choices.choose(&mut rand::rng()).cloned().ok_or_else(|| unavailable(id, "no endpoints available for service"))?;
+        let (host, port) = choices
+            .choose(&mut rand::rng())
+            .cloned()
+            .ok_or_else(|| unavailable(id, "no endpoints available for service"))?;
         Ok(self.outside(host, port, id.https))
     }
 
     fn outside(&self, host: String, port: u16, https: bool) -> Target {
-        Target { host, port, tls: https.then(|| self.kubelets.unverified()), public_only: true }
+        Target {
+            host,
+            port,
+            tls: https.then(|| self.kubelets.unverified()),
+            public_only: true,
+        }
     }
 }
 
@@ -110,31 +167,50 @@ fn unavailable(id: &Id<'_>, why: &str) -> StatusError {
 }
 
 fn number(port: &str) -> Result<u16, StatusError> {
-    port.parse().ok().filter(|p| *p != 0).ok_or_else(|| status::bad_request(format!("invalid port {port:?}")))
+    port.parse()
+        .ok()
+        .filter(|p| *p != 0)
+        .ok_or_else(|| status::bad_request(format!("invalid port {port:?}")))
 }
 
 /// The name of the service port asked for by name or number; "" asks for the only or unnamed one.
 fn port_name<'a>(service: &'a Value, asked: &str) -> Option<&'a str> {
     let ports = service.list_at("spec.ports");
     let found = match asked {
-        "" => ports.first().filter(|p| ports.len() == 1 || p.str_at("name").is_empty()),
-        _ => ports.iter().find(|p| p.str_at("name") == asked || p.int_at("port").is_some_and(|n| n.to_string() == asked)),
+        "" => ports
+            .first()
+            .filter(|p| ports.len() == 1 || p.str_at("name").is_empty()),
+        _ => ports
+            .iter()
+            .find(|p| p.str_at("name") == asked || p.int_at("port").is_some_and(|n| n.to_string() == asked)),
     };
     found.map(|p| p.str_at("name"))
 }
 
 fn ready(slice: &Value, port: &str) -> Vec<(String, u16)> {
-    let number = slice.list_at("ports").iter().find(|p| p.str_at("name") == port).and_then(|p| u16::try_from(p.int_at("port")?).ok());
+    let number = slice
+        .list_at("ports")
+        .iter()
+        .find(|p| p.str_at("name") == port)
+        .and_then(|p| u16::try_from(p.int_at("port")?).ok());
     let Some(number) = number else { return Vec::new() };
     let is_ready = |e: &&Value| e.at("conditions.ready").and_then(Value::as_bool).unwrap_or(true);
-    let addresses = slice.list_at("endpoints").iter().filter(is_ready).flat_map(|e| e.list_at("addresses"));
-    addresses.filter_map(|a| Some((a.as_str()?.to_owned(), number))).collect()
+    let addresses = slice
+        .list_at("endpoints")
+        .iter()
+        .filter(is_ready)
+        .flat_map(|e| e.list_at("addresses"));
+    addresses
+        .filter_map(|a| Some((a.as_str()?.to_owned(), number)))
+        .collect()
 }
 
 /// What follows `/proxy` in the request's own, still encoded path, and the query.
 fn backend_path(uri: &http::Uri) -> String {
     let path = uri.path();
-    let rest = path.find("/proxy/").map_or("/", |at| &path[at + "/proxy".len()..]);
+    let rest = path
+        .find("/proxy/")
+        .map_or("/", |at| &path[at + "/proxy".len()..]);
     match uri.query() {
         Some(query) => format!("{rest}?{query}"),
         None => rest.to_owned(),
@@ -152,9 +228,30 @@ mod tests {
 
     #[test]
     fn names_carry_scheme_and_port() {
-        assert_eq!(parse("web"), Some(Id { https: false, name: "web", port: "" }));
-        assert_eq!(parse("web:80"), Some(Id { https: false, name: "web", port: "80" }));
-        assert_eq!(parse("https:web:api"), Some(Id { https: true, name: "web", port: "api" }));
+        assert_eq!(
+            parse("web"),
+            Some(Id {
+                https: false,
+                name: "web",
+                port: ""
+            })
+        );
+        assert_eq!(
+            parse("web:80"),
+            Some(Id {
+                https: false,
+                name: "web",
+                port: "80"
+            })
+        );
+        assert_eq!(
+            parse("https:web:api"),
+            Some(Id {
+                https: true,
+                name: "web",
+                port: "api"
+            })
+        );
         assert_eq!(parse("ftp:web:21"), None);
     }
 
@@ -162,12 +259,16 @@ mod tests {
     fn the_backend_sees_what_follows_proxy() {
         let path = |uri: &str| backend_path(&uri.parse().expect("uri"));
         assert_eq!(path("/api/v1/namespaces/a/pods/p/proxy"), "/");
-        assert_eq!(path("/api/v1/namespaces/a/pods/p/proxy/x%2Fy/proxy/?a=b"), "/x%2Fy/proxy/?a=b");
+        assert_eq!(
+            path("/api/v1/namespaces/a/pods/p/proxy/x%2Fy/proxy/?a=b"),
+            "/x%2Fy/proxy/?a=b"
+        );
     }
 
     #[test]
     fn services_lead_to_ready_endpoints_of_the_port() {
-        let service = value(json!({"spec": {"ports": [{"name": "http", "port": 80}, {"name": "api", "port": 81}]}}));
+        let service =
+            value(json!({"spec": {"ports": [{"name": "http", "port": 80}, {"name": "api", "port": 81}]}}));
         assert_eq!(port_name(&service, "81"), Some("api"));
         assert_eq!(port_name(&service, "http"), Some("http"));
         assert_eq!(port_name(&service, ""), None);

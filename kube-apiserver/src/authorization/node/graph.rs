@@ -30,7 +30,11 @@ pub struct Vertex {
 
 impl Vertex {
     pub fn new(kind: Kind, namespace: &str, name: &str) -> Self {
-        Vertex { kind, namespace: namespace.to_owned(), name: name.to_owned() }
+        Vertex {
+            kind,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        }
     }
 }
 
@@ -64,7 +68,12 @@ impl Graph {
         }
         grants.reaches.push(owner.clone());
         for vertex in &grants.reaches {
-            *state.nodes.entry(vertex.clone()).or_default().entry(grants.node.clone()).or_default() += 1;
+            *state
+                .nodes
+                .entry(vertex.clone())
+                .or_default()
+                .entry(grants.node.clone())
+                .or_default() += 1;
         }
         state.owners.insert(owner, grants);
     }
@@ -78,7 +87,11 @@ impl Graph {
         state.release_volume(name);
         let Some(claim) = claim else { return };
         for secret in &secrets {
-            state.volumes_of_secret.entry(secret.clone()).or_default().insert(name.to_owned());
+            state
+                .volumes_of_secret
+                .entry(secret.clone())
+                .or_default()
+                .insert(name.to_owned());
         }
         state.volumes.insert(name.to_owned(), (claim, secrets));
     }
@@ -94,7 +107,10 @@ impl Graph {
             Kind::Volume => state.volume_reaches(name, node),
             Kind::Secret => {
                 state.counted(&vertex, node)
-                    || state.volumes_of_secret.get(&vertex).is_some_and(|volumes| volumes.iter().any(|v| state.volume_reaches(v, node)))
+                    || state
+                        .volumes_of_secret
+                        .get(&vertex)
+                        .is_some_and(|volumes| volumes.iter().any(|v| state.volume_reaches(v, node)))
             }
             _ => state.counted(&vertex, node),
         }
@@ -103,17 +119,25 @@ impl Graph {
 
 impl State {
     fn counted(&self, vertex: &Vertex, node: &str) -> bool {
-        self.nodes.get(vertex).is_some_and(|nodes| nodes.contains_key(node))
+        self.nodes
+            .get(vertex)
+            .is_some_and(|nodes| nodes.contains_key(node))
     }
 
     fn volume_reaches(&self, volume: &str, node: &str) -> bool {
-        self.volumes.get(volume).is_some_and(|(claim, _)| self.counted(claim, node))
+        self.volumes
+            .get(volume)
+            .is_some_and(|(claim, _)| self.counted(claim, node))
     }
 
     fn release(&mut self, owner: &Vertex) {
-        let Some(grants) = self.owners.remove(owner) else { return };
+        let Some(grants) = self.owners.remove(owner) else {
+            return;
+        };
         for vertex in &grants.reaches {
-            let Some(nodes) = self.nodes.get_mut(vertex) else { continue };
+            let Some(nodes) = self.nodes.get_mut(vertex) else {
+                continue;
+            };
             if let Some(count) = nodes.get_mut(&grants.node) {
                 *count -= 1;
                 if *count == 0 {
@@ -127,7 +151,9 @@ impl State {
     }
 
     fn release_volume(&mut self, name: &str) {
-        let Some((_, secrets)) = self.volumes.remove(name) else { return };
+        let Some((_, secrets)) = self.volumes.remove(name) else {
+            return;
+        };
         for secret in secrets {
             if let Some(volumes) = self.volumes_of_secret.get_mut(&secret) {
                 volumes.remove(name);
@@ -148,7 +174,10 @@ mod tests {
     }
 
     fn grants(node: &str, secret: &str) -> Grants {
-        Grants { node: node.into(), reaches: vec![Vertex::new(Kind::Secret, "ns", secret)] }
+        Grants {
+            node: node.into(),
+            reaches: vec![Vertex::new(Kind::Secret, "ns", secret)],
+        }
     }
 
     #[test]
@@ -161,7 +190,10 @@ mod tests {
         assert!(!graph.reaches(Kind::Secret, "ns", "s", "n2"));
         graph.remove(&pod("b"));
         assert!(!graph.reaches(Kind::Secret, "ns", "s", "n1"));
-        assert!(graph.0.read().nodes.is_empty(), "nothing is kept for pods that are gone");
+        assert!(
+            graph.0.read().nodes.is_empty(),
+            "nothing is kept for pods that are gone"
+        );
     }
 
     #[test]
@@ -178,7 +210,13 @@ mod tests {
     fn volumes_are_reached_through_their_claim_and_give_their_secrets() {
         let graph = Graph::default();
         let claim = Vertex::new(Kind::Claim, "ns", "c");
-        graph.set(pod("a"), Grants { node: "n1".into(), reaches: vec![claim.clone()] });
+        graph.set(
+            pod("a"),
+            Grants {
+                node: "n1".into(),
+                reaches: vec![claim.clone()],
+            },
+        );
         graph.set_volume("pv", Some(claim), vec![Vertex::new(Kind::Secret, "sys", "csi")]);
         assert!(graph.reaches(Kind::Volume, "", "pv", "n1"));
         assert!(graph.reaches(Kind::Secret, "sys", "csi", "n1"));

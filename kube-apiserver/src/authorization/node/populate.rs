@@ -10,7 +10,10 @@ pub const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 /// A mirror pod grants nothing but itself: its node wrote it.
 pub fn of_pod(pod: &Value) -> Grants {
     let namespace = pod.str_at("metadata.namespace");
-    let mut grants = Grants { node: pod.str_at("spec.nodeName").to_owned(), reaches: Vec::new() };
+    let mut grants = Grants {
+        node: pod.str_at("spec.nodeName").to_owned(),
+        reaches: Vec::new(),
+    };
     if grants.node.is_empty() || is_mirror(pod) {
         return grants;
     }
@@ -30,19 +33,28 @@ pub fn of_pod(pod: &Value) -> Grants {
     for claim in pod.list_at("spec.resourceClaims") {
         add(Kind::ResourceClaim, claim.str_at("resourceClaimName"));
     }
-    add(Kind::ResourceClaim, pod.str_at("status.extendedResourceClaimStatus.resourceClaimName"));
+    add(
+        Kind::ResourceClaim,
+        pod.str_at("status.extendedResourceClaimStatus.resourceClaimName"),
+    );
     grants
 }
 
 pub fn is_mirror(pod: &Value) -> bool {
-    pod.at("metadata.annotations").is_some_and(|a| a.get(MIRROR_ANNOTATION).is_some())
+    pod.at("metadata.annotations")
+        .is_some_and(|a| a.get(MIRROR_ANNOTATION).is_some())
 }
 
 /// The claim that a volume is bound to, and the secrets that its plugin reads on the node.
 pub fn of_volume(volume: &Value) -> (Option<Vertex>, Vec<Vertex>) {
-    let Some(claim) = volume.at("spec.claimRef").filter(|c| !c.is_null()) else { return (None, Vec::new()) };
+    let Some(claim) = volume.at("spec.claimRef").filter(|c| !c.is_null()) else {
+        return (None, Vec::new());
+    };
     let namespace = claim.str_at("namespace");
-    (Some(Vertex::new(Kind::Claim, namespace, claim.str_at("name"))), volume_secrets(volume, namespace))
+    (
+        Some(Vertex::new(Kind::Claim, namespace, claim.str_at("name"))),
+        volume_secrets(volume, namespace),
+    )
 }
 
 /// (reference field, name key, namespace key or the claim's namespace)
@@ -59,14 +71,27 @@ const VOLUME_SECRETS: [(&str, &str, &str); 9] = [
 ];
 
 fn volume_secrets(volume: &Value, claim_namespace: &str) -> Vec<Vertex> {
-    let Some(spec) = volume.get("spec") else { return Vec::new() };
+    let Some(spec) = volume.get("spec") else {
+        return Vec::new();
+    };
     let mut out: Vec<Vertex> = Vec::new();
-    let staged = [("csi.nodeStageSecretRef", "name", "namespace"), ("csi.nodeExpandSecretRef", "name", "namespace")];
+    let staged = [
+        ("csi.nodeStageSecretRef", "name", "namespace"),
+        ("csi.nodeExpandSecretRef", "name", "namespace"),
+    ];
     for (field, name, namespace) in VOLUME_SECRETS.into_iter().chain(staged) {
         let Some(reference) = spec.at(field) else { continue };
         let (name, namespace) = (reference.str_at(name), reference.str_at(namespace));
         if !name.is_empty() {
-            out.push(Vertex::new(Kind::Secret, if namespace.is_empty() { claim_namespace } else { namespace }, name));
+            out.push(Vertex::new(
+                Kind::Secret,
+                if namespace.is_empty() {
+                    claim_namespace
+                } else {
+                    namespace
+                },
+                name,
+            ));
         }
     }
     out
@@ -74,7 +99,10 @@ fn volume_secrets(volume: &Value, claim_namespace: &str) -> Vec<Vertex> {
 
 /// Attachments, resource slices and certificate requests name their node in the spec.
 pub fn of_node_object(object: &Value) -> Grants {
-    Grants { node: object.str_at("spec.nodeName").to_owned(), reaches: Vec::new() }
+    Grants {
+        node: object.str_at("spec.nodeName").to_owned(),
+        reaches: Vec::new(),
+    }
 }
 
 #[cfg(test)]
@@ -109,7 +137,12 @@ mod tests {
         for secret in ["pull", "key", "vol"] {
             assert!(has(Kind::Secret, secret), "{secret}");
         }
-        assert!(has(Kind::ConfigMap, "cm") && has(Kind::Claim, "claim") && has(Kind::Claim, "p-e") && has(Kind::ServiceAccount, "sa"));
+        assert!(
+            has(Kind::ConfigMap, "cm")
+                && has(Kind::Claim, "claim")
+                && has(Kind::Claim, "p-e")
+                && has(Kind::ServiceAccount, "sa")
+        );
         assert_eq!(grants.node, "n1");
     }
 
@@ -120,7 +153,9 @@ mod tests {
 
     #[test]
     fn a_bound_volume_names_its_claim_and_secrets() {
-        let volume = value(json!({"spec": {"claimRef": {"namespace": "ns", "name": "c"}, "csi": {"nodePublishSecretRef": {"name": "s", "namespace": "sys"}}}}));
+        let volume = value(
+            json!({"spec": {"claimRef": {"namespace": "ns", "name": "c"}, "csi": {"nodePublishSecretRef": {"name": "s", "namespace": "sys"}}}}),
+        );
         let (claim, secrets) = of_volume(&volume);
         assert_eq!(claim, Some(Vertex::new(Kind::Claim, "ns", "c")));
         assert_eq!(secrets, [Vertex::new(Kind::Secret, "sys", "s")]);

@@ -91,10 +91,10 @@ impl Decision {
     }
 
     pub fn strip(&self, mut object: serde_json::Value) -> serde_json::Value {
-        if self.omit_managed_fields {
-            if let Some(metadata) = object.get_mut("metadata").and_then(|m| m.as_object_mut()) {
-                metadata.remove("managedFields");
-            }
+        if self.omit_managed_fields
+            && let Some(metadata) = object.get_mut("metadata").and_then(|m| m.as_object_mut())
+        {
+            metadata.remove("managedFields");
         }
         object
     }
@@ -104,22 +104,40 @@ impl Policy {
     /// What upstream checks when it loads the file.
     pub fn check(&self) -> Result<(), String> {
         if self.api_version != "audit.k8s.io/v1" || self.kind != "Policy" {
-            return Err(format!("want apiVersion audit.k8s.io/v1, kind Policy, got {} {}", self.api_version, self.kind));
+            return Err(format!(
+                "want apiVersion audit.k8s.io/v1, kind Policy, got {} {}",
+                self.api_version, self.kind
+            ));
         }
         if self.rules.is_empty() {
             return Err("loaded illegal policy with 0 rules".to_owned());
         }
-        let mixed = |r: &Rule| !r.non_resource_urls.is_empty() && (!r.resources.is_empty() || !r.namespaces.is_empty());
+        let mixed = |r: &Rule| {
+            !r.non_resource_urls.is_empty() && (!r.resources.is_empty() || !r.namespaces.is_empty())
+        };
         match self.rules.iter().position(mixed) {
-            Some(at) => Err(format!("rules[{at}].nonResourceURLs: rules cannot apply to both regular resources and non-resource URLs")),
+            Some(at) => Err(format!(
+                "rules[{at}].nonResourceURLs: rules cannot apply to both regular resources and non-resource URLs"
+            )),
             None => Ok(()),
         }
     }
 
     pub fn decide(&self, a: &Attributes<'_>) -> Decision {
-        let Some(rule) = self.rules.iter().find(|r| r.matches(a)) else { return Decision::default() };
-        let omit_stages = self.omit_stages.iter().chain(&rule.omit_stages).copied().collect();
-        Decision { level: rule.level, omit_stages, omit_managed_fields: rule.omit_managed_fields.unwrap_or(self.omit_managed_fields) }
+        let Some(rule) = self.rules.iter().find(|r| r.matches(a)) else {
+            return Decision::default();
+        };
+        let omit_stages = self
+            .omit_stages
+            .iter()
+            .chain(&rule.omit_stages)
+            .copied()
+            .collect();
+        Decision {
+            level: rule.level,
+            omit_stages,
+            omit_managed_fields: rule.omit_managed_fields.unwrap_or(self.omit_managed_fields),
+        }
     }
 }
 
@@ -133,9 +151,12 @@ impl Rule {
             return false;
         }
         if !self.namespaces.is_empty() || !self.resources.is_empty() {
-            return a.resource_request && any(&self.namespaces, a.namespace) && (self.resources.is_empty() || self.resources.iter().any(|r| r.matches(a)));
+            return a.resource_request
+                && any(&self.namespaces, a.namespace)
+                && (self.resources.is_empty() || self.resources.iter().any(|r| r.matches(a)));
         }
-        self.non_resource_urls.is_empty() || (!a.resource_request && self.non_resource_urls.iter().any(|url| path_matches(url, a.path)))
+        self.non_resource_urls.is_empty()
+            || (!a.resource_request && self.non_resource_urls.iter().any(|url| path_matches(url, a.path)))
     }
 }
 
@@ -192,12 +213,32 @@ mod tests {
     fn the_first_matching_rule_decides() {
         let jane = UserInfo::new("jane", &["ops"]);
         let joe = UserInfo::new("joe", &[]);
-        let resource = |user, verb, resource, namespace| Attributes::of_resource(user, verb, "", resource, namespace, "x");
-        assert_eq!(level(&jane, Attributes::of_path(&jane, "get", "/healthz/etcd")), Level::None);
-        assert_eq!(level(&jane, resource(&jane, "get", "secrets", "a")), Level::Metadata);
-        assert_eq!(level(&joe, Attributes { subresource: "log", ..resource(&joe, "get", "pods", "a") }), Level::Request);
+        let resource = |user, verb, resource, namespace| {
+            Attributes::of_resource(user, verb, "", resource, namespace, "x")
+        };
+        assert_eq!(
+            level(&jane, Attributes::of_path(&jane, "get", "/healthz/etcd")),
+            Level::None
+        );
+        assert_eq!(
+            level(&jane, resource(&jane, "get", "secrets", "a")),
+            Level::Metadata
+        );
+        assert_eq!(
+            level(
+                &joe,
+                Attributes {
+                    subresource: "log",
+                    ..resource(&joe, "get", "pods", "a")
+                }
+            ),
+            Level::Request
+        );
         assert_eq!(level(&joe, resource(&joe, "get", "pods", "b")), Level::None);
-        assert_eq!(level(&jane, resource(&jane, "get", "pods", "b")), Level::RequestResponse);
+        assert_eq!(
+            level(&jane, resource(&jane, "get", "pods", "b")),
+            Level::RequestResponse
+        );
     }
 
     #[test]
@@ -212,7 +253,12 @@ mod tests {
         assert!(policy().check().is_ok());
         assert!(Policy::default().check().is_err());
         let mixed = json!({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [{"level": "None", "nonResourceURLs": ["/a"], "namespaces": ["b"]}]});
-        assert!(serde_json::from_value::<Policy>(mixed).expect("parses").check().is_err_and(|e| e.starts_with("rules[0]")));
+        assert!(
+            serde_json::from_value::<Policy>(mixed)
+                .expect("parses")
+                .check()
+                .is_err_and(|e| e.starts_with("rules[0]"))
+        );
         assert!(serde_json::from_value::<Policy>(json!({"rules": [{"level": "Loud"}]})).is_err());
     }
 }
