@@ -7,7 +7,7 @@ mod hooks;
 mod image_name;
 mod pod;
 
-use crate::image::put;
+use crate::image::add;
 use crate::quantity::Quantity;
 use crate::schema::{Shape, Type, TypeId, registry};
 use crate::value::{Object, Value};
@@ -21,8 +21,8 @@ type Hook = fn(&mut Object, &'static Type);
 struct Plan {
     /// Indexes of fields with a default.
     defaults: Vec<usize>,
-    /// Indexes of fields below which there is something to do.
-    children: Vec<usize>,
+    /// A bit for each field below which there is something to do.
+    children: u128,
     hook: Option<Hook>,
 }
 
@@ -44,21 +44,44 @@ fn plans() -> &'static Plans {
 fn visit(object: &mut Object, id: TypeId) {
     let Some(plan) = &plans()[id.index()] else { return };
     let ty = id.get();
-    for field in plan.defaults.iter().map(|&i| &ty.fields[i]) {
-        let set = object
-            .get(field.name)
-            .is_some_and(|value| !value.is_null() && (field.pointer || !value.is_zero()));
-        if let (false, Some(default)) = (set, &field.default) {
-            put(object, ty, field.name, default.clone());
+    let mut seen = 0u128;
+    for (key, value) in object.pairs_mut() {
+        let Some(index) = ty.index_of_key(key) else {
+            continue;
+        };
+        let field = &ty.fields[index];
+        if !value.is_null() && (field.pointer || field.default.is_none() || !value.is_zero()) {
+            seen |= 1 << index;
         }
-    }
-    for field in plan.children.iter().map(|&i| &ty.fields[i]) {
-        if let Some(value) = object.get_mut(field.name) {
+        if plan.children & (1 << index) != 0 {
             descend(value, &field.shape);
         }
     }
+    for &index in plan.defaults.iter().filter(|&&index| seen & (1 << index) == 0) {
+        let Some(default) = &ty.fields[index].default else {
+            continue;
+        };
+        set_default(
+            object,
+            ty,
+            index,
+            default.clone(),
+            plan.children & (1 << index) != 0,
+        );
+    }
     if let Some(hook) = plan.hook {
         hook(object, ty);
+    }
+}
+
+/// A default may itself be a struct with defaults.
+fn set_default(object: &mut Object, ty: &'static Type, index: usize, mut default: Value, has_children: bool) {
+    if has_children {
+        descend(&mut default, &ty.fields[index].shape);
+    }
+    match object.get_mut(ty.fields[index].name) {
+        Some(slot) => *slot = default,
+        None => add(object, ty, index, default),
     }
 }
 
@@ -94,8 +117,8 @@ fn plan_all() -> Plans {
         let mut grown = false;
         for id in registry().ids() {
             let children = busy_children(id.get(), &plans);
-            let known = plans[id.index()].as_ref().map_or(0, |plan| plan.children.len());
-            if children.len() > known {
+            let known = plans[id.index()].as_ref().map_or(0, |plan| plan.children);
+            if children != known {
                 plans[id.index()].get_or_insert_default().children = children;
                 grown = true;
             }
@@ -114,15 +137,14 @@ fn own_plan(ty: &'static Type) -> Option<Plan> {
     let busy = hook.is_some() || !defaults.is_empty();
     busy.then_some(Plan {
         defaults,
-        children: Vec::new(),
+        children: 0,
         hook,
     })
 }
 
-fn busy_children(ty: &'static Type, plans: &Plans) -> Vec<usize> {
-    (0..ty.fields.len())
-        .filter(|&i| is_busy(&ty.fields[i].shape, plans))
-        .collect()
+fn busy_children(ty: &'static Type, plans: &Plans) -> u128 {
+    let busy = (0..ty.fields.len()).filter(|&i| is_busy(&ty.fields[i].shape, plans));
+    busy.fold(0, |bits, i| bits | 1 << i)
 }
 
 fn is_busy(shape: &Shape, plans: &Plans) -> bool {

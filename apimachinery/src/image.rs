@@ -10,17 +10,19 @@ pub(crate) type Gathered = Vec<(usize, Value)>;
 
 /// The fields above `base` in schema order, joined by those that Go always prints.
 pub(crate) fn take_object(ty: &'static Type, gathered: &mut Gathered, base: usize) -> Object {
-    gathered[base..].sort_unstable_by_key(|(index, _)| *index);
+    if !gathered[base..].is_sorted_by_key(|(index, _)| *index) {
+        gathered[base..].sort_unstable_by_key(|(index, _)| *index);
+    }
     let mut fields = Vec::with_capacity(gathered.len() - base + ty.always.len());
     let mut always = ty.always.iter().copied().peekable();
     for (index, value) in gathered.drain(base..) {
         while let Some(missing) = always.next_if(|&i| i < index) {
-            fields.push(zero_field(&ty.fields[missing]));
+            fields.push(zero_field(ty, missing));
         }
         always.next_if_eq(&index);
-        fields.push((Str::from_static(ty.fields[index].name), value));
+        fields.push((ty.key(index), value));
     }
-    fields.extend(always.map(|missing| zero_field(&ty.fields[missing])));
+    fields.extend(always.map(|missing| zero_field(ty, missing)));
     Object::from_ordered(fields)
 }
 
@@ -39,13 +41,14 @@ pub(crate) fn is_kept(field: &Field, value: &Value) -> bool {
     }
 }
 
-pub(crate) fn zero_field(field: &Field) -> (Str, Value) {
+fn zero_field(ty: &'static Type, index: usize) -> (Str, Value) {
+    let field = &ty.fields[index];
     let value = if field.pointer {
         Value::Null
     } else {
         zero(&field.shape)
     };
-    (Str::from_static(field.name), value)
+    (ty.key(index), value)
 }
 
 /// Go's zero value as JSON.
@@ -58,7 +61,7 @@ pub(crate) fn zero(shape: &Shape) -> Value {
         Shape::Struct(ty) => {
             let ty = ty.get();
             Value::Object(Object::from_ordered(
-                ty.always.iter().map(|&i| zero_field(&ty.fields[i])).collect(),
+                ty.always.iter().map(|&i| zero_field(ty, i)).collect(),
             ))
         }
         Shape::SchemaOr(_, SchemaAlternative::Bool) => Value::Bool(false),
@@ -72,11 +75,15 @@ pub(crate) fn put(object: &mut Object, ty: &'static Type, name: &'static str, va
         *slot = value;
         return;
     }
-    let place = ty.index_of(name).map_or(object.len(), |index| {
-        object
-            .keys()
-            .position(|key| ty.index_of(key).is_some_and(|other| other > index))
-            .unwrap_or(object.len())
-    });
-    object.insert_at(place, Str::from_static(name), value);
+    match ty.index_of(name) {
+        Some(index) => add(object, ty, index, value),
+        None => object.insert_at(object.len(), Str::from_static(name), value),
+    }
+}
+
+/// Adds a field that is not there yet at its place in the schema's order.
+pub(crate) fn add(object: &mut Object, ty: &'static Type, index: usize, value: Value) {
+    let later = |(key, _): &(Str, Value)| ty.index_of_key(key).is_some_and(|other| other > index);
+    let place = object.pairs().iter().position(later).unwrap_or(object.len());
+    object.insert_at(place, ty.key(index), value);
 }

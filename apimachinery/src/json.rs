@@ -6,6 +6,7 @@
 mod decode;
 mod encode;
 mod read;
+mod scan;
 
 pub use encode::{encode, to_vec};
 pub(crate) use encode::{float, int, raw, string};

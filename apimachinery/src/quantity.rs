@@ -50,15 +50,18 @@ impl Quantity {
     };
 
     pub fn parse(text: &str) -> Result<Quantity, QuantityError> {
-        parse::quantity(text)
+        let (quantity, kept) = parse::quantity(text)?;
+        Ok(Quantity {
+            text: kept.then(|| text.into()),
+            ..quantity
+        })
     }
 
     /// The canonical text; borrowed where `text` is canonical already.
     pub fn canonicalize(text: &str) -> Result<Cow<'_, str>, QuantityError> {
-        let quantity = Quantity::parse(text)?;
-        match &quantity.text {
-            Some(_) => Ok(Cow::Borrowed(text)),
-            None => Ok(Cow::Owned(quantity.to_string())),
+        match parse::quantity(text)? {
+            (_, true) => Ok(Cow::Borrowed(text)),
+            (quantity, false) => Ok(Cow::Owned(quantity.to_string())),
         }
     }
 

@@ -2,12 +2,13 @@
 //!
 //! `schema/README.md` describes the form. The files are embedded and parsed once, on first use.
 
+mod names;
 mod parse;
 mod resources;
 
 pub use resources::{Resource, Subresource, resource, resources};
 
-use crate::value::Value;
+use crate::value::{Str, Value};
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Deref;
@@ -135,8 +136,7 @@ pub struct Type {
     /// Indexes into `fields` of those that Go always prints.
     pub(crate) always: Vec<usize>,
     pub unions: Vec<Union>,
-    /// Indexes into `fields`, sorted by JSON name.
-    by_name: Vec<u16>,
+    by_name: names::Index,
 }
 
 impl Type {
@@ -145,11 +145,28 @@ impl Type {
     }
 
     pub fn index_of(&self, name: &str) -> Option<usize> {
-        let found = self
-            .by_name
-            .binary_search_by(|&i| self.fields[usize::from(i)].name.cmp(name))
-            .ok()?;
-        Some(usize::from(self.by_name[found]))
+        self.by_name.find(name, |i| self.fields[i].name)
+    }
+
+    /// `index_of` for a key of a tree, which mostly knows its place.
+    pub(crate) fn index_of_key(&self, key: &Str) -> Option<usize> {
+        match key.field_hint() {
+            Some((i, name))
+                if self
+                    .fields
+                    .get(i)
+                    .is_some_and(|field| std::ptr::eq(field.name, name)) =>
+            {
+                Some(i)
+            }
+            _ => self.index_of(key),
+        }
+    }
+
+    /// The key of a field, borrowed from the schema.
+    pub(crate) fn key(&self, index: usize) -> Str {
+        // Structs have at most 128 fields.
+        Str::from_field(self.fields[index].name, index as u16)
     }
 
     /// True for kinds: their JSON carries `kind` and `apiVersion`, which protobuf keeps in the envelope.

@@ -1,5 +1,6 @@
 //! The tree as compact JSON, in the order in which it stands.
 
+use super::scan::{plain_output, plain_raw};
 use crate::value::Value;
 
 /// Appends `value` as compact JSON, with Go's escapes.
@@ -68,70 +69,37 @@ pub(crate) fn float(f: f64, out: &mut Vec<u8>) {
 /// Quotes `text`. `<`, `>`, `&` and the two line separators are escaped, as Go's encoder does by default.
 pub(crate) fn string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
-    let bytes = text.as_bytes();
-    let mut done = 0;
-    for (i, &byte) in bytes.iter().enumerate() {
-        if PLAIN[usize::from(byte)] {
-            continue;
-        }
-        if byte == 0xE2 {
-            let Some(escape) = line_separator(&bytes[i..]) else {
-                continue;
-            };
-            out.extend_from_slice(&bytes[done..i]);
-            out.extend_from_slice(escape);
-            done = i + 3;
-            continue;
-        }
-        out.extend_from_slice(&bytes[done..i]);
-        escape(byte, out);
-        done = i + 1;
-    }
-    out.extend_from_slice(&bytes[done..]);
+    escaped(text.as_bytes(), plain_output, out);
     out.push(b'"');
 }
 
 /// Carried JSON, with the escapes that Go adds when it prints it. Inside JSON such characters only stand in strings.
 pub(crate) fn raw(text: &str, out: &mut Vec<u8>) {
-    let bytes = text.as_bytes();
-    let mut done = 0;
-    for (i, &byte) in bytes.iter().enumerate() {
-        match byte {
-            b'<' | b'>' | b'&' => {
-                out.extend_from_slice(&bytes[done..i]);
-                escape(byte, out);
-                done = i + 1;
-            }
-            0xE2 => {
-                let Some(escape) = line_separator(&bytes[i..]) else {
-                    continue;
-                };
-                out.extend_from_slice(&bytes[done..i]);
-                out.extend_from_slice(escape);
-                done = i + 3;
-            }
-            _ => {}
-        }
-    }
-    out.extend_from_slice(&bytes[done..]);
+    escaped(text.as_bytes(), plain_raw, out);
 }
 
-/// Bytes that go out as they are. 0xE2 begins U+2028 and U+2029.
-static PLAIN: [bool; 256] = {
-    let mut plain = [true; 256];
-    let mut control = 0;
-    while control < 0x20 {
-        plain[control] = false;
-        control += 1;
+fn escaped(mut bytes: &[u8], plain: fn(&[u8]) -> usize, out: &mut Vec<u8>) {
+    loop {
+        let (clean, rest) = bytes.split_at(plain(bytes));
+        out.extend_from_slice(clean);
+        let Some(&byte) = rest.first() else { return };
+        let width = match (byte, line_separator(rest)) {
+            (0xE2, Some(escape)) => {
+                out.extend_from_slice(escape);
+                3
+            }
+            (0xE2, None) => {
+                out.push(byte);
+                1
+            }
+            _ => {
+                escape(byte, out);
+                1
+            }
+        };
+        bytes = &rest[width..];
     }
-    plain[b'"' as usize] = false;
-    plain[b'\\' as usize] = false;
-    plain[b'<' as usize] = false;
-    plain[b'>' as usize] = false;
-    plain[b'&' as usize] = false;
-    plain[0xE2] = false;
-    plain
-};
+}
 
 fn line_separator(bytes: &[u8]) -> Option<&'static [u8]> {
     match bytes.get(..3)? {

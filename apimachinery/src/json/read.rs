@@ -1,5 +1,6 @@
 //! The tokens of a JSON document: a cursor over bytes with Go's syntax errors. It never looks back and never panics.
 
+use super::scan::plain_input;
 use super::{DecodeError, MAX_DEPTH};
 use crate::field::quote;
 use std::borrow::Cow;
@@ -106,35 +107,34 @@ impl<'a> Reader<'a> {
     pub fn string(&mut self) -> Result<Cow<'a, str>> {
         let start = self.at + 1;
         let rest = self.bytes.get(start..).unwrap_or_default();
-        let stop = rest
-            .iter()
-            .position(|b| matches!(b, b'"' | b'\\') || *b < 0x20)
-            .ok_or_else(end_of_input)?;
+        let stop = plain_input(rest);
         self.at = start + stop;
-        let plain = String::from_utf8_lossy(&rest[..stop]);
-        if rest[stop] == b'"' {
-            self.at += 1;
-            return Ok(plain);
+        match rest.get(stop) {
+            None => Err(end_of_input()),
+            Some(b'"') => {
+                self.at += 1;
+                Ok(String::from_utf8_lossy(&rest[..stop]))
+            }
+            Some(_) => self
+                .escaped_string(String::from_utf8_lossy(&rest[..stop]).into_owned())
+                .map(Cow::Owned),
         }
-        self.escaped_string(plain.into_owned()).map(Cow::Owned)
     }
 
     fn escaped_string(&mut self, mut text: String) -> Result<String> {
         loop {
             let rest = self.bytes.get(self.at..).unwrap_or_default();
-            let stop = rest
-                .iter()
-                .position(|b| matches!(b, b'"' | b'\\') || *b < 0x20)
-                .ok_or_else(end_of_input)?;
+            let stop = plain_input(rest);
             text.push_str(&String::from_utf8_lossy(&rest[..stop]));
             self.at += stop;
-            match rest[stop] {
-                b'"' => {
+            match rest.get(stop) {
+                None => return Err(end_of_input()),
+                Some(b'"') => {
                     self.at += 1;
                     return Ok(text);
                 }
-                b'\\' => text.push(self.escape()?),
-                _ => return Err(self.unexpected("in string literal")),
+                Some(b'\\') => text.push(self.escape()?),
+                Some(_) => return Err(self.unexpected("in string literal")),
             }
         }
     }

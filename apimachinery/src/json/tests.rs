@@ -108,7 +108,10 @@ fn broken_documents_get_gos_words() {
         ),
         ("\"a\nb\"", "invalid character '\\n' in string literal"),
         ("é", "invalid character 'Ã' looking for beginning of value"),
-        ("\u{1}", "invalid character '\\x01' looking for beginning of value"),
+        (
+            "\u{1}",
+            "invalid character '\\x01' looking for beginning of value",
+        ),
         ("'", "invalid character '\\'' looking for beginning of value"),
         ("01", "invalid character '1' after top-level value"),
     ];

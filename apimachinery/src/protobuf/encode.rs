@@ -25,17 +25,10 @@ const ABSENT: u16 = u16::MAX;
 
 fn fields(object: &Object, ty: &'static Type, out: &mut Vec<u8>) -> Result<()> {
     let mut places = [ABSENT; MAX_FIELDS];
-    let mut next = 0;
     for ((key, _), place) in object.pairs().iter().zip(0..) {
-        // Trees mostly keep the schema's order and its very strings, so the next field is the first guess.
-        let ahead = ty.fields[next..]
-            .iter()
-            .position(|field| key.is_static(field.name));
-        let Some(index) = ahead.map(|i| next + i).or_else(|| ty.index_of(key)) else {
-            continue;
-        };
-        places[index] = place;
-        next = (index + 1).min(ty.fields.len());
+        if let Some(index) = ty.index_of_key(key) {
+            places[index] = place;
+        }
     }
     put_message(
         &Located {

@@ -10,6 +10,7 @@ use crate::image::zero;
 use crate::json;
 use crate::schema::{Field, Message, ProtoNode, SchemaAlternative, Shape, Type, TypeId};
 use crate::time::Timestamp;
+use crate::value::Value;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use smallvec::{SmallVec, smallvec};
@@ -26,19 +27,31 @@ struct Writer<'a> {
     depth: usize,
 }
 
-/// The bytes from a field's first occurrence to the end of its last; others may stand between.
-type Span<'a> = Option<&'a [u8]>;
-
-/// One span for each field of the type. Most structs fit without allocation.
-type Survey<'a> = SmallVec<[Span<'a>; 32]>;
-
-fn survey<'a>(raw: &'a [u8], ty: &'static Type) -> Result<Survey<'a>> {
-    let mut spans: Survey<'a> = smallvec![None; ty.fields.len()];
-    survey_message(raw, &ty.message, &mut spans)?;
-    Ok(spans)
+/// What a survey finds of a field.
+#[derive(Clone, Copy)]
+enum Found<'a> {
+    Nothing,
+    /// The last occurrence, which is the one that counts.
+    Once(Payload<'a>),
+    /// Lists and maps: the bytes from the first occurrence to the end of the last; others may stand between.
+    Span(&'a [u8]),
 }
 
-fn survey_message<'a>(raw: &'a [u8], message: &'static Message, spans: &mut Survey<'a>) -> Result<()> {
+/// One entry for each field of the type. Most structs fit without allocation.
+type Survey<'a> = SmallVec<[Found<'a>; 32]>;
+
+fn survey<'a>(raw: &'a [u8], ty: &'static Type) -> Result<Survey<'a>> {
+    let mut found: Survey<'a> = smallvec![Found::Nothing; ty.fields.len()];
+    survey_message(raw, ty, &ty.message, &mut found)?;
+    Ok(found)
+}
+
+fn survey_message<'a>(
+    raw: &'a [u8],
+    ty: &'static Type,
+    message: &'static Message,
+    all: &mut Survey<'a>,
+) -> Result<()> {
     let mut wire = Wire::new(raw);
     loop {
         let start = wire.position();
@@ -47,15 +60,24 @@ fn survey_message<'a>(raw: &'a [u8], message: &'static Message, spans: &mut Surv
         };
         match message.by_tag(tag).map(|proto| &proto.node) {
             None => {}
-            Some(ProtoNode::Inline(inner)) => survey_message(payload.bytes()?, inner, spans)?,
-            Some(ProtoNode::Leaf(index)) => {
-                // Spans are slices of `raw`; a span of an earlier inlined twin is simply replaced.
-                let first = spans[*index]
-                    .and_then(|span| offset_in(raw, span))
-                    .unwrap_or(start);
-                spans[*index] = Some(&raw[first..wire.position()]);
+            Some(ProtoNode::Inline(inner)) => survey_message(payload.bytes()?, ty, inner, all)?,
+            Some(&ProtoNode::Leaf(index)) => {
+                all[index] = match (&ty.fields[index].shape, all[index]) {
+                    (Shape::List(_) | Shape::Map(_), before) => {
+                        Found::Span(&raw[span_start(raw, before, start)..wire.position()])
+                    }
+                    _ => Found::Once(payload),
+                };
             }
         }
+    }
+}
+
+/// Where the span that ends here begins. A span of an earlier inlined twin does not count.
+fn span_start(raw: &[u8], before: Found<'_>, start: usize) -> usize {
+    match before {
+        Found::Span(span) => offset_in(raw, span).unwrap_or(start),
+        _ => start,
     }
 }
 
@@ -67,7 +89,7 @@ fn offset_in(whole: &[u8], part: &[u8]) -> Option<usize> {
 
 impl Writer<'_> {
     fn top(&mut self, raw: &[u8], ty: &'static Type, inject: &Inject<'_>) -> Result<()> {
-        let spans = survey(raw, ty)?;
+        let survey = survey(raw, ty)?;
         let mut comma = self.open();
         for (key, text) in [
             ("\"kind\":", inject.kind),
@@ -78,14 +100,18 @@ impl Writer<'_> {
                 json::string(text, self.out);
             }
         }
-        for (field, span) in ty.fields.iter().zip(&spans).filter(|(field, _)| field.tag != 0) {
+        for (field, found) in ty.fields.iter().zip(&survey).filter(|(field, _)| field.tag != 0) {
             match (&field.shape, field.name) {
                 (Shape::Struct(meta), "metadata") if !inject.resource_version.is_empty() => {
                     self.key(field.quoted, &mut comma);
-                    let raw = span.map_or(Ok(&[][..]), |span| last(span, field.tag)?.bytes())?;
+                    let raw = if let Found::Once(payload) = found {
+                        payload.bytes()?
+                    } else {
+                        &[]
+                    };
                     self.metadata(raw, meta.get(), inject.resource_version)?;
                 }
-                _ => self.field(field, *span, &mut comma)?,
+                _ => self.field(field, *found, &mut comma)?,
             }
         }
         self.close();
@@ -93,14 +119,14 @@ impl Writer<'_> {
     }
 
     fn metadata(&mut self, raw: &[u8], ty: &'static Type, resource_version: &str) -> Result<()> {
-        let spans = survey(raw, ty)?;
+        let survey = survey(raw, ty)?;
         let mut comma = self.open();
-        for (field, span) in ty.fields.iter().zip(&spans) {
+        for (field, found) in ty.fields.iter().zip(&survey) {
             if field.name == "resourceVersion" {
                 self.key(field.quoted, &mut comma);
                 json::string(resource_version, self.out);
             } else {
-                self.field(field, *span, &mut comma)?;
+                self.field(field, *found, &mut comma)?;
             }
         }
         self.close();
@@ -112,10 +138,10 @@ impl Writer<'_> {
         if self.depth > MAX_DEPTH {
             return Err(Error::Wire("exceeded max depth"));
         }
-        let spans = survey(raw, ty)?;
+        let survey = survey(raw, ty)?;
         let mut comma = self.open();
-        for (field, span) in ty.fields.iter().zip(&spans) {
-            self.field(field, *span, &mut comma)?;
+        for (field, found) in ty.fields.iter().zip(&survey) {
+            self.field(field, *found, &mut comma)?;
         }
         self.close();
         self.depth -= 1;
@@ -142,35 +168,24 @@ impl Writer<'_> {
         self.out.extend_from_slice(quoted.as_bytes());
     }
 
-    fn field(&mut self, field: &'static Field, span: Span<'_>, comma: &mut bool) -> Result<()> {
-        let Some(span) = span else {
-            if field.always {
-                self.key(field.quoted, comma);
+    fn field(&mut self, field: &'static Field, found: Found<'_>, comma: &mut bool) -> Result<()> {
+        match (found, &field.shape) {
+            (Found::Nothing, _) if !field.always => return Ok(()),
+            (Found::Once(payload), _) if !field.always && is_left_out(field, payload)? => return Ok(()),
+            _ => self.key(field.quoted, comma),
+        }
+        match (found, &field.shape) {
+            (Found::Once(payload), shape) => self.value(shape, payload),
+            (Found::Span(span), Shape::List(item)) => self.list(span, field.tag, item),
+            (Found::Span(span), Shape::Map(item)) => self.map(span, field.tag, item),
+            _ => {
                 let value = if field.pointer {
-                    crate::value::Value::Null
+                    Value::Null
                 } else {
                     zero(&field.shape)
                 };
                 json::encode(&value, self.out);
-            }
-            return Ok(());
-        };
-        match &field.shape {
-            Shape::List(item) => {
-                self.key(field.quoted, comma);
-                self.list(span, field.tag, item)
-            }
-            Shape::Map(item) => {
-                self.key(field.quoted, comma);
-                self.map(span, field.tag, item)
-            }
-            shape => {
-                let payload = last(span, field.tag)?;
-                if !field.always && is_left_out(field, payload)? {
-                    return Ok(());
-                }
-                self.key(field.quoted, comma);
-                self.value(shape, payload)
+                Ok(())
             }
         }
     }
@@ -338,18 +353,6 @@ impl Writer<'_> {
             (None, SchemaAlternative::Strings) => self.list(raw, 2, &Shape::String),
         }
     }
-}
-
-/// The last occurrence in a span, which is the one that counts.
-fn last(span: &[u8], wanted: u32) -> Result<Payload<'_>> {
-    let mut wire = Wire::new(span);
-    let mut found = None;
-    while let Some((tag, payload)) = wire.next()? {
-        if tag == wanted {
-            found = Some(payload);
-        }
-    }
-    found.ok_or(Error::Wire("unexpected EOF"))
 }
 
 fn entry(raw: &[u8]) -> Result<(&[u8], Option<Payload<'_>>)> {

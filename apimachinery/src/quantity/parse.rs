@@ -18,16 +18,17 @@ enum Suffix {
     Two(u32),
 }
 
-pub(super) fn quantity(text: &str) -> Result<Quantity, QuantityError> {
+/// The amount, and whether the text is canonical enough to be kept.
+pub(super) fn quantity(text: &str) -> Result<(Quantity, bool), QuantityError> {
     if text.is_empty() {
         return Err(QuantityError::Format);
     }
     let parts = split(text)?;
     let suffix = suffix(parts.suffix).ok_or(QuantityError::Suffix)?;
-    if let Some(quantity) = quick(&parts, &suffix, text) {
-        return Ok(quantity);
+    if let Some((quantity, kept)) = quick(&parts, &suffix) {
+        return Ok((quantity, kept || text == "0"));
     }
-    slow(&parts, &suffix)
+    Ok((slow(&parts, &suffix)?, false))
 }
 
 fn split(text: &str) -> Result<Parts<'_>, QuantityError> {
@@ -85,7 +86,7 @@ fn suffix(text: &str) -> Option<Suffix> {
 }
 
 /// The quick path of upstream, step for step, because it decides whether `text` is kept.
-fn quick(parts: &Parts<'_>, suffix: &Suffix, text: &str) -> Option<Quantity> {
+fn quick(parts: &Parts<'_>, suffix: &Suffix) -> Option<(Quantity, bool)> {
     // Upstream counts one digit where there is none before the point.
     let whole_len = parts.whole.len().max(1);
     let (scale, factor, format) = match *suffix {
@@ -112,12 +113,16 @@ fn quick(parts: &Parts<'_>, suffix: &Suffix, text: &str) -> Option<Quantity> {
         Suffix::Two(_) => value & 7 != 0,
         Suffix::Ten(..) => scale % 3 == 0 && looks_canonical(parts),
     };
-    Some(Quantity {
-        mantissa: i128::from(if parts.positive { product } else { -product }),
-        scale,
-        format,
-        text: (kept || text == "0").then(|| text.into()),
-    })
+    let mantissa = i128::from(if parts.positive { product } else { -product });
+    Some((
+        Quantity {
+            mantissa,
+            scale,
+            format,
+            text: None,
+        },
+        kept,
+    ))
 }
 
 /// The digits together neither end in `000` nor begin with a zero.

@@ -1,5 +1,6 @@
 //! Parser of the embedded text files. Their form is described in `schema/README.md`.
 
+use super::names::Index;
 use super::{
     Field, Gvk, ListType, Message, NO_FIELD, PatchStrategy, ProtoField, ProtoNode, Raw, Schema,
     SchemaAlternative, Shape, Type, TypeId, Union,
@@ -163,8 +164,8 @@ impl Builder<'_> {
             fields.extend([type_meta("kind"), type_meta("apiVersion")]);
         }
         let message = self.collect(draft, &mut fields);
-        let mut by_name: Vec<u16> = (0..).take(fields.len()).collect();
-        by_name.sort_by_key(|&i| fields[usize::from(i)].name);
+        let names: Vec<&'static str> = fields.iter().map(|field| field.name).collect();
+        let by_name = Index::new(&names);
         let always = (0..fields.len()).filter(|&i| fields[i].always).collect();
         let unions = draft
             .unions

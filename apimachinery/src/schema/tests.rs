@@ -58,9 +58,9 @@ fn names_are_unique_within_a_struct_and_tags_within_a_message() {
         nested && message.fields.is_sorted_by(|a, b| a.tag < b.tag)
     }
     for ty in registry().types() {
+        let places: Vec<_> = ty.fields.iter().map(|field| ty.index_of(field.name)).collect();
         assert!(
-            ty.by_name
-                .is_sorted_by(|&a, &b| ty.fields[usize::from(a)].name < ty.fields[usize::from(b)].name),
+            places.iter().enumerate().all(|(i, place)| *place == Some(i)),
             "{}",
             ty.name
         );

@@ -153,6 +153,10 @@ impl Object {
         &self.fields
     }
 
+    pub(crate) fn pairs_mut(&mut self) -> impl Iterator<Item = (&Str, &mut Value)> {
+        self.fields.iter_mut().map(|(key, value)| (&*key, value))
+    }
+
     fn position(&self, key: &str) -> Result<usize, usize> {
         if self.sorted && self.fields.len() > LINEAR {
             return self.fields.binary_search_by(|(own, _)| own.as_str().cmp(key));

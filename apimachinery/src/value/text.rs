@@ -6,6 +6,9 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 
+/// The hint of text that is no field's name.
+const NO_FIELD: u16 = u16::MAX;
+
 /// Bytes that fit beside the tag and the length.
 const INLINE: usize = 22;
 
@@ -15,27 +18,35 @@ pub struct Str(Repr);
 #[derive(Clone)]
 enum Repr {
     Inline(u8, [u8; INLINE]),
-    Static(&'static str),
+    /// Text of the program or the schema; for a field's name, its place in the struct that it was made for.
+    Static(u16, &'static str),
     Heap(Box<str>),
 }
 
 impl Str {
     pub const fn from_static(text: &'static str) -> Str {
-        Str(Repr::Static(text))
+        Str(Repr::Static(NO_FIELD, text))
+    }
+
+    /// The name of a struct's field. The place is only a hint: values move between structs.
+    pub(crate) const fn from_field(name: &'static str, place: u16) -> Str {
+        Str(Repr::Static(place, name))
+    }
+
+    pub(crate) fn field_hint(&self) -> Option<(usize, &'static str)> {
+        match self.0 {
+            Repr::Static(place, name) if place != NO_FIELD => Some((usize::from(place), name)),
+            _ => None,
+        }
     }
 
     pub fn as_str(&self) -> &str {
         match &self.0 {
             // Only `inline` builds this variant, from a whole `&str`, so the check cannot fail.
             Repr::Inline(len, bytes) => std::str::from_utf8(&bytes[..usize::from(*len)]).unwrap_or_default(),
-            Repr::Static(text) => text,
+            Repr::Static(_, text) => text,
             Repr::Heap(text) => text,
         }
-    }
-
-    /// The same text at the same address: a cheap test for "this key came from the schema".
-    pub fn is_static(&self, text: &'static str) -> bool {
-        matches!(&self.0, Repr::Static(own) if std::ptr::eq(*own, text))
     }
 
     fn inline(text: &str) -> Option<Str> {
