@@ -149,7 +149,9 @@ impl SegmentReader {
         if !self.last {
             return Err(self.corrupt(self.offset, "a group header that does not check"));
         }
-        self.torn(self.offset + last + 1, replay)
+        // A header may lie across two sectors.
+        let end = self.offset + (last + 1).max(GROUP_HEADER_BYTES);
+        self.torn(end.min(self.bytes.len()), replay)
     }
 
     /// A group that was being written when the power went: cut off. Anything else is corruption.

@@ -184,8 +184,14 @@ impl HubThread {
         let interest = Arc::new(interest(&request));
         let refusal = stream.refuse(&request, &interest);
         // Counted before the revision is looked at, so that no frame in between is made without its changes (see `Applier::finish_frame`).
-        self.hub.watchers.fetch_add(1, Ordering::SeqCst);
+        let first = self.hub.watchers.fetch_add(1, Ordering::SeqCst) == 0;
         let current = self.store.current();
+        if first && current > self.seen {
+            // While nobody watched, frames were not published: what was seen last is older than what was written.
+            self.seen = current;
+            self.recent.clear();
+            self.recent_bytes = 0;
+        }
         let id = if request.watch_id == 0 { stream.free_id() } else { request.watch_id };
         if let Some(reason) = refusal {
             self.hub.watchers.fetch_sub(1, Ordering::SeqCst);

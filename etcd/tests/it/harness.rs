@@ -1,0 +1,202 @@
+//! An etcd process in a folder of its own, on ports of its own, killed by its id when the test ends.
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use etcd_api::etcdserverpb::kv_client::KvClient;
+use etcd_api::etcdserverpb::lease_client::LeaseClient;
+use etcd_api::etcdserverpb::watch_client::WatchClient;
+use etcd_api::etcdserverpb::{PutRequest, RangeRequest};
+use tempfile::TempDir;
+use tonic::transport::{Channel, Endpoint};
+
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+pub struct Etcd {
+    pub child: Child,
+    pub port: u16,
+    pub peer_port: u16,
+    pub dir: PathBuf,
+    pub extra: Vec<String>,
+    pub scheme: &'static str,
+    _folder: Option<TempDir>,
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+pub fn command(dir: &Path, scheme: &str, port: u16, peer_port: u16, extra: &[String]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_etcd"));
+    let (client, peer) = (format!("{scheme}://127.0.0.1:{port}"), format!("http://127.0.0.1:{peer_port}"));
+    command.args(["--name=it", &format!("--data-dir={}", dir.display()), &format!("--listen-client-urls={client}")]);
+    command.args([&format!("--advertise-client-urls={client}"), &format!("--listen-peer-urls={peer}")]);
+    command.args([&format!("--initial-advertise-peer-urls={peer}")]).args(extra);
+    command.stdin(Stdio::null()).env_remove("NOTIFY_SOCKET");
+    command
+}
+
+impl Etcd {
+    pub fn start() -> Etcd {
+        Etcd::start_with(&[])
+    }
+
+    pub fn start_with(extra: &[&str]) -> Etcd {
+        let folder = TempDir::new().unwrap();
+        let dir = folder.path().join("data");
+        let mut etcd = Etcd::start_in(&dir, "http", extra);
+        etcd._folder = Some(folder);
+        etcd
+    }
+
+    pub fn start_in(dir: &Path, scheme: &'static str, extra: &[&str]) -> Etcd {
+        let extra: Vec<String> = extra.iter().map(|text| (*text).to_owned()).collect();
+        let (port, peer_port) = (free_port(), free_port());
+        let child = spawn(dir, scheme, port, peer_port, &extra);
+        let mut etcd = Etcd { child, port, peer_port, dir: dir.to_owned(), extra, scheme, _folder: None };
+        etcd.wait_ready();
+        etcd
+    }
+
+    fn log_path(&self) -> PathBuf {
+        log_path(&self.dir)
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    fn wait_ready(&mut self) {
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("etcd ended with {status}:\n{}", self.log());
+            }
+            if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("etcd did not begin to serve:\n{}", self.log());
+    }
+
+    /// SIGKILL, as a power switch for the process.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub fn restart(&mut self) {
+        self.kill();
+        self.start_again();
+    }
+
+    pub fn start_again(&mut self) {
+        self.child = spawn(&self.dir, self.scheme, self.port, self.peer_port, &self.extra);
+        self.wait_ready();
+    }
+
+    /// Starts it and waits until it ends by itself; its exit code and what it said.
+    pub fn start_refused(&self) -> (Option<i32>, String) {
+        let output = command(&self.dir, self.scheme, self.port, self.peer_port, &self.extra).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    pub async fn channel(&self) -> Channel {
+        Endpoint::from_shared(format!("http://127.0.0.1:{}", self.port)).unwrap().connect().await.unwrap()
+    }
+
+    pub async fn kv(&self) -> KvClient<Channel> {
+        KvClient::new(self.channel().await)
+    }
+
+    pub async fn watch(&self) -> WatchClient<Channel> {
+        WatchClient::new(self.channel().await)
+    }
+
+    pub async fn lease(&self) -> LeaseClient<Channel> {
+        LeaseClient::new(self.channel().await)
+    }
+
+    /// Debian's etcdctl. None when it is not installed, with the reason printed.
+    pub fn etcdctl(&self, args: &[&str]) -> Option<Output> {
+        let endpoint = format!("--endpoints=127.0.0.1:{}", self.port);
+        etcdctl(&[&[endpoint.as_str()], args].concat(), "")
+    }
+
+    /// What it prints when it succeeds.
+    pub fn ctl(&self, args: &[&str]) -> Option<String> {
+        let output = self.etcdctl(args)?;
+        assert!(output.status.success(), "etcdctl {args:?}: {}\n{}", String::from_utf8_lossy(&output.stderr), self.log());
+        Some(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    pub fn get(&self, path: &str) -> (u16, String) {
+        http_get(self.port, path)
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        // It may have ended already.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn log_path(dir: &Path) -> PathBuf {
+    dir.with_extension("log")
+}
+
+fn spawn(dir: &Path, scheme: &str, port: u16, peer_port: u16, extra: &[String]) -> Child {
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(log_path(dir)).unwrap();
+    command(dir, scheme, port, peer_port, extra).stderr(log).spawn().unwrap()
+}
+
+pub fn etcdctl(args: &[&str], input: &str) -> Option<Output> {
+    if !Path::new("/usr/bin/etcdctl").exists() {
+        eprintln!("skipped: /usr/bin/etcdctl is not installed (apt-get install etcd-client)");
+        return None;
+    }
+    let mut child = Command::new("/usr/bin/etcdctl")
+        .env("ETCDCTL_API", "3")
+        .args(["--dial-timeout=5s", "--command-timeout=10s"])
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    Some(child.wait_with_output().unwrap())
+}
+
+/// Status and body of a plain HTTP/1.1 GET.
+pub fn http_get(port: u16, path: &str) -> (u16, String) {
+    http_get_as(port, path, "localhost")
+}
+
+pub fn http_get_as(port: u16, path: &str, host: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
+    (status, answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
+}
+
+pub fn put(key: impl Into<String>, value: impl Into<Vec<u8>>) -> PutRequest {
+    PutRequest { key: key.into().into(), value: value.into().into(), ..Default::default() }
+}
+
+pub fn prefix(key: &str) -> RangeRequest {
+    let mut end = key.as_bytes().to_vec();
+    if let Some(last) = end.last_mut() {
+        *last += 1;
+    }
+    RangeRequest { key: key.to_owned().into(), range_end: end.into(), ..Default::default() }
+}

@@ -1,0 +1,11 @@
+//! Real processes: our etcd, Debian's etcdctl, real clients over sockets, kill -9, full disks.
+
+mod corruption;
+mod durability;
+mod etcdctl;
+mod full_disk;
+mod harness;
+mod http;
+mod start;
+mod tls;
+mod watch;
