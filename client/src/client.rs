@@ -3,7 +3,7 @@
 use crate::api::{Accept, Api, Payload, ResourceType, collection_path, refusal};
 use crate::error::Error;
 use crate::kubeconfig::{Credentials, RestConfig};
-use crate::leaderelection::LeaderToken;
+use crate::leaderelection::Fence;
 use crate::metrics;
 use crate::object::PartialObjectMetadata;
 use crate::transport::{Body, Pool, Transport, describe};
@@ -29,7 +29,7 @@ const MAX_REFUSAL_BYTES: usize = 1 << 20;
 pub struct Client {
     inner: Arc<Inner>,
     deadline: Duration,
-    fence: Option<LeaderToken>,
+    fence: Option<Fence>,
 }
 
 struct Inner {
@@ -64,9 +64,9 @@ impl Client {
         Client { deadline, ..self.clone() }
     }
 
-    /// The same connection; a write is refused here once `token`'s leadership is over.
-    pub fn fenced(&self, token: LeaderToken) -> Self {
-        Client { fence: Some(token), ..self.clone() }
+    /// The same connection; a write is refused here once the leadership that armed the fence is over.
+    pub fn fenced(&self, fence: impl Into<Fence>) -> Self {
+        Client { fence: Some(fence.into()), ..self.clone() }
     }
 
     /// All namespaces of a namespaced kind, or a kind without namespaces.
@@ -176,10 +176,9 @@ impl Client {
 
     /// Reads stay allowed: caches are kept warm while another instance leads.
     fn check_fence(&self, method: &Method) -> Result<(), Error> {
-        match &self.fence {
-            Some(token) if *method != Method::GET && !token.is_valid() => Err(Error::Fenced(token.lock().to_owned())),
-            _ => Ok(()),
-        }
+        let reads = *method == Method::GET;
+        let broken = self.fence.as_ref().filter(|_| !reads).and_then(Fence::broken);
+        broken.map_or(Ok(()), |lock| Err(Error::Fenced(lock)))
     }
 
     fn prefix(&self, request: &mut Request<Bytes>) -> Result<(), Error> {

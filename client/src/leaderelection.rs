@@ -117,6 +117,32 @@ impl LeaderToken {
     }
 }
 
+/// Whose writes are allowed at present: a client that outlives terms is fenced by this, and each term arms it anew.
+#[derive(Clone, Debug, Default)]
+pub struct Fence {
+    token: Arc<parking_lot::Mutex<Option<LeaderToken>>>,
+}
+
+impl Fence {
+    pub fn arm(&self, token: LeaderToken) {
+        *self.token.lock() = Some(token);
+    }
+
+    /// The lock whose lease is over; `None` while writes are allowed.
+    pub(crate) fn broken(&self) -> Option<String> {
+        let token = self.token.lock();
+        token.as_ref().filter(|t| !t.is_valid()).map(|t| t.lock().to_owned())
+    }
+}
+
+impl From<LeaderToken> for Fence {
+    fn from(token: LeaderToken) -> Self {
+        let fence = Fence::default();
+        fence.arm(token);
+        fence
+    }
+}
+
 /// Runs `lead` whenever this instance holds the lease, until drained. `lead`'s future is dropped when leadership ends:
 /// what it spawned must end with it.
 pub async fn run<F, Fut>(client: Client, config: LeaderElection, drain: Drain, mut lead: F) -> Result<(), Error>

@@ -43,11 +43,16 @@ impl<T: Object> Store<T> {
     /// A store that holds just these, for the tests of whoever reads stores.
     pub fn of(objects: impl IntoIterator<Item = T>) -> Self {
         let store = Self::new();
-        for object in objects {
-            store.insert(Arc::new(object));
-        }
-        store.set_synced();
+        store.fill(objects);
         store
+    }
+
+    /// As [`Store::of`], for a store that has indexes already.
+    pub fn fill(&self, objects: impl IntoIterator<Item = T>) {
+        for object in objects {
+            self.insert(Arc::new(object));
+        }
+        self.set_synced();
     }
 
     /// `namespace/name`, or `name` for what has no namespace.

@@ -1,0 +1,148 @@
+//! The table of controllers. A member is a file and a line.
+
+pub mod deployment;
+pub mod endpoint_slice;
+pub mod garbage_collector;
+pub mod namespace;
+pub mod node_ipam;
+pub mod node_lifecycle;
+pub mod pod_gc;
+pub mod replica_set;
+pub mod root_ca;
+pub mod service_account;
+pub mod taint_eviction;
+
+use crate::context::Context;
+use crate::driver::BoxFuture;
+
+/// Something that works until it is dropped, and can be started again.
+pub trait Controller: Send + Sync {
+    fn run(&self) -> BoxFuture<'_, ()>;
+}
+
+struct Entry {
+    /// Upstream's name, as `--controllers` takes it.
+    name: &'static str,
+    /// The name it had before upstream renamed them all.
+    alias: &'static str,
+    build: fn(&Context) -> Option<Box<dyn Controller>>,
+}
+
+/// In the order in which they are built. `None` from a constructor: its flags leave it nothing to do.
+const TABLE: &[Entry] = &[
+    Entry { name: "namespace-controller", alias: "namespace", build: namespace::build },
+    Entry { name: "serviceaccount-controller", alias: "serviceaccount", build: service_account::build },
+    Entry { name: "root-ca-certificate-publisher-controller", alias: "root-ca-cert-publisher", build: root_ca::build },
+    Entry { name: "node-ipam-controller", alias: "nodeipam", build: node_ipam::build },
+    Entry { name: "node-lifecycle-controller", alias: "nodelifecycle", build: node_lifecycle::build },
+    Entry { name: "taint-eviction-controller", alias: "taint-eviction-controller", build: taint_eviction::build },
+    Entry { name: "deployment-controller", alias: "deployment", build: deployment::build },
+    Entry { name: "replicaset-controller", alias: "replicaset", build: replica_set::build },
+    Entry { name: "replicationcontroller-controller", alias: "replicationcontroller", build: replica_set::build_replication_controller },
+    Entry { name: "endpointslice-controller", alias: "endpointslice", build: endpoint_slice::build },
+    Entry { name: "garbage-collector-controller", alias: "garbagecollector", build: garbage_collector::build },
+    Entry { name: "pod-garbage-collector-controller", alias: "podgc", build: pod_gc::build },
+];
+
+/// Upstream's controllers that are not in the table: their names are good, and they do nothing.
+const ABSENT: &[(&str, &str)] = &[
+    ("bootstrap-signer-controller", "bootstrapsigner"),
+    ("token-cleaner-controller", "tokencleaner"),
+    ("certificatesigningrequest-approving-controller", "csrapproving"),
+    ("certificatesigningrequest-cleaner-controller", "csrcleaner"),
+    ("certificatesigningrequest-signing-controller", "csrsigning"),
+    ("cloud-node-lifecycle-controller", "cloud-node-lifecycle"),
+    ("clusterrole-aggregation-controller", "clusterrole-aggregation"),
+    ("cronjob-controller", "cronjob"),
+    ("daemonset-controller", "daemonset"),
+    ("device-taint-eviction-controller", "device-taint-eviction-controller"),
+    ("disruption-controller", "disruption"),
+    ("endpoints-controller", "endpoint"),
+    ("endpointslice-mirroring-controller", "endpointslicemirroring"),
+    ("ephemeral-volume-controller", "ephemeral-volume"),
+    ("horizontal-pod-autoscaler-controller", "horizontalpodautoscaling"),
+    ("job-controller", "job"),
+    ("kube-apiserver-serving-clustertrustbundle-publisher-controller", "kube-apiserver-serving-clustertrustbundle-publisher-controller"),
+    ("legacy-serviceaccount-token-cleaner-controller", "legacy-service-account-token-cleaner"),
+    ("node-route-controller", "route"),
+    ("persistentvolume-attach-detach-controller", "attachdetach"),
+    ("persistentvolume-binder-controller", "persistentvolume-binder"),
+    ("persistentvolume-expander-controller", "persistentvolume-expander"),
+    ("persistentvolume-protection-controller", "pv-protection"),
+    ("persistentvolumeclaim-protection-controller", "pvc-protection"),
+    ("podcertificaterequest-cleaner-controller", "podcertificaterequest-cleaner-controller"),
+    ("resource-claim-controller", "resource-claim-controller"),
+    ("resourcequota-controller", "resourcequota"),
+    ("selinux-warning-controller", "selinux-warning-controller"),
+    ("service-cidr-controller", "service-cidr-controller"),
+    ("service-lb-controller", "service"),
+    ("serviceaccount-token-controller", "serviceaccount-token"),
+    ("statefulset-controller", "statefulset"),
+    ("storage-version-migrator-controller", "storage-version-migrator-controller"),
+    ("storageversion-garbage-collector-controller", "storage-version-gc"),
+    ("ttl-after-finished-controller", "ttl-after-finished"),
+    ("ttl-controller", "ttl"),
+    ("validatingadmissionpolicy-status-controller", "validatingadmissionpolicy-status-controller"),
+    ("volumeattributesclass-protection-controller", "volumeattributesclass-protection-controller"),
+];
+
+/// Refuses a name in `--controllers` that is none of upstream's.
+pub fn check_names(wanted: &[String]) -> anyhow::Result<()> {
+    let known = || TABLE.iter().map(|e| (e.name, e.alias)).chain(ABSENT.iter().copied());
+    for wanted in wanted {
+        let name = wanted.strip_prefix('-').unwrap_or(wanted);
+        if name != "*" && !known().any(|(full, alias)| name == full || name == alias) {
+            let list: Vec<_> = TABLE.iter().map(|e| e.name).collect();
+            anyhow::bail!("--controllers: {name:?} is not in the list of known controllers ({})", list.join(", "));
+        }
+    }
+    Ok(())
+}
+
+pub fn build(context: &Context) -> Vec<Box<dyn Controller>> {
+    let wanted = TABLE.iter().filter(|entry| {
+        let on = is_enabled(entry.name, entry.alias, &context.options.controllers);
+        if !on {
+            tracing::info!(controller = entry.name, "Controller is disabled");
+        }
+        on
+    });
+    wanted.filter_map(|entry| (entry.build)(context)).collect()
+}
+
+/// An explicit name beats the star, and the first mention counts.
+fn is_enabled(name: &str, alias: &str, wanted: &[String]) -> bool {
+    let mentions = |text: &str| text == name || text == alias;
+    for wanted in wanted {
+        if mentions(wanted) {
+            return true;
+        }
+        if wanted.strip_prefix('-').is_some_and(mentions) {
+            return false;
+        }
+    }
+    wanted.iter().any(|w| w == "*")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(list: &str) -> Vec<String> {
+        list.split(',').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn controllers_are_chosen_by_name_alias_star_and_minus() {
+        assert!(is_enabled("namespace-controller", "namespace", &names("*,bootstrapsigner")));
+        assert!(!is_enabled("namespace-controller", "namespace", &names("*,-namespace")));
+        assert!(is_enabled("namespace-controller", "namespace", &names("namespace-controller")));
+        assert!(!is_enabled("namespace-controller", "namespace", &names("deployment")));
+    }
+
+    #[test]
+    fn unknown_names_are_refused_and_old_ones_are_not() {
+        assert!(check_names(&names("*,bootstrapsigner,tokencleaner,-csrsigning")).is_ok());
+        assert!(check_names(&names("nonsense")).unwrap_err().to_string().contains("nonsense"));
+    }
+}
