@@ -4,6 +4,8 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use etcd::wal::format::{GROUP_HEADER_BYTES, Group, GroupHeader, SEGMENT_HEADER_BYTES};
+
 use crate::harness::{Etcd, put};
 
 fn only_file(dir: &Path, extension: &str) -> PathBuf {
@@ -45,14 +47,19 @@ async fn a_corrupt_log_record_refuses_to_start_and_names_file_and_offset() {
 async fn a_torn_tail_is_repaired() {
     let mut etcd = written().await;
     let wal = only_file(&etcd.dir.join("member/wal"), "wal");
-    let mut bytes = std::fs::read(&wal).unwrap();
-    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
-    // A group that was never acknowledged: its header arrived, the rest did not.
-    let start = end.next_multiple_of(8);
-    bytes.truncate(start);
-    let header = bytes[..bytes.len()].windows(4).rposition(|window| window == b"FKWG").unwrap();
-    let torn = bytes[header..header + 20].to_vec();
-    File::options().write(true).open(&wal).unwrap().write_all_at(&torn, start as u64).unwrap();
+    let bytes = std::fs::read(&wal).unwrap();
+    let mut start = SEGMENT_HEADER_BYTES;
+    let mut last = GroupHeader::decode(&bytes[start..]).unwrap();
+    while let Some(header) = GroupHeader::decode(&bytes[start..]) {
+        last = header;
+        start += GROUP_HEADER_BYTES + header.length as usize;
+    }
+    // A group that was never acknowledged: its first sector arrived, the rest did not.
+    let mut group = Group::default();
+    group.entry(&raft::eraftpb::Entry { index: 1000, data: vec![9; 4000], ..Default::default() });
+    group.seal(last.sequence + 1, last.chain);
+    let arrived = start.next_multiple_of(512) + 512 - start;
+    File::options().write(true).open(&wal).unwrap().write_all_at(&group.bytes()[..arrived], start as u64).unwrap();
     etcd.start_again();
     assert!(etcd.log().contains("repaired the torn tail"));
     let response = etcd.kv().await.range(crate::harness::prefix("k")).await.unwrap().into_inner();

@@ -22,6 +22,7 @@ pub struct Etcd {
     pub dir: PathBuf,
     pub extra: Vec<String>,
     pub scheme: &'static str,
+    starts: usize,
     _folder: Option<TempDir>,
 }
 
@@ -57,7 +58,7 @@ impl Etcd {
         let extra: Vec<String> = extra.iter().map(|text| (*text).to_owned()).collect();
         let (port, peer_port) = (free_port(), free_port());
         let child = spawn(dir, scheme, port, peer_port, &extra);
-        let mut etcd = Etcd { child, port, peer_port, dir: dir.to_owned(), extra, scheme, _folder: None };
+        let mut etcd = Etcd { child, port, peer_port, dir: dir.to_owned(), extra, scheme, starts: 1, _folder: None };
         etcd.wait_ready();
         etcd
     }
@@ -76,7 +77,8 @@ impl Etcd {
             if let Some(status) = self.child.try_wait().unwrap() {
                 panic!("etcd ended with {status}:\n{}", self.log());
             }
-            if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
+            // Its ports are open before it has read its data.
+            if self.log().matches("ready to serve client requests").count() >= self.starts {
                 return;
             }
             std::thread::sleep(Duration::from_millis(10));
@@ -96,6 +98,7 @@ impl Etcd {
     }
 
     pub fn start_again(&mut self) {
+        self.starts += 1;
         self.child = spawn(&self.dir, self.scheme, self.port, self.peer_port, &self.extra);
         self.wait_ready();
     }
