@@ -17,8 +17,11 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, mpsc};
 
 use crate::backoff::Backoff;
+use crate::bootstrap::{self, Bootstrap};
 use crate::cgroups::{self, Cgroups, Driver};
 use crate::events::{Recorder, Severity};
+use crate::eviction::Eviction;
+use crate::images_gc::{GcPolicy, ImageGc};
 use crate::kubelet::Kubelet;
 use crate::kubelet_config::KubeletConfiguration;
 use crate::logs::rotation::RotationPolicy;
@@ -56,8 +59,9 @@ pub async fn run(flags: Flags, drain: Drain) -> Result<()> {
     let root_dir = PathBuf::from(flags.string("root-dir"));
     make_dirs(&root_dir, &config)?;
     let machine = Machine::look(&config, flags.string("hostname-override"), flags.string("node-ip"), &root_dir)?;
-    let runtime = Arc::new(connect(&config)?);
+    let runtime: Arc<dyn Runtime> = Arc::new(connect(&config)?);
     let found = find_runtime(runtime.as_ref(), &config).await?;
+    bootstrap(&flags, &machine.node_name).await?;
     let client = client(&flags)?;
     start(Pieces { flags, config, root_dir, machine, runtime, found, client }, drain).await
 }
@@ -93,10 +97,10 @@ fn connect(config: &KubeletConfiguration) -> Result<RemoteRuntime> {
 }
 
 /// What the runtime says of itself.
-struct FoundRuntime {
-    name: String,
-    version: String,
-    driver: Driver,
+pub struct FoundRuntime {
+    pub name: String,
+    pub version: String,
+    pub driver: Driver,
 }
 
 async fn find_runtime(runtime: &dyn Runtime, config: &KubeletConfiguration) -> Result<FoundRuntime> {
@@ -155,6 +159,20 @@ async fn cgroup_driver_of(runtime: &dyn Runtime) -> Option<Driver> {
     Some(if systemd { Driver::Systemd } else { Driver::Cgroupfs })
 }
 
+async fn bootstrap(flags: &Flags, node_name: &str) -> Result<()> {
+    let file = flags.string("bootstrap-kubeconfig");
+    let kubeconfig = flags.string("kubeconfig");
+    if file.is_empty() || Path::new(kubeconfig).exists() {
+        return Ok(());
+    }
+    if kubeconfig.is_empty() {
+        bail!("--bootstrap-kubeconfig needs --kubeconfig: that is where the new credentials are written");
+    }
+    let (bootstrap_kubeconfig, kubeconfig) = (Path::new(file), Path::new(kubeconfig));
+    let cert_dir = Path::new(flags.string("cert-dir"));
+    Bootstrap { bootstrap_kubeconfig, kubeconfig, cert_dir, node_name }.run().await
+}
+
 fn client(flags: &Flags) -> Result<Option<Client>> {
     let path = flags.string("kubeconfig");
     if path.is_empty() {
@@ -166,19 +184,20 @@ fn client(flags: &Flags) -> Result<Option<Client>> {
     Ok(Some(client))
 }
 
-struct Pieces {
-    flags: Flags,
-    config: KubeletConfiguration,
-    root_dir: PathBuf,
-    machine: Machine,
-    runtime: Arc<RemoteRuntime>,
-    found: FoundRuntime,
-    client: Option<Client>,
+/// What a kubelet is made of, once everything was found to be in order.
+pub struct Pieces {
+    pub flags: Flags,
+    pub config: KubeletConfiguration,
+    pub root_dir: PathBuf,
+    pub machine: Machine,
+    pub runtime: Arc<dyn Runtime>,
+    pub found: FoundRuntime,
+    pub client: Option<Client>,
 }
 
 type NodeCell = Arc<RwLock<Option<Arc<Node>>>>;
 
-async fn start(pieces: Pieces, drain: Drain) -> Result<()> {
+pub async fn start(pieces: Pieces, drain: Drain) -> Result<()> {
     let Pieces { flags, config, root_dir, machine, runtime, found, client } = pieces;
     let node_name = machine.node_name.clone();
     tracing::info!(version = component_base::version::GIT_VERSION, node = %node_name, runtime = %found.version, cgroup_driver = found.driver.as_str(), "Kubelet version");
@@ -232,14 +251,49 @@ async fn start(pieces: Pieces, drain: Drain) -> Result<()> {
     if client.is_none() && !config.pod_cidr.is_empty() {
         update_pod_cidr(&runtime, &config.pod_cidr).await;
     }
+    if let Some(client) = client.clone().filter(|_| config.rotate_certificates) {
+        let cert_dir = PathBuf::from(flags.string("cert-dir"));
+        tokio::spawn(bootstrap::rotate(client, cert_dir, node_name.clone(), drain.clone()));
+    }
+    start_keepers(&config, &kubelet, &node_health, &node_changed, &tx);
     let health = health(&kubelet);
-    crate::server::start(&config, &flags, &kubelet, client.as_ref(), &health, &tx, &drain).await?;
+    crate::server::start(&config, &flags, &kubelet, client.as_ref(), &health, &tx, &node_name, &drain).await?;
     kubelet.recorder.node(Severity::Normal, "Starting", "Starting kubelet.");
     component_base::sd_notify::guard(&health);
     component_base::sd_notify::ready();
     tracing::info!("Started kubelet");
     sync_loop.run(rx, drain).await;
     Ok(())
+}
+
+/// What keeps disk and memory free.
+fn start_keepers(
+    config: &KubeletConfiguration,
+    kubelet: &Arc<Kubelet>,
+    health: &Arc<RwLock<NodeHealth>>,
+    changed: &Arc<Notify>,
+    tx: &mpsc::UnboundedSender<Event>,
+) {
+    let policy = GcPolicy {
+        high_percent: config.image_gc_high_threshold_percent,
+        low_percent: config.image_gc_low_threshold_percent,
+        min_age: config.image_minimum_gc_age.0,
+    };
+    let images = ImageGc {
+        runtime: kubelet.manager.runtime.clone(),
+        cache: kubelet.pleg.cache.clone(),
+        recorder: kubelet.recorder.clone(),
+        policy,
+    };
+    tokio::spawn(images.run());
+    let eviction = Eviction {
+        kubelet: kubelet.clone(),
+        thresholds: config.eviction_hard.clone(),
+        health: health.clone(),
+        changed: changed.clone(),
+        tx: tx.clone(),
+    };
+    tokio::spawn(eviction.run());
 }
 
 fn health(kubelet: &Arc<Kubelet>) -> Health {
@@ -254,16 +308,15 @@ fn build(
     config: &KubeletConfiguration,
     root_dir: &Path,
     machine: &Machine,
-    runtime: &Arc<RemoteRuntime>,
+    runtime: &Arc<dyn Runtime>,
     found: &FoundRuntime,
     client: Option<Client>,
     tx: &mpsc::UnboundedSender<Event>,
 ) -> Result<Kubelet> {
-    let dyn_runtime: Arc<dyn Runtime> = runtime.clone();
     let recorder =
         Recorder::new(client.clone().map(|c| EventRecorder::new(c, USER_AGENT, &machine.node_name)), &machine.node_name);
     let objects = objects(client.clone(), tx);
-    let pleg = Pleg::new(dyn_runtime.clone(), runtime_events(tx));
+    let pleg = Pleg::new(runtime.clone(), runtime_events(tx));
     if let Some(ip) = machine.host_ips().first() {
         // Set once, here.
         let _ = pleg.cache.host_ip.set(ip.clone());
@@ -271,10 +324,10 @@ fn build(
     let tls = insecure_tls()?;
     let probe_tx = tx.clone();
     let changed = Box::new(move |uid, _| drop(probe_tx.send(Event::Probe(uid))));
-    let prober = Prober::new(dyn_runtime.clone(), Some(tls.clone()));
+    let prober = Prober::new(runtime.clone(), Some(tls.clone()));
     let probes = Arc::new(Probes::new(pleg.cache.clone(), prober, recorder.clone(), changed));
     let cgroups = Cgroups::new(
-        &Path::new(cgroups::KERNEL_ROOT).to_path_buf(),
+        Path::new(cgroups::KERNEL_ROOT),
         found.driver,
         config.cgroups_per_qos,
         Some(config.pod_pids_limit),
@@ -282,16 +335,16 @@ fn build(
     cgroups.set_up(&machine.allocatable).context("could not set up the cgroups of pods (kubepods); run as root, or set cgroupsPerQOS to false")?;
     let volumes = Arc::new(Volumes::new(root_dir, objects.clone()));
     let manager = RuntimeManager::new(Parts {
-        runtime: dyn_runtime.clone(),
+        runtime: runtime.clone(),
         name: found.name.clone(),
         settings: settings(config, root_dir, machine, &cgroups),
         images: ImagePuller::new(
-            dyn_runtime.clone(),
+            runtime.clone(),
             recorder.clone(),
             config.serialize_image_pulls && config.max_parallel_image_pulls.is_none(),
             config.max_parallel_image_pulls.and_then(|n| usize::try_from(n).ok()),
         ),
-        hooks: HookRunner::new(dyn_runtime, Some(tls)),
+        hooks: HookRunner::new(runtime.clone(), Some(tls)),
         probes: probes.clone(),
         objects: objects.clone(),
         recorder: recorder.clone(),
@@ -455,7 +508,7 @@ fn start_api(
     Held { _pods: api::start(client, &node_name, tx.clone()), _node: informer }
 }
 
-async fn update_pod_cidr<R: Runtime + ?Sized>(runtime: &Arc<R>, cidr: &str) {
+async fn update_pod_cidr(runtime: &Arc<dyn Runtime>, cidr: &str) {
     match runtime.update_runtime_config(cidr).await {
         Ok(()) => tracing::info!(cidr, "Updated Pod CIDR of the container runtime"),
         Err(error) => tracing::error!(cidr, %error, "Failed to tell the container runtime its Pod CIDR"),
@@ -465,7 +518,7 @@ async fn update_pod_cidr<R: Runtime + ?Sized>(runtime: &Arc<R>, cidr: &str) {
 /// The runtime does not announce its own state: it is asked.
 struct RuntimeWatch {
     kubelet: Arc<Kubelet>,
-    runtime: Arc<RemoteRuntime>,
+    runtime: Arc<dyn Runtime>,
     health: Arc<RwLock<NodeHealth>>,
     changed: Arc<Notify>,
 }
@@ -484,7 +537,6 @@ impl RuntimeWatch {
     }
 
     async fn look(&self) {
-        use cri::RuntimeService;
         let (mut errors, mut network) = (Vec::new(), None);
         match self.runtime.status(false).await {
             Err(e) => errors.push(format!("container runtime is down: {e}")),

@@ -56,7 +56,7 @@ impl Recorder {
             kind = regarding.kind.as_deref().unwrap_or_default(),
             r#type = severity.as_str(),
             reason,
-            message,
+            note = message,
             "Event occurred"
         );
         // A static pod's own uid is unknown to the server, but an event about it is still readable by name.

@@ -81,8 +81,9 @@ pub struct KubeletConfiguration {
     pub provider_id: String,
     pub feature_gates: BTreeMap<String, bool>,
     pub crash_loop_back_off: CrashLoopBackOff,
+    /// What is not known by name; warned of.
     #[serde(flatten)]
-    other: BTreeMap<String, Value>,
+    pub other: BTreeMap<String, Value>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]

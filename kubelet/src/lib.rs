@@ -20,10 +20,13 @@
 pub mod admission;
 pub mod app;
 pub mod backoff;
+pub mod bootstrap;
 pub mod cgroups;
 pub mod credentials;
 pub mod downward;
 pub mod events;
+pub mod eviction;
+pub mod images_gc;
 pub mod kubelet;
 pub mod kubelet_config;
 pub mod logs;

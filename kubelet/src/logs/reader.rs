@@ -64,7 +64,7 @@ enum Waited {
 impl Reader {
     async fn run(&mut self, path: &Path, still_runs: StillRuns) -> io::Result<()> {
         let mut events = if self.options.follow { Some(watch(path)?) } else { None };
-        let mut file = tokio::fs::File::open(path).await?;
+        let mut file = open(path).await?;
         if let Some(lines) = self.options.tail {
             let start = tail_offset(path, lines)?;
             file.seek(io::SeekFrom::Start(start)).await?;
@@ -155,12 +155,18 @@ async fn wait(
 /// Between rename and creation there is a moment without a file.
 async fn reopen(path: &Path) -> io::Result<tokio::fs::File> {
     for _ in 0..20 {
-        if let Ok(file) = tokio::fs::File::open(path).await {
+        if let Ok(file) = open(path).await {
             return Ok(file);
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    tokio::fs::File::open(path).await
+    open(path).await
+}
+
+/// A log is a plain file: a symlink in its place could lead anywhere on the node.
+async fn open(path: &Path) -> io::Result<tokio::fs::File> {
+    let flags = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or(0);
+    tokio::fs::OpenOptions::new().read(true).custom_flags(flags).open(path).await
 }
 
 /// Where the last `lines` whole lines begin. Parts of one line count as one.

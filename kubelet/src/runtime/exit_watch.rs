@@ -36,9 +36,12 @@ impl ExitWatch {
             let (runtime, watched, exited) = (self.runtime.clone(), self.watched.clone(), self.exited.clone());
             let (uid, id) = (status.uid.clone(), container.id.clone());
             tokio::spawn(async move {
-                if let Some(pidfd) = open(runtime.as_ref(), &id).await
-                    && pidfd::exited(pidfd).await.is_ok()
-                {
+                // No process to wait for: it has left already, and that is what is to be told.
+                let left = match open(runtime.as_ref(), &id).await {
+                    Some(pidfd) => pidfd::exited(pidfd).await.is_ok(),
+                    None => true,
+                };
+                if left {
                     for delay in LOOK_AFTER_MS {
                         tokio::time::sleep(Duration::from_millis(delay)).await;
                         exited(&uid);
