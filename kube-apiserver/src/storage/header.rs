@@ -121,9 +121,10 @@ fn scalar(raw: &[u8], path: &FieldPath) -> Option<Box<str>> {
 }
 
 /// A copy of `raw` whose metadata carries `revision` as resourceVersion, at the place where Go would write it.
+/// Revision 0 is that of an object which is not stored: it shows none.
 pub fn with_resource_version(raw: &[u8], revision: i64) -> Result<Vec<u8>, String> {
     let (start, end) = metadata_span(raw)?;
-    let text = revision.to_string();
+    let text = if revision == 0 { String::new() } else { revision.to_string() };
     let old = Fields(&raw[start..end]);
     let mut meta = Vec::with_capacity(end - start + text.len() + 2);
     let mut written = false;

@@ -139,7 +139,9 @@ impl CachedObject {
     fn from_json(shape: &Arc<Shape>, stored: &[u8], revision: i64) -> Result<CachedObject, String> {
         let decoded = json::decode(stored, Some(shape.ty), json::FieldValidation::Ignore).map_err(|e| e.to_string())?;
         let mut value = decoded.value;
-        value.set_at("metadata.resourceVersion", Value::from(revision.to_string()));
+        if revision > 0 {
+            value.set_at("metadata.resourceVersion", Value::from(revision.to_string()));
+        }
         let found = header::of_value(&value, &shape.selectable);
         let mut bytes = Vec::with_capacity(stored.len() + 32);
         json::encode(&value, &mut bytes);
