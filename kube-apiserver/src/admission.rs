@@ -25,6 +25,7 @@ mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
 pub mod objects;
+mod owner_references_permission;
 mod persistent_volume_claim_resize;
 pub mod pod_references;
 mod priority;
@@ -150,7 +151,9 @@ const PLUGINS: &[Entry] = &[
         Box::new(storage_object_in_use_protection::StorageObjectInUseProtection)
     }),
     missing("PodGroupProtection", true),
-    missing("OwnerReferencesPermissionEnforcement", false),
+    off("OwnerReferencesPermissionEnforcement", |s| {
+        Box::new(owner_references_permission::OwnerReferencesPermission::new(s))
+    }),
     on("PersistentVolumeClaimResize", |s| {
         Box::new(persistent_volume_claim_resize::PersistentVolumeClaimResize::new(
             s,

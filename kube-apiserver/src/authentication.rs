@@ -102,13 +102,20 @@ impl Authenticators {
         if let Some(known) = proxied {
             return Ok(Some(authenticated(known)));
         }
-        let certificate = conn
-            .filter(|_| self.client_certificates)
-            .and_then(x509::authenticate);
-        if let Some(known) = certificate.transpose()? {
-            return Ok(Some(authenticated(known)));
+        let certificate = conn.filter(|_| self.client_certificates);
+        match certificate.and_then(x509::authenticate) {
+            Some(Ok(known)) => Ok(Some(authenticated(known))),
+            Some(Err(reason)) => self.despite(reason, token),
+            None => self.by_token(token),
         }
-        self.by_token(token)
+    }
+
+    /// A good token counts even beside a certificate that does not verify; without one the caller is not anonymous.
+    fn despite(&self, reason: String, token: Option<Result<String, String>>) -> Outcome {
+        if token.is_none() {
+            return Err(reason);
+        }
+        self.by_token(token).map_err(|other| format!("[{reason}, {other}]"))
     }
 
     fn by_token(&self, token: Option<Result<String, String>>) -> Outcome {

@@ -13,6 +13,7 @@ use super::keys::Signer;
 use super::{jwt, service_account, unix_now};
 use crate::admission::objects::Objects;
 use crate::endpoints::seam::{Creater, RequestContext};
+use crate::registry::admission::{self, Admission, Operation};
 use crate::storage::object::CachedObject;
 
 /// What the projected token of a pod asks for. Such a token lives for a year, so that clients which never
@@ -33,6 +34,7 @@ pub struct TokenRequests {
     /// `--service-account-extend-token-expiration`.
     pub extend_expiration: bool,
     pub objects: Arc<dyn Objects>,
+    pub admission: Arc<dyn Admission>,
 }
 
 /// What a token is bound to.
@@ -47,16 +49,46 @@ struct Binding {
 impl Creater for TokenRequests {
     fn create<'a>(
         &'a self,
-        _: &'a RequestContext,
+        ctx: &'a RequestContext,
         namespace: &'a str,
         name: &'a str,
         object: Value,
     ) -> BoxFuture<'a, Result<Value, StatusError>> {
-        Box::pin(async move { self.issue(namespace, name, object, unix_now()) })
+        Box::pin(async move {
+            let request = self.admit(ctx, object).await?;
+            self.issue(namespace, name, request, unix_now())
+        })
     }
 }
 
 impl TokenRequests {
+    /// NodeRestriction looks at what a node asks a token for.
+    async fn admit(&self, ctx: &RequestContext, object: Value) -> Result<Value, StatusError> {
+        let mut attributes = admission::Attributes {
+            operation: Operation::Create,
+            group: "authentication.k8s.io".to_owned(),
+            version: "v1".to_owned(),
+            kind: "TokenRequest".to_owned(),
+            resource_group: String::new(),
+            resource: ctx.info.resource.clone(),
+            subresource: ctx.info.subresource.clone(),
+            namespace: ctx.info.namespace.clone(),
+            name: ctx.info.name.clone(),
+            user: ctx.user.clone(),
+            dry_run: false,
+            object: Some(object),
+            old: None,
+            options: None,
+            warnings: Vec::new(),
+            audit_annotations: Vec::new(),
+        };
+        self.admission.admit(&mut attributes).await?;
+        self.admission.validate(&mut attributes).await?;
+        attributes
+            .object
+            .ok_or_else(|| status::internal("admission took the token request away"))
+    }
+
     fn issue(&self, namespace: &str, name: &str, mut request: Value, now: i64) -> Result<Value, StatusError> {
         check_meta(&request, namespace, name)?;
         let account = self.objects.get("", "serviceaccounts", namespace, name);
@@ -340,6 +372,7 @@ mod tests {
             max_expiration_s: 0,
             extend_expiration: true,
             objects: objects.clone(),
+            admission: Arc::new(admission::AlwaysAdmit),
         };
         (
             requests,

@@ -112,7 +112,7 @@ pub fn assemble(parts: &Parts<'_>) -> Result<Assembly> {
     );
     in_flight.export();
     let admission = admission(flags, &objects, &authorizers, rbac)?;
-    let plugs = plugs(parts, &objects, &authorizers, &accounts, &tokens)?;
+    let plugs = plugs(parts, &objects, &authorizers, &accounts, &tokens, &admission)?;
     let filters = Filters {
         authenticators: Authenticators {
             request_header,
@@ -365,11 +365,12 @@ fn plugs(
     authorizers: &Arc<Authorizers>,
     accounts: &Accounts,
     tokens: &Tokens,
+    admission: &Arc<dyn Admission>,
 ) -> Result<Plugs> {
     Ok(Plugs {
         non_resource: documents(parts, accounts),
         printers: Arc::new(Tables),
-        creaters: creaters(parts.flags, objects, authorizers, accounts, tokens),
+        creaters: creaters(parts.flags, objects, authorizers, accounts, tokens, admission),
         connecters: connecters(parts.flags, objects, authorizers)?,
     })
 }
@@ -426,6 +427,7 @@ fn creaters(
     authorizers: &Arc<Authorizers>,
     accounts: &Accounts,
     tokens: &Tokens,
+    admission: &Arc<dyn Admission>,
 ) -> Creaters {
     const AUTHENTICATION: &str = "authentication.k8s.io";
     const AUTHORIZATION: &str = "authorization.k8s.io";
@@ -472,6 +474,7 @@ fn creaters(
             max_expiration_s: flags.duration("service-account-max-token-expiration").as_secs() as i64,
             extend_expiration: flags.bool("service-account-extend-token-expiration"),
             objects: objects.clone(),
+            admission: admission.clone(),
         };
         all.push((("", "serviceaccounts", "token"), Arc::new(requests)));
     }

@@ -46,8 +46,6 @@ impl Stage {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Policy {
-    api_version: String,
-    kind: String,
     metadata: serde_json::Value,
     rules: Vec<Rule>,
     omit_stages: Vec<Stage>,
@@ -103,12 +101,6 @@ impl Decision {
 impl Policy {
     /// What upstream checks when it loads the file.
     pub fn check(&self) -> Result<(), String> {
-        if self.api_version != "audit.k8s.io/v1" || self.kind != "Policy" {
-            return Err(format!(
-                "want apiVersion audit.k8s.io/v1, kind Policy, got {} {}",
-                self.api_version, self.kind
-            ));
-        }
         if self.rules.is_empty() {
             return Err("loaded illegal policy with 0 rules".to_owned());
         }
@@ -193,7 +185,7 @@ mod tests {
 
     fn policy() -> Policy {
         serde_json::from_value(json!({
-            "apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
+            "omitStages": ["RequestReceived"],
             "rules": [
                 {"level": "None", "nonResourceURLs": ["/healthz*"]},
                 {"level": "None", "users": ["system:kube-proxy"], "verbs": ["watch"]},
@@ -252,7 +244,7 @@ mod tests {
     fn broken_policies_are_refused() {
         assert!(policy().check().is_ok());
         assert!(Policy::default().check().is_err());
-        let mixed = json!({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [{"level": "None", "nonResourceURLs": ["/a"], "namespaces": ["b"]}]});
+        let mixed = json!({"rules": [{"level": "None", "nonResourceURLs": ["/a"], "namespaces": ["b"]}]});
         assert!(
             serde_json::from_value::<Policy>(mixed)
                 .expect("parses")
