@@ -136,6 +136,8 @@ fn is_namespace_entry(pid: u32) -> bool {
 
 /// By the `kill` program: the crate has no system calls of its own.
 pub fn signal(name: &str, pid: u32) -> Result<()> {
+    // 0 would mean our own process group.
+    anyhow::ensure!(pid > 1, "{pid} is no process of ours");
     let status = Command::new("kill")
         .arg(format!("-{name}"))
         .arg(pid.to_string())

@@ -25,8 +25,8 @@ pub enum World {
 /// Namespaces held open by their first process.
 pub struct Namespaces {
     holder: Child,
-    /// PID 1 of the process namespace, seen from outside.
-    init: u32,
+    /// PID 1 of the process namespace, seen from outside. `None` until it is known.
+    init: Option<u32>,
 }
 
 /// Makes the places that a node writes to its own, gives the network an address, and then reaps orphans for ever.
@@ -37,7 +37,8 @@ for dir in /run /var/log /var/lib/cni /var/lib/kubelet /etc/cni; do
 done
 mkdir -p /run/netns /run/lock; mount --make-rshared /run; mount --make-rshared /var/lib/kubelet
 ip link set lo up
-ip link add e2e0 type dummy; ip address add ADDRESS/24 dev e2e0; ip link set e2e0 up; ip route add default dev e2e0
+ip link add e2e0 type veth peer name e2e1; ip address add ADDRESS/24 dev e2e0
+ip link set e2e0 up; ip link set e2e1 up; ip route add default dev e2e0
 sysctl -qw net.ipv4.ip_forward=1 || true
 touch "$1"
 while :; do sleep 3600 & wait $!; done
@@ -75,7 +76,7 @@ impl World {
             .stderr(log)
             .spawn()
             .context("unshare")?;
-        let mut namespaces = Namespaces { holder, init: 0 };
+        let mut namespaces = Namespaces { holder, init: None };
         until("namespaces", Duration::from_secs(10), || {
             if let Some(status) = namespaces.holder.try_wait()? {
                 bail!(
@@ -88,15 +89,15 @@ impl World {
             }
             Ok(())
         })?;
-        namespaces.init = only_child(namespaces.holder.id())?;
+        namespaces.init = Some(only_child(namespaces.holder.id())?);
         Ok(Self::Own(namespaces))
     }
 
     /// The command as it is run from outside. It dies with the thread that started it.
     pub fn wrap(&self, command: &[String]) -> Vec<String> {
         let mut words: Vec<String> = ["setpriv", "--pdeathsig", "KILL"].map(str::to_owned).to_vec();
-        if let Self::Own(namespaces) = self {
-            let init = namespaces.init.to_string();
+        if let Self::Own(Namespaces { init: Some(init), .. }) = self {
+            let init = init.to_string();
             words.extend(["nsenter", "--target", &init, "--net", "--mount", "--pid"].map(str::to_owned));
         }
         words.extend_from_slice(command);
@@ -124,7 +125,9 @@ impl World {
 impl Drop for Namespaces {
     fn drop(&mut self) {
         // PID 1 first: with it the kernel kills everything inside. All of them may be gone already.
-        let _ = process::signal("KILL", self.init);
+        if let Some(init) = self.init {
+            let _ = process::signal("KILL", init);
+        }
         let _ = self.holder.kill();
         let _ = self.holder.wait();
     }
