@@ -40,6 +40,7 @@ use crate::runtime::config::RuntimeSettings;
 use crate::runtime::images::ImagePuller;
 use crate::runtime::lifecycle::HookRunner;
 use crate::runtime::manager::{Parts, RuntimeManager};
+use crate::server;
 use crate::sources::api;
 use crate::sources::files::FileSource;
 use crate::status::reporter::StatusReporter;
@@ -245,8 +246,18 @@ pub async fn start(pieces: Pieces, drain: Drain) -> Result<()> {
         tokio::spawn(source.run());
     }
     let _held = client.as_ref().map(|client| {
-        let reporter = node_reporter(&flags, &config, &machine, &kubelet, &found, client, labels, &node_health, &node_changed, &node);
-        start_api(client, &config, reporter, &kubelet, &node, &tx, &drain)
+        let parts = NodeParts {
+            flags: &flags,
+            config: &config,
+            machine: &machine,
+            kubelet: &kubelet,
+            found: &found,
+            client,
+            health: &node_health,
+            changed: &node_changed,
+            node: &node,
+        };
+        start_api(&parts, node_reporter(&parts, labels), &tx, &drain)
     });
     if client.is_none() && !config.pod_cidr.is_empty() {
         update_pod_cidr(&runtime, &config.pod_cidr).await;
@@ -257,7 +268,16 @@ pub async fn start(pieces: Pieces, drain: Drain) -> Result<()> {
     }
     start_keepers(&config, &kubelet, &node_health, &node_changed, &tx);
     let health = health(&kubelet);
-    crate::server::start(&config, &flags, &kubelet, client.as_ref(), &health, &tx, &node_name, &drain).await?;
+    server::start(&server::Setup {
+        config: &config,
+        flags: &flags,
+        kubelet: &kubelet,
+        client: client.as_ref(),
+        health: &health,
+        tx: &tx,
+        node_name: &node_name,
+        drain: &drain,
+    })?;
     kubelet.recorder.node(Severity::Normal, "Starting", "Starting kubelet.");
     component_base::sd_notify::guard(&health);
     component_base::sd_notify::ready();
@@ -418,19 +438,21 @@ fn settings(config: &KubeletConfiguration, root_dir: &Path, machine: &Machine, c
     }
 }
 
-#[allow(clippy::too_many_arguments)]
-fn node_reporter(
-    flags: &Flags,
-    config: &KubeletConfiguration,
-    machine: &Machine,
-    kubelet: &Arc<Kubelet>,
-    found: &FoundRuntime,
-    client: &Client,
-    labels: crate::pod::Labels,
-    health: &Arc<RwLock<NodeHealth>>,
-    changed: &Arc<Notify>,
-    node: &NodeCell,
-) -> NodeReporter {
+/// What the node's side of the kubelet is made of.
+struct NodeParts<'a> {
+    flags: &'a Flags,
+    config: &'a KubeletConfiguration,
+    machine: &'a Machine,
+    kubelet: &'a Arc<Kubelet>,
+    found: &'a FoundRuntime,
+    client: &'a Client,
+    health: &'a Arc<RwLock<NodeHealth>>,
+    changed: &'a Arc<Notify>,
+    node: &'a NodeCell,
+}
+
+fn node_reporter(parts: &NodeParts<'_>, labels: crate::pod::Labels) -> NodeReporter {
+    let NodeParts { flags, config, machine, kubelet, found, client, health, changed, node } = *parts;
     let (registered_kubelet, cell) = (kubelet.clone(), node.clone());
     let mut taints: Vec<Taint> = config
         .register_with_taints
@@ -469,14 +491,12 @@ struct Held {
 }
 
 fn start_api(
-    client: &Client,
-    config: &KubeletConfiguration,
+    parts: &NodeParts<'_>,
     reporter: NodeReporter,
-    kubelet: &Arc<Kubelet>,
-    node: &NodeCell,
     tx: &mpsc::UnboundedSender<Event>,
     drain: &Drain,
 ) -> Held {
+    let NodeParts { config, kubelet, client, node, .. } = *parts;
     let node_name = reporter.machine.node_name.clone();
     let cell = node.clone();
     let lease = LeaseController {

@@ -263,8 +263,12 @@ impl Kubelet {
 
     async fn finish(&self, pod: &Arc<Pod>) -> Outcome {
         let uid = pod.uid();
-        let status = self.generate(pod, &self.known_status(pod), true);
-        self.statuses.set(pod, status, false);
+        let runtime = self.known_status(pod);
+        // A pod that was refused never had containers: what was said then stays as it is.
+        let never_ran = is_terminal_phase(pod.phase()) && runtime.containers.is_empty() && runtime.sandboxes.is_empty();
+        if !never_ran {
+            self.statuses.set(pod, self.generate(pod, &runtime, true), false);
+        }
         let (volumes, removed) = (self.volumes.clone(), uid.clone());
         // Removing a large emptyDir takes its time.
         let torn_down = tokio::task::spawn_blocking(move || volumes.tear_down(&removed)).await;

@@ -471,8 +471,18 @@ fn read(path: &Path) -> Result<Value> {
     // A mistyped field is reported with its file, before drop-ins blur where it came from.
     let mut probe = value.clone();
     remove_nulls(&mut probe);
-    serde_json::from_value::<KubeletConfiguration>(probe).with_context(|| path.display().to_string())?;
+    if let Err(error) = serde_json::from_value::<KubeletConfiguration>(probe.clone()) {
+        bail!("{}: {}{error}", path.display(), culprit(&probe).map_or(String::new(), |f| format!("field {f:?}: ")));
+    }
     Ok(value)
+}
+
+/// The first field that cannot be read by itself.
+fn culprit(value: &Value) -> Option<String> {
+    let fails = |key: &String, value: &Value| {
+        serde_json::from_value::<KubeletConfiguration>(serde_json::json!({ key.as_str(): value })).is_err()
+    };
+    value.as_object()?.iter().find(|(k, v)| fails(k, v)).map(|(k, _)| k.clone())
 }
 
 fn drop_in_files(dir: &Path) -> Result<Vec<PathBuf>> {
@@ -549,7 +559,7 @@ mod tests {
     fn mistakes_are_named() {
         let error = |text: &str| format!("{:#}", load(text, &[]).unwrap_err());
         assert!(error("kind: Pod\napiVersion: v1\n").contains("expected \"kubelet.config.k8s.io/v1beta1\""));
-        assert!(error(&format!("{HEAD}maxPods: many\n")).contains("config.yaml"));
+        assert!(error(&format!("{HEAD}maxPods: many\n")).contains("config.yaml: field \"maxPods\": invalid type"));
         assert!(error(&format!("{HEAD}clusterDNS: [dns]\nmaxPods: 0\n")).contains("clusterDNS (--cluster-dns) \"dns\" is not an IP address; maxPods"));
         assert!(error(&format!("{HEAD}containerRuntimeEndpoint: npipe://x\n")).contains("unix:///path/to/socket"));
     }

@@ -29,16 +29,20 @@ mod node_logs;
 pub mod stats;
 mod streams;
 
-pub async fn start(
-    config: &KubeletConfiguration,
-    flags: &Flags,
-    kubelet: &Arc<Kubelet>,
-    client: Option<&Client>,
-    health: &Health,
-    tx: &mpsc::UnboundedSender<Event>,
-    node_name: &str,
-    drain: &Drain,
-) -> Result<()> {
+pub struct Setup<'a> {
+    pub config: &'a KubeletConfiguration,
+    pub flags: &'a Flags,
+    pub kubelet: &'a Arc<Kubelet>,
+    pub client: Option<&'a Client>,
+    pub health: &'a Health,
+    pub tx: &'a mpsc::UnboundedSender<Event>,
+    pub node_name: &'a str,
+    pub drain: &'a Drain,
+}
+
+/// Ports are bound when this returns.
+pub fn start(setup: &Setup<'_>) -> Result<()> {
+    let Setup { config, flags, kubelet, client, health, tx, node_name, drain } = *setup;
     let configz = serve::configz("kubeletconfig", config);
     let debug = DebugRoutes::new("kubelet", health, configz).flags(flags);
     let auth = auth::Auth::new(config, client.cloned(), node_name);

@@ -191,7 +191,9 @@ impl SyncLoop {
         }
         let before = self.pods.insert(uid.clone(), pod.clone());
         let is_new = before.is_none();
-        if before.as_deref().is_some_and(|old| is_only_status(old, &pod)) {
+        // A pod that was refused comes back as Failed: there is nothing to do for it until it is deleted.
+        let refused = !is_new && !self.workers.knows(&uid) && !pod.is_deleting();
+        if refused || before.as_deref().is_some_and(|old| is_only_status(old, &pod)) {
             return;
         }
         let running = self.kubelet.pleg.cache.get(&uid).is_some_and(|s| s.is_running());

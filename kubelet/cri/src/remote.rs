@@ -138,7 +138,10 @@ fn from_status(call: &'static str, status: &tonic::Status) -> Error {
     let mut message = status.message().to_string();
     let mut source = std::error::Error::source(status);
     while let Some(inner) = source {
-        message = format!("{message}: {inner}");
+        let text = inner.to_string();
+        if !message.contains(&text) {
+            message = format!("{message}: {text}");
+        }
         source = inner.source();
     }
     Error::new(call, status.code(), message)

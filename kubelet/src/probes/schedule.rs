@@ -36,6 +36,7 @@ pub struct Schedule {
     failure_threshold: i32,
     success_threshold: i32,
     id: String,
+    ran: bool,
     gone: bool,
     /// A liveness or startup probe that failed rests until the container is another one.
     on_hold: bool,
@@ -57,6 +58,7 @@ impl Schedule {
             failure_threshold: probe.failure_threshold.unwrap_or(DEFAULT_FAILURE_THRESHOLD).max(1),
             success_threshold: probe.success_threshold.unwrap_or(1).max(1),
             id: String::new(),
+            ran: false,
             gone: false,
             on_hold: false,
             not_before: None,
@@ -71,12 +73,14 @@ impl Schedule {
             return self.begin(container.id.clone(), view.was_ready);
         }
         if !container.running {
-            if self.gone {
+            // Made and not started yet is not gone; and what is gone needs no liveness probe to be restarted.
+            if self.gone || !self.ran || self.kind != ProbeKind::Readiness {
                 return Step::WaitForChange;
             }
             self.gone = true;
             return Step::Gone { id: self.id.clone() };
         }
+        self.ran = true;
         let waits_for_startup = !view.started && self.kind != ProbeKind::Startup;
         let startup_is_over = view.started && self.kind == ProbeKind::Startup;
         if self.on_hold || waits_for_startup || startup_is_over {
@@ -95,7 +99,8 @@ impl Schedule {
 
     fn begin(&mut self, id: String, was_ready: bool) -> Step {
         self.id.clone_from(&id);
-        (self.gone, self.on_hold, self.not_before, self.last, self.run) = (false, false, None, None, 0);
+        (self.ran, self.gone, self.on_hold, self.run) = (false, false, false, 0);
+        (self.not_before, self.last) = (None, None);
         let verdict = match self.kind {
             ProbeKind::Liveness => Verdict::Success,
             ProbeKind::Readiness if was_ready => Verdict::Success,
@@ -185,8 +190,18 @@ mod tests {
     #[test]
     fn a_container_that_stopped_is_not_ready() {
         let mut s = schedule(ProbeKind::Readiness);
+        s.step(&running("a", true), Instant::now(), S);
         let stopped = View { container: Some(ContainerView { id: "a".into(), running: false, started_at: 0, pod_ip: None }), started: false, was_ready: false };
         assert_eq!(s.step(&stopped, Instant::now(), S), Step::Gone { id: "a".into() });
         assert_eq!(s.step(&stopped, Instant::now(), S), Step::WaitForChange);
+    }
+
+    #[test]
+    fn a_container_that_is_made_and_not_started_yet_has_not_failed() {
+        for kind in super::super::KINDS {
+            let mut s = schedule(kind);
+            let made = View { container: Some(ContainerView { id: "a".into(), running: false, started_at: 0, pod_ip: None }), started: false, was_ready: false };
+            assert_eq!(s.step(&made, Instant::now(), S), Step::WaitForChange);
+        }
     }
 }
