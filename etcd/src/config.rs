@@ -13,6 +13,8 @@ use component_base::tls::{ClientAuth, ServerTls};
 
 pub use table::flags;
 
+use crate::compactor;
+
 /// What the cluster says about itself, and new members must be able to speak.
 pub const CLUSTER_VERSION: &str = "3.6.0";
 const MAX_ELECTION_MS: i64 = 50_000;
@@ -46,6 +48,7 @@ pub struct Config {
     pub client_tls: Option<ServerTls>,
     pub peer_tls: Option<ServerTls>,
     pub host_whitelist: Vec<String>,
+    pub auto_compaction: Option<compactor::Mode>,
 }
 
 /// An address to listen on, and whether it speaks TLS.
@@ -92,6 +95,7 @@ impl Config {
             client_tls: tls(&flags, "", "listen-client-urls")?,
             peer_tls: tls(&flags, "peer-", "listen-peer-urls")?,
             host_whitelist: flags.strings("host-whitelist"),
+            auto_compaction: compactor::parse(flags.string("auto-compaction-mode"), flags.string("auto-compaction-retention"))?,
             name,
         })
     }

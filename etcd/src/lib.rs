@@ -10,6 +10,7 @@
 //! 6. Later [`storage::keeper`] makes the segment durable, releases the log, and reclaims what compactions left dead.
 //!
 //! [`lease`], [`membership`], alarms and the [`quota`] change by entries too, and lie in the store's [`meta`] records, in the same frames.
+//! [`compactor`] compacts by itself when flags say so.
 //! [`clock`] and [`disk`] are the two outside things that deciding code would otherwise touch; both have fakes.
 //!
 //! What is not here: a JSON gateway, auth, peers. The byte layout is in `docs/format.md`.
@@ -17,6 +18,7 @@
 pub mod apply;
 pub mod bootstrap;
 pub mod clock;
+pub mod compactor;
 pub mod config;
 pub mod disk;
 pub mod http;

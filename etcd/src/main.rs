@@ -8,6 +8,7 @@ use component_base::serve::{self, Handler, Limits};
 use component_base::tls::{ServerConfigHandle, ServerTls};
 use component_base::{sd_notify, version};
 use etcd::bootstrap::{self, Member};
+use etcd::compactor;
 use etcd::config::{self, Config, ListenUrl};
 use etcd::http;
 use tokio::net::TcpListener;
@@ -29,6 +30,9 @@ async fn run(flags: Flags, drain: Drain) -> Result<()> {
     http::add_checks(&member.server);
     tokio::spawn(member.server.clone().expire_leases());
     tokio::spawn(member.server.clone().watch_space());
+    if let Some(mode) = config.auto_compaction {
+        tokio::spawn(compactor::run(member.server.clone(), mode));
+    }
     member.publish(&config).await?;
     let serving = listeners.serve(&config, &member, &drain)?;
     info!("local-member-id" = %format!("{:x}", member.server.member), "ready to serve client requests");

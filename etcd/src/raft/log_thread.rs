@@ -209,6 +209,7 @@ struct Round {
 }
 
 /// After a failed write or sync nobody knows what the disk holds: only a restart, which reads it, does.
+#[allow(clippy::disallowed_methods, reason = "a drain would write to the disk that has just failed")]
 pub fn fatal(source: &dyn std::fmt::Display) -> ! {
     error!(error = %source, "failed to write to the disk; the process ends, because what was written is unknown until it is read again");
     std::process::exit(1)

@@ -166,6 +166,9 @@ impl HubThread {
             HubEvent::Cancel(stream, id) => self.cancel(stream, id),
             HubEvent::Progress(stream) => {
                 let current = self.store.current();
+                if !self.hub.is_watched() {
+                    self.resume_at(current);
+                }
                 if let Some(stream) = self.streams.get_mut(&stream) {
                     stream.progress = Some(current);
                 }
@@ -186,12 +189,10 @@ impl HubThread {
         // Counted before the revision is looked at, so that no frame in between is made without its changes (see `Applier::finish_frame`).
         let first = self.hub.watchers.fetch_add(1, Ordering::SeqCst) == 0;
         let current = self.store.current();
-        if first && current > self.seen {
-            // While nobody watched, frames were not published: what was seen last is older than what was written.
-            self.seen = current;
-            self.recent.clear();
-            self.recent_bytes = 0;
+        if first {
+            self.resume_at(current);
         }
+        let Some(stream) = self.streams.get_mut(&stream_id) else { return };
         let id = if request.watch_id == 0 { stream.free_id() } else { request.watch_id };
         if let Some(reason) = refusal {
             self.hub.watchers.fetch_sub(1, Ordering::SeqCst);
@@ -205,6 +206,15 @@ impl HubThread {
         let (fragment, progress_notify) = (request.fragment, request.progress_notify);
         stream.watchers.insert(id, Watcher { interest, group, next, state, fragment, progress_notify, quiet: true });
         self.catch_up(stream_id, id);
+    }
+
+    /// Frames that were made while nobody watched never came here. From the first watcher on they all do.
+    fn resume_at(&mut self, current: i64) {
+        if current > self.seen {
+            self.seen = current;
+            self.recent.clear();
+            self.recent_bytes = 0;
+        }
     }
 
     fn cancel(&mut self, stream_id: u64, id: i64) {

@@ -214,3 +214,22 @@ async fn a_large_response_comes_in_fragments_when_asked() {
     assert_eq!(events, 40);
     assert!(fragments >= 3, "{fragments}");
 }
+
+#[tokio::test]
+async fn what_happened_while_nobody_watched_is_seen_by_who_comes_back() {
+    let etcd = Etcd::start();
+    let mut kv = etcd.kv().await;
+    let mut stream = Stream::open(&etcd).await;
+    stream.create(WatchCreateRequest { watch_id: 5, ..all() }).await;
+    kv.put(put("w/2", "v")).await.unwrap();
+    assert_eq!(stream.keys(1).await, ["w/2"]);
+    stream.send(RequestUnion::CancelRequest(WatchCancelRequest { watch_id: 5 })).await;
+    assert!(stream.next().await.canceled);
+    for number in 3..6 {
+        kv.put(put(format!("w/{number}"), "v")).await.unwrap();
+    }
+    stream.create(WatchCreateRequest { start_revision: 4, ..all() }).await;
+    assert_eq!(stream.keys(2).await, ["w/4", "w/5"]);
+    stream.create(WatchCreateRequest { start_revision: 2, watch_id: 9, ..all() }).await;
+    assert_eq!(stream.keys(4).await, ["w/2", "w/3", "w/4", "w/5"]);
+}
