@@ -1,10 +1,11 @@
 //! Defaulting: the table's defaults, then the named hooks for what depends on other fields.
 //!
 //! The walk visits only what can have defaults. In each struct it fills in the table's defaults, goes down, and then runs the
-//! struct's hook, so a hook sees its children complete. Values that need a clock (`DeviceTaint.timeAdded`) are left to strategies.
+//! struct's hook, so a hook sees its children complete. Fields that mirror another (`mirrors`) are brought in line on the way. Values that need a clock (`DeviceTaint.timeAdded`) are left to strategies.
 
 mod hooks;
 mod image_name;
+mod mirrors;
 mod pod;
 
 use crate::image::add;

@@ -51,6 +51,23 @@ fn zero_field(ty: &'static Type, index: usize) -> (Str, Value) {
     (ty.key(index), value)
 }
 
+/// Gives the items of a `kinded` list their `kind` and `apiVersion`.
+pub(crate) fn set_kinds(items: &mut Value, shape: &Shape) {
+    let Shape::List(item) = shape else { return };
+    let Shape::Struct(id) = &**item else { return };
+    let ty = id.get();
+    let Some(gvk) = ty.gvk else { return };
+    for object in items
+        .as_list_mut()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_object_mut)
+    {
+        put(object, ty, "kind", gvk.kind.into());
+        put(object, ty, "apiVersion", gvk.api_version().into());
+    }
+}
+
 /// Go's zero value as JSON.
 pub(crate) fn zero(shape: &Shape) -> Value {
     match shape {

@@ -204,6 +204,8 @@ pub struct Field {
     pub atomic: bool,
     pub patch: PatchStrategy,
     pub merge_key: Option<&'static str>,
+    /// Go prints `kind` and `apiVersion` in the items of this list.
+    pub(crate) kinded: bool,
     /// What defaulting fills in where the field is absent, whatever the rest of the object says.
     pub default: Option<Value>,
 }

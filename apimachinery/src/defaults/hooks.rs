@@ -1,6 +1,6 @@
 //! Defaults that depend on other fields, one function a struct, named as upstream's `SetDefaults_*`.
 
-use super::{Hook, image_name, pod};
+use super::{Hook, image_name, mirrors, pod};
 use crate::image::put;
 use crate::schema::{Shape, Type};
 use crate::value::{Object, Value};
@@ -15,6 +15,9 @@ pub(super) fn of(ty: &Type) -> Option<Hook> {
         "core.v1.Container" | "core.v1.EphemeralContainer" => container,
         "core.v1.Volume" => volume,
         "core.v1.Pod" => pod::pod,
+        "core.v1.PodSpec" => mirrors::pod_spec,
+        "core.v1.PodStatus" => mirrors::pod_status,
+        "core.v1.NodeSpec" => mirrors::node_spec,
         "core.v1.ReplicationController" => replication_controller,
         "core.v1.Service" => service,
         "core.v1.PersistentVolume" => persistent_volume,
@@ -39,7 +42,7 @@ pub(super) fn of(ty: &Type) -> Option<Hook> {
     Some(hook)
 }
 
-fn str_of<'a>(object: &'a Object, name: &str) -> &'a str {
+pub(super) fn str_of<'a>(object: &'a Object, name: &str) -> &'a str {
     object.get(name).and_then(Value::as_str).unwrap_or_default()
 }
 

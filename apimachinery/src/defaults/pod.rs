@@ -1,6 +1,7 @@
 //! Pods: requests from limits, host ports, and resources of the pod as a whole.
 
 use super::hooks::{default, each_item, merge_missing, with_child};
+use crate::image::put;
 use crate::quantity::Quantity;
 use crate::schema::Type;
 use crate::value::{Object, Value};
@@ -21,6 +22,14 @@ pub(super) fn pod(pod: &mut Object, ty: &'static Type) {
             });
         }
         pod_resources(spec, ty);
+        // A pod (not a template) that asks for a negative grace period gets the shortest.
+        if spec
+            .get("terminationGracePeriodSeconds")
+            .and_then(Value::as_int)
+            .is_some_and(|seconds| seconds < 0)
+        {
+            put(spec, ty, "terminationGracePeriodSeconds", 1.into());
+        }
         default(spec, ty, "enableServiceLinks", true);
     });
 }

@@ -197,3 +197,35 @@ fn pod_level_resources_come_from_containers_and_limits() {
     assert_eq!(pod.str_at("spec.resources.requests.cpu"), "1500m");
     assert_eq!(pod.str_at("spec.resources.requests.memory"), "1Gi");
 }
+
+#[test]
+fn fields_that_mirror_each_other_agree() {
+    let pod = defaulted(
+        "",
+        "v1",
+        "Pod",
+        r#"{"spec":{"containers":[],"serviceAccount":"sa","terminationGracePeriodSeconds":-5},"status":{"podIP":"10.0.0.1","podIPs":[{"ip":"10.0.0.2"}]}}"#,
+    );
+    assert_eq!(
+        (
+            pod.str_at("spec.serviceAccount"),
+            pod.str_at("spec.serviceAccountName")
+        ),
+        ("sa", "sa")
+    );
+    assert_eq!(pod.int_at("spec.terminationGracePeriodSeconds"), Some(1));
+    assert_eq!(pod.list_at("status.podIPs")[0].str_at("ip"), "10.0.0.1");
+    let node = defaulted("", "v1", "Node", r#"{"spec":{"podCIDR":"10.244.1.0/24"}}"#);
+    assert_eq!(node.list_at("spec.podCIDRs"), ["10.244.1.0/24".into()]);
+    let set = defaulted(
+        "apps",
+        "v1",
+        "StatefulSet",
+        r#"{"spec":{"volumeClaimTemplates":[{"metadata":{"name":"d"}}]}}"#,
+    );
+    let claim = &set.list_at("spec.volumeClaimTemplates")[0];
+    assert_eq!(
+        (claim.str_at("kind"), claim.str_at("status.phase")),
+        ("PersistentVolumeClaim", "Pending")
+    );
+}

@@ -2,7 +2,7 @@
 
 use super::read::Reader;
 use super::{DecodeError, FieldValidation, MAX_STRICT_ERRORS};
-use crate::image::{Gathered, is_kept, take_object, zero};
+use crate::image::{Gathered, is_kept, set_kinds, take_object, zero};
 use crate::quantity::Quantity;
 use crate::schema::{Field, Raw, SchemaAlternative, Shape, Type, TypeId};
 use crate::time;
@@ -117,8 +117,11 @@ impl Decoder<'_> {
             return self.reader.literal("null");
         }
         self.path.push(Step::Field(field.name));
-        let value = self.shaped(&field.shape)?;
+        let mut value = self.shaped(&field.shape)?;
         self.path.pop();
+        if field.kinded {
+            set_kinds(&mut value, &field.shape);
+        }
         if is_kept(field, &value) {
             self.fields.push((index, value));
         }

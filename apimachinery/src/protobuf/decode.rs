@@ -2,7 +2,7 @@
 
 use super::Error;
 use super::wire::{MAX_DEPTH, Payload, Wire};
-use crate::image::{Gathered, is_kept, take_object};
+use crate::image::{Gathered, is_kept, set_kinds, take_object};
 use crate::json::Reader;
 use crate::quantity::Quantity;
 use crate::schema::{Field, Message, ProtoNode, SchemaAlternative, Shape, Type, TypeId};
@@ -39,9 +39,12 @@ impl Decoder {
         }
         self.fields(raw, ty, &ty.message, base)?;
         self.depth -= 1;
-        for (_, value) in &mut self.gathered[base..] {
+        for (index, value) in &mut self.gathered[base..] {
             if let Value::Object(map) = value {
                 map.sort_if_map();
+            }
+            if ty.fields[*index].kinded {
+                set_kinds(value, &ty.fields[*index].shape);
             }
         }
         Ok(Value::Object(take_object(ty, &mut self.gathered, base)))

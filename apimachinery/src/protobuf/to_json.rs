@@ -176,6 +176,7 @@ impl Writer<'_> {
         }
         match (found, &field.shape) {
             (Found::Once(payload), shape) => self.value(shape, payload),
+            (Found::Span(span), Shape::List(item)) if field.kinded => self.kinded_list(span, field.tag, item),
             (Found::Span(span), Shape::List(item)) => self.list(span, field.tag, item),
             (Found::Span(span), Shape::Map(item)) => self.map(span, field.tag, item),
             _ => {
@@ -204,6 +205,34 @@ impl Writer<'_> {
             }
             self.comma(&mut comma);
             self.value(item, payload)?;
+        }
+        self.out.push(b']');
+        Ok(())
+    }
+
+    /// A list whose items say what they are.
+    fn kinded_list(&mut self, span: &[u8], wanted: u32, item: &Shape) -> Result<()> {
+        let Shape::Struct(id) = item else {
+            return self.list(span, wanted, item);
+        };
+        let ty = id.get();
+        let Some(gvk) = ty.gvk else {
+            return self.list(span, wanted, item);
+        };
+        let api_version = gvk.api_version();
+        let inject = Inject {
+            resource_version: "",
+            api_version: &api_version,
+            kind: gvk.kind,
+        };
+        self.out.push(b'[');
+        let mut comma = false;
+        let mut wire = Wire::new(span);
+        while let Some((tag, payload)) = wire.next()? {
+            if tag == wanted {
+                self.comma(&mut comma);
+                self.top(payload.bytes()?, ty, &inject)?;
+            }
         }
         self.out.push(b']');
         Ok(())

@@ -314,6 +314,7 @@ fn plain_field(name: &'static str, shape: Shape) -> Field {
         atomic: false,
         patch: PatchStrategy::default(),
         merge_key: None,
+        kinded: false,
         default: None,
     }
 }
@@ -329,6 +330,7 @@ impl Field {
             "set" => self.list = ListType::Set,
             "atomic" => self.list = ListType::Atomic,
             "atomicMap" => self.atomic = true,
+            "kinded" => self.kinded = true,
             "merge" => self.patch.merge = true,
             "replace" => self.patch.replace = true,
             "retainKeys" => self.patch.retain_keys = true,
