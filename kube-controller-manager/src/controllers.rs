@@ -1,11 +1,17 @@
 //! The table of controllers. A member is a file and a line.
 
+pub mod cluster_role_aggregation;
+pub mod controller_revision;
+pub mod daemon_set;
 pub mod deployment;
 pub mod endpoint_slice;
+pub mod endpoints;
 pub mod garbage_collector;
+pub mod job;
 pub mod namespace;
 pub mod node_ipam;
 pub mod node_lifecycle;
+pub mod pod_events;
 pub mod pod_gc;
 pub mod replica_set;
 pub mod root_ca;
@@ -36,10 +42,14 @@ const TABLE: &[Entry] = &[
     Entry { name: "node-ipam-controller", alias: "nodeipam", build: node_ipam::build },
     Entry { name: "node-lifecycle-controller", alias: "nodelifecycle", build: node_lifecycle::build },
     Entry { name: "taint-eviction-controller", alias: "taint-eviction-controller", build: taint_eviction::build },
+    Entry { name: "daemonset-controller", alias: "daemonset", build: daemon_set::build },
     Entry { name: "deployment-controller", alias: "deployment", build: deployment::build },
     Entry { name: "replicaset-controller", alias: "replicaset", build: replica_set::build },
     Entry { name: "replicationcontroller-controller", alias: "replicationcontroller", build: replica_set::build_replication_controller },
+    Entry { name: "job-controller", alias: "job", build: job::build },
     Entry { name: "endpointslice-controller", alias: "endpointslice", build: endpoint_slice::build },
+    Entry { name: "endpoints-controller", alias: "endpoint", build: endpoints::build },
+    Entry { name: "clusterrole-aggregation-controller", alias: "clusterrole-aggregation", build: cluster_role_aggregation::build },
     Entry { name: "garbage-collector-controller", alias: "garbagecollector", build: garbage_collector::build },
     Entry { name: "pod-garbage-collector-controller", alias: "podgc", build: pod_gc::build },
 ];
@@ -52,16 +62,12 @@ const ABSENT: &[(&str, &str)] = &[
     ("certificatesigningrequest-cleaner-controller", "csrcleaner"),
     ("certificatesigningrequest-signing-controller", "csrsigning"),
     ("cloud-node-lifecycle-controller", "cloud-node-lifecycle"),
-    ("clusterrole-aggregation-controller", "clusterrole-aggregation"),
     ("cronjob-controller", "cronjob"),
-    ("daemonset-controller", "daemonset"),
     ("device-taint-eviction-controller", "device-taint-eviction-controller"),
     ("disruption-controller", "disruption"),
-    ("endpoints-controller", "endpoint"),
     ("endpointslice-mirroring-controller", "endpointslicemirroring"),
     ("ephemeral-volume-controller", "ephemeral-volume"),
     ("horizontal-pod-autoscaler-controller", "horizontalpodautoscaling"),
-    ("job-controller", "job"),
     ("kube-apiserver-serving-clustertrustbundle-publisher-controller", "kube-apiserver-serving-clustertrustbundle-publisher-controller"),
     ("legacy-serviceaccount-token-cleaner-controller", "legacy-service-account-token-cleaner"),
     ("node-route-controller", "route"),

@@ -3,7 +3,7 @@
 //! Pods are most of a cluster's bytes and no controller reads what its containers run: that is cut before it is stored.
 //! Whoever updates a cached object must patch or read it afresh.
 
-use crate::meta::controller_of;
+use crate::meta::{controlled_by_kind, controller_of};
 use client::informer::{Informer, Store};
 use client::{Client, ListOptions, Object};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
@@ -116,7 +116,7 @@ pub fn claimable<T: Object>(store: &Store<T>, namespace: &str, uid: &str) -> Vec
 }
 
 /// The annotations of pods that controllers read.
-const POD_ANNOTATIONS: &[&str] = &["controller.kubernetes.io/pod-deletion-cost", "kubernetes.io/config.mirror", "batch.kubernetes.io/job-completion-index"];
+const POD_ANNOTATIONS: &[&str] = &["controller.kubernetes.io/pod-deletion-cost", "kubernetes.io/config.mirror", "batch.kubernetes.io/job-completion-index", "batch.kubernetes.io/job-index-failure-count", "batch.kubernetes.io/job-index-ignored-failure-count"];
 
 fn cut_pod(pod: &mut Pod) {
     pod.metadata.managed_fields = None;
@@ -124,7 +124,9 @@ fn cut_pod(pod: &mut Pod) {
         annotations.retain(|name, _| POD_ANNOTATIONS.contains(&name.as_str()));
     }
     let Some(spec) = &mut pod.spec else { return };
-    spec.affinity = None;
+    // A daemon pod that waits to be bound says only there which node it is for.
+    let waits = spec.node_name.is_none() && controlled_by_kind::<DaemonSet>(&pod.metadata).is_some();
+    spec.affinity = spec.affinity.take().filter(|_| waits);
     spec.topology_spread_constraints = None;
     spec.containers.iter_mut().for_each(cut_container);
     spec.init_containers.iter_mut().flatten().for_each(cut_container);

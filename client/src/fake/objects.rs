@@ -217,7 +217,8 @@ impl Objects {
     }
 }
 
-/// `status` writes only status, everything else never does; `finalize` and `approval` write what they are for.
+/// `status` writes status, and annotations as most of upstream's strategies let it; everything else never writes status;
+/// `finalize` and `approval` write what they are for.
 fn merge_by_subresource(old: &Value, new: &mut Value, subresource: Option<&str>) {
     match subresource {
         None => copy_field(old, new, "status"),
@@ -228,8 +229,12 @@ fn merge_by_subresource(old: &Value, new: &mut Value, subresource: Option<&str>)
         }
         Some(_) => {
             let status = new.get("status").cloned().unwrap_or_else(|| json!({}));
+            let annotations = new["metadata"].get("annotations").cloned();
             *new = old.clone();
             new["status"] = status;
+            if let Some(annotations) = annotations {
+                new["metadata"]["annotations"] = annotations;
+            }
         }
     }
 }
@@ -304,6 +309,10 @@ fn merge(into: &mut Value, patch: &Value, strategic: bool) {
         *into = json!({});
     }
     for (name, change) in changes {
+        if let Some(list) = name.strip_prefix("$deleteFromPrimitiveList/") {
+            remove_values(&mut into[list], change);
+            continue;
+        }
         let merge_key = match name.as_str() {
             "ownerReferences" => "uid",
             "conditions" => "type",
@@ -315,6 +324,12 @@ fn merge(into: &mut Value, patch: &Value, strategic: bool) {
             _ if name.starts_with('$') => {}
             _ => merge(&mut into[name], change, strategic),
         }
+    }
+}
+
+fn remove_values(list: &mut Value, values: &Value) {
+    if let (Some(list), Some(values)) = (list.as_array_mut(), values.as_array()) {
+        list.retain(|v| !values.contains(v));
     }
 }
 

@@ -4,7 +4,7 @@
 //! rollout ([`rollout`], [`sizes`] holds the arithmetic), then tell how far it is ([`status`]). Each pass does one step and lets
 //! the change of a ReplicaSet wake the next.
 
-mod hash;
+pub mod hash;
 mod replica_sets;
 mod rollout;
 mod sizes;
