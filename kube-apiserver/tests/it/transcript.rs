@@ -106,4 +106,4 @@ macro_rules! transcripts {
     };
 }
 
-transcripts! { objects pods services deletion lists errors }
+transcripts! { objects pods services deletion lists errors access admission }
