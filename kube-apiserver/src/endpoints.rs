@@ -62,7 +62,12 @@ impl Endpoints {
         let headers = error_headers(req.headers());
         match self.resource(ctx, endpoint, req).await {
             Ok(response) => response,
-            Err(error) => respond::error(error_output(&headers), &error),
+            Err(error) => {
+                if error.code >= 500 {
+                    tracing::warn!(audit_id = %ctx.audit_id, path = %info.path, verb = %info.verb, code = error.code, err = %error, "Request failed");
+                }
+                respond::error(error_output(&headers), &error)
+            }
         }
     }
 
@@ -181,7 +186,14 @@ fn scope_fits(endpoint: &ResourceEndpoint, ctx: &RequestContext) -> bool {
 fn check_verb(endpoint: &ResourceEndpoint, ctx: &RequestContext) -> Result<(), StatusError> {
     let info = &ctx.info;
     let resource = endpoint.resource;
-    if resource.namespaced && info.namespace.is_empty() && matches!(info.verb.as_str(), "create" | "deletecollection") {
+    let named = !info.name.is_empty();
+    let wrong_path = match info.verb.as_str() {
+        "create" if info.subresource.is_empty() => named || resource.namespaced && info.namespace.is_empty(),
+        "deletecollection" => resource.namespaced && info.namespace.is_empty(),
+        "get" | "update" | "patch" | "delete" => !named,
+        _ => false,
+    };
+    if wrong_path {
         return Err(status::method_not_allowed());
     }
     let verbs = match info.subresource.as_str() {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use component_base::drain::Drain;
 use component_base::health::{Gate, Health};
-use component_base::sd_notify;
+use component_base::{metrics, sd_notify};
 use component_base::serve::{self, Handler, Limits};
 use component_base::tls::{ClientAuth, ServerConfigHandle, ServerTls, parse_cipher_suites, parse_min_version};
 
@@ -43,6 +43,7 @@ pub async fn run(options: Options, drain: Drain) -> Result<()> {
     let hooks: Vec<Gate> = POST_START_HOOKS.iter().map(|name| health.gate(name)).collect();
     storage.start(&health);
     add_checks(&health, &storage, &drain);
+    export_object_counts(&storage.registry);
 
     let endpoints = Endpoints::new(storage.registry.clone(), around.plugs, drain.clone(), options.min_watch);
     let handler = around.filters.around(Arc::new(endpoints));
@@ -73,6 +74,19 @@ fn add_checks(health: &Health, storage: &Storage, drain: &Drain) {
     health.add_ready("etcd-readiness", move || feed.connected());
     let drain = drain.clone();
     health.add_ready("shutdown", move || if drain.is_draining() { Err("process is shutting down".to_owned()) } else { Ok(()) });
+}
+
+/// `apiserver_storage_objects{resource}`, counted when asked.
+fn export_object_counts(registry: &Arc<Registry>) {
+    const NAME: &str = "apiserver_storage_objects";
+    let registry = registry.clone();
+    metrics::collector(NAME, move |out| {
+        out.push_str("# HELP apiserver_storage_objects [STABLE] Number of stored objects at the time of last check split by kind.\n# TYPE apiserver_storage_objects gauge\n");
+        for store in registry.stores() {
+            let count = store.snapshot().objects.len();
+            out.push_str(&format!("{NAME}{{resource=\"{}\"}} {count}\n", store.group_resource()));
+        }
+    });
 }
 
 fn kubernetes_service(options: &Options, storage: &Storage) -> Arc<KubernetesService> {

@@ -54,10 +54,6 @@ impl<'a> Presenter<'a> {
         self.output.form == Form::Object && !self.converts
     }
 
-    pub fn converts(&self) -> bool {
-        self.converts
-    }
-
     /// A whole document: the body of a GET, or the object of a watch event.
     pub fn document(&self, object: &CachedObject) -> Vec<u8> {
         match (self.output.form, self.output.media) {

@@ -52,7 +52,7 @@ impl Call<'_> {
     }
 
     pub fn options(&self) -> Result<WriteOptions, StatusError> {
-        Ok(WriteOptions { dry_run: body::dry_run(self.query)?, field_manager: self.query.get("fieldManager").to_owned(), warnings: Vec::new() })
+        Ok(WriteOptions { dry_run: body::dry_run(self.query)?, warnings: Vec::new() })
     }
 
     fn output(&self) -> Result<Output, StatusError> {

@@ -3,8 +3,10 @@
 //! The store calls `admit` once the object is decoded, defaulted and prepared, and `validate` after validation passed,
 //! both inside the retry loop of an update, so that a plugin always sees the object that would be replaced.
 
+use std::fmt;
 use std::sync::Arc;
 
+use apimachinery::schema::Gvk;
 use apimachinery::status::StatusError;
 use apimachinery::value::Value;
 use futures_util::future::BoxFuture;
@@ -64,6 +66,25 @@ impl Attributes {
     }
 }
 
+/// For logs: `CREATE v1 Pod pods/binding default/web`.
+impl fmt::Display for Attributes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let gvk = Gvk::new(&self.group, &self.version, &self.kind);
+        write!(f, "{} {} {} {}", self.operation.as_str(), gvk.api_version(), self.kind, self.resource)?;
+        if !self.subresource.is_empty() {
+            write!(f, "/{}", self.subresource)?;
+        }
+        write!(f, " {}/{}", self.namespace, self.name)?;
+        if self.dry_run {
+            f.write_str(" (dry run)")?;
+        }
+        if self.options.is_some() {
+            f.write_str(" (with options)")?;
+        }
+        Ok(())
+    }
+}
+
 pub trait Admission: Send + Sync {
     /// Mutating phase. An error refuses the request with that status.
     fn admit<'a>(&'a self, attributes: &'a mut Attributes) -> BoxFuture<'a, Result<(), StatusError>>;
@@ -72,20 +93,5 @@ pub trait Admission: Send + Sync {
     /// Cheap question asked first: no plugin wants this operation on this resource, so neither phase is called.
     fn handles(&self, operation: Operation) -> bool {
         matches!(operation, Operation::Create | Operation::Update | Operation::Delete | Operation::Connect)
-    }
-}
-
-/// No plugin at all: tests, and the store's own bootstrap writes.
-pub struct AlwaysAdmit;
-
-impl Admission for AlwaysAdmit {
-    fn admit<'a>(&'a self, _: &'a mut Attributes) -> BoxFuture<'a, Result<(), StatusError>> {
-        Box::pin(async { Ok(()) })
-    }
-    fn validate<'a>(&'a self, _: &'a mut Attributes) -> BoxFuture<'a, Result<(), StatusError>> {
-        Box::pin(async { Ok(()) })
-    }
-    fn handles(&self, _: Operation) -> bool {
-        false
     }
 }

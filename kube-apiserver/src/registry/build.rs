@@ -100,7 +100,7 @@ fn store(resource: &'static Resource, backend: &Arc<Backend>, prefix: &str, shar
         empty_status: has_status.then(|| empty_status(ty)),
         key_prefix: format!("{prefix}/{}/", resource.key_prefix),
         history: Default::default(),
-        cache: Arc::new(WatchCache::new(shape.clone(), row.namespaced)),
+        cache: Arc::new(WatchCache::new(shape.clone())),
         shape,
         backend: backend.clone(),
     }))

@@ -61,7 +61,6 @@ pub struct Backend {
 #[derive(Clone, Debug, Default)]
 pub struct WriteOptions {
     pub dry_run: bool,
-    pub field_manager: String,
     /// Collected by strategies and admission for `Warning` headers.
     pub warnings: Vec<String>,
 }
@@ -79,14 +78,6 @@ pub struct Written {
 pub type Change<'a> = dyn Fn(&Value) -> Result<Value, StatusError> + Send + Sync + 'a;
 
 impl Store {
-    pub fn group(&self) -> &str {
-        &self.resource.group
-    }
-
-    pub fn name(&self) -> &str {
-        &self.resource.resource
-    }
-
     /// The object now in the cache. Cluster-scoped resources take `""` as namespace.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<CachedObject>> {
         self.cache.get(namespace, name)

@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use apimachinery::schema;
 use component_base::drain::Drain;
 use component_base::health::Health;
 use component_base::tls::{ClientConfigHandle, ClientTls, Pem, alpn};
@@ -30,8 +31,8 @@ pub struct Storage {
 impl Storage {
     pub fn new(options: &Options) -> Result<Storage> {
         let client = etcd::Client::new(&Config::new(&options.etcd_servers, etcd_tls(options)?)?)?;
-        let transformer: Arc<dyn Transformer> = Arc::new(encryption::Identity);
         let prefix = format!("/{}", options.flags.string("etcd-prefix").trim_matches('/'));
+        let transformer = transformer(options, &prefix)?;
         let backend = Arc::new(Backend {
             feed: Feed::new(client.clone(), &prefix, transformer.clone()),
             etcd: client,
@@ -62,6 +63,13 @@ impl Storage {
         let routes = std::mem::take(&mut self.routes);
         tokio::spawn(self.backend.feed.clone().run(routes, synced));
     }
+}
+
+fn transformer(options: &Options, prefix: &str) -> Result<Arc<dyn Transformer>> {
+    let Some(path) = options.file("encryption-provider-config") else { return Ok(Arc::new(encryption::Identity)) };
+    let stored = schema::resources().iter().filter(|r| !r.key_prefix.is_empty());
+    let folders = stored.map(|r| (r.storage.group, r.resource, format!("{prefix}/{}/", r.key_prefix)));
+    Ok(Arc::new(encryption::AtRest::load(path.as_ref(), folders)?))
 }
 
 /// `None` = no endpoint needs TLS.

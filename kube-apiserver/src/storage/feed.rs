@@ -11,7 +11,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
 
 use apimachinery::status::{self, StatusError};
 use bytes::Bytes;
@@ -47,6 +48,8 @@ pub struct Feed {
     client: Client,
     prefix: String,
     revision: watch::Sender<i64>,
+    /// Events up to here have come: where a broken watch goes on. Never ahead of an event on its way.
+    resume: AtomicI64,
     reads: mpsc::UnboundedSender<oneshot::Sender<Result<i64, etcd::Error>>>,
     progress: Mutex<Option<mpsc::Sender<pb::WatchRequest>>>,
     transformer: Arc<dyn Transformer>,
@@ -62,7 +65,7 @@ impl Feed {
     pub fn new(client: Client, prefix: &str, transformer: Arc<dyn Transformer>) -> Arc<Feed> {
         let (reads, asked) = mpsc::unbounded_channel();
         tokio::spawn(answer_reads(client.clone(), asked));
-        Arc::new(Feed { client, prefix: prefix.to_owned(), revision: watch::Sender::new(0), reads, progress: Mutex::default(), transformer, written: Mutex::default(), trouble: Mutex::new(Some("not connected yet".to_owned())) })
+        Arc::new(Feed { client, prefix: prefix.to_owned(), revision: watch::Sender::new(0), resume: AtomicI64::new(0), reads, progress: Mutex::default(), transformer, written: Mutex::default(), trouble: Mutex::new(Some("not connected yet".to_owned())) })
     }
 
     /// The revision up to which every event was dispatched. 0 = not listed yet.
@@ -179,13 +182,13 @@ impl Feed {
         for (prefix, objects) in lists {
             routes[prefix].replace(objects, revision);
         }
+        self.resume.store(revision, Ordering::Relaxed);
         self.revision.send_replace(revision);
         Ok(())
     }
 
     fn read(&self, cache: &WatchCache, kv: &mvccpb::KeyValue) -> Option<Arc<CachedObject>> {
-        let read = self.transformer.from_storage(&kv.key, &kv.value).and_then(|plain| CachedObject::from_stored(&cache.shape, &plain, kv.mod_revision));
-        match read {
+        match CachedObject::from_etcd(&cache.shape, &*self.transformer, kv) {
             Ok(object) => Some(Arc::new(object)),
             Err(reason) => {
                 tracing::error!(key = %String::from_utf8_lossy(&kv.key), err = %reason, "Cannot read a stored object, it is not served");
@@ -196,12 +199,13 @@ impl Feed {
 
     /// Watches from the caches' revision on until the stream breaks.
     async fn follow(&self, routes: &Routes) -> Result<(), etcd::Error> {
+        let mut progress = Progress::of_version(&self.client.version().await?);
         let (requests, outgoing) = mpsc::channel(4);
         let start = Bytes::from(format!("{}/", self.prefix));
         let create = pb::WatchCreateRequest {
             range_end: prefix_end(&start),
             key: start,
-            start_revision: self.revision() + 1,
+            start_revision: self.resume.load(Ordering::Relaxed) + 1,
             progress_notify: true,
             ..Default::default()
         };
@@ -216,19 +220,25 @@ impl Feed {
             if answer.canceled {
                 return Err(cancelled(&answer));
             }
-            self.dispatch(routes, answer);
+            self.dispatch(routes, answer, &mut progress);
         }
         Ok(())
     }
 
-    fn dispatch(&self, routes: &Routes, answer: pb::WatchResponse) {
+    fn dispatch(&self, routes: &Routes, answer: pb::WatchResponse, progress: &mut Progress) {
         if answer.created {
             return;
         }
         let Some(last) = answer.events.last().and_then(|event| event.kv.as_ref()).map(|kv| kv.mod_revision) else {
-            self.advance(revision_of(&answer.header));
+            if let Some(revision) = progress.told(revision_of(&answer.header)) {
+                self.advance(revision);
+                if progress.trusted {
+                    self.resume.fetch_max(revision, Ordering::Relaxed);
+                }
+            }
             return;
         };
+        progress.claim = None;
         let mut events = answer.events.into_iter().filter_map(|event| Some((event.r#type, event.kv?))).peekable();
         while let Some((kind, kv)) = events.next() {
             let Some((prefix, cache)) = route(routes, &kv.key) else { continue };
@@ -239,6 +249,7 @@ impl Feed {
             });
             cache.apply(std::iter::once(first).chain(rest).flatten());
         }
+        self.resume.fetch_max(last, Ordering::Relaxed);
         self.advance(last);
     }
 
@@ -277,6 +288,48 @@ impl Feed {
     }
 }
 
+/// What a progress answer is worth. Before 3.4.31 and 3.5.13 etcd could send it ahead of events it had not sent yet.
+struct Progress {
+    trusted: bool,
+    /// A revision that such an etcd told, and when.
+    claim: Option<(i64, Instant)>,
+}
+
+/// How long events that an early progress answer overtook may still take: they lie in etcd's queue to us.
+const SETTLED: Duration = Duration::from_millis(10);
+
+impl Progress {
+    fn of_version(version: &str) -> Progress {
+        let mut parts = version.split(['.', '-']).map(|part| part.parse::<u32>().unwrap_or(0));
+        let mut next = || parts.next().unwrap_or(0);
+        let version = (next(), next(), next());
+        let trusted = match version {
+            (3, 4, patch) => patch >= 31,
+            (3, 5, patch) => patch >= 13,
+            other => other >= (3, 6, 0),
+        };
+        Progress { trusted, claim: None }
+    }
+
+    /// The revision that all events are known to have come up to.
+    fn told(&mut self, revision: i64) -> Option<i64> {
+        if self.trusted {
+            return Some(revision);
+        }
+        match self.claim {
+            Some((claimed, since)) if since.elapsed() >= SETTLED => {
+                self.claim = Some((revision, Instant::now()));
+                Some(claimed)
+            }
+            Some(_) => None,
+            None => {
+                self.claim = Some((revision, Instant::now()));
+                None
+            }
+        }
+    }
+}
+
 fn cancelled(answer: &pb::WatchResponse) -> etcd::Error {
     if answer.compact_revision > 0 {
         return etcd::Error::Compacted;
@@ -311,5 +364,27 @@ async fn answer_reads(client: Client, mut asked: mpsc::UnboundedReceiver<oneshot
             // A reader whose client went away does not listen.
             drop(reader.send(revision.clone()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_trusted_from_the_versions_that_order_it() {
+        for (version, trusted) in [("3.4.23", false), ("3.4.31", true), ("3.5.12", false), ("3.5.13", true), ("3.6.0-rc.1", true), ("3.6.8", true), ("", false)] {
+            assert_eq!(Progress::of_version(version).trusted, trusted, "{version}");
+        }
+    }
+
+    #[test]
+    fn an_untrusted_answer_counts_once_it_had_time_to_be_overtaken() {
+        let mut progress = Progress::of_version("3.4.23");
+        assert_eq!(progress.told(7), None);
+        assert_eq!(progress.told(8), None);
+        std::thread::sleep(SETTLED);
+        assert_eq!(progress.told(9), Some(7));
+        assert_eq!(Progress::of_version("3.6.8").told(7), Some(7));
     }
 }

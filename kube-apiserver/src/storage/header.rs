@@ -4,7 +4,7 @@
 
 use apimachinery::value::Value;
 
-use super::object::{Labels, Owner, Selectable};
+use super::object::{Labels, Selectable};
 
 /// Tags from the object down to a scalar field, e.g. spec.nodeName of a Pod = [2, 10], and its dotted JSON path.
 pub struct FieldPath {
@@ -21,9 +21,7 @@ pub struct Header {
     pub uid: Box<str>,
     pub labels: Labels,
     pub fields: Box<[Box<str>]>,
-    pub owners: Box<[Owner]>,
     pub deleting: bool,
-    pub has_finalizers: bool,
 }
 
 const METADATA: u32 = 1;
@@ -36,8 +34,6 @@ mod meta {
     pub const RESOURCE_VERSION: u32 = 6;
     pub const DELETION_TIMESTAMP: u32 = 9;
     pub const LABELS: u32 = 11;
-    pub const OWNER_REFERENCES: u32 = 13;
-    pub const FINALIZERS: u32 = 14;
 }
 
 pub fn scan(raw: &[u8], selectable: &[Selectable]) -> Result<Header, String> {
@@ -53,7 +49,7 @@ pub fn scan(raw: &[u8], selectable: &[Selectable]) -> Result<Header, String> {
 }
 
 fn scan_meta(raw: &[u8], header: &mut Header) -> Result<(), String> {
-    let (mut labels, mut owners) = (Vec::new(), Vec::new());
+    let mut labels = Vec::new();
     for field in Fields(raw) {
         let field = field?;
         match field.tag {
@@ -62,13 +58,10 @@ fn scan_meta(raw: &[u8], header: &mut Header) -> Result<(), String> {
             meta::UID => header.uid = field.text()?,
             meta::DELETION_TIMESTAMP => header.deleting = true,
             meta::LABELS => labels.push(entry(field.bytes()?)?),
-            meta::OWNER_REFERENCES => owners.push(owner(field.bytes()?)?),
-            meta::FINALIZERS => header.has_finalizers = true,
             _ => {}
         }
     }
     header.labels = labels.into();
-    header.owners = owners.into();
     Ok(())
 }
 
@@ -83,20 +76,6 @@ fn entry(raw: &[u8]) -> Result<(Box<str>, Box<str>), String> {
         }
     }
     Ok((key, value))
-}
-
-fn owner(raw: &[u8]) -> Result<Owner, String> {
-    let mut owner = Owner { uid: Box::default(), controller: false, block_owner_deletion: false };
-    for field in Fields(raw) {
-        let field = field?;
-        match field.tag {
-            4 => owner.uid = field.text()?,
-            6 => owner.controller = field.varint()? != 0,
-            7 => owner.block_owner_deletion = field.varint()? != 0,
-            _ => {}
-        }
-    }
-    Ok(owner)
 }
 
 fn selected(raw: &[u8], selectable: &Selectable) -> Box<str> {
@@ -181,9 +160,7 @@ pub fn of_value(value: &Value, selectable: &[Selectable]) -> Header {
         uid: value.str_at("metadata.uid").into(),
         labels: labels_of(value),
         fields: fields_of(value, selectable),
-        owners: value.list_at("metadata.ownerReferences").iter().map(owner_of).collect(),
         deleting: value.at("metadata.deletionTimestamp").is_some_and(|t| !t.is_null()),
-        has_finalizers: !value.list_at("metadata.finalizers").is_empty(),
     }
 }
 
@@ -200,10 +177,6 @@ pub fn fields_of(value: &Value, selectable: &[Selectable]) -> Box<[Box<str>]> {
         _ => None,
     };
     selectable.iter().map(|s| s.paths.iter().find_map(text).unwrap_or_else(|| s.absent.into())).collect()
-}
-
-fn owner_of(value: &Value) -> Owner {
-    Owner { uid: value.str_at("uid").into(), controller: value.bool_at("controller"), block_owner_deletion: value.bool_at("blockOwnerDeletion") }
 }
 
 /// The fields of a message, each with the bytes it takes.
@@ -225,13 +198,6 @@ impl<'a> Field<'a> {
     pub fn bytes(&self) -> Result<&'a [u8], String> {
         match self.data {
             Data::Bytes(bytes) => Ok(bytes),
-            _ => Err(format!("field {} has the wrong wire type", self.tag)),
-        }
-    }
-
-    fn varint(&self) -> Result<u64, String> {
-        match self.data {
-            Data::Varint(n) => Ok(n),
             _ => Err(format!("field {} has the wrong wire type", self.tag)),
         }
     }

@@ -9,7 +9,9 @@ use apimachinery::protobuf;
 use apimachinery::schema::{Gvk, TypeId};
 use apimachinery::value::Value;
 use bytes::Bytes;
+use etcd_api::mvccpb::KeyValue;
 
+use super::encryption::Transformer;
 use super::header::{self, FieldPath};
 
 /// How objects of one kind are stored and shown: built once for each (kind, version).
@@ -63,14 +65,6 @@ pub struct Selectable {
     pub absent: &'static str,
 }
 
-/// The one owner reference fact that readers ask for without decoding.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Owner {
-    pub uid: Box<str>,
-    pub controller: bool,
-    pub block_owner_deletion: bool,
-}
-
 pub type Labels = Box<[(Box<str>, Box<str>)]>;
 
 pub struct CachedObject {
@@ -82,10 +76,10 @@ pub struct CachedObject {
     pub labels: Labels,
     /// Values in the order of `shape.selectable`.
     pub fields: Box<[Box<str>]>,
-    pub owners: Box<[Owner]>,
     /// metadata.deletionTimestamp is set.
     pub deleting: bool,
-    pub has_finalizers: bool,
+    /// etcd's bytes would be written differently now (another encryption key): no update of it is a no-op.
+    pub stale_at_rest: bool,
     shape: Arc<Shape>,
     body: Body,
     json: OnceLock<Bytes>,
@@ -95,13 +89,6 @@ pub struct CachedObject {
 enum Body {
     Protobuf(Bytes),
     Json(Bytes),
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("{key}: cannot read the stored object: {reason}")]
-pub struct CorruptObject {
-    pub key: String,
-    pub reason: String,
 }
 
 impl CachedObject {
@@ -118,6 +105,13 @@ impl CachedObject {
         Err("neither protobuf nor JSON".to_owned())
     }
 
+    /// The same, from etcd's value as it lies there.
+    pub fn from_etcd(shape: &Arc<Shape>, transformer: &dyn Transformer, kv: &KeyValue) -> Result<CachedObject, String> {
+        let plain = transformer.from_storage(&kv.key, &kv.value)?;
+        let object = Self::from_stored(shape, &plain.bytes, kv.mod_revision)?;
+        Ok(CachedObject { stale_at_rest: plain.stale, ..object })
+    }
+
     fn from_protobuf(shape: &Arc<Shape>, raw: Bytes, revision: i64) -> Result<CachedObject, String> {
         let found = header::scan(&raw, &shape.selectable)?;
         Ok(CachedObject {
@@ -127,9 +121,8 @@ impl CachedObject {
             resource_version: revision,
             labels: found.labels,
             fields: found.fields,
-            owners: found.owners,
             deleting: found.deleting,
-            has_finalizers: found.has_finalizers,
+            stale_at_rest: false,
             shape: shape.clone(),
             body: Body::Protobuf(raw),
             json: OnceLock::new(),
@@ -152,9 +145,8 @@ impl CachedObject {
             resource_version: revision,
             labels: found.labels,
             fields: found.fields,
-            owners: found.owners,
             deleting: found.deleting,
-            has_finalizers: found.has_finalizers,
+            stale_at_rest: false,
             shape: shape.clone(),
             body: Body::Json(Bytes::from(bytes)),
             json: OnceLock::new(),
@@ -171,6 +163,9 @@ impl CachedObject {
 
     /// `plain` (as it would be stored) is this object without its resourceVersion.
     pub fn stores_same(&self, plain: &[u8]) -> bool {
+        if self.stale_at_rest {
+            return false;
+        }
         match CachedObject::from_stored(&self.shape, plain, self.resource_version) {
             Ok(other) => match (&self.body, &other.body) {
                 (Body::Protobuf(a), Body::Protobuf(b)) | (Body::Json(a), Body::Json(b)) => a == b,
@@ -178,10 +173,6 @@ impl CachedObject {
             },
             Err(_) => false,
         }
-    }
-
-    pub fn shape(&self) -> &Arc<Shape> {
-        &self.shape
     }
 
     /// The whole object with kind, apiVersion and resourceVersion. Decodes on every call: keep the result.

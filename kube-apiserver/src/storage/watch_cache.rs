@@ -76,7 +76,6 @@ pub type Observer = Box<dyn Fn(&WatchEvent) + Send + Sync>;
 
 pub struct WatchCache {
     pub shape: Arc<Shape>,
-    namespaced: bool,
     state: RwLock<State>,
 }
 
@@ -147,14 +146,10 @@ pub struct TooOld {
 }
 
 impl WatchCache {
-    pub fn new(shape: Arc<Shape>, namespaced: bool) -> WatchCache {
+    pub fn new(shape: Arc<Shape>) -> WatchCache {
         let indexed = shape.selectable.iter().position(|s| s.label == "spec.nodeName");
         let state = State { watchers: Watchers::new(indexed), ..Default::default() };
-        WatchCache { shape, namespaced, state: RwLock::new(state) }
-    }
-
-    pub fn namespaced(&self) -> bool {
-        self.namespaced
+        WatchCache { shape, state: RwLock::new(state) }
     }
 
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<CachedObject>> {
@@ -226,16 +221,9 @@ impl WatchCache {
         state.watchers.close_all(Closed::Relisted);
     }
 
-    pub fn watchers(&self) -> usize {
+    #[cfg(test)]
+    fn watchers(&self) -> usize {
         self.state.read().watchers.len()
-    }
-
-    pub fn len(&self) -> usize {
-        self.state.read().objects.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 

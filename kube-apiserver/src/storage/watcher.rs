@@ -182,6 +182,7 @@ impl Watchers {
         self.count = 0;
     }
 
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.count
     }

@@ -32,7 +32,6 @@ pub struct Cluster {
 
 pub struct Answer {
     pub status: StatusCode,
-    pub headers: http::HeaderMap,
     pub body: Bytes,
 }
 
@@ -89,7 +88,7 @@ impl Cluster {
     pub async fn call_with(&self, method: Method, path: &str, content_type: &str, body: Option<&str>) -> Result<Answer> {
         let response = self.open(method, path, content_type, body).await?;
         let (parts, incoming) = response.into_parts();
-        Ok(Answer { status: parts.status, headers: parts.headers, body: incoming.collect().await?.to_bytes() })
+        Ok(Answer { status: parts.status, body: incoming.collect().await?.to_bytes() })
     }
 
     /// The response while its body still comes.

@@ -132,6 +132,9 @@ pub(super) fn finish(ctx: &RequestContext, mut attributes: Attributes, options: 
     if !attributes.audit_annotations.is_empty() {
         ctx.notes().audit_annotations.append(&mut attributes.audit_annotations);
     }
-    result?;
+    if let Err(refusal) = result {
+        tracing::debug!(request = %attributes, why = %refusal, "Admission refused");
+        return Err(refusal);
+    }
     attributes.object.take().ok_or_else(|| status::internal("admission took the object away"))
 }

@@ -47,8 +47,7 @@ pub(super) fn unwritten(store: &Store, plain: &Bytes, revision: i64) -> Result<A
 }
 
 pub(super) fn read(store: &Store, kv: &KeyValue) -> Result<Arc<CachedObject>, StatusError> {
-    let plain = store.backend.transformer.from_storage(&kv.key, &kv.value).map_err(status::internal)?;
-    CachedObject::from_stored(&store.shape, &plain, kv.mod_revision).map(Arc::new).map_err(status::internal)
+    CachedObject::from_etcd(&store.shape, &*store.backend.transformer, kv).map(Arc::new).map_err(status::internal)
 }
 
 /// The object as etcd has it now, past every cache.

@@ -39,7 +39,7 @@ struct World {
 
 impl World {
     fn new(seed: u64) -> World {
-        let cache = Arc::new(WatchCache::new(shape(), true));
+        let cache = Arc::new(WatchCache::new(shape()));
         cache.replace(Vec::new(), 1);
         World { cache, model: Model::new(), revision: 1, rng: StdRng::seed_from_u64(seed) }
     }
@@ -143,7 +143,7 @@ fn a_snapshot_never_changes_and_namespaces_do_not_bleed() {
 
 #[test]
 fn observers_are_told_everything_once_even_across_a_relist() {
-    let cache = Arc::new(WatchCache::new(shape(), true));
+    let cache = Arc::new(WatchCache::new(shape()));
     cache.replace(vec![stored(&cache.shape, "a", "x", "red", 3), stored(&cache.shape, "a", "y", "red", 4)], 5);
     let told = Arc::new(Mutex::new(Vec::new()));
     let log = told.clone();
@@ -156,7 +156,7 @@ fn observers_are_told_everything_once_even_across_a_relist() {
 
 #[test]
 fn history_before_the_first_list_is_gone() {
-    let cache = Arc::new(WatchCache::new(shape(), true));
+    let cache = Arc::new(WatchCache::new(shape()));
     cache.replace(Vec::new(), 50);
     assert_eq!(cache.watch_from(Interest::default(), 49).err(), Some(TooOld { wanted: 49, floor: 50 }));
     assert!(cache.watch_from(Interest::default(), 50).is_ok());
@@ -180,7 +180,7 @@ async fn a_slow_watcher_is_closed_with_its_reason_and_holds_up_nobody() {
 
 #[tokio::test]
 async fn a_relist_closes_watchers() {
-    let cache = Arc::new(WatchCache::new(shape(), true));
+    let cache = Arc::new(WatchCache::new(shape()));
     cache.replace(Vec::new(), 5);
     let (_, mut watch) = cache.watch_with_state(Interest::default());
     cache.replace(Vec::new(), 9);

@@ -67,7 +67,9 @@ impl Addresses {
         let now = if event.kind == EventKind::Deleted { Vec::new() } else { texts(event.object.value().list_at("spec.clusterIPs")) };
         let before = event.previous.as_ref().map(|p| texts(p.value().list_at("spec.clusterIPs"))).unwrap_or_default();
         let mut taken = self.taken.lock();
-        before.iter().filter(|ip| !now.contains(ip)).filter_map(|ip| ip.parse::<IpAddr>().ok()).for_each(|ip| drop(taken.remove(&ip)));
+        before.iter().filter(|ip| !now.contains(ip)).filter_map(|ip| ip.parse::<IpAddr>().ok()).for_each(|ip| {
+            taken.remove(&ip);
+        });
         taken.extend(now.iter().filter_map(|ip| ip.parse::<IpAddr>().ok()));
     }
 }
