@@ -33,6 +33,7 @@ use crate::sysctl;
 const PROXIED: &str = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name";
 const BY_SERVICE: &str = "service";
 const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
 /// After the kernel refused a whole table.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -56,6 +57,7 @@ pub async fn run(flags: Flags, drain: Drain) -> Result<()> {
     let health = ProxyHealth::default();
     serve_endpoints(&options, &flags, &health, &drain)?;
     let watched = watch(&client, &options, &health);
+    let families = families.into_iter().map(|proxier| (proxier, Expected::default())).collect();
     let syncer = Syncer { families, watched, node_name: options.node_name.clone(), health };
     tokio::select! {
         () = syncer.run() => Ok(()),
@@ -211,12 +213,18 @@ fn watch_node(client: &Client, options: &Options, health: &ProxyHealth) {
     let node = Informer::new(client.all::<Node>(), ListOptions::fields(format!("metadata.name={}", options.node_name)));
     let health = health.clone();
     node.on_event(move |event| match event {
-        Event::Added(node) | Event::Modified(_, node) => health.set_node_is_leaving(node.metadata.deletion_timestamp.is_some()),
+        Event::Added(node) | Event::Modified(_, node) => health.set_node_is_leaving(is_leaving(node)),
         Event::Deleted(_) => health.set_node_is_leaving(true),
         Event::Synced => (),
     });
     // The handler is all that is wanted of it; the task lives on its own.
     drop(node.start());
+}
+
+/// The taint is the cluster autoscaler's.
+fn is_leaving(node: &Node) -> bool {
+    let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+    node.metadata.deletion_timestamp.is_some() || taints.into_iter().any(|taint| taint.key == TO_BE_DELETED)
 }
 
 fn each_object<T>(event: Event<&Arc<T>>, mut act: impl FnMut(&Arc<T>)) {
@@ -253,7 +261,7 @@ fn unix_seconds(time: SystemTime) -> f64 {
 
 /// Owns the kernel's tables.
 struct Syncer {
-    families: Vec<Proxier<Netlink>>,
+    families: Vec<(Proxier<Netlink>, Expected)>,
     watched: Watched,
     node_name: String,
     health: ProxyHealth,
@@ -285,10 +293,10 @@ impl Syncer {
         let keys = std::mem::take(&mut *self.watched.changed.keys.lock());
         let triggers = std::mem::take(&mut *self.watched.changed.triggers.lock());
         let mut succeeded = true;
-        for proxier in &mut self.families {
-            let flows = update(proxier, &self.watched, &self.node_name, &keys);
+        for (proxier, flows) in &mut self.families {
+            update(proxier, &self.watched, &self.node_name, &keys, flows);
             if proxier.is_dirty() {
-                succeeded &= commit(proxier, &flows);
+                succeeded &= commit(proxier, flows);
             }
         }
         if succeeded {
@@ -302,9 +310,8 @@ impl Syncer {
     }
 }
 
-/// Tells the proxier what the changed Services want now; returns which UDP flows may stay.
-fn update(proxier: &mut Proxier<Netlink>, watched: &Watched, node_name: &str, keys: &BTreeSet<String>) -> Expected {
-    let mut flows = Expected::default();
+/// Tells the proxier what the changed Services want now, and `flows` which UDP flows may stay.
+fn update(proxier: &mut Proxier<Netlink>, watched: &Watched, node_name: &str, keys: &BTreeSet<String>, flows: &mut Expected) {
     let family = proxier.family();
     for key in keys {
         let Some((namespace, name)) = key.split_once('/') else { continue };
@@ -314,16 +321,15 @@ fn update(proxier: &mut Proxier<Netlink>, watched: &Watched, node_name: &str, ke
             Some(service) => service_ports(&service, slices.iter().map(|slice| &**slice), node_name, family),
             None => Vec::new(),
         };
-        expect_flows(&mut flows, &before, &ports);
+        expect_flows(flows, &before, &ports);
         proxier.set_service(namespace, name, ports);
     }
-    flows
 }
 
 fn expect_flows(flows: &mut Expected, before: &[(String, ServicePort)], after: &[(String, ServicePort)]) {
     for (name, old) in before {
         let current = after.iter().find(|(candidate, _)| candidate == name).map(|(_, port)| port);
-        let gone = ServicePort { endpoints: Vec::new(), ..old.clone() };
+        let gone = ServicePort { endpoints: Vec::new(), local_endpoints: Vec::new(), ..old.clone() };
         if current != Some(old) {
             flows.add(old, current.unwrap_or(&gone));
         }
@@ -333,7 +339,8 @@ fn expect_flows(flows: &mut Expected, before: &[(String, ServicePort)], after: &
     }
 }
 
-fn commit(proxier: &mut Proxier<Netlink>, flows: &Expected) -> bool {
+/// The flows are kept until a commit succeeds.
+fn commit(proxier: &mut Proxier<Netlink>, flows: &mut Expected) -> bool {
     let family = match proxier.family() {
         Family::Ipv4 => "IPv4",
         Family::Ipv6 => "IPv6",
@@ -347,7 +354,7 @@ fn commit(proxier: &mut Proxier<Netlink>, flows: &Expected) -> bool {
     metrics::SYNC_DURATION.with(&[family]).observe(began.elapsed().as_secs_f64());
     metrics::LAST_SYNC.with(&[family]).set(unix_seconds(SystemTime::now()));
     // Only now: a flow deleted earlier could have found its way to the old endpoint again.
-    match conntrack::reconcile(flows, proxier.family()) {
+    match conntrack::reconcile(&std::mem::take(flows), proxier.family()) {
         Ok(deleted) => metrics::STALE_FLOWS.with(&[family]).add(deleted as f64),
         Err(failure) => warn!(ipFamily = family, err = %failure, "Cannot delete stale conntrack entries"),
     }

@@ -1,7 +1,8 @@
 //! Who owns a frontend that several Service ports ask for.
 //!
-//! Cluster IPs are handed out once, but two Services may name the same external IP and port. The kernel takes a key once,
-//! so the first by name gets it, and the next one takes over when the first goes away.
+//! Cluster IPs are handed out once, but anybody may name an address as an external IP: one that another Service names too,
+//! or even a cluster IP. The kernel takes a key once, so a cluster IP goes before external ones, then the first by name gets
+//! it, and the next one takes over when the first goes away.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -11,31 +12,43 @@ use crate::ruleset::{Protocol, ServicePort};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FrontendKey {
-    External(IpAddr, Protocol, u16),
+    Ip(IpAddr, Protocol, u16),
     NodePort(Protocol, u16),
 }
 
-pub fn frontends(port: &ServicePort) -> impl Iterator<Item = FrontendKey> {
-    let external = port.external_ips.iter().map(|ip| FrontendKey::External(*ip, port.protocol, port.port));
-    external.chain(port.node_port.map(|number| FrontendKey::NodePort(port.protocol, number)))
+/// The smaller one wins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    ClusterIp,
+    Other,
+}
+
+type Claimant = (Rank, ServicePortName);
+
+fn frontends(port: &ServicePort) -> impl Iterator<Item = (Rank, FrontendKey)> {
+    let ip = |ip| FrontendKey::Ip(ip, port.protocol, port.port);
+    let external = port.external_ips().map(move |external| (Rank::Other, ip(external)));
+    let node_port = port.node_port.map(|number| (Rank::Other, FrontendKey::NodePort(port.protocol, number)));
+    std::iter::once((Rank::ClusterIp, ip(port.cluster_ip))).chain(external).chain(node_port)
 }
 
 #[derive(Default)]
-pub struct Claims(HashMap<FrontendKey, BTreeSet<ServicePortName>>);
+pub struct Claims(HashMap<FrontendKey, BTreeSet<Claimant>>);
 
 impl Claims {
     pub fn owns(&self, name: &ServicePortName, key: FrontendKey) -> bool {
-        self.0.get(&key).and_then(BTreeSet::first) == Some(name)
+        self.0.get(&key).and_then(BTreeSet::first).is_some_and(|(_, owner)| owner == name)
     }
 
     /// Returns whose ownership changes by this claim, other than the claimant's.
     pub fn claim(&mut self, name: &ServicePortName, port: &ServicePort) -> Vec<ServicePortName> {
         frontends(port)
-            .filter_map(|key| {
+            .filter_map(|(rank, key)| {
                 let claimants = self.0.entry(key).or_default();
+                let claim = (rank, name.clone());
                 let before = claimants.first().cloned();
-                claimants.insert(name.clone());
-                before.filter(|before| before > name)
+                claimants.insert(claim.clone());
+                before.filter(|before| *before > claim).map(|(_, loser)| loser)
             })
             .collect()
     }
@@ -43,15 +56,16 @@ impl Claims {
     /// Returns who takes over.
     pub fn release(&mut self, name: &ServicePortName, port: &ServicePort) -> Vec<ServicePortName> {
         frontends(port)
-            .filter_map(|key| {
+            .filter_map(|(rank, key)| {
                 let claimants = self.0.get_mut(&key)?;
-                let owned = claimants.first() == Some(name);
-                claimants.remove(name);
+                let claim = (rank, name.clone());
+                let owned = claimants.first() == Some(&claim);
+                claimants.remove(&claim);
                 let next = claimants.first().cloned();
                 if next.is_none() {
                     self.0.remove(&key);
                 }
-                next.filter(|_| owned)
+                next.filter(|_| owned).map(|(_, heir)| heir)
             })
             .collect()
     }

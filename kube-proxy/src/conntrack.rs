@@ -44,12 +44,13 @@ impl Expected {
         if port.protocol != Protocol::Udp {
             return;
         }
-        let allowed = || endpoints.endpoints.iter().map(|endpoint| (endpoint.ip, endpoint.port));
-        for ip in port.external_ips.iter().chain([&port.cluster_ip]) {
-            self.frontends.entry((*ip, port.port)).or_default().extend(allowed());
+        let allowed = || endpoints.endpoints.iter().chain(&endpoints.local_endpoints).map(|endpoint| (endpoint.ip, endpoint.port));
+        // What was said of a frontend before no longer holds.
+        for ip in port.external_ips().chain([port.cluster_ip]) {
+            self.frontends.insert((ip, port.port), allowed().collect());
         }
         if let Some(node_port) = port.node_port {
-            self.node_ports.entry(node_port).or_default().extend(allowed());
+            self.node_ports.insert(node_port, allowed().collect());
         }
     }
 

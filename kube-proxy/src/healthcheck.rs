@@ -1,4 +1,4 @@
-//! /healthz and /livez on 10256: 200 while what changed has been committed in good time.
+//! /healthz and /livez on 10256: 200 while what changed has been committed in good time (as upstream, from the start).
 //!
 //! /healthz also fails when this node is being deleted, so that load balancers drain it; /livez does not.
 
@@ -66,7 +66,7 @@ impl ProxyHealth {
 impl State {
     fn is_live(&self, now: SystemTime) -> bool {
         let late = self.pending_since.and_then(|since| now.duration_since(since).ok()).is_some_and(|age| age > TIMEOUT);
-        self.synced_at.is_some() && !late
+        !late
     }
 }
 
@@ -79,11 +79,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn healthy_only_once_synced_and_not_when_the_node_leaves() {
+    fn healthy_from_the_start_but_not_ready_for_load_balancers_when_the_node_leaves() {
         let health = ProxyHealth::default();
         let code = |path| health.respond(path).unwrap().status().as_u16();
-        assert_eq!((code("/healthz"), code("/livez")), (503, 503));
-        health.updated();
         assert_eq!((code("/healthz"), code("/livez")), (200, 200));
         health.set_node_is_leaving(true);
         assert_eq!((code("/healthz"), code("/livez")), (503, 200));

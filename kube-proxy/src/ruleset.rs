@@ -69,14 +69,28 @@ pub struct ServicePort {
     pub protocol: Protocol,
     pub port: u16,
     pub node_port: Option<u16>,
-    /// spec.externalIPs and the load balancer's addresses.
+    /// spec.externalIPs.
     pub external_ips: Vec<IpAddr>,
+    pub load_balancer_ips: Vec<IpAddr>,
+    /// Who may use the load balancer's addresses; empty: everybody.
+    pub load_balancer_sources: Vec<(IpAddr, u8)>,
     pub internal_traffic_local: bool,
     pub external_traffic_local: bool,
     /// sessionAffinity: ClientIP, in seconds.
     pub affinity_seconds: Option<u32>,
     /// Sorted, without duplicates; usable now.
     pub endpoints: Vec<Endpoint>,
+    /// Those on this node that may be used where traffic stays local; filled only for such policies.
+    pub local_endpoints: Vec<Endpoint>,
+}
+
+impl ServicePort {
+    /// All addresses but the cluster IP, each once.
+    pub fn external_ips(&self) -> impl Iterator<Item = IpAddr> {
+        let ips: std::collections::BTreeSet<IpAddr> = self.external_ips.iter().chain(&self.load_balancer_ips).copied().collect();
+        let cluster_ip = self.cluster_ip;
+        ips.into_iter().filter(move |ip| *ip != cluster_ip && ip.is_ipv4() == cluster_ip.is_ipv4())
+    }
 }
 
 pub const CLUSTER_IPS: SetSpec = set("cluster-ips", &[Field::Address], Values::None);
@@ -89,6 +103,8 @@ pub const ENDPOINTS: SetSpec = set(
     &[Field::Address, Field::Protocol, Field::Port, Field::Index],
     Values::Data(&[Field::Address, Field::Port]),
 );
+/// Load balancer addresses that not everybody may use.
+pub const FIREWALL_IPS: SetSpec = set("firewall-ips", SERVICE_KEY, Values::Verdict);
 pub const NO_ENDPOINT_SERVICES: SetSpec = set("no-endpoint-services", SERVICE_KEY, Values::Verdict);
 pub const NO_ENDPOINT_NODE_PORTS: SetSpec = set("no-endpoint-nodeports", NODE_PORT_KEY, Values::Verdict);
 pub const HAIRPIN: SetSpec = set("hairpin-connections", &[Field::Address, Field::Address], Values::None);
@@ -113,6 +129,7 @@ pub const ALL_SETS: &[SetSpec] = &[
     EXTERNAL_SERVICES,
     NODE_PORT_SERVICES,
     ENDPOINTS,
+    FIREWALL_IPS,
     NO_ENDPOINT_SERVICES,
     NO_ENDPOINT_NODE_PORTS,
     HAIRPIN,

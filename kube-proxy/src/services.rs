@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Service, ServicePort as ApiServicePort, Service
 use k8s_openapi::api::discovery::v1::{Endpoint as ApiEndpoint, EndpointSlice};
 
 use crate::nft::Family;
+use crate::options::parse_cidr;
 use crate::ruleset::{Endpoint, Protocol, ServicePort};
 
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
@@ -23,24 +24,30 @@ pub fn service_ports<'a>(
 ) -> Vec<(String, ServicePort)> {
     let Some(spec) = service.spec.as_ref().filter(|spec| is_proxied(service, spec)) else { return Vec::new() };
     let Some(cluster_ip) = cluster_ip(spec, family) else { return Vec::new() };
-    let external_ips = external_ips(service, spec, family);
+    let external_ips: Vec<IpAddr> = of_family(spec.external_ips.iter().flatten(), family).collect();
     let slices = slices.filter(|slice| slice.address_type == address_type(family));
     spec.ports
         .iter()
         .flatten()
         .filter_map(|port| {
             let protocol = Protocol::parse(port.protocol.as_deref().unwrap_or(""))?;
-            let endpoints = usable_endpoints(slices.clone(), port, protocol, node_name);
+            let candidates = Candidates::of(slices.clone(), port, protocol, node_name);
+            let internal_traffic_local = spec.internal_traffic_policy.as_deref() == Some("Local");
+            let external_traffic_local = spec.external_traffic_policy.as_deref() == Some("Local");
+            let keeps_local = internal_traffic_local || external_traffic_local;
             let value = ServicePort {
                 cluster_ip,
                 protocol,
                 port: port_number(port.port)?,
                 node_port: port.node_port.and_then(port_number),
                 external_ips: external_ips.clone(),
-                internal_traffic_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
-                external_traffic_local: spec.external_traffic_policy.as_deref() == Some("Local"),
+                load_balancer_ips: load_balancer_ips(service, family),
+                load_balancer_sources: load_balancer_sources(spec, family),
+                internal_traffic_local,
+                external_traffic_local,
                 affinity_seconds: affinity_seconds(spec),
-                endpoints,
+                endpoints: candidates.usable(|_| true),
+                local_endpoints: if keeps_local { candidates.usable(|endpoint| endpoint.local) } else { Vec::new() },
             };
             Some((port.name.clone().unwrap_or_else(String::new), value))
         })
@@ -58,11 +65,16 @@ fn cluster_ip(spec: &ServiceSpec, family: Family) -> Option<IpAddr> {
     of_family(ips, family).next()
 }
 
-fn external_ips(service: &Service, spec: &ServiceSpec, family: Family) -> Vec<IpAddr> {
+fn load_balancer_ips(service: &Service, family: Family) -> Vec<IpAddr> {
     let ingress = service.status.iter().filter_map(|status| status.load_balancer.as_ref()).flat_map(|lb| lb.ingress.iter().flatten());
-    let load_balancer = ingress.filter(|ingress| ingress.ip_mode.as_deref() != Some("Proxy")).filter_map(|ingress| ingress.ip.as_ref());
-    let ips: BTreeSet<IpAddr> = of_family(spec.external_ips.iter().flatten().chain(load_balancer), family).collect();
-    ips.into_iter().collect()
+    let ips = ingress.filter(|ingress| ingress.ip_mode.as_deref() != Some("Proxy")).filter_map(|ingress| ingress.ip.as_ref());
+    of_family(ips, family).collect()
+}
+
+/// Ranges that do not parse allow nobody, so they are left out only beside others that do.
+fn load_balancer_sources(spec: &ServiceSpec, family: Family) -> Vec<(IpAddr, u8)> {
+    let ranges = spec.load_balancer_source_ranges.iter().flatten();
+    ranges.filter_map(|range| parse_cidr("loadBalancerSourceRanges", range).ok()).filter(|(ip, _)| Family::of(*ip) == family).collect()
 }
 
 fn of_family<'a>(ips: impl Iterator<Item = &'a String>, family: Family) -> impl Iterator<Item = IpAddr> {
@@ -77,20 +89,33 @@ fn affinity_seconds(spec: &ServiceSpec) -> Option<u32> {
     u32::try_from(configured.unwrap_or(DEFAULT_AFFINITY_SECONDS)).ok().filter(|seconds| *seconds > 0)
 }
 
-/// Ready endpoints; where there is none, those that still serve while they terminate.
-fn usable_endpoints<'a>(
-    slices: impl Iterator<Item = &'a EndpointSlice> + Clone,
-    port: &ApiServicePort,
-    protocol: Protocol,
-    node_name: &str,
-) -> Vec<Endpoint> {
-    let collect = |usable: fn(&ApiEndpoint) -> bool| -> Vec<Endpoint> {
-        let found: BTreeSet<Endpoint> =
-            slices.clone().flat_map(|slice| endpoints_of(slice, port, protocol, node_name, usable)).collect();
-        found.into_iter().collect()
-    };
-    let ready = collect(is_ready);
-    if ready.is_empty() { collect(serves_while_terminating) } else { ready }
+/// The endpoints that serve a port, by whether they are ready or serve while they terminate.
+struct Candidates {
+    ready: BTreeSet<Endpoint>,
+    terminating: BTreeSet<Endpoint>,
+}
+
+impl Candidates {
+    fn of<'a>(
+        slices: impl Iterator<Item = &'a EndpointSlice> + Clone,
+        port: &ApiServicePort,
+        protocol: Protocol,
+        node_name: &str,
+    ) -> Self {
+        let collect = |usable: fn(&ApiEndpoint) -> bool| {
+            slices.clone().flat_map(|slice| endpoints_of(slice, port, protocol, node_name, usable)).collect()
+        };
+        Self { ready: collect(is_ready), terminating: collect(serves_while_terminating) }
+    }
+
+    /// Ready ones; where there is none, those that still serve while they terminate.
+    fn usable(&self, wanted: impl Fn(&Endpoint) -> bool) -> Vec<Endpoint> {
+        let ready: Vec<Endpoint> = self.ready.iter().filter(|endpoint| wanted(endpoint)).copied().collect();
+        if !ready.is_empty() {
+            return ready;
+        }
+        self.terminating.iter().filter(|endpoint| wanted(endpoint)).copied().collect()
+    }
 }
 
 fn endpoints_of(

@@ -49,6 +49,8 @@ pub enum Expr {
     Random { into: Reg, modulus: u32, offset: u32 },
     /// Adds or refreshes an element of a dynamic map.
     Update { set: &'static str, key: Reg, value: Reg, timeout_ms: u64 },
+    /// Removes the key from a dynamic map, if it is there.
+    Forget { set: &'static str, key: Reg },
     DestinationNat { address: Reg, port: Reg },
     Masquerade,
     /// TCP: reset; everything else: port unreachable.

@@ -34,6 +34,9 @@ const DATATYPE_VERDICT: u32 = 0xffff_ff00;
 const VERDICT_REGISTER: u32 = 0;
 const FIRST_REGISTER: u32 = 8;
 
+/// Elements that rules may add to a set; without a size the kernel stops at 65,535.
+const DYNAMIC_SET_SIZE: u32 = 1 << 20;
+
 /// A nested attribute's length is a u16, so a list of elements is cut well below 64 KiB.
 const MAX_LIST_BYTES: usize = 60 * 1024;
 
@@ -124,6 +127,9 @@ impl Writer {
                     writer.be32(6, kind);
                     writer.be32(7, len);
                 }
+            }
+            if spec.dynamic {
+                writer.nested(9, |writer| writer.be32(1, DYNAMIC_SET_SIZE));
             }
             writer.be32(10, id);
         });
@@ -228,6 +234,11 @@ impl Writer {
                 writer.register(4, *key);
                 writer.register(5, *value);
                 writer.bytes(6, &timeout_ms.to_be_bytes());
+            }),
+            Expr::Forget { set, key } => self.named("dynset", |writer| {
+                writer.string(1, set);
+                writer.be32(3, 2);
+                writer.register(4, *key);
             }),
             Expr::DestinationNat { address, port } => self.named("nat", |writer| {
                 writer.be32(1, 1);

@@ -2,8 +2,10 @@
 //! with three endpoints share `lb-cluster-3`.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::net::IpAddr;
 
-use super::skeleton::{MARK_CHAIN, RTN_LOCAL, Settings};
+use super::skeleton::{MARK_CHAIN, RTN_LOCAL, Settings, cidr_match};
 use super::{AFFINITY, AFFINITY_ENDPOINTS, ENDPOINTS, EXTERNAL_SERVICES, NODE_PORT_SERVICES};
 use crate::nft::expr::Reg;
 use crate::nft::{Compare, Expr, Family, Field, Verdict};
@@ -33,6 +35,8 @@ pub enum Chain {
     /// externalTrafficPolicy: Local. Pods and this node itself are sent to any endpoint, as if they had used the
     /// cluster IP; everybody else to a local one or nowhere.
     ExternalLocal { frontend: Frontend, local: u32, cluster: u32, affinity_seconds: Option<u32> },
+    /// loadBalancerSourceRanges: drops what comes from elsewhere.
+    Firewall { sources: Vec<(IpAddr, u8)> },
 }
 
 impl Chain {
@@ -54,11 +58,15 @@ impl Chain {
                 let mut rules = if *masquerade { vec![vec![jump(MARK_CHAIN)]] } else { Vec::new() };
                 match affinity_seconds {
                     None => rules.push(choice.fresh()),
-                    Some(seconds) => rules.extend([choice.remembered(*seconds), choice.fresh_and_remember(*seconds)]),
+                    // The last of them where the map of clients is full.
+                    Some(seconds) => rules.extend([choice.remembered(*seconds), choice.fresh_and_remember(*seconds), choice.fresh()]),
                 }
+                // An endpoint vanished between the random number and the look-up: the client sends again.
+                rules.push(vec![Expr::Verdict(Verdict::Drop)]);
                 rules
             }
             Chain::ExternalLocal { .. } => self.external_local_rules(settings),
+            Chain::Firewall { sources } => firewall_rules(sources),
         }
     }
 
@@ -83,6 +91,15 @@ impl Chain {
     }
 }
 
+fn firewall_rules(sources: &[(IpAddr, u8)]) -> Vec<Vec<Expr>> {
+    let allow = |source: &(IpAddr, u8)| {
+        let mut rule = cidr_match(Expr::SourceAddress(Reg(0)), *source, Compare::Equal);
+        rule.push(Expr::Verdict(Verdict::Return));
+        rule
+    };
+    sources.iter().map(allow).chain([vec![Expr::Verdict(Verdict::Drop)]]).collect()
+}
+
 fn goto(chain: &Chain) -> Expr {
     Expr::Verdict(Verdict::Goto(chain.to_string()))
 }
@@ -104,6 +121,12 @@ impl fmt::Display for Chain {
             Chain::ExternalLocal { frontend, local, cluster, affinity_seconds } => {
                 write!(out, "local-{frontend}-{local}-of-{cluster}")?;
                 affinity_seconds
+            }
+            Chain::Firewall { sources } => {
+                // Names are limited; the hash need only be the same while this process lives.
+                let mut hasher = std::hash::DefaultHasher::new();
+                sources.hash(&mut hasher);
+                return write!(out, "firewall-{:016x}", hasher.finish());
             }
         };
         affinity.map_or(Ok(()), |seconds| write!(out, "-affinity-{seconds}"))
@@ -197,6 +220,8 @@ impl Choice {
         let mut rule = vec![Expr::SourceAddress(self.client())];
         rule.extend(self.load_service());
         rule.extend(self.choose());
+        // An update keeps the old value of an element that is there: forget it first.
+        rule.push(Expr::Forget { set: AFFINITY.name, key: self.client() });
         rule.extend([self.remember(seconds), self.go()]);
         rule
     }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::chains::{Chain, Frontend, LOCAL_INDEX, Scope};
 use super::skeleton::REJECT_CHAIN;
 use super::{
-    AFFINITY_ENDPOINTS, CLUSTER_IPS, ENDPOINTS, EXTERNAL_SERVICES, Endpoint, HAIRPIN, Key, NODE_PORT_SERVICES,
+    AFFINITY_ENDPOINTS, CLUSTER_IPS, ENDPOINTS, EXTERNAL_SERVICES, Endpoint, FIREWALL_IPS, HAIRPIN, Key, NODE_PORT_SERVICES,
     NO_ENDPOINT_NODE_PORTS, NO_ENDPOINT_SERVICES, SERVICE_IPS, SERVICE_NODE_PORTS, ServicePort,
 };
 use crate::claims::FrontendKey;
@@ -26,13 +26,16 @@ pub struct Contribution {
 
 /// `owns` says which of the frontends that others may ask for too belong to this port.
 pub fn contribution(port: &ServicePort, owns: impl Fn(FrontendKey) -> bool) -> Contribution {
+    let ip_key = |ip| FrontendKey::Ip(ip, port.protocol, port.port);
     let mut builder = Builder { port, out: Contribution::default() };
+    // Endpoints are found by the cluster IP: without it there is nothing that could be reached.
+    if !owns(ip_key(port.cluster_ip)) {
+        return builder.out;
+    }
     builder.shared(&CLUSTER_IPS, Key::new().address(port.cluster_ip));
     builder.cluster_ip();
-    for ip in port.external_ips.iter().filter(|ip| ip.is_ipv4() == port.cluster_ip.is_ipv4()) {
-        if owns(FrontendKey::External(*ip, port.protocol, port.port)) {
-            builder.external_ip(*ip);
-        }
+    for ip in port.external_ips().filter(|ip| owns(ip_key(*ip))) {
+        builder.external_ip(ip);
     }
     if let Some(node_port) = port.node_port.filter(|number| owns(FrontendKey::NodePort(port.protocol, *number))) {
         builder.node_port(node_port);
@@ -52,7 +55,7 @@ impl Builder<'_> {
     }
 
     fn local(&self) -> impl Iterator<Item = &Endpoint> {
-        self.all().filter(|endpoint| endpoint.local)
+        self.port.local_endpoints.iter().take(MAX_ENDPOINTS)
     }
 
     fn service_key(&self, ip: IpAddr) -> Key {
@@ -75,6 +78,11 @@ impl Builder<'_> {
     }
 
     fn external_ip(&mut self, ip: IpAddr) {
+        let sources = &self.port.load_balancer_sources;
+        if !sources.is_empty() && self.port.load_balancer_ips.contains(&ip) {
+            let chain = Chain::Firewall { sources: sources.clone() };
+            self.dispatch(&FIREWALL_IPS, self.service_key(ip), chain);
+        }
         if self.all().next().is_none() {
             return self.add(&NO_ENDPOINT_SERVICES, self.service_key(ip), Value::Verdict(reject()));
         }
@@ -114,17 +122,24 @@ impl Builder<'_> {
 
     fn endpoints(&mut self) {
         let all: Vec<Endpoint> = self.all().copied().collect();
+        let local: Vec<Endpoint> = self.local().copied().collect();
         for (index, endpoint) in all.iter().enumerate() {
             self.endpoint(index as u32, endpoint);
+        }
+        for (index, endpoint) in local.iter().enumerate() {
+            self.endpoint(LOCAL_INDEX + index as u32, endpoint);
+        }
+        let mut used: Vec<Endpoint> = all.into_iter().chain(local).collect();
+        used.sort();
+        used.dedup();
+        // Only a pod of this node can be sent to itself here.
+        for endpoint in used.iter().filter(|endpoint| endpoint.local) {
             self.shared(&HAIRPIN, Key::new().address(endpoint.ip).address(endpoint.ip));
-            if self.port.affinity_seconds.is_some() {
+        }
+        if self.port.affinity_seconds.is_some() {
+            for endpoint in used {
                 let key = self.service_key(self.port.cluster_ip).address(endpoint.ip).port(endpoint.port);
                 self.add(&AFFINITY_ENDPOINTS, key, Value::None);
-            }
-        }
-        if self.port.internal_traffic_local || self.port.external_traffic_local {
-            for (index, endpoint) in all.iter().filter(|endpoint| endpoint.local).enumerate() {
-                self.endpoint(LOCAL_INDEX + index as u32, endpoint);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{ALL_SETS, CLUSTER_IPS, HAIRPIN, NO_ENDPOINT_NODE_PORTS, NO_ENDPOINT_SERVICES, SERVICE_IPS, SERVICE_NODE_PORTS};
+use super::{ALL_SETS, CLUSTER_IPS, FIREWALL_IPS, HAIRPIN, NO_ENDPOINT_NODE_PORTS, NO_ENDPOINT_SERVICES, SERVICE_IPS, SERVICE_NODE_PORTS};
 use crate::nft::expr::Reg;
 use crate::nft::{
     Batch, Compare, Expr, FORWARD, Family, Field, Hook, INPUT, OUTPUT, Operation, POSTROUTING, PREROUTING, Verdict,
@@ -16,6 +16,8 @@ pub const RTN_LOCAL: u32 = 2;
 
 /// NF_IP_PRI_NAT_DST, NF_IP_PRI_NAT_SRC, NF_IP_PRI_FILTER; no-endpoint checks stand before other filters as upstream's do.
 const DSTNAT: i32 = -100;
+/// Before the address is rewritten.
+const BEFORE_DSTNAT: i32 = DSTNAT - 10;
 const SRCNAT: i32 = 100;
 const FILTER: i32 = -10;
 const TCP: u8 = 6;
@@ -85,7 +87,10 @@ type NamedChain = (&'static str, Option<Hook>, Vec<Vec<Expr>>);
 fn chains(settings: &Settings) -> Vec<NamedChain> {
     let to_services = || vec![vec![jump("services")]];
     let no_endpoints = || vec![when_new(jump("service-endpoints-check"))];
+    let firewall = || vec![when_new(jump("firewall-check"))];
     vec![
+        ("filter-prerouting-pre-dnat", hook("filter", PREROUTING, BEFORE_DSTNAT), firewall()),
+        ("filter-output-pre-dnat", hook("filter", OUTPUT, BEFORE_DSTNAT), firewall()),
         ("nat-prerouting", hook("nat", PREROUTING, DSTNAT), to_services()),
         ("nat-output", hook("nat", OUTPUT, DSTNAT), to_services()),
         ("nat-postrouting", hook("nat", POSTROUTING, SRCNAT), vec![vec![jump("masquerading")]]),
@@ -99,7 +104,8 @@ fn chains(settings: &Settings) -> Vec<NamedChain> {
         ("masquerading", None, masquerading(settings)),
         (MARK_CHAIN, None, vec![settings.set_mark()]),
         ("service-endpoints-check", None, service_endpoints_check(settings.family)),
-        ("nodeport-endpoints-check", None, vec![node_port_dispatch(NO_ENDPOINT_NODE_PORTS.name)]),
+        ("nodeport-endpoints-check", None, node_port_rules(settings, NO_ENDPOINT_NODE_PORTS.name)),
+        ("firewall-check", None, vec![service_dispatch(FIREWALL_IPS.name, settings.family)]),
         (REJECT_CHAIN, None, reject()),
     ]
 }
@@ -115,15 +121,20 @@ fn jump(chain: &str) -> Expr {
 fn services(settings: &Settings) -> Vec<Vec<Expr>> {
     let mut rules = mark_from_outside(settings);
     rules.push(service_dispatch(SERVICE_IPS.name, settings.family));
+    rules.extend(node_port_rules(settings, SERVICE_NODE_PORTS.name));
+    rules
+}
+
+/// Node ports answer on the addresses that were asked for, or on all of this node's but loopback.
+fn node_port_rules(settings: &Settings, set: &'static str) -> Vec<Vec<Expr>> {
     if settings.node_port_cidrs.is_empty() {
         let loopback: (IpAddr, u8) = match settings.family {
             Family::Ipv4 => ([127, 0, 0, 0].into(), 8),
             Family::Ipv6 => (IpAddr::V6(std::net::Ipv6Addr::LOCALHOST), 128),
         };
-        rules.push(node_port_rule(loopback, Compare::NotEqual));
+        return vec![node_port_rule(loopback, Compare::NotEqual, set)];
     }
-    rules.extend(settings.node_port_cidrs.iter().map(|cidr| node_port_rule(*cidr, Compare::Equal)));
-    rules
+    settings.node_port_cidrs.iter().map(|cidr| node_port_rule(*cidr, Compare::Equal, set)).collect()
 }
 
 /// Packets to a cluster IP from outside the pods' addresses come back to this node only if it is their source.
@@ -154,13 +165,13 @@ fn node_port_dispatch(set: &'static str) -> Vec<Expr> {
     vec![Expr::L4Protocol(Reg(0)), Expr::DestinationPort(Reg(1)), Expr::VerdictMap { set, key: Reg(0) }]
 }
 
-fn node_port_rule(cidr: (IpAddr, u8), op: Compare) -> Vec<Expr> {
+fn node_port_rule(cidr: (IpAddr, u8), op: Compare, set: &'static str) -> Vec<Expr> {
     let mut rule = vec![
         Expr::DestinationAddressType(Reg(0)),
         Expr::Compare { op: Compare::Equal, reg: Reg(0), data: RTN_LOCAL.to_ne_bytes().to_vec() },
     ];
     rule.extend(cidr_match(Expr::DestinationAddress(Reg(0)), cidr, op));
-    rule.extend(node_port_dispatch(SERVICE_NODE_PORTS.name));
+    rule.extend(node_port_dispatch(set));
     rule
 }
 
@@ -212,7 +223,7 @@ fn when_new(then: Expr) -> Vec<Expr> {
     ]
 }
 
-fn cidr_match(load: Expr, (ip, bits): (IpAddr, u8), op: Compare) -> Vec<Expr> {
+pub(super) fn cidr_match(load: Expr, (ip, bits): (IpAddr, u8), op: Compare) -> Vec<Expr> {
     let (network, mask) = masked(ip, bits);
     let xor = vec![0; mask.len()];
     vec![load, Expr::Bitwise { reg: Reg(0), mask, xor }, Expr::Compare { op, reg: Reg(0), data: network }]

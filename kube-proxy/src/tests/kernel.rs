@@ -162,6 +162,8 @@ fn ipv6_rules_are_taken_too() {
             cluster_ip: ip("fd00:96::9"),
             external_ips: Vec::new(),
             affinity_seconds: Some(60),
+            load_balancer_ips: vec![ip("fd00:1b::9")],
+            load_balancer_sources: vec![(ip("fd00:77::"), 64)],
             endpoints: vec![Endpoint { ip: ip("fd00:10::7"), port: 8080, local: true }],
             ..port(&[])
         };

@@ -29,16 +29,19 @@ fn ip(text: &str) -> IpAddr {
 }
 
 fn port(endpoints: &[(&str, bool)]) -> ServicePort {
-    let endpoints = endpoints.iter().map(|(address, local)| Endpoint { ip: ip(address), port: 8080, local: *local }).collect();
+    let endpoints: Vec<Endpoint> = endpoints.iter().map(|(address, local)| Endpoint { ip: ip(address), port: 8080, local: *local }).collect();
     ServicePort {
         cluster_ip: ip("10.96.0.9"),
         protocol: Protocol::Tcp,
         port: 80,
         node_port: Some(30080),
         external_ips: vec![ip("203.0.113.7")],
+        load_balancer_ips: Vec::new(),
+        load_balancer_sources: Vec::new(),
         internal_traffic_local: false,
         external_traffic_local: false,
         affinity_seconds: None,
+        local_endpoints: endpoints.iter().filter(|endpoint| endpoint.local).copied().collect(),
         endpoints,
     }
 }
@@ -194,12 +197,19 @@ fn any_sequence_of_changes_ends_where_a_fresh_start_does() {
             let mut value = port(&endpoints.iter().map(|(ip, local)| (ip.as_str(), *local)).collect::<Vec<_>>());
             value.endpoints.sort();
             value.endpoints.dedup_by_key(|endpoint| endpoint.ip);
+            value.local_endpoints = value.endpoints.iter().filter(|endpoint| endpoint.local).copied().collect();
             value.cluster_ip = ip(&format!("10.96.0.{number}"));
             value.node_port = (next(2) == 0).then_some(30000 + number as u16);
             value.external_traffic_local = next(3) == 0;
             value.affinity_seconds = (next(4) == 0).then_some(60);
-            // External IPs of all Services collide on purpose.
-            value.external_ips = if next(2) == 0 { vec![ip("203.0.113.7")] } else { Vec::new() };
+            // External IPs collide on purpose, with each other and with cluster IPs.
+            value.external_ips = match next(4) {
+                0 => vec![ip("203.0.113.7")],
+                1 => vec![ip(&format!("10.96.0.{}", next(6)))],
+                _ => Vec::new(),
+            };
+            value.load_balancer_ips = if next(4) == 0 { vec![ip("203.0.113.9")] } else { Vec::new() };
+            value.load_balancer_sources = if next(2) == 0 { vec![(ip("198.51.100.0"), 24)] } else { Vec::new() };
             value
         });
         cluster.set(&name, value.clone());
@@ -214,6 +224,31 @@ fn any_sequence_of_changes_ends_where_a_fresh_start_does() {
         fresh.proxier.sync().unwrap();
         assert_eq!(cluster.world().elements(), fresh.world().elements());
     }
+}
+
+#[test]
+fn source_ranges_close_a_load_balancer_to_others() {
+    let restricted = ServicePort {
+        load_balancer_ips: vec![ip("203.0.113.8")],
+        load_balancer_sources: vec![(ip("198.51.100.0"), 24)],
+        ..port(&[("10.244.0.7", true)])
+    };
+    let mut world = Cluster::with(restricted).world();
+    assert_eq!(sent_to(&world.send(&from_outside("203.0.113.8", 80))).0, "10.244.0.7:8080");
+    let other = Packet { source: ip("192.0.2.77"), ..from_outside("203.0.113.8", 80) };
+    assert_eq!(world.send(&other), Fate::Dropped);
+    // The ranges are the load balancer's: the node port and external IPs stay open.
+    let external = Packet { source: ip("192.0.2.77"), ..from_outside("203.0.113.7", 80) };
+    assert_eq!(sent_to(&world.send(&external)).0, "10.244.0.7:8080");
+}
+
+#[test]
+fn an_external_ip_that_is_a_cluster_ip_does_not_take_it_over() {
+    let mut cluster = Cluster::with(port(&[("10.244.0.7", true)]));
+    let mut thief = port(&[("10.244.0.66", true)]);
+    (thief.cluster_ip, thief.node_port, thief.external_ips) = (ip("10.96.0.66"), None, vec![ip("10.96.0.9")]);
+    cluster.set("a-thief", Some(thief));
+    assert_eq!(sent_to(&cluster.world().send(&from_pod("10.96.0.9", 80))).0, "10.244.0.7:8080");
 }
 
 #[test]

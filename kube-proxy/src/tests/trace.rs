@@ -116,7 +116,10 @@ impl World {
             registers: [0; 64],
         };
         let local_destination = |machine: &Machine<'_>| machine.packet.local_addresses.contains(&machine.packet.destination);
-        let mut hooks = vec![if local_source { "nat-output" } else { "nat-prerouting" }];
+        let mut hooks = match local_source {
+            true => vec!["filter-output-pre-dnat", "nat-output"],
+            false => vec!["filter-prerouting-pre-dnat", "nat-prerouting"],
+        };
         if let Some(fate) = machine.hooks(&hooks) {
             return fate;
         }
@@ -190,8 +193,13 @@ impl Machine<'_> {
             },
             Expr::Random { into, modulus, offset } => self.load(*into, &(offset + self.packet.random % modulus).to_ne_bytes()),
             Expr::Update { set, key, value, .. } => {
+                // As the kernel: an element that is there keeps its value.
                 let (key, value) = (self.read(*key, key_len(set)), self.read(*value, 8));
-                self.world.sets.get_mut(set).unwrap().insert(key, Value::Data(value));
+                self.world.sets.get_mut(set).unwrap().entry(key).or_insert(Value::Data(value));
+            }
+            Expr::Forget { set, key } => {
+                let key = self.read(*key, key_len(set));
+                self.world.sets.get_mut(set).unwrap().remove(&key);
             }
             Expr::DestinationNat { address, port } => return Some(self.destination_nat(*address, *port)),
             Expr::Masquerade => {
