@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use etcd_api::etcdserverpb::{
-    AlarmMember, AlarmRequest, AlarmType, CompactionRequest, DeleteRangeRequest, InternalRaftRequest, LeaseGrantRequest, PutRequest, TxnRequest,
-    alarm_request::AlarmAction,
+    AlarmMember, AlarmRequest, AlarmType, CompactionRequest, DeleteRangeRequest, InternalRaftRequest,
+    LeaseGrantRequest, PutRequest, TxnRequest, alarm_request::AlarmAction,
 };
 use parking_lot::{Mutex, RwLock};
 use prost::Message as _;
@@ -192,14 +192,22 @@ impl Applier {
         match InternalRaftRequest::decode(Bytes::from(entry.data)) {
             Ok(request) => self.request(request, watched),
             // Every member meets the same bytes; skipping is what all of them do.
-            Err(error) => warn!(index = entry.index, error = %error, "an entry that cannot be decoded was skipped"),
+            Err(error) => {
+                warn!(index = entry.index, error = %error, "an entry that cannot be decoded was skipped")
+            }
         }
     }
 
     fn request(&mut self, request: InternalRaftRequest, watched: bool) {
         let id = request.header.as_ref().map_or(request.id, |header| header.id);
         let result = self.dispatch(request, watched);
-        self.done.push((id, Applied { revision: self.revision, result }));
+        self.done.push((
+            id,
+            Applied {
+                revision: self.revision,
+                result,
+            },
+        ));
     }
 
     fn dispatch(&mut self, request: InternalRaftRequest, watched: bool) -> Result<Answer, ApplyError> {
@@ -241,7 +249,11 @@ impl Applier {
     }
 
     /// Runs one transaction under the next revision.
-    fn write(&mut self, watched: bool, run: impl FnOnce(&mut WriteTxn<'_>) -> Result<Response, mvcc::Error>) -> Result<Answer, ApplyError> {
+    fn write(
+        &mut self,
+        watched: bool,
+        run: impl FnOnce(&mut WriteTxn<'_>) -> Result<Response, mvcc::Error>,
+    ) -> Result<Answer, ApplyError> {
         let mut lessor = self.state.lessor.lock();
         let mut txn = WriteTxn {
             store: &self.state.store,
@@ -265,7 +277,11 @@ impl Applier {
         if alarms.iter().any(|(_, kind)| *kind == AlarmType::Corrupt as i32) {
             return Err(ApplyError::Corrupt);
         }
-        if alarms.iter().any(|(_, kind)| *kind == AlarmType::Nospace as i32) { Err(ApplyError::NoSpace) } else { Ok(()) }
+        if alarms.iter().any(|(_, kind)| *kind == AlarmType::Nospace as i32) {
+            Err(ApplyError::NoSpace)
+        } else {
+            Ok(())
+        }
     }
 
     fn put(&mut self, request: &PutRequest, watched: bool) -> Result<Answer, ApplyError> {
@@ -303,10 +319,17 @@ impl Applier {
 
     fn lease_grant(&mut self, request: &LeaseGrantRequest) -> Result<Answer, ApplyError> {
         self.check_space()?;
-        let ttl_seconds = self.state.lessor.lock().grant(request.id, request.ttl, self.clock.now())?;
+        let ttl_seconds = self
+            .state
+            .lessor
+            .lock()
+            .grant(request.id, request.ttl, self.clock.now())?;
         meta::put_lease(&mut self.writer, request.id, ttl_seconds);
         self.effects.leases_changed();
-        Ok(Answer::LeaseGrant { id: request.id, ttl_seconds })
+        Ok(Answer::LeaseGrant {
+            id: request.id,
+            ttl_seconds,
+        })
     }
 
     /// The keys go first, then the lease: it detaches nothing that it does not find.
@@ -323,10 +346,15 @@ impl Applier {
 
     fn alarm(&mut self, request: &AlarmRequest) -> Vec<AlarmMember> {
         let wanted = |member: &u64, kind: &i32| {
-            (request.member_id == 0 || request.member_id == *member) && (request.alarm == AlarmType::None as i32 || request.alarm == *kind)
+            (request.member_id == 0 || request.member_id == *member)
+                && (request.alarm == AlarmType::None as i32 || request.alarm == *kind)
         };
         let mut alarms = self.state.alarms.write();
-        let found: Vec<(u64, i32)> = alarms.iter().filter(|(member, kind)| wanted(member, kind)).copied().collect();
+        let found: Vec<(u64, i32)> = alarms
+            .iter()
+            .filter(|(member, kind)| wanted(member, kind))
+            .copied()
+            .collect();
         match request.action() {
             AlarmAction::Get => alarm_members(&found),
             AlarmAction::Activate if request.alarm == AlarmType::None as i32 => Vec::new(),
@@ -350,7 +378,10 @@ impl Applier {
 
     fn conf_change(&mut self, entry: &Entry) {
         let Some(change) = conf_change(entry) else {
-            return warn!(index = entry.index, "a configuration change that cannot be decoded was skipped");
+            return warn!(
+                index = entry.index,
+                "a configuration change that cannot be decoded was skipped"
+            );
         };
         let member: Option<Member> = serde_json::from_slice(&change.context).ok();
         {
@@ -372,7 +403,13 @@ impl Applier {
         if let Some(state) = self.effects.conf_change(change) {
             meta::put_conf_state(&mut self.writer, &state);
         }
-        self.done.push((id, Applied { revision: self.revision, result: Ok(Answer::Members) }));
+        self.done.push((
+            id,
+            Applied {
+                revision: self.revision,
+                result: Ok(Answer::Members),
+            },
+        ));
     }
 
     fn finish_frame(&mut self, watched: bool) {
@@ -384,7 +421,13 @@ impl Applier {
         // Asked again: whoever came after the first asking has seen the revision before this frame, and catches up.
         if self.revision > before && (watched || self.hub.is_watched()) {
             let changes = watched.then(|| std::mem::take(&mut self.changes));
-            self.hub.publish(Batch { revision: self.revision, changes, place, bytes, segments: self.state.store.storage.segments() });
+            self.hub.publish(Batch {
+                revision: self.revision,
+                changes,
+                place,
+                bytes,
+                segments: self.state.store.storage.segments(),
+            });
         }
         self.changes.clear();
         self.state.waits.complete(&mut self.done);
@@ -442,7 +485,13 @@ impl Applier {
 }
 
 fn alarm_members(alarms: &[(u64, i32)]) -> Vec<AlarmMember> {
-    alarms.iter().map(|(member_id, alarm)| AlarmMember { member_id: *member_id, alarm: *alarm }).collect()
+    alarms
+        .iter()
+        .map(|(member_id, alarm)| AlarmMember {
+            member_id: *member_id,
+            alarm: *alarm,
+        })
+        .collect()
 }
 
 #[cfg(test)]

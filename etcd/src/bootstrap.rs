@@ -74,10 +74,12 @@ fn prepare(disk: &dyn Disk, data_dir: &Path) -> Result<DirLock> {
         );
     }
     for dir in [&member.join("wal"), &member.join("store")] {
-        disk.create_dir(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        disk.create_dir(dir)
+            .with_context(|| format!("cannot create {}", dir.display()))?;
     }
     restrict(data_dir)?;
-    let lock = real::lock(&member.join("lock")).with_context(|| format!("cannot lock {}", member.display()))?;
+    let lock =
+        real::lock(&member.join("lock")).with_context(|| format!("cannot lock {}", member.display()))?;
     lock.with_context(|| format!("{}: the data directory is in use by another etcd process; stop it, or give this one another --data-dir", data_dir.display()))
 }
 
@@ -86,8 +88,12 @@ fn restrict(data_dir: &Path) -> Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     let mode = std::fs::metadata(data_dir)?.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
-        std::fs::set_permissions(data_dir, std::fs::Permissions::from_mode(0o700))
-            .with_context(|| format!("{} has mode {mode:o}, and it cannot be changed to 0700", data_dir.display()))?;
+        std::fs::set_permissions(data_dir, std::fs::Permissions::from_mode(0o700)).with_context(|| {
+            format!(
+                "{} has mode {mode:o}, and it cannot be changed to 0700",
+                data_dir.display()
+            )
+        })?;
     }
     Ok(())
 }
@@ -95,10 +101,7 @@ fn restrict(data_dir: &Path) -> Result<()> {
 /// One line about what this disk will do to elections and requests.
 fn probe(disk: &dyn Disk, dir: &Path, election: Duration) -> Result<()> {
     let path = dir.join("probe.tmp");
-    match disk.remove(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).with_context(|| path.display().to_string()),
-        _ => {}
-    }
+    crate::disk::remove_if_there(disk, &path).with_context(|| path.display().to_string())?;
     let file = match disk.create(&path, 64 * 1024, Fill::Zeroes) {
         Ok(file) => file,
         Err(error) if crate::disk::is_full(&error) => {
@@ -118,7 +121,9 @@ fn probe(disk: &dyn Disk, dir: &Path, election: Duration) -> Result<()> {
     times.sort();
     let (median, worst) = (times[PROBES / 2], times[PROBES - 1]);
     match median > SLOW_PROBE {
-        true => warn!(median = ?median, worst = ?worst, "election-timeout" = ?election, "the disk is slow: fdatasync should take less than 10 ms; requests will be slow and elections may follow"),
+        true => {
+            warn!(median = ?median, worst = ?worst, "election-timeout" = ?election, "the disk is slow: fdatasync should take less than 10 ms; requests will be slow and elections may follow")
+        }
         false => info!(median = ?median, worst = ?worst, "fdatasync of the data directory is fast enough"),
     }
     Ok(())
@@ -143,14 +148,29 @@ fn open(disk: &Arc<dyn Disk>, config: &Config) -> Result<Opened> {
         None => first_start(disk, config, &wal_dir)?,
     };
     if replay.torn_bytes > 0 {
-        warn!(bytes = replay.torn_bytes, "repaired the torn tail of the WAL: nothing of it was acknowledged");
+        warn!(
+            bytes = replay.torn_bytes,
+            "repaired the torn tail of the WAL: nothing of it was acknowledged"
+        );
     }
-    let mut loaded = load::load(disk.clone(), &config.data_dir.join("member/store"), ids.cluster, storage::SEGMENT_BYTES)?;
+    let mut loaded = load::load(
+        disk.clone(),
+        &config.data_dir.join("member/store"),
+        ids.cluster,
+        storage::SEGMENT_BYTES,
+    )?;
     let mut lessor = Lessor::new(config.min_lease_ttl());
     let state = meta::read(&loaded, &mut lessor)?;
     check_consistent(&config.data_dir, &replay, &loaded)?;
     loaded.versions.shrink_to_fit();
-    Ok(Opened { ids, wal, replay, loaded, state, lessor })
+    Ok(Opened {
+        ids,
+        wal,
+        replay,
+        loaded,
+        state,
+        lessor,
+    })
 }
 
 /// The log must reach from where the store is durable to where the store is.
@@ -176,19 +196,32 @@ fn check_consistent(data_dir: &Path, replay: &Replay, loaded: &Loaded) -> Result
 /// As etcd does it: the first entries of a new cluster are its members, committed by definition.
 fn first_start(disk: &Arc<dyn Disk>, config: &Config, wal_dir: &Path) -> Result<(Ids, Wal, Replay)> {
     if config.initial_cluster_state == "existing" {
-        bail!("--initial-cluster-state=existing: joining a running cluster is not supported yet by this version; start with --initial-cluster-state=new");
+        bail!(
+            "--initial-cluster-state=existing: joining a running cluster is not supported yet by this version; start with --initial-cluster-state=new"
+        );
     }
     let membership = Membership::initial(&config.initial_cluster, &config.initial_cluster_token)?;
     let local = membership.local(&config.name, &config.initial_advertise_peer_urls)?;
     if membership.members.len() > 1 {
-        bail!("--initial-cluster names {} members; clusters of more than one member are not supported yet by this version", membership.members.len());
+        bail!(
+            "--initial-cluster names {} members; clusters of more than one member are not supported yet by this version",
+            membership.members.len()
+        );
     }
-    let ids = Ids { cluster: membership.cluster_id, member: local.id };
+    let ids = Ids {
+        cluster: membership.cluster_id,
+        member: local.id,
+    };
     info!("local-member-id" = %format!("{:x}", ids.member), "cluster-id" = %format!("{:x}", ids.cluster), "starting local member");
     let mut wal = Wal::create(disk.clone(), wal_dir, ids, wal::SEGMENT_BYTES)?;
     let mut replay = Replay::default();
     for (place, member) in membership.members.values().enumerate() {
-        let change = raftpb::ConfChange { id: 0, r#type: 0, node_id: member.id, context: Some(serde_json::to_vec(member)?.into()) };
+        let change = raftpb::ConfChange {
+            id: 0,
+            r#type: 0,
+            node_id: member.id,
+            context: Some(serde_json::to_vec(member)?.into()),
+        };
         replay.entries.push(Entry {
             entry_type: EntryType::EntryConfChange as i32,
             term: 1,
@@ -197,7 +230,11 @@ fn first_start(disk: &Arc<dyn Disk>, config: &Config, wal_dir: &Path) -> Result<
             ..Entry::default()
         });
     }
-    replay.hard_state = HardState { term: 1, vote: 0, commit: replay.entries.len() as u64 };
+    replay.hard_state = HardState {
+        term: 1,
+        vote: 0,
+        commit: replay.entries.len() as u64,
+    };
     let mut group = Group::default();
     replay.entries.iter().for_each(|entry| group.entry(entry));
     group.hard_state(&replay.hard_state);
@@ -216,9 +253,28 @@ struct Running {
 
 impl Running {
     fn start(config: &Config, opened: Opened, lock: DirLock) -> Result<Member> {
-        let Opened { ids, wal, replay, loaded, state: read, lessor } = opened;
-        let Loaded { storage, versions, meta, frame, durable, active } = loaded;
-        let store = Arc::new(Store::open(storage.clone(), versions, frame.revision, read.compacted));
+        let Opened {
+            ids,
+            wal,
+            replay,
+            loaded,
+            state: read,
+            lessor,
+        } = opened;
+        let Loaded {
+            storage,
+            versions,
+            meta,
+            frame,
+            durable,
+            active,
+        } = loaded;
+        let store = Arc::new(Store::open(
+            storage.clone(),
+            versions,
+            frame.revision,
+            read.compacted,
+        ));
         let conf_state = conf_state(&read.conf_state, &replay);
         let state = Arc::new(State {
             store: store.clone(),
@@ -227,10 +283,16 @@ impl Running {
             alarms: RwLock::new(read.alarms),
             waits: Waits::default(),
         });
-        let writer = Writer::new(storage.clone(), active, meta, frame).context("cannot write to the store")?;
+        let writer =
+            Writer::new(storage.clone(), active, meta, frame).context("cannot write to the store")?;
         let node = node(config, ids.member, &conf_state, replay, frame.index)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-        let (raft, log, events, hub) = (Arc::new(Status::default()), Arc::new(LogStatus::default()), Arc::new(Inbox::default()), Arc::new(Hub::default()));
+        let (raft, log, events, hub) = (
+            Arc::new(Status::default()),
+            Arc::new(LogStatus::default()),
+            Arc::new(Inbox::default()),
+            Arc::new(Hub::default()),
+        );
         raft.applied.store(frame.index, Ordering::SeqCst);
         let parts = Parts {
             member: ids.member,
@@ -244,27 +306,66 @@ impl Running {
             clock: clock.clone(),
         };
         let server = Arc::new(EtcdServer::new(parts));
-        let running = Running { server: server.clone(), events: events.clone(), jobs: Arc::default(), apply_jobs: Arc::default(), compactions: Arc::default() };
+        let running = Running {
+            server: server.clone(),
+            events: events.clone(),
+            jobs: Arc::default(),
+            apply_jobs: Arc::default(),
+            compactions: Arc::default(),
+        };
         let keeper = Keeper::new(storage, ids.member, writer.written(), store.clone(), durable);
         let effects = Box::new(running.effects());
         let applier = Applier::new(state, writer, hub.clone(), clock, effects, ids.member, frame);
-        let driver = Driver::new(node, ids.member, events.clone(), running.jobs.clone(), raft, running.outside(), config.heartbeat, conf_state);
-        let log_thread = LogThread { wal, jobs: running.jobs.clone(), events: events.clone(), status: log };
+        let driver = Driver::new(
+            node,
+            ids.member,
+            events.clone(),
+            running.jobs.clone(),
+            raft,
+            running.outside(),
+            config.heartbeat,
+            conf_state,
+        );
+        let log_thread = LogThread {
+            wal,
+            jobs: running.jobs.clone(),
+            events: events.clone(),
+            status: log,
+        };
         let keeper = running.keeper(keeper)?;
         let header_server = server.clone();
-        let mut threads = hub::spawn(&hub, &store, Arc::new(move |revision| header_server.header(revision)), config.watch_progress_notify_interval)?;
+        let mut threads = hub::spawn(
+            &hub,
+            &store,
+            Arc::new(move |revision| header_server.header(revision)),
+            config.watch_progress_notify_interval,
+        )?;
         threads.push(thread("etcd-wal", move || log_thread.run())?);
         threads.push(running.applying(applier)?);
         threads.push(thread("etcd-raft", move || driver.run())?);
-        Ok(Member { server, threads, keeper, apply_jobs: running.apply_jobs, _lock: lock })
+        Ok(Member {
+            server,
+            threads,
+            keeper,
+            apply_jobs: running.apply_jobs,
+            _lock: lock,
+        })
     }
 
     fn effects(&self) -> ServerEffects {
-        ServerEffects { server: self.server.clone(), events: self.events.clone(), compactions: self.compactions.clone(), since_checkpoint: 0 }
+        ServerEffects {
+            server: self.server.clone(),
+            events: self.events.clone(),
+            compactions: self.compactions.clone(),
+            since_checkpoint: 0,
+        }
     }
 
     fn outside(&self) -> ServerOutside {
-        ServerOutside { server: self.server.clone(), apply_jobs: self.apply_jobs.clone() }
+        ServerOutside {
+            server: self.server.clone(),
+            apply_jobs: self.apply_jobs.clone(),
+        }
     }
 
     fn applying(&self, mut applier: Applier) -> Result<std::thread::JoinHandle<()>> {
@@ -287,7 +388,12 @@ impl Running {
 
     /// Checkpoints, sweeps and reclaims, one after the other, whenever it is asked.
     fn keeper(&self, mut keeper: Keeper) -> Result<std::thread::JoinHandle<()>> {
-        let (server, events, apply_jobs, compactions) = (self.server.clone(), self.events.clone(), self.apply_jobs.clone(), self.compactions.clone());
+        let (server, events, apply_jobs, compactions) = (
+            self.server.clone(),
+            self.events.clone(),
+            self.apply_jobs.clone(),
+            self.compactions.clone(),
+        );
         thread("etcd-keeper", move || {
             loop {
                 let asked = server.bell.wait();
@@ -305,7 +411,13 @@ impl Running {
     }
 }
 
-fn keep(keeper: &mut Keeper, server: &EtcdServer, events: &Inbox<Event>, compactions: &Mutex<Vec<i64>>, asked: Asked) -> std::io::Result<()> {
+fn keep(
+    keeper: &mut Keeper,
+    server: &EtcdServer,
+    events: &Inbox<Event>,
+    compactions: &Mutex<Vec<i64>>,
+    asked: Asked,
+) -> std::io::Result<()> {
     let sweeps = std::mem::take(&mut *compactions.lock());
     for revision in sweeps {
         let start = Instant::now();
@@ -324,7 +436,9 @@ fn keep(keeper: &mut Keeper, server: &EtcdServer, events: &Inbox<Event>, compact
 }
 
 fn apply(applier: &mut Applier, entries: Vec<Entry>, server: &EtcdServer, events: &Inbox<Event>) {
-    let Some(last) = entries.last().map(|entry| entry.index) else { return };
+    let Some(last) = entries.last().map(|entry| entry.index) else {
+        return;
+    };
     let (count, start) = (entries.len(), Instant::now());
     applier.apply(entries);
     let took = start.elapsed();
@@ -343,14 +457,20 @@ fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> Result<std::thread
         run();
         std::mem::forget(guard);
     };
-    Ok(std::thread::Builder::new().name(name.to_owned()).stack_size(THREAD_STACK).spawn(guarded)?)
+    Ok(std::thread::Builder::new()
+        .name(name.to_owned())
+        .stack_size(THREAD_STACK)
+        .spawn(guarded)?)
 }
 
 /// A member without one of its threads would answer nothing and say nothing: it ends instead, and is started again.
 struct PanicEnds;
 
 impl Drop for PanicEnds {
-    #[allow(clippy::disallowed_methods, reason = "a drain would wait for the thread that has just died")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a drain would wait for the thread that has just died"
+    )]
     fn drop(&mut self) {
         std::process::exit(1);
     }
@@ -368,8 +488,15 @@ fn limits(config: &Config) -> Limits {
 /// What the store says as of its index; before the first entry was applied, the members that the first entries add.
 fn conf_state(stored: &raftpb::ConfState, replay: &Replay) -> ConfState {
     if stored.voters.is_empty() {
-        let added = replay.entries.iter().filter_map(crate::raft::node::conf_change).map(|change| change.node_id);
-        return ConfState { voters: added.collect(), ..ConfState::default() };
+        let added = replay
+            .entries
+            .iter()
+            .filter_map(crate::raft::node::conf_change)
+            .map(|change| change.node_id);
+        return ConfState {
+            voters: added.collect(),
+            ..ConfState::default()
+        };
     }
     ConfState {
         voters: stored.voters.clone(),
@@ -384,8 +511,16 @@ fn node(config: &Config, id: u64, conf_state: &ConfState, replay: Replay, applie
     let mut hard_state = replay.hard_state;
     // The commit index is written lazily; what was applied was committed.
     hard_state.commit = hard_state.commit.max(applied);
-    let log = Log::new(hard_state, conf_state.clone(), (replay.snapshot.index, replay.snapshot.term), replay.entries);
-    let timing = Timing { election_ticks: config.election_ticks(), pre_vote: config.pre_vote };
+    let log = Log::new(
+        hard_state,
+        conf_state.clone(),
+        (replay.snapshot.index, replay.snapshot.term),
+        replay.entries,
+    );
+    let timing = Timing {
+        election_ticks: config.election_ticks(),
+        pre_vote: config.pre_vote,
+    };
     Node::new(id, log, applied, &timing).context("cannot start raft")
 }
 
@@ -418,7 +553,11 @@ impl Outside for ServerOutside {
 
     fn leadership(&mut self, leading: bool) {
         let mut lessor = self.server.state.lessor.lock();
-        if leading { lessor.promote(self.server.clock.now()) } else { lessor.demote() }
+        if leading {
+            lessor.promote(self.server.clock.now())
+        } else {
+            lessor.demote()
+        }
         drop(lessor);
         self.server.leases_changed.notify_one();
         self.server.space.notify_one();
@@ -446,7 +585,10 @@ impl Effects for ServerEffects {
 
     fn compacted(&mut self, revision: i64) {
         self.compactions.lock().push(revision);
-        self.server.bell.ask(Asked { reclaim: true, ..Asked::default() });
+        self.server.bell.ask(Asked {
+            reclaim: true,
+            ..Asked::default()
+        });
     }
 
     fn segment_closed(&mut self) {
@@ -454,7 +596,9 @@ impl Effects for ServerEffects {
     }
 
     fn frame_written(&mut self, _: u64, bytes: u64) {
-        self.server.live_bytes.store(self.server.store().storage.live_bytes(), Ordering::Relaxed);
+        self.server
+            .live_bytes
+            .store(self.server.store().storage.live_bytes(), Ordering::Relaxed);
         self.since_checkpoint += bytes;
         if self.since_checkpoint >= CHECKPOINT_BYTES {
             self.checkpoint();
@@ -468,10 +612,15 @@ impl Effects for ServerEffects {
     fn store_full(&mut self, full: bool) {
         self.server.store_full.store(full, Ordering::SeqCst);
         match full {
-            true => warn!("the disk is full: writes are refused until there is space for the next segment of the store"),
+            true => warn!(
+                "the disk is full: writes are refused until there is space for the next segment of the store"
+            ),
             false => info!("there is space for the store again"),
         }
-        self.server.bell.ask(Asked { reclaim: full, ..Asked::default() });
+        self.server.bell.ask(Asked {
+            reclaim: full,
+            ..Asked::default()
+        });
         self.server.space.notify_one();
     }
 
@@ -487,14 +636,20 @@ impl Effects for ServerEffects {
 impl ServerEffects {
     fn checkpoint(&mut self) {
         self.since_checkpoint = 0;
-        self.server.bell.ask(Asked { checkpoint: true, ..Asked::default() });
+        self.server.bell.ask(Asked {
+            checkpoint: true,
+            ..Asked::default()
+        });
     }
 }
 
 impl Member {
     /// Tells the cluster who this member is and, when it leads, what version the cluster has.
     pub async fn publish(&self, config: &Config) -> Result<()> {
-        let attributes = membershippb::Attributes { name: config.name.clone(), client_urls: config.advertise_client_urls.clone() };
+        let attributes = membershippb::Attributes {
+            name: config.name.clone(),
+            client_urls: config.advertise_client_urls.clone(),
+        };
         let request = etcd_api::etcdserverpb::InternalRaftRequest {
             cluster_member_attr_set: Some(membershippb::ClusterMemberAttrSetRequest {
                 member_id: self.server.member,
@@ -505,8 +660,13 @@ impl Member {
         self.server.propose(request).await?;
         info!("local-member-id" = %format!("{:x}", self.server.member), "published local member to cluster through raft");
         if self.server.state.membership.read().version.is_empty() {
-            let version = membershippb::ClusterVersionSetRequest { ver: crate::config::CLUSTER_VERSION.to_owned() };
-            let request = etcd_api::etcdserverpb::InternalRaftRequest { cluster_version_set: Some(version), ..Default::default() };
+            let version = membershippb::ClusterVersionSetRequest {
+                ver: crate::config::CLUSTER_VERSION.to_owned(),
+            };
+            let request = etcd_api::etcdserverpb::InternalRaftRequest {
+                cluster_version_set: Some(version),
+                ..Default::default()
+            };
             self.server.propose(request).await?;
         }
         Ok(())
@@ -516,7 +676,11 @@ impl Member {
     pub fn stop(self) {
         self.server.events.push(Event::Stop);
         self.server.hub.send(hub::HubEvent::Stop);
-        self.server.bell.ask(Asked { checkpoint: true, stop: true, ..Asked::default() });
+        self.server.bell.ask(Asked {
+            checkpoint: true,
+            stop: true,
+            ..Asked::default()
+        });
         join(self.keeper);
         self.apply_jobs.push(ApplyJob::Stop);
         self.threads.into_iter().for_each(join);
@@ -531,10 +695,17 @@ fn join(thread: std::thread::JoinHandle<()>) {
 
 /// Where a member's files are.
 pub fn data_dir(config_dir: &str, name: &str) -> PathBuf {
-    if config_dir.is_empty() { PathBuf::from(format!("{name}.etcd")) } else { PathBuf::from(config_dir) }
+    if config_dir.is_empty() {
+        PathBuf::from(format!("{name}.etcd"))
+    } else {
+        PathBuf::from(config_dir)
+    }
 }
 
 /// Whether reclaiming is worth waking for at start: dead space of the last life.
 pub fn reclaim_at_start(server: &EtcdServer) {
-    server.bell.ask(Asked { reclaim: true, ..Asked::default() });
+    server.bell.ask(Asked {
+        reclaim: true,
+        ..Asked::default()
+    });
 }

@@ -37,10 +37,15 @@ pub fn parse(mode: &str, retention: &str) -> Result<Option<Mode>> {
     }
     match (mode, number) {
         ("revision", Some(revisions)) => Ok(Some(Mode::Revision(revisions))),
-        ("revision", None) => bail!("--auto-compaction-retention: {retention:?} is not a number of revisions"),
-        ("periodic", Some(hours)) => Ok(Some(Mode::Periodic(HOUR * u32::try_from(hours).context("--auto-compaction-retention")?))),
+        ("revision", None) => {
+            bail!("--auto-compaction-retention: {retention:?} is not a number of revisions")
+        }
+        ("periodic", Some(hours)) => Ok(Some(Mode::Periodic(
+            HOUR * u32::try_from(hours).context("--auto-compaction-retention")?,
+        ))),
         ("periodic", None) => {
-            let period = parse_duration(retention).map_err(|error| anyhow::anyhow!("--auto-compaction-retention: {error}"))?;
+            let period = parse_duration(retention)
+                .map_err(|error| anyhow::anyhow!("--auto-compaction-retention: {error}"))?;
             Ok((!period.is_zero()).then_some(Mode::Periodic(period)))
         }
         (other, _) => bail!("--auto-compaction-mode: {other:?} is neither \"periodic\" nor \"revision\""),
@@ -58,7 +63,12 @@ pub struct Schedule {
 
 impl Schedule {
     pub fn new(mode: Mode) -> Self {
-        Schedule { mode, noted: VecDeque::new(), steps: 0, last: 0 }
+        Schedule {
+            mode,
+            noted: VecDeque::new(),
+            steps: 0,
+            last: 0,
+        }
     }
 
     /// Time between two steps.
@@ -98,12 +108,23 @@ pub async fn run(server: Arc<EtcdServer>, mode: Mode) {
     let mut schedule = Schedule::new(mode);
     loop {
         tokio::time::sleep(schedule.interval()).await;
-        let Some(revision) = schedule.step(server.store().current()) else { continue };
+        let Some(revision) = schedule.step(server.store().current()) else {
+            continue;
+        };
         if !server.raft.is_leader.load(Ordering::Relaxed) || revision <= server.store().compacted() {
             continue;
         }
-        let compaction = CompactionRequest { revision, physical: false };
-        match server.propose(InternalRaftRequest { compaction: Some(compaction), ..Default::default() }).await {
+        let compaction = CompactionRequest {
+            revision,
+            physical: false,
+        };
+        match server
+            .propose(InternalRaftRequest {
+                compaction: Some(compaction),
+                ..Default::default()
+            })
+            .await
+        {
             Ok(_) => info!(revision, "completed auto compaction"),
             Err(error) => warn!(revision, error = %error, "failed auto compaction"),
         }
@@ -118,9 +139,17 @@ mod tests {
     fn retention_is_read_as_etcd_reads_it() {
         assert_eq!(parse("periodic", "0").unwrap(), None);
         assert_eq!(parse("periodic", "8").unwrap(), Some(Mode::Periodic(8 * HOUR)));
-        assert_eq!(parse("periodic", "5m").unwrap(), Some(Mode::Periodic(Duration::from_secs(300))));
+        assert_eq!(
+            parse("periodic", "5m").unwrap(),
+            Some(Mode::Periodic(Duration::from_secs(300)))
+        );
         assert_eq!(parse("revision", "1000").unwrap(), Some(Mode::Revision(1000)));
-        for (mode, retention) in [("revision", "5m"), ("periodic", "x"), ("yearly", "1"), ("periodic", "-1")] {
+        for (mode, retention) in [
+            ("revision", "5m"),
+            ("periodic", "x"),
+            ("yearly", "1"),
+            ("periodic", "-1"),
+        ] {
             assert!(parse(mode, retention).is_err(), "{mode} {retention}");
         }
     }
@@ -128,13 +157,23 @@ mod tests {
     #[test]
     fn the_last_revisions_are_kept() {
         let mut schedule = Schedule::new(Mode::Revision(100));
-        assert_eq!([schedule.step(50), schedule.step(150), schedule.step(150), schedule.step(260)], [None, Some(50), None, Some(160)]);
+        assert_eq!(
+            [
+                schedule.step(50),
+                schedule.step(150),
+                schedule.step(150),
+                schedule.step(260)
+            ],
+            [None, Some(50), None, Some(160)]
+        );
     }
 
     #[test]
     fn a_period_passes_before_its_revisions_go() {
         let mut schedule = Schedule::new(Mode::Periodic(HOUR));
-        let compacted: Vec<(i64, i64)> = (1..=40).filter_map(|step| schedule.step(step * 10).map(|revision| (step, revision))).collect();
+        let compacted: Vec<(i64, i64)> = (1..=40)
+            .filter_map(|step| schedule.step(step * 10).map(|revision| (step, revision)))
+            .collect();
         assert_eq!(compacted, [(11, 10), (21, 110), (31, 210)]);
     }
 }

@@ -69,7 +69,11 @@ impl Config {
         let name = flags.string("name").to_owned();
         let advertise_peer = urls(&flags, "initial-advertise-peer-urls")?;
         let initial_cluster = match flags.string("initial-cluster") {
-            "" => advertise_peer.iter().map(|url| format!("{name}={url}")).collect::<Vec<_>>().join(","),
+            "" => advertise_peer
+                .iter()
+                .map(|url| format!("{name}={url}"))
+                .collect::<Vec<_>>()
+                .join(","),
             given => given.to_owned(),
         };
         Ok(Config {
@@ -90,12 +94,19 @@ impl Config {
             max_request_bytes: at_least_one(&flags, "max-request-bytes")? as usize,
             max_txn_ops: at_least_one(&flags, "max-txn-ops")? as usize,
             max_concurrent_streams: at_least_one(&flags, "max-concurrent-streams")?.min(MAX_STREAMS) as u32,
-            warning_apply_duration: renamed(&flags, "warning-apply-duration", "experimental-warning-apply-duration"),
+            warning_apply_duration: renamed(
+                &flags,
+                "warning-apply-duration",
+                "experimental-warning-apply-duration",
+            ),
             watch_progress_notify_interval: progress_interval(&flags)?,
             client_tls: tls(&flags, "", "listen-client-urls")?,
             peer_tls: tls(&flags, "peer-", "listen-peer-urls")?,
             host_whitelist: flags.strings("host-whitelist"),
-            auto_compaction: compactor::parse(flags.string("auto-compaction-mode"), flags.string("auto-compaction-retention"))?,
+            auto_compaction: compactor::parse(
+                flags.string("auto-compaction-mode"),
+                flags.string("auto-compaction-retention"),
+            )?,
             name,
         })
     }
@@ -114,17 +125,35 @@ impl Config {
 /// What this version cannot do yet must not be ignored silently.
 fn unsupported(flags: &Flags) -> Result<()> {
     const NOT_YET: &[(&str, &str)] = &[
-        ("force-new-cluster", "--force-new-cluster is not supported yet by this version"),
-        ("auto-tls", "--auto-tls is not supported: make certificates with `pki issue` and give --cert-file and --key-file"),
-        ("peer-auto-tls", "--peer-auto-tls is not supported: make certificates with `pki issue` and give --peer-cert-file and --peer-key-file"),
-        ("unsafe-no-fsync", "--unsafe-no-fsync is not supported: what is acknowledged is durable"),
+        (
+            "force-new-cluster",
+            "--force-new-cluster is not supported yet by this version",
+        ),
+        (
+            "auto-tls",
+            "--auto-tls is not supported: make certificates with `pki issue` and give --cert-file and --key-file",
+        ),
+        (
+            "peer-auto-tls",
+            "--peer-auto-tls is not supported: make certificates with `pki issue` and give --peer-cert-file and --peer-key-file",
+        ),
+        (
+            "unsafe-no-fsync",
+            "--unsafe-no-fsync is not supported: what is acknowledged is durable",
+        ),
     ];
     for (name, message) in NOT_YET {
         if flags.bool(name) {
             bail!("{message}");
         }
     }
-    for name in ["discovery", "discovery-srv", "discovery-token", "client-crl-file", "peer-crl-file"] {
+    for name in [
+        "discovery",
+        "discovery-srv",
+        "discovery-token",
+        "client-crl-file",
+        "peer-crl-file",
+    ] {
         if !flags.string(name).is_empty() {
             bail!("--{name} is not supported yet by this version");
         }
@@ -146,12 +175,19 @@ fn timing(flags: &Flags) -> Result<(Duration, Duration)> {
         bail!("--election-timeout must be >0 (set to {election}ms)");
     }
     if 5 * heartbeat > election {
-        bail!("--election-timeout[{election}ms] should be at least as 5 times as --heartbeat-interval[{heartbeat}ms]");
+        bail!(
+            "--election-timeout[{election}ms] should be at least as 5 times as --heartbeat-interval[{heartbeat}ms]"
+        );
     }
     if election > MAX_ELECTION_MS {
-        bail!("--election-timeout[{election}ms] is too long, and should be set less than {MAX_ELECTION_MS}ms");
+        bail!(
+            "--election-timeout[{election}ms] is too long, and should be set less than {MAX_ELECTION_MS}ms"
+        );
     }
-    Ok((Duration::from_millis(heartbeat as u64), Duration::from_millis(election as u64)))
+    Ok((
+        Duration::from_millis(heartbeat as u64),
+        Duration::from_millis(election as u64),
+    ))
 }
 
 fn quota(flags: &Flags) -> Result<u64> {
@@ -163,7 +199,10 @@ fn quota(flags: &Flags) -> Result<u64> {
         }
         bytes => {
             if bytes as u64 > TESTED_QUOTA {
-                tracing::warn!("quota-size-bytes" = bytes, "quota exceeds the maximum value that etcd recommends");
+                tracing::warn!(
+                    "quota-size-bytes" = bytes,
+                    "quota exceeds the maximum value that etcd recommends"
+                );
             }
             Ok(bytes as u64)
         }
@@ -186,12 +225,20 @@ fn cluster_state(flags: &Flags) -> Result<String> {
 
 /// The experimental spelling counts when only it was given.
 fn renamed(flags: &Flags, name: &str, experimental: &str) -> Duration {
-    let name = if flags.is_set(experimental) && !flags.is_set(name) { experimental } else { name };
+    let name = if flags.is_set(experimental) && !flags.is_set(name) {
+        experimental
+    } else {
+        name
+    };
     flags.duration(name)
 }
 
 fn progress_interval(flags: &Flags) -> Result<Duration> {
-    let interval = renamed(flags, "watch-progress-notify-interval", "experimental-watch-progress-notify-interval");
+    let interval = renamed(
+        flags,
+        "watch-progress-notify-interval",
+        "experimental-watch-progress-notify-interval",
+    );
     if interval.is_zero() {
         bail!("invalid value for --watch-progress-notify-interval: must be positive");
     }
@@ -200,14 +247,23 @@ fn progress_interval(flags: &Flags) -> Result<Duration> {
 
 fn advertise_client_urls(flags: &Flags) -> Result<Vec<String>> {
     let advertised = urls(flags, "advertise-client-urls")?;
-    if flags.is_set("listen-client-urls") && !flags.is_set("advertise-client-urls") && flags.string("listen-client-urls") != DEFAULT_CLIENT_URL {
+    if flags.is_set("listen-client-urls")
+        && !flags.is_set("advertise-client-urls")
+        && flags.string("listen-client-urls") != DEFAULT_CLIENT_URL
+    {
         bail!("--advertise-client-urls is required when --listen-client-urls is set explicitly");
     }
     Ok(advertised)
 }
 
 fn urls(flags: &Flags, name: &str) -> Result<Vec<String>> {
-    let urls: Vec<String> = flags.string(name).split(',').map(str::trim).filter(|url| !url.is_empty()).map(str::to_owned).collect();
+    let urls: Vec<String> = flags
+        .string(name)
+        .split(',')
+        .map(str::trim)
+        .filter(|url| !url.is_empty())
+        .map(str::to_owned)
+        .collect();
     for url in &urls {
         split_url(url).with_context(|| format!("invalid value {:?} for --{name}", flags.string(name)))?;
     }
@@ -216,7 +272,9 @@ fn urls(flags: &Flags, name: &str) -> Result<Vec<String>> {
 
 /// Scheme and host:port.
 fn split_url(url: &str) -> Result<(&str, &str)> {
-    let Some((scheme, rest)) = url.split_once("://") else { bail!("URL scheme must be http, https, unix, or unixs: {url}") };
+    let Some((scheme, rest)) = url.split_once("://") else {
+        bail!("URL scheme must be http, https, unix, or unixs: {url}")
+    };
     match scheme {
         "http" | "https" => {}
         "unix" | "unixs" => bail!("unix sockets are not supported: {url}"),
@@ -226,7 +284,9 @@ fn split_url(url: &str) -> Result<(&str, &str)> {
     if host.contains('/') {
         bail!("URL must not contain a path: {url}");
     }
-    let Some((name, port)) = host.rsplit_once(':') else { bail!("URL address does not have the form \"host:port\": {url}") };
+    let Some((name, port)) = host.rsplit_once(':') else {
+        bail!("URL address does not have the form \"host:port\": {url}")
+    };
     if port.parse::<u16>().is_err() || name.is_empty() {
         bail!("URL address does not have the form \"host:port\": {url}");
     }
@@ -236,11 +296,22 @@ fn split_url(url: &str) -> Result<(&str, &str)> {
 fn listen_urls(flags: &Flags, name: &str) -> Result<Vec<ListenUrl>> {
     let parse = |url: &String| -> Result<ListenUrl> {
         let (scheme, host) = split_url(url)?;
-        let host = host.strip_prefix("localhost:").map_or_else(|| host.to_owned(), |port| format!("127.0.0.1:{port}"));
-        let address: SocketAddr = host.parse().map_err(|_| anyhow::anyhow!("expected IP in URL for binding ({url})"))?;
-        Ok(ListenUrl { text: url.clone(), address, tls: scheme == "https" })
+        let host = host
+            .strip_prefix("localhost:")
+            .map_or_else(|| host.to_owned(), |port| format!("127.0.0.1:{port}"));
+        let address: SocketAddr = host
+            .parse()
+            .map_err(|_| anyhow::anyhow!("expected IP in URL for binding ({url})"))?;
+        Ok(ListenUrl {
+            text: url.clone(),
+            address,
+            tls: scheme == "https",
+        })
     };
-    urls(flags, name)?.iter().map(|url| parse(url).with_context(|| format!("--{name}"))).collect::<Result<Vec<_>>>()
+    urls(flags, name)?
+        .iter()
+        .map(|url| parse(url).with_context(|| format!("--{name}")))
+        .collect::<Result<Vec<_>>>()
 }
 
 /// The TLS of client or peer listeners, if any of them speaks it.
@@ -250,7 +321,9 @@ fn tls(flags: &Flags, prefix: &str, listen: &str) -> Result<Option<ServerTls>> {
     let (cert, key, ca) = (value("cert-file"), value("key-file"), value("trusted-ca-file"));
     if !wanted {
         if !cert.is_empty() || !key.is_empty() {
-            tracing::warn!("the scheme of --{listen} is HTTP while --{prefix}cert-file or --{prefix}key-file are given; they are ignored");
+            tracing::warn!(
+                "the scheme of --{listen} is HTTP while --{prefix}cert-file or --{prefix}key-file are given; they are ignored"
+            );
         }
         return Ok(None);
     }
@@ -271,9 +344,14 @@ fn tls(flags: &Flags, prefix: &str, listen: &str) -> Result<Option<ServerTls>> {
 
 /// Whether plain HTTP to this host is meant for us: DNS rebinding brings other names.
 pub fn host_is_allowed(whitelist: &[String], host: &str) -> bool {
-    let name = host.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).map_or(host, |(name, _)| name);
+    let name = host
+        .rsplit_once(':')
+        .filter(|(_, port)| port.parse::<u16>().is_ok())
+        .map_or(host, |(name, _)| name);
     let name = name.trim_start_matches('[').trim_end_matches(']');
-    whitelist.iter().any(|allowed| allowed == "*" || allowed == name) || name == "localhost" || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    whitelist.iter().any(|allowed| allowed == "*" || allowed == name)
+        || name == "localhost"
+        || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 #[cfg(test)]

@@ -22,9 +22,11 @@ const JSON: &str = "application/json";
 /// The checks of `/livez` and `/readyz`, with etcd's names.
 pub fn add_checks(server: &Arc<EtcdServer>) {
     let corrupt = server.clone();
-    server.health.add_ready("data_corruption", move || match has_alarm(&corrupt, AlarmType::Corrupt) {
-        true => Err("alarm activated: CORRUPT".to_owned()),
-        false => Ok(()),
+    server.health.add_ready("data_corruption", move || {
+        match has_alarm(&corrupt, AlarmType::Corrupt) {
+            true => Err("alarm activated: CORRUPT".to_owned()),
+            false => Ok(()),
+        }
     });
     let serializable = server.clone();
     server.health.add("serializable_read", move || {
@@ -32,11 +34,22 @@ pub fn add_checks(server: &Arc<EtcdServer>) {
         Ok(())
     });
     let linearizable = server.clone();
-    server.health.add_ready("linearizable_read", move || if linearizable.leader() == 0 { Err("etcdserver: no leader".to_owned()) } else { Ok(()) });
+    server.health.add_ready("linearizable_read", move || {
+        if linearizable.leader() == 0 {
+            Err("etcdserver: no leader".to_owned())
+        } else {
+            Ok(())
+        }
+    });
 }
 
 fn has_alarm(server: &EtcdServer, kind: AlarmType) -> bool {
-    server.state.alarms.read().iter().any(|(_, raised)| *raised == kind as i32)
+    server
+        .state
+        .alarms
+        .read()
+        .iter()
+        .any(|(_, raised)| *raised == kind as i32)
 }
 
 /// gRPC and HTTP of a client URL.
@@ -66,35 +79,62 @@ pub fn plain_handler(server: Arc<EtcdServer>) -> serve::Handler {
 
 /// Only plain HTTP needs the check: a certificate already names the host.
 fn allowed(request: &Request<Incoming>, whitelist: &[String]) -> bool {
-    let tls = request.extensions().get::<Arc<serve::ConnInfo>>().is_some_and(|info| info.tls);
-    let host = request.headers().get(http::header::HOST).and_then(|host| host.to_str().ok());
+    let tls = request
+        .extensions()
+        .get::<Arc<serve::ConnInfo>>()
+        .is_some_and(|info| info.tls);
+    let host = request
+        .headers()
+        .get(http::header::HOST)
+        .and_then(|host| host.to_str().ok());
     tls || host.is_none_or(|host| host_is_allowed(whitelist, host))
 }
 
 async fn respond(server: &Arc<EtcdServer>, request: &Request<Incoming>) -> Response<Body> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
-        response.headers_mut().insert(http::header::ALLOW, http::HeaderValue::from_static("GET"));
+        response
+            .headers_mut()
+            .insert(http::header::ALLOW, http::HeaderValue::from_static("GET"));
         return response;
     }
     let (path, query) = (request.uri().path(), request.uri().query());
     match path {
         "/health" => health(server, query.unwrap_or_default()).await,
-        "/metrics" => typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics::render()),
+        "/metrics" => typed(
+            StatusCode::OK,
+            "text/plain; version=0.0.4; charset=utf-8",
+            metrics::render(),
+        ),
         "/version" => version(server),
         "/members" => members(server),
         _ if path.starts_with("/healthz") => text(StatusCode::NOT_FOUND, "404 page not found\n"),
-        _ => server.health.respond(path, query).unwrap_or_else(|| text(StatusCode::NOT_FOUND, "404 page not found\n")),
+        _ => server
+            .health
+            .respond(path, query)
+            .unwrap_or_else(|| text(StatusCode::NOT_FOUND, "404 page not found\n")),
     }
 }
 
 /// `{"health":"true","reason":""}`, what `kubectl get componentstatuses` prints.
 async fn health(server: &Arc<EtcdServer>, query: &str) -> Response<Body> {
-    let asked = |name: &str, value: &str| query.split('&').any(|pair| pair.split_once('=') == Some((name, value)));
+    let asked = |name: &str, value: &str| {
+        query
+            .split('&')
+            .any(|pair| pair.split_once('=') == Some((name, value)))
+    };
     let excluded = asked("exclude", "NOSPACE");
     let reason = unhealthy(server, excluded, asked("serializable", "true")).await;
-    let (status, healthy) = if reason.is_empty() { (StatusCode::OK, "true") } else { (StatusCode::SERVICE_UNAVAILABLE, "false") };
-    typed(status, JSON, json!({"health": healthy, "reason": reason}).to_string())
+    let (status, healthy) = if reason.is_empty() {
+        (StatusCode::OK, "true")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "false")
+    };
+    typed(
+        status,
+        JSON,
+        json!({"health": healthy, "reason": reason}).to_string(),
+    )
 }
 
 async fn unhealthy(server: &Arc<EtcdServer>, ignore_no_space: bool, serializable: bool) -> String {
@@ -119,14 +159,26 @@ async fn unhealthy(server: &Arc<EtcdServer>, ignore_no_space: bool, serializable
 
 fn version(server: &EtcdServer) -> Response<Body> {
     let cluster = server.state.membership.read().version.clone();
-    let cluster = if cluster.is_empty() { "not_decided".to_owned() } else { cluster };
-    typed(StatusCode::OK, JSON, json!({"etcdserver": ETCD_VERSION, "etcdcluster": cluster, "storage": "3.6.0"}).to_string())
+    let cluster = if cluster.is_empty() {
+        "not_decided".to_owned()
+    } else {
+        cluster
+    };
+    typed(
+        StatusCode::OK,
+        JSON,
+        json!({"etcdserver": ETCD_VERSION, "etcdcluster": cluster, "storage": "3.6.0"}).to_string(),
+    )
 }
 
 fn members(server: &EtcdServer) -> Response<Body> {
     let membership = server.state.membership.read();
     let members: Vec<_> = membership.members.values().collect();
-    let mut response = typed(StatusCode::OK, JSON, serde_json::to_string(&members).unwrap_or_default());
+    let mut response = typed(
+        StatusCode::OK,
+        JSON,
+        serde_json::to_string(&members).unwrap_or_default(),
+    );
     if let Ok(id) = http::HeaderValue::from_str(&format!("{:x}", membership.cluster_id)) {
         response.headers_mut().insert("x-etcd-cluster-id", id);
     }

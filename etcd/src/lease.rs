@@ -52,11 +52,22 @@ pub struct Lessor {
 
 impl Lessor {
     pub fn new(min_ttl_seconds: i64) -> Self {
-        Lessor { min_ttl_seconds, ..Lessor::default() }
+        Lessor {
+            min_ttl_seconds,
+            ..Lessor::default()
+        }
     }
 
     pub fn restore(&mut self, id: i64, ttl_seconds: i64) {
-        self.leases.insert(id, Lease { ttl_seconds, expiry: None, keys: BTreeSet::new(), revoking: false });
+        self.leases.insert(
+            id,
+            Lease {
+                ttl_seconds,
+                expiry: None,
+                keys: BTreeSet::new(),
+                revoking: false,
+            },
+        );
     }
 
     pub fn check_grant(&self, id: i64, ttl_seconds: i64) -> Result<(), LeaseError> {
@@ -66,7 +77,11 @@ impl Lessor {
         if id == 0 {
             return Err(LeaseError::NotFound);
         }
-        if self.leases.contains_key(&id) { Err(LeaseError::Exists) } else { Ok(()) }
+        if self.leases.contains_key(&id) {
+            Err(LeaseError::Exists)
+        } else {
+            Ok(())
+        }
     }
 
     /// Returns the time to live that the lease really has.
@@ -87,7 +102,10 @@ impl Lessor {
     }
 
     pub fn keys_of(&self, id: i64) -> Result<Vec<Bytes>, LeaseError> {
-        self.leases.get(&id).map(|lease| lease.keys.iter().cloned().collect()).ok_or(LeaseError::NotFound)
+        self.leases
+            .get(&id)
+            .map(|lease| lease.keys.iter().cloned().collect())
+            .ok_or(LeaseError::NotFound)
     }
 
     /// Returns the granted seconds. A lease that has expired is gone for its holder, even before its revocation was applied.
@@ -102,7 +120,9 @@ impl Lessor {
     }
 
     fn refresh(&mut self, id: i64, now: Millis) {
-        let Some(lease) = self.leases.get_mut(&id) else { return };
+        let Some(lease) = self.leases.get_mut(&id) else {
+            return;
+        };
         let expiry = now.plus(lease.ttl_seconds as u64 * 1000);
         let queued = lease.expiry.replace(expiry).is_some();
         // A renewed lease keeps its one place in the queue; the place is corrected when it comes up.
@@ -113,13 +133,23 @@ impl Lessor {
 
     pub fn time_to_live(&self, id: i64, now: Millis) -> Option<TimeToLive> {
         let lease = self.leases.get(&id)?;
-        let left_ms = lease.expiry.map_or(lease.ttl_seconds as u64 * 1000, |expiry| expiry.since(now));
+        let left_ms = lease
+            .expiry
+            .map_or(lease.ttl_seconds as u64 * 1000, |expiry| expiry.since(now));
         let keys = lease.keys.iter().cloned().collect();
-        Some(TimeToLive { remaining_seconds: (left_ms / 1000) as i64, granted_seconds: lease.ttl_seconds, keys })
+        Some(TimeToLive {
+            remaining_seconds: (left_ms / 1000) as i64,
+            granted_seconds: lease.ttl_seconds,
+            keys,
+        })
     }
 
     pub fn ids(&self) -> Vec<i64> {
-        let mut ids: Vec<(Option<Millis>, i64)> = self.leases.iter().map(|(id, lease)| (lease.expiry, *id)).collect();
+        let mut ids: Vec<(Option<Millis>, i64)> = self
+            .leases
+            .iter()
+            .map(|(id, lease)| (lease.expiry, *id))
+            .collect();
         ids.sort_unstable();
         ids.into_iter().map(|(_, id)| id).collect()
     }
@@ -160,7 +190,9 @@ impl Lessor {
                 break;
             }
             self.queue.pop();
-            let Some(lease) = self.leases.get_mut(&id) else { continue };
+            let Some(lease) = self.leases.get_mut(&id) else {
+                continue;
+            };
             match lease.expiry {
                 Some(expiry) if expiry > now => self.queue.push(Reverse((expiry, id))),
                 Some(_) => {
@@ -246,7 +278,10 @@ mod tests {
         let mut lessor = leading();
         assert_eq!(lessor.grant(1, 1, Millis(0)), Ok(2), "raised to the minimum");
         assert_eq!(lessor.grant(1, 5, Millis(0)), Err(LeaseError::Exists));
-        assert_eq!(lessor.grant(2, MAX_TTL_SECONDS + 1, Millis(0)), Err(LeaseError::TtlTooLarge));
+        assert_eq!(
+            lessor.grant(2, MAX_TTL_SECONDS + 1, Millis(0)),
+            Err(LeaseError::TtlTooLarge)
+        );
         assert_eq!(lessor.revoke(9), Err(LeaseError::NotFound));
     }
 
@@ -257,7 +292,14 @@ mod tests {
         lessor.attach(1, &Bytes::from_static(b"b"));
         lessor.attach(1, &Bytes::from_static(b"a"));
         lessor.detach(1, b"b");
-        assert_eq!(lessor.time_to_live(1, Millis(1500)).unwrap(), TimeToLive { remaining_seconds: 3, granted_seconds: 5, keys: vec!["a".into()] });
+        assert_eq!(
+            lessor.time_to_live(1, Millis(1500)).unwrap(),
+            TimeToLive {
+                remaining_seconds: 3,
+                granted_seconds: 5,
+                keys: vec!["a".into()]
+            }
+        );
         assert_eq!(lessor.revoke(1).unwrap(), [Bytes::from_static(b"a")]);
     }
 }

@@ -72,10 +72,18 @@ impl Listeners {
         })
     }
 
-    fn serve(self, config: &Config, member: &Member, drain: &Drain) -> Result<Vec<tokio::task::JoinHandle<Result<()>>>> {
+    fn serve(
+        self,
+        config: &Config,
+        member: &Member,
+        drain: &Drain,
+    ) -> Result<Vec<tokio::task::JoinHandle<Result<()>>>> {
         let client: Handler = http::client_handler(member.server.clone(), config.host_whitelist.clone());
         let plain: Handler = http::plain_handler(member.server.clone());
-        let limits = Limits { max_h2_streams: config.max_concurrent_streams, ..Limits::default() };
+        let limits = Limits {
+            max_h2_streams: config.max_concurrent_streams,
+            ..Limits::default()
+        };
         let mut tasks = Vec::new();
         for (urls, tls, handler, what) in [
             (self.client, &self.client_tls, &client, "client"),
@@ -86,7 +94,13 @@ impl Listeners {
             for (url, listener) in urls {
                 let tls = if url.tls { tls.clone() } else { None };
                 announce(&url, what);
-                tasks.push(tokio::spawn(serve::serve(listener, tls, Arc::clone(handler), limits.clone(), drain.clone())));
+                tasks.push(tokio::spawn(serve::serve(
+                    listener,
+                    tls,
+                    Arc::clone(handler),
+                    limits.clone(),
+                    drain.clone(),
+                )));
             }
         }
         Ok(tasks)
@@ -94,12 +108,16 @@ impl Listeners {
 }
 
 fn bind_all(urls: &[ListenUrl]) -> Result<Vec<(ListenUrl, TcpListener)>> {
-    urls.iter().map(|url| Ok((url.clone(), serve::bind(url.address)?))).collect()
+    urls.iter()
+        .map(|url| Ok((url.clone(), serve::bind(url.address)?)))
+        .collect()
 }
 
 fn announce(url: &ListenUrl, what: &str) {
     match url.tls {
         true => info!(traffic = what, address = %url.address, "serving {what} traffic securely"),
-        false => info!(traffic = what, address = %url.address, "serving {what} traffic insecurely; this is strongly discouraged!"),
+        false => {
+            info!(traffic = what, address = %url.address, "serving {what} traffic insecurely; this is strongly discouraged!")
+        }
     }
 }

@@ -34,10 +34,18 @@ pub struct Membership {
 pub enum BootstrapError {
     #[error("--initial-cluster: {0:?} is not of the form name=url")]
     Malformed(String),
-    #[error("couldn't find local name {name:?} in the initial cluster configuration: --initial-cluster must name --name")]
+    #[error(
+        "couldn't find local name {name:?} in the initial cluster configuration: --initial-cluster must name --name"
+    )]
     LocalNameMissing { name: String },
-    #[error("--initial-cluster has {member} at {in_cluster} but --initial-advertise-peer-urls is {advertised}: both must be the same")]
-    Advertised { member: String, in_cluster: String, advertised: String },
+    #[error(
+        "--initial-cluster has {member} at {in_cluster} but --initial-advertise-peer-urls is {advertised}: both must be the same"
+    )]
+    Advertised {
+        member: String,
+        in_cluster: String,
+        advertised: String,
+    },
     #[error("--initial-cluster: the peer URLs of {0} and {1} are the same")]
     Duplicate(String, String),
 }
@@ -67,7 +75,10 @@ impl Membership {
     pub fn initial(initial_cluster: &str, token: &str) -> Result<Membership, BootstrapError> {
         let mut urls: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for item in initial_cluster.split(',').filter(|item| !item.trim().is_empty()) {
-            let (name, url) = item.trim().split_once('=').ok_or_else(|| BootstrapError::Malformed(item.to_owned()))?;
+            let (name, url) = item
+                .trim()
+                .split_once('=')
+                .ok_or_else(|| BootstrapError::Malformed(item.to_owned()))?;
             urls.entry(name.to_owned()).or_default().push(url.to_owned());
         }
         let mut membership = Membership::default();
@@ -77,7 +88,15 @@ impl Membership {
             if let Some(other) = membership.members.get(&id) {
                 return Err(BootstrapError::Duplicate(other.name.clone(), name));
             }
-            membership.members.insert(id, Member { id, peer_urls, name, ..Member::default() });
+            membership.members.insert(
+                id,
+                Member {
+                    id,
+                    peer_urls,
+                    name,
+                    ..Member::default()
+                },
+            );
         }
         membership.cluster_id = membership.compute_cluster_id();
         Ok(membership)
@@ -91,12 +110,18 @@ impl Membership {
     /// The member that this process is, by name.
     pub fn local(&self, name: &str, advertised: &[String]) -> Result<&Member, BootstrapError> {
         let member = self.members.values().find(|member| member.name == name);
-        let member = member.ok_or_else(|| BootstrapError::LocalNameMissing { name: name.to_owned() })?;
+        let member = member.ok_or_else(|| BootstrapError::LocalNameMissing {
+            name: name.to_owned(),
+        })?;
         let mut advertised = advertised.to_vec();
         advertised.sort();
         if advertised != member.peer_urls {
             let (in_cluster, advertised) = (member.peer_urls.join(","), advertised.join(","));
-            return Err(BootstrapError::Advertised { member: name.to_owned(), in_cluster, advertised });
+            return Err(BootstrapError::Advertised {
+                member: name.to_owned(),
+                in_cluster,
+                advertised,
+            });
         }
         Ok(member)
     }
@@ -134,16 +159,31 @@ mod tests {
     fn ids_are_etcds() {
         // `etcd` without flags is known by these two ids the world over.
         let membership = Membership::initial("default=http://localhost:2380", "etcd-cluster").unwrap();
-        assert_eq!(format!("{:x}", membership.members.keys().next().unwrap()), "8e9e05c52164694d");
+        assert_eq!(
+            format!("{:x}", membership.members.keys().next().unwrap()),
+            "8e9e05c52164694d"
+        );
         assert_eq!(format!("{:x}", membership.cluster_id), "cdf818194e3a8c32");
     }
 
     #[test]
     fn a_configuration_that_does_not_fit_is_named() {
         let membership = Membership::initial("a=http://h:1,b=http://h:2", "t").unwrap();
-        assert!(matches!(membership.local("c", &[]), Err(BootstrapError::LocalNameMissing { .. })));
-        assert!(matches!(membership.local("a", &["http://h:9".into()]), Err(BootstrapError::Advertised { .. })));
-        assert_eq!(Membership::initial("a", "t"), Err(BootstrapError::Malformed("a".into())));
-        assert!(matches!(Membership::initial("a=http://h:1,b=http://h:1", "t"), Err(BootstrapError::Duplicate(..))));
+        assert!(matches!(
+            membership.local("c", &[]),
+            Err(BootstrapError::LocalNameMissing { .. })
+        ));
+        assert!(matches!(
+            membership.local("a", &["http://h:9".into()]),
+            Err(BootstrapError::Advertised { .. })
+        ));
+        assert_eq!(
+            Membership::initial("a", "t"),
+            Err(BootstrapError::Malformed("a".into()))
+        );
+        assert!(matches!(
+            Membership::initial("a=http://h:1,b=http://h:1", "t"),
+            Err(BootstrapError::Duplicate(..))
+        ));
     }
 }

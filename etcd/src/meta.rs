@@ -39,12 +39,18 @@ pub struct MetaError {
 }
 
 fn bad<E: Into<Box<dyn std::error::Error + Send + Sync>>>(what: &'static str) -> impl FnOnce(E) -> MetaError {
-    move |source| MetaError { what, source: source.into() }
+    move |source| MetaError {
+        what,
+        source: source.into(),
+    }
 }
 
 pub fn read(loaded: &Loaded, lessor: &mut Lessor) -> Result<State, MetaError> {
     let mut state = State {
-        membership: Membership { cluster_id: loaded.storage.cluster, ..Membership::default() },
+        membership: Membership {
+            cluster_id: loaded.storage.cluster,
+            ..Membership::default()
+        },
         alarms: Alarms::new(),
         compacted: 0,
         conf_state: raftpb::ConfState::default(),
@@ -63,10 +69,18 @@ pub fn read(loaded: &Loaded, lessor: &mut Lessor) -> Result<State, MetaError> {
                 let member: Member = serde_json::from_slice(value).map_err(bad("a member"))?;
                 state.membership.members.insert(member.id, member);
             }
-            (CLUSTER, CLUSTER_VERSION) => state.membership.version = String::from_utf8_lossy(value).into_owned(),
-            (CLUSTER, CONF_STATE) => state.conf_state = raftpb::ConfState::decode(&value[..]).map_err(bad("the configuration"))?,
+            (CLUSTER, CLUSTER_VERSION) => {
+                state.membership.version = String::from_utf8_lossy(value).into_owned()
+            }
+            (CLUSTER, CONF_STATE) => {
+                state.conf_state = raftpb::ConfState::decode(&value[..]).map_err(bad("the configuration"))?
+            }
             (REVISION, COMPACTED) => {
-                state.compacted = i64::from_be_bytes(value[..].try_into().map_err(bad::<std::array::TryFromSliceError>("the compacted revision"))?);
+                state.compacted = i64::from_be_bytes(value[..].try_into().map_err(bad::<
+                    std::array::TryFromSliceError,
+                >(
+                    "the compacted revision",
+                ))?);
             }
             _ => {}
         }
@@ -79,7 +93,11 @@ fn id_key(id: u64) -> Bytes {
 }
 
 pub fn put_lease(writer: &mut Writer, id: i64, ttl_seconds: i64) {
-    let lease = leasepb::Lease { id, ttl: ttl_seconds, remaining_ttl: 0 };
+    let lease = leasepb::Lease {
+        id,
+        ttl: ttl_seconds,
+        remaining_ttl: 0,
+    };
     writer.set_meta(LEASE, id_key(id as u64), lease.encode_to_vec().into());
 }
 
@@ -88,11 +106,16 @@ pub fn delete_lease(writer: &mut Writer, id: i64) {
 }
 
 fn alarm_key(member: u64, kind: i32) -> Bytes {
-    [&member.to_be_bytes()[..], &kind.to_be_bytes()[..]].concat().into()
+    [&member.to_be_bytes()[..], &kind.to_be_bytes()[..]]
+        .concat()
+        .into()
 }
 
 pub fn put_alarm(writer: &mut Writer, member: u64, kind: i32) {
-    let alarm = AlarmMember { member_id: member, alarm: kind };
+    let alarm = AlarmMember {
+        member_id: member,
+        alarm: kind,
+    };
     writer.set_meta(ALARM, alarm_key(member, kind), alarm.encode_to_vec().into());
 }
 
@@ -110,7 +133,11 @@ pub fn delete_member(writer: &mut Writer, id: u64) {
 }
 
 pub fn put_cluster_version(writer: &mut Writer, version: &str) {
-    writer.set_meta(CLUSTER, Bytes::from_static(CLUSTER_VERSION), Bytes::copy_from_slice(version.as_bytes()));
+    writer.set_meta(
+        CLUSTER,
+        Bytes::from_static(CLUSTER_VERSION),
+        Bytes::copy_from_slice(version.as_bytes()),
+    );
 }
 
 pub fn put_conf_state(writer: &mut Writer, state: &raft::eraftpb::ConfState) {
@@ -121,9 +148,17 @@ pub fn put_conf_state(writer: &mut Writer, state: &raft::eraftpb::ConfState) {
         learners_next: state.learners_next.clone(),
         auto_leave: state.auto_leave,
     };
-    writer.set_meta(CLUSTER, Bytes::from_static(CONF_STATE), state.encode_to_vec().into());
+    writer.set_meta(
+        CLUSTER,
+        Bytes::from_static(CONF_STATE),
+        state.encode_to_vec().into(),
+    );
 }
 
 pub fn put_compacted(writer: &mut Writer, revision: i64) {
-    writer.set_meta(REVISION, Bytes::from_static(COMPACTED), Bytes::copy_from_slice(&revision.to_be_bytes()));
+    writer.set_meta(
+        REVISION,
+        Bytes::from_static(COMPACTED),
+        Bytes::copy_from_slice(&revision.to_be_bytes()),
+    );
 }

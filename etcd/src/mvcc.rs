@@ -57,12 +57,26 @@ pub struct Store {
 
 impl Store {
     /// From what the segments hold; history at or before `compacted` is dropped on the way.
-    pub fn open(storage: Arc<Storage>, versions: Vec<(Bytes, Version)>, current: i64, compacted: i64) -> Self {
-        let newest = versions.iter().map(|(_, version)| version.main).max().unwrap_or(0);
+    pub fn open(
+        storage: Arc<Storage>,
+        versions: Vec<(Bytes, Version)>,
+        current: i64,
+        compacted: i64,
+    ) -> Self {
+        let newest = versions
+            .iter()
+            .map(|(_, version)| version.main)
+            .max()
+            .unwrap_or(0);
         let index = Index::build(versions, compacted, &storage);
         // A store that was never written to stands at revision 1, as etcd's does.
         let current = current.max(newest).max(compacted).max(1);
-        Store { storage, index: RwLock::new(index), current: AtomicI64::new(current), compacted: AtomicI64::new(compacted) }
+        Store {
+            storage,
+            index: RwLock::new(index),
+            current: AtomicI64::new(current),
+            compacted: AtomicI64::new(compacted),
+        }
     }
 
     /// The revision up to which everything is visible.
@@ -93,7 +107,11 @@ impl Store {
 
     /// After a walk: whether a compaction passed meanwhile.
     pub fn still_there(&self, revision: i64) -> Result<(), Error> {
-        if revision < self.compacted() { Err(Error::Compacted) } else { Ok(()) }
+        if revision < self.compacted() {
+            Err(Error::Compacted)
+        } else {
+            Ok(())
+        }
     }
 
     /// The live version of one key at `revision`.
@@ -102,7 +120,12 @@ impl Store {
     }
 
     /// Visits the live keys of `range` at `revision` in order.
-    pub fn walk(&self, range: &KeyRange, revision: i64, mut visit: impl FnMut(&[u8], &Version) -> ControlFlow<()>) {
+    pub fn walk(
+        &self,
+        range: &KeyRange,
+        revision: i64,
+        mut visit: impl FnMut(&[u8], &Version) -> ControlFlow<()>,
+    ) {
         if let KeyRange::Single(key) = range {
             if let Some(version) = self.get(key, revision) {
                 // One key: nothing is left to break off.
@@ -111,9 +134,13 @@ impl Store {
             return;
         }
         let mut cursor = range.start();
-        while let Some(next) = self.index.read().step(&cursor, range, WALK_STEP, &mut |key, history| {
-            index::at(history, revision).map_or(ControlFlow::Continue(()), |version| visit(key, version))
-        }) {
+        while let Some(next) = self
+            .index
+            .read()
+            .step(&cursor, range, WALK_STEP, &mut |key, history| {
+                index::at(history, revision).map_or(ControlFlow::Continue(()), |version| visit(key, version))
+            })
+        {
             cursor = next;
         }
     }
@@ -121,10 +148,14 @@ impl Store {
     /// Visits every version, live or not, of the keys in `range`.
     pub fn walk_history(&self, range: &KeyRange, mut visit: impl FnMut(&[u8], &[Version])) {
         let mut cursor = range.start();
-        while let Some(next) = self.index.read().step(&cursor, range, WALK_STEP, &mut |key, history| {
-            visit(key, history);
-            ControlFlow::Continue(())
-        }) {
+        while let Some(next) = self
+            .index
+            .read()
+            .step(&cursor, range, WALK_STEP, &mut |key, history| {
+                visit(key, history);
+                ControlFlow::Continue(())
+            })
+        {
             cursor = next;
         }
     }
@@ -139,14 +170,21 @@ impl Liveness for Store {
         let mut out = Vec::with_capacity(items.len());
         for step in items.chunks(WALK_STEP) {
             let index = self.index.read();
-            out.extend(step.iter().map(|(key, version)| index.find(key, version).is_some_and(|found| found.loc == version.loc)));
+            out.extend(step.iter().map(|(key, version)| {
+                index
+                    .find(key, version)
+                    .is_some_and(|found| found.loc == version.loc)
+            }));
         }
         out
     }
 
     fn relocate(&self, moves: &[Move]) -> Vec<bool> {
         let mut index = self.index.write();
-        moves.iter().map(|item| index.relocate(&item.key, &item.from, item.to)).collect()
+        moves
+            .iter()
+            .map(|item| index.relocate(&item.key, &item.from, item.to))
+            .collect()
     }
 }
 

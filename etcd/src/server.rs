@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use component_base::health::Health;
 use etcd_api::etcdserverpb::{
-    AlarmRequest, AlarmType, InternalRaftRequest, LeaseRevokeRequest, RequestHeader, ResponseHeader, alarm_request::AlarmAction,
+    AlarmRequest, AlarmType, InternalRaftRequest, LeaseRevokeRequest, RequestHeader, ResponseHeader,
+    alarm_request::AlarmAction,
 };
 use prost::Message as _;
 use tokio::sync::{Notify, oneshot, watch};
@@ -111,7 +112,17 @@ pub struct Parts {
 
 impl EtcdServer {
     pub fn new(parts: Parts) -> Self {
-        let Parts { member, cluster, limits, state, raft, log, events, hub, clock } = parts;
+        let Parts {
+            member,
+            cluster,
+            limits,
+            state,
+            raft,
+            log,
+            events,
+            hub,
+            clock,
+        } = parts;
         let live_bytes = AtomicU64::new(state.store.storage.live_bytes());
         let swept = watch::Sender::new(state.store.compacted());
         EtcdServer {
@@ -141,7 +152,12 @@ impl EtcdServer {
     }
 
     pub fn header(&self, revision: i64) -> ResponseHeader {
-        ResponseHeader { cluster_id: self.cluster, member_id: self.member, revision, raft_term: self.raft.term.load(Ordering::Relaxed) }
+        ResponseHeader {
+            cluster_id: self.cluster,
+            member_id: self.member,
+            revision,
+            raft_term: self.raft.term.load(Ordering::Relaxed),
+        }
     }
 
     pub fn next_id(&self) -> u64 {
@@ -151,7 +167,10 @@ impl EtcdServer {
     /// Proposes, and waits until it is applied here.
     pub async fn propose(&self, mut request: InternalRaftRequest) -> Result<Applied, ServerError> {
         let id = self.next_id();
-        request.header = Some(RequestHeader { id, ..RequestHeader::default() });
+        request.header = Some(RequestHeader {
+            id,
+            ..RequestHeader::default()
+        });
         let data = request.encode_to_vec();
         if data.len() > self.limits.max_request_bytes {
             return Err(ServerError::RequestTooLarge);
@@ -163,7 +182,11 @@ impl EtcdServer {
         if self.state.waits.len() >= MAX_WAITING {
             return Err(ServerError::TooManyRequests);
         }
-        let waiting = Waiting { server: self, id, answer: self.state.waits.register(id) };
+        let waiting = Waiting {
+            server: self,
+            id,
+            answer: self.state.waits.register(id),
+        };
         self.events.push(event);
         waiting.wait().await
     }
@@ -181,17 +204,38 @@ impl EtcdServer {
     }
 
     pub fn has_space_alarm(&self) -> bool {
-        self.state.alarms.read().iter().any(|(_, kind)| *kind == AlarmType::Nospace as i32)
+        self.state
+            .alarms
+            .read()
+            .iter()
+            .any(|(_, kind)| *kind == AlarmType::Nospace as i32)
     }
 
     async fn alarm(self: Arc<Self>, action: AlarmAction) {
         let members: Vec<u64> = match action {
             AlarmAction::Activate => vec![self.member],
-            _ => self.state.alarms.read().iter().filter(|(_, kind)| *kind == AlarmType::Nospace as i32).map(|(member, _)| *member).collect(),
+            _ => self
+                .state
+                .alarms
+                .read()
+                .iter()
+                .filter(|(_, kind)| *kind == AlarmType::Nospace as i32)
+                .map(|(member, _)| *member)
+                .collect(),
         };
         for member_id in members {
-            let alarm = AlarmRequest { action: action as i32, member_id, alarm: AlarmType::Nospace as i32 };
-            if let Err(error) = self.propose(InternalRaftRequest { alarm: Some(alarm), ..Default::default() }).await {
+            let alarm = AlarmRequest {
+                action: action as i32,
+                member_id,
+                alarm: AlarmType::Nospace as i32,
+            };
+            if let Err(error) = self
+                .propose(InternalRaftRequest {
+                    alarm: Some(alarm),
+                    ..Default::default()
+                })
+                .await
+            {
                 warn!(error = %error, "failed to change the NOSPACE alarm");
             }
         }
@@ -201,7 +245,8 @@ impl EtcdServer {
     pub async fn watch_space(self: Arc<Self>) {
         loop {
             self.space.notified().await;
-            self.live_bytes.store(self.store().storage.live_bytes(), Ordering::Relaxed);
+            self.live_bytes
+                .store(self.store().storage.live_bytes(), Ordering::Relaxed);
             let full = self.store_full.load(Ordering::Relaxed) || self.log.full.load(Ordering::Relaxed);
             let below = self.live_bytes.load(Ordering::Relaxed) < self.limits.quota_bytes;
             if self.raft.is_leader.load(Ordering::Relaxed) && self.has_space_alarm() && below && !full {
@@ -216,7 +261,9 @@ impl EtcdServer {
         if self.raft.alone.load(Ordering::SeqCst) {
             return Ok(());
         }
-        tokio::time::timeout(REQUEST_TIMEOUT, self.read_index()).await.map_err(|_| ServerError::Timeout)?
+        tokio::time::timeout(REQUEST_TIMEOUT, self.read_index())
+            .await
+            .map_err(|_| ServerError::Timeout)?
     }
 
     async fn read_index(&self) -> Result<(), ServerError> {
@@ -225,7 +272,10 @@ impl EtcdServer {
             self.events.push(Event::ReadIndex(sender));
             if let Ok(index) = receiver.await {
                 let mut applied = self.applied.subscribe();
-                applied.wait_for(|applied| *applied >= index).await.map_err(|_| ServerError::Stopped)?;
+                applied
+                    .wait_for(|applied| *applied >= index)
+                    .await
+                    .map_err(|_| ServerError::Stopped)?;
                 return Ok(());
             }
             tokio::time::sleep(READ_RETRY).await;
@@ -240,20 +290,31 @@ impl EtcdServer {
             for id in expired {
                 tokio::spawn(self.clone().revoke(id));
             }
-            let wait = if busy { Duration::from_secs(1) } else { self.until_expiry() };
+            let wait = if busy {
+                Duration::from_secs(1)
+            } else {
+                self.until_expiry()
+            };
             // Either the time has come or an earlier lease was granted.
-            tokio::time::timeout(wait, self.leases_changed.notified()).await.ok();
+            tokio::time::timeout(wait, self.leases_changed.notified())
+                .await
+                .ok();
         }
     }
 
     fn until_expiry(&self) -> Duration {
         let next = self.state.lessor.lock().next_expiry();
-        let wait = next.map_or(EXPIRY_AUDIT, |next| Duration::from_millis(next.since(self.clock.now()) + 1));
+        let wait = next.map_or(EXPIRY_AUDIT, |next| {
+            Duration::from_millis(next.since(self.clock.now()) + 1)
+        });
         wait.min(EXPIRY_AUDIT)
     }
 
     async fn revoke(self: Arc<Self>, id: i64) {
-        let request = InternalRaftRequest { lease_revoke: Some(LeaseRevokeRequest { id }), ..Default::default() };
+        let request = InternalRaftRequest {
+            lease_revoke: Some(LeaseRevokeRequest { id }),
+            ..Default::default()
+        };
         if let Err(error) = self.propose(request).await {
             warn!("lease-id" = %format!("{id:x}"), error = %error, "failed to revoke lease");
             self.state.lessor.lock().not_revoked(id, self.clock.now());
@@ -294,6 +355,8 @@ impl Drop for Waiting<'_> {
 
 /// etcd's ids of requests: the member, the time, a count; no two members and no two lives of one share any.
 fn first_id(member: u64) -> u64 {
-    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    let now_ms = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64);
     (member << 48) | ((now_ms & 0xff_ffff_ffff) << 8)
 }

@@ -36,9 +36,17 @@ const READ_GAP: u32 = 4096;
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
     #[error("{}: corrupt at offset {offset}: {what}; this member does not start: remove it from the cluster and add it again, or restore a snapshot into a new data directory", file.display())]
-    Corrupt { file: PathBuf, offset: u64, what: String },
+    Corrupt {
+        file: PathBuf,
+        offset: u64,
+        what: String,
+    },
     #[error("{}: belongs to cluster {found:x}, expected {expected:x}; the data directory is another cluster's", file.display())]
-    Foreign { file: PathBuf, found: u64, expected: u64 },
+    Foreign {
+        file: PathBuf,
+        found: u64,
+        expected: u64,
+    },
     #[error("{}: written in store format {found}, this version reads format {known}; use the version that wrote it", file.display(), known = manifest::VERSION)]
     Version { file: PathBuf, found: u32 },
     #[error("{}: {source}", path.display())]
@@ -47,11 +55,18 @@ pub enum StorageError {
 
 impl StorageError {
     pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> StorageError + '_ {
-        move |source| StorageError::Io { path: path.to_owned(), source }
+        move |source| StorageError::Io {
+            path: path.to_owned(),
+            source,
+        }
     }
 
     fn corrupt(file: &Path, offset: u64, what: &str) -> StorageError {
-        StorageError::Corrupt { file: file.to_owned(), offset, what: what.to_owned() }
+        StorageError::Corrupt {
+            file: file.to_owned(),
+            offset,
+            what: what.to_owned(),
+        }
     }
 }
 
@@ -70,9 +85,26 @@ pub struct Storage {
 pub type Segments = Arc<Vec<Arc<Segment>>>;
 
 impl Storage {
-    pub fn new(disk: Arc<dyn Disk>, dir: PathBuf, cluster: u64, segment_bytes: u64, segments: Vec<Arc<Segment>>) -> Self {
-        let next = segments.iter().map(|segment| u64::from(segment.number) + 1).max().unwrap_or(1);
-        Storage { disk, dir, cluster, segment_bytes, segments: ArcSwap::from_pointee(segments), next_number: AtomicU64::new(next) }
+    pub fn new(
+        disk: Arc<dyn Disk>,
+        dir: PathBuf,
+        cluster: u64,
+        segment_bytes: u64,
+        segments: Vec<Arc<Segment>>,
+    ) -> Self {
+        let next = segments
+            .iter()
+            .map(|segment| u64::from(segment.number) + 1)
+            .max()
+            .unwrap_or(1);
+        Storage {
+            disk,
+            dir,
+            cluster,
+            segment_bytes,
+            segments: ArcSwap::from_pointee(segments),
+            next_number: AtomicU64::new(next),
+        }
     }
 
     pub fn segments(&self) -> Segments {
@@ -158,7 +190,10 @@ impl Storage {
 }
 
 fn find_in(segments: &[Arc<Segment>], number: u32) -> Option<Arc<Segment>> {
-    segments.binary_search_by_key(&number, |segment| segment.number).ok().map(|place| segments[place].clone())
+    segments
+        .binary_search_by_key(&number, |segment| segment.number)
+        .ok()
+        .map(|place| segments[place].clone())
 }
 
 /// How many of the sorted places lie close enough together for one read.
@@ -169,7 +204,10 @@ fn run_length(sorted: &[u32], locs: &[Loc]) -> usize {
     for place in &sorted[1..] {
         let loc = locs[*place as usize];
         let next_end = loc.offset + loc.length;
-        if loc.segment != first.segment || loc.offset > end.saturating_add(READ_GAP) || (next_end - first.offset) as usize > READ_BYTES {
+        if loc.segment != first.segment
+            || loc.offset > end.saturating_add(READ_GAP)
+            || (next_end - first.offset) as usize > READ_BYTES
+        {
             break;
         }
         end = end.max(next_end);

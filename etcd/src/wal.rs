@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::disk::{Disk, DiskFile, Fill};
+use crate::disk::{self, Disk, DiskFile, Fill};
 use format::{Group, Ids, SEGMENT_HEADER_BYTES, SegmentHeader};
 use reader::Replay;
 
@@ -24,11 +24,21 @@ const SPARE_NAME: &str = "spare.tmp";
 #[derive(Debug, thiserror::Error)]
 pub enum WalError {
     #[error("{file}: corrupt at offset {offset}: {what}; what was acknowledged may be lost here, so this member does not start: remove the member and add it again, or restore a snapshot into a new data directory", file = file.display())]
-    Corrupt { file: PathBuf, offset: u64, what: String },
+    Corrupt {
+        file: PathBuf,
+        offset: u64,
+        what: String,
+    },
     #[error("{}: segment {missing} of the log is missing between others; put the file back, or restore a snapshot into a new data directory", dir.display())]
     Missing { dir: PathBuf, missing: u64 },
     #[error("{file}: the log belongs to cluster {found_cluster:x} member {found_member:x}, expected cluster {cluster:x} member {member:x}; the data directory is another member's", file = file.display())]
-    Foreign { file: PathBuf, found_cluster: u64, found_member: u64, cluster: u64, member: u64 },
+    Foreign {
+        file: PathBuf,
+        found_cluster: u64,
+        found_member: u64,
+        cluster: u64,
+        member: u64,
+    },
     #[error("{file}: written in log format {found}, this version reads format {known}; use the version that wrote it", file = file.display(), known = format::VERSION)]
     Version { file: PathBuf, found: u32 },
     #[error("{}: {source}", path.display())]
@@ -37,7 +47,10 @@ pub enum WalError {
 
 impl WalError {
     pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> WalError + '_ {
-        move |source| WalError::Io { path: path.to_owned(), source }
+        move |source| WalError::Io {
+            path: path.to_owned(),
+            source,
+        }
     }
 }
 
@@ -83,10 +96,7 @@ pub struct SpareJob {
 
 impl SpareJob {
     pub fn run(&self) -> io::Result<Arc<dyn DiskFile>> {
-        match self.disk.remove(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        disk::remove_if_there(&*self.disk, &self.path)?;
         self.disk.create(&self.path, self.size, Fill::Zeroes)
     }
 }
@@ -96,20 +106,55 @@ impl Wal {
     pub fn create(disk: Arc<dyn Disk>, dir: &Path, ids: Ids, segment_bytes: u64) -> Result<Wal, WalError> {
         disk.create_dir(dir).map_err(WalError::io(dir))?;
         let path = dir.join(SPARE_NAME);
-        match disk.remove(&path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(WalError::Io { path, source }),
-            _ => {}
-        }
-        let file = disk.create(&path, segment_bytes, Fill::Zeroes).map_err(WalError::io(dir))?;
-        let current = install(&*disk, dir, file, SegmentHeader { number: 1, ids, first_sequence: 1, chain: 0 }).map_err(WalError::io(dir))?;
-        Ok(Wal { disk, dir: dir.to_owned(), ids, segment_bytes, current, sealed: Vec::new(), spare: Spare::Wanted, sequence: 0, chain: 0, last_index: 0 })
+        disk::remove_if_there(&*disk, &path).map_err(WalError::io(&path))?;
+        let file = disk
+            .create(&path, segment_bytes, Fill::Zeroes)
+            .map_err(WalError::io(dir))?;
+        let current = install(
+            &*disk,
+            dir,
+            file,
+            SegmentHeader {
+                number: 1,
+                ids,
+                first_sequence: 1,
+                chain: 0,
+            },
+        )
+        .map_err(WalError::io(dir))?;
+        Ok(Wal {
+            disk,
+            dir: dir.to_owned(),
+            ids,
+            segment_bytes,
+            current,
+            sealed: Vec::new(),
+            spare: Spare::Wanted,
+            sequence: 0,
+            chain: 0,
+            last_index: 0,
+        })
     }
 
     /// Reads the log of member `ids`; a torn tail is cut off.
-    pub fn open(disk: Arc<dyn Disk>, dir: &Path, ids: Ids, segment_bytes: u64) -> Result<(Wal, Replay), WalError> {
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        ids: Ids,
+        segment_bytes: u64,
+    ) -> Result<(Wal, Replay), WalError> {
         let (replay, position) = reader::read(&*disk, dir, ids)?;
-        let current = Current { number: position.number, size: position.size, offset: position.offset, file: position.file };
-        let sealed = position.sealed.into_iter().map(|(number, last_index)| Sealed { number, last_index }).collect();
+        let current = Current {
+            number: position.number,
+            size: position.size,
+            offset: position.offset,
+            file: position.file,
+        };
+        let sealed = position
+            .sealed
+            .into_iter()
+            .map(|(number, last_index)| Sealed { number, last_index })
+            .collect();
         let last_index = replay.last_index();
         let wal = Wal {
             disk,
@@ -131,7 +176,12 @@ impl Wal {
         let names = match disk.list(dir) {
             Ok(names) => names,
             Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(WalError::Io { path: dir.to_owned(), source }),
+            Err(source) => {
+                return Err(WalError::Io {
+                    path: dir.to_owned(),
+                    source,
+                });
+            }
         };
         match names.iter().find(|name| format::parse_name(name).is_some()) {
             Some(name) => reader::identify(disk, &dir.join(name)).map(Some),
@@ -168,19 +218,25 @@ impl Wal {
             Spare::Ready(file) if needed <= self.segment_bytes => file,
             _ => self.fresh(needed.max(self.segment_bytes))?,
         };
-        let header = SegmentHeader { number: self.current.number + 1, ids: self.ids, first_sequence: self.sequence + 1, chain: self.chain };
+        let header = SegmentHeader {
+            number: self.current.number + 1,
+            ids: self.ids,
+            first_sequence: self.sequence + 1,
+            chain: self.chain,
+        };
         let next = install(&*self.disk, &self.dir, file, header)?;
-        self.sealed.push(Sealed { number: self.current.number, last_index: self.last_index });
+        self.sealed.push(Sealed {
+            number: self.current.number,
+            last_index: self.last_index,
+        });
         self.current = next;
         Ok(())
     }
 
     fn fresh(&self, size: u64) -> io::Result<Arc<dyn DiskFile>> {
         let path = self.dir.join(SPARE_NAME);
-        match self.disk.remove(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => self.disk.create(&path, size, Fill::Zeroes),
-        }
+        disk::remove_if_there(&*self.disk, &path)?;
+        self.disk.create(&path, size, Fill::Zeroes)
     }
 
     /// Work to be done beside the appends, if there is any; its result goes to [`Wal::spare_done`].
@@ -189,7 +245,11 @@ impl Wal {
             return None;
         }
         self.spare = Spare::Preparing;
-        Some(SpareJob { disk: self.disk.clone(), path: self.dir.join(SPARE_NAME), size: self.segment_bytes })
+        Some(SpareJob {
+            disk: self.disk.clone(),
+            path: self.dir.join(SPARE_NAME),
+            size: self.segment_bytes,
+        })
     }
 
     pub fn spare_done(&mut self, result: io::Result<Arc<dyn DiskFile>>) -> io::Result<()> {
@@ -209,18 +269,27 @@ impl Wal {
 
     /// Waits for a spare that is being made before rolling without it would race for its name.
     pub fn must_wait_for_spare(&self, bytes: usize) -> bool {
-        matches!(self.spare, Spare::Preparing) && self.current.offset + bytes as u64 + format::GROUP_HEADER_BYTES as u64 > self.current.size
+        matches!(self.spare, Spare::Preparing)
+            && self.current.offset + bytes as u64 + format::GROUP_HEADER_BYTES as u64 > self.current.size
     }
 
     /// Bytes that can still be appended without new space on the disk.
     pub fn headroom(&self) -> u64 {
-        let spare = if matches!(self.spare, Spare::Ready(_)) { self.segment_bytes } else { 0 };
+        let spare = if matches!(self.spare, Spare::Ready(_)) {
+            self.segment_bytes
+        } else {
+            0
+        };
         self.current.size.saturating_sub(self.current.offset) + spare
     }
 
     /// Removes segments that hold nothing beyond `index`, which the store and a snapshot record must cover durably.
     pub fn release(&mut self, index: u64) -> io::Result<()> {
-        while self.sealed.first().is_some_and(|segment| segment.last_index <= index) {
+        while self
+            .sealed
+            .first()
+            .is_some_and(|segment| segment.last_index <= index)
+        {
             let path = self.dir.join(format::name(self.sealed[0].number));
             self.disk.remove(&path)?;
             self.sealed.remove(0);
@@ -234,13 +303,23 @@ impl Wal {
 }
 
 /// Gives a prepared file its header and its name.
-fn install(disk: &dyn Disk, dir: &Path, file: Arc<dyn DiskFile>, header: SegmentHeader) -> io::Result<Current> {
+fn install(
+    disk: &dyn Disk,
+    dir: &Path,
+    file: Arc<dyn DiskFile>,
+    header: SegmentHeader,
+) -> io::Result<Current> {
     let size = file.len()?;
     file.write_at(&header.encode(), 0)?;
     file.sync()?;
     disk.rename(&dir.join(SPARE_NAME), &dir.join(format::name(header.number)))?;
     disk.sync_dir(dir)?;
-    Ok(Current { number: header.number, file, size, offset: SEGMENT_HEADER_BYTES as u64 })
+    Ok(Current {
+        number: header.number,
+        file,
+        size,
+        offset: SEGMENT_HEADER_BYTES as u64,
+    })
 }
 
 #[cfg(test)]

@@ -25,5 +25,6 @@ mod generated {
 }
 
 pub use generated::{
-    authpb, etcdserverpb, health, leasepb, membershippb, mvccpb, raftpb, snappb, v3electionpb, v3lockpb, walpb,
+    authpb, etcdserverpb, health, leasepb, membershippb, mvccpb, raftpb, snappb, v3electionpb, v3lockpb,
+    walpb,
 };

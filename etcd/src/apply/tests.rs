@@ -20,7 +20,10 @@ use crate::storage::load;
 use crate::wal::Wal;
 use crate::wal::format::{Group, Ids};
 
-const IDS: Ids = Ids { cluster: 5, member: 1 };
+const IDS: Ids = Ids {
+    cluster: 5,
+    member: 1,
+};
 const WAL_SEGMENT: u64 = 16 * 1024;
 const STORE_SEGMENT: u64 = 32 * 1024;
 
@@ -64,18 +67,50 @@ impl Machine {
         let (wal_dir, store_dir) = (Path::new("/wal"), Path::new("/store"));
         let (wal, replay) = match Wal::identify(&*shared, wal_dir).unwrap() {
             Some(ids) => Wal::open(shared.clone(), wal_dir, ids, WAL_SEGMENT).unwrap(),
-            None => (Wal::create(shared.clone(), wal_dir, IDS, WAL_SEGMENT).unwrap(), Default::default()),
+            None => (
+                Wal::create(shared.clone(), wal_dir, IDS, WAL_SEGMENT).unwrap(),
+                Default::default(),
+            ),
         };
         let loaded = load::load(shared, store_dir, IDS.cluster, STORE_SEGMENT).unwrap();
         let mut lessor = Lessor::new(1);
         let read = meta::read(&loaded, &mut lessor).unwrap();
-        let load::Loaded { storage, versions, meta, frame, durable, active } = loaded;
-        let store = Arc::new(Store::open(storage.clone(), versions, frame.revision, read.compacted));
+        let load::Loaded {
+            storage,
+            versions,
+            meta,
+            frame,
+            durable,
+            active,
+        } = loaded;
+        let store = Arc::new(Store::open(
+            storage.clone(),
+            versions,
+            frame.revision,
+            read.compacted,
+        ));
         let mut hard_state = replay.hard_state;
         hard_state.commit = hard_state.commit.max(frame.index);
-        let conf_state = ConfState { voters: vec![1], ..ConfState::default() };
-        let log = Log::new(hard_state, conf_state, (replay.snapshot.index, replay.snapshot.term), replay.entries);
-        let node = Node::new(1, log, frame.index, &Timing { election_ticks: 10, pre_vote: true }).unwrap();
+        let conf_state = ConfState {
+            voters: vec![1],
+            ..ConfState::default()
+        };
+        let log = Log::new(
+            hard_state,
+            conf_state,
+            (replay.snapshot.index, replay.snapshot.term),
+            replay.entries,
+        );
+        let node = Node::new(
+            1,
+            log,
+            frame.index,
+            &Timing {
+                election_ticks: 10,
+                pre_vote: true,
+            },
+        )
+        .unwrap();
         let writer = Writer::new(storage.clone(), active, meta, frame).unwrap();
         let keeper = Keeper::new(storage, 1, writer.written(), store.clone(), durable);
         let state = Arc::new(State {
@@ -85,8 +120,22 @@ impl Machine {
             alarms: RwLock::new(read.alarms),
             waits: Waits::default(),
         });
-        let applier = Applier::new(state, writer, Arc::new(Hub::default()), Arc::new(FakeClock::default()), Box::new(Quiet), 1, frame);
-        Machine { node, wal, applier, keeper, next_id: 1 }
+        let applier = Applier::new(
+            state,
+            writer,
+            Arc::new(Hub::default()),
+            Arc::new(FakeClock::default()),
+            Box::new(Quiet),
+            1,
+            frame,
+        );
+        Machine {
+            node,
+            wal,
+            applier,
+            keeper,
+            next_id: 1,
+        }
     }
 
     fn store(&self) -> &Arc<Store> {
@@ -97,13 +146,17 @@ impl Machine {
         while let Some(work) = self.node.work() {
             if !work.committed.is_empty() {
                 let last = work.committed.last().unwrap().index;
-                catch_unwind(AssertUnwindSafe(|| self.applier.apply(work.committed))).map_err(|_| PowerLost)?;
+                catch_unwind(AssertUnwindSafe(|| self.applier.apply(work.committed)))
+                    .map_err(|_| PowerLost)?;
                 self.node.applied(last);
             }
             if let Some(persist) = work.persist {
                 let mut group = Group::default();
                 persist.entries.iter().for_each(|entry| group.entry(entry));
-                persist.hard_state.iter().for_each(|state| group.hard_state(state));
+                persist
+                    .hard_state
+                    .iter()
+                    .for_each(|state| group.hard_state(state));
                 self.wal.append(&mut group)?;
                 self.node.persisted(persist.number);
             }
@@ -119,7 +172,10 @@ impl Machine {
 
     fn propose(&mut self, mut request: InternalRaftRequest) -> Result<Applied, PowerLost> {
         self.next_id += 1;
-        request.header = Some(etcd_api::etcdserverpb::RequestHeader { id: self.next_id, ..Default::default() });
+        request.header = Some(etcd_api::etcdserverpb::RequestHeader {
+            id: self.next_id,
+            ..Default::default()
+        });
         let mut answer = self.applier.state.waits.register(self.next_id);
         self.node.propose(request.encode_to_vec()).unwrap();
         self.work()?;
@@ -130,7 +186,11 @@ impl Machine {
     fn keep(&mut self) -> Result<(), PowerLost> {
         let frame = self.keeper.checkpoint()?;
         let mut group = Group::default();
-        group.snapshot(&etcd_api::walpb::Snapshot { index: frame.index, term: frame.term, conf_state: None });
+        group.snapshot(&etcd_api::walpb::Snapshot {
+            index: frame.index,
+            term: frame.term,
+            conf_state: None,
+        });
         self.wal.append(&mut group)?;
         self.wal.release(frame.index)?;
         self.keeper.reclaim()?;
@@ -139,9 +199,19 @@ impl Machine {
 
     fn read(&self, key: &str, revision: i64) -> Result<Option<Bytes>, mvcc::Error> {
         let store = self.store();
-        let view = ReadTxn { store, segments: store.storage.segments(), revision: store.current() };
-        let request = RangeRequest { key: key.to_owned().into(), revision, ..Default::default() };
-        let Response::Range { kvs, .. } = view.range(&request)? else { panic!("a range") };
+        let view = ReadTxn {
+            store,
+            segments: store.storage.segments(),
+            revision: store.current(),
+        };
+        let request = RangeRequest {
+            key: key.to_owned().into(),
+            revision,
+            ..Default::default()
+        };
+        let Response::Range { kvs, .. } = view.range(&request)? else {
+            panic!("a range")
+        };
         Ok(kvs.first().map(|kv| mvcc::range::value_of(kv.clone()).unwrap()))
     }
 }
@@ -155,17 +225,30 @@ struct Model {
 
 impl Model {
     fn expected(&self, key: &str, revision: i64) -> Option<Bytes> {
-        self.history.range(..=revision).rev().find(|(_, (changed, _))| changed == key).and_then(|(_, (_, value))| value.clone())
+        self.history
+            .range(..=revision)
+            .rev()
+            .find(|(_, (changed, _))| changed == key)
+            .and_then(|(_, (_, value))| value.clone())
     }
 
     fn verify(&self, machine: &Machine, what: &str) {
         let newest = self.history.keys().next_back().copied().unwrap_or(1);
-        assert!(machine.store().current() >= newest, "{what}: the revision went back from {newest} to {}", machine.store().current());
-        assert!(machine.store().compacted() >= self.compacted, "{what}: an acknowledged compaction was forgotten");
+        assert!(
+            machine.store().current() >= newest,
+            "{what}: the revision went back from {newest} to {}",
+            machine.store().current()
+        );
+        assert!(
+            machine.store().compacted() >= self.compacted,
+            "{what}: an acknowledged compaction was forgotten"
+        );
         for revision in self.compacted.max(2)..=newest {
             for key in KEYS {
                 match machine.read(key, revision) {
-                    Ok(value) => assert_eq!(value, self.expected(key, revision), "{what}: {key} at {revision}"),
+                    Ok(value) => {
+                        assert_eq!(value, self.expected(key, revision), "{what}: {key} at {revision}")
+                    }
                     Err(mvcc::Error::Compacted) => assert!(machine.store().compacted() > revision),
                     Err(error) => panic!("{what}: {key} at {revision}: {error}"),
                 }
@@ -177,21 +260,39 @@ impl Model {
 const KEYS: [&str; 4] = ["a", "b", "c", "d"];
 
 /// One random change. `in_flight` is what may have happened when the power goes during it.
-fn change(machine: &mut Machine, model: &mut Model, random: &mut StdRng, in_flight: &mut Option<(String, Option<Bytes>)>) -> Result<(), PowerLost> {
+fn change(
+    machine: &mut Machine,
+    model: &mut Model,
+    random: &mut StdRng,
+    in_flight: &mut Option<(String, Option<Bytes>)>,
+) -> Result<(), PowerLost> {
     let key = KEYS[random.random_range(0..KEYS.len())].to_owned();
     match random.random_range(0..10) {
         0..6 => {
             let value = Bytes::from(vec![random.random_range(1..=255u8); random.random_range(1..3000)]);
             *in_flight = Some((key.clone(), Some(value.clone())));
-            let put = PutRequest { key: key.clone().into(), value: value.clone(), ..Default::default() };
-            let applied = machine.propose(InternalRaftRequest { put: Some(put), ..Default::default() })?;
+            let put = PutRequest {
+                key: key.clone().into(),
+                value: value.clone(),
+                ..Default::default()
+            };
+            let applied = machine.propose(InternalRaftRequest {
+                put: Some(put),
+                ..Default::default()
+            })?;
             model.history.insert(applied.revision, (key, Some(value)));
         }
         6..8 => {
             *in_flight = Some((key.clone(), None));
             let before = machine.store().current();
-            let delete = DeleteRangeRequest { key: key.clone().into(), ..Default::default() };
-            let applied = machine.propose(InternalRaftRequest { delete_range: Some(delete), ..Default::default() })?;
+            let delete = DeleteRangeRequest {
+                key: key.clone().into(),
+                ..Default::default()
+            };
+            let applied = machine.propose(InternalRaftRequest {
+                delete_range: Some(delete),
+                ..Default::default()
+            })?;
             if applied.revision > before {
                 model.history.insert(applied.revision, (key, None));
             }
@@ -199,8 +300,14 @@ fn change(machine: &mut Machine, model: &mut Model, random: &mut StdRng, in_flig
         8 => {
             let revision = random.random_range(1..=machine.store().current());
             *in_flight = None;
-            let compaction = CompactionRequest { revision, physical: false };
-            let applied = machine.propose(InternalRaftRequest { compaction: Some(compaction), ..Default::default() })?;
+            let compaction = CompactionRequest {
+                revision,
+                physical: false,
+            };
+            let applied = machine.propose(InternalRaftRequest {
+                compaction: Some(compaction),
+                ..Default::default()
+            })?;
             if applied.result.is_ok() {
                 model.compacted = revision;
                 machine.store().compact_index(revision);
@@ -226,7 +333,11 @@ fn settle(machine: &Machine, model: &mut Model, in_flight: Option<(String, Optio
         assert_eq!(machine.read(&key, current).unwrap(), value);
         model.history.insert(current, (key, value));
     }
-    assert_eq!(model.history.keys().next_back().copied().unwrap_or(1).max(1), current.max(1), "a revision that nobody asked for");
+    assert_eq!(
+        model.history.keys().next_back().copied().unwrap_or(1).max(1),
+        current.max(1),
+        "a revision that nobody asked for"
+    );
 }
 
 fn live(seed: u64) {
@@ -261,11 +372,18 @@ fn whatever_is_acknowledged_survives_power_loss_at_any_step() {
     let silent = std::panic::take_hook();
     // The harness turns the end of a disk into a panic on purpose.
     std::panic::set_hook(Box::new(move |info| {
-        if info.payload().downcast_ref::<String>().is_none_or(|text| !text.contains("lost power")) {
+        if info
+            .payload()
+            .downcast_ref::<String>()
+            .is_none_or(|text| !text.contains("lost power"))
+        {
             silent(info);
         }
     }));
-    let seeds = std::env::var("ETCD_CRASH_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(60);
+    let seeds = std::env::var("ETCD_CRASH_SEEDS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(60);
     (0..seeds).for_each(live);
 }
 
@@ -275,14 +393,31 @@ fn compaction_alone_gives_space_back() {
     let mut machine = Machine::open(&disk);
     machine.elect().unwrap();
     for round in 0..600 {
-        let put = PutRequest { key: format!("k{}", round % 7).into(), value: vec![1; 1000].into(), ..Default::default() };
-        machine.propose(InternalRaftRequest { put: Some(put), ..Default::default() }).unwrap();
+        let put = PutRequest {
+            key: format!("k{}", round % 7).into(),
+            value: vec![1; 1000].into(),
+            ..Default::default()
+        };
+        machine
+            .propose(InternalRaftRequest {
+                put: Some(put),
+                ..Default::default()
+            })
+            .unwrap();
     }
     machine.keep().unwrap();
     let before = machine.store().storage.total_bytes();
     let revision = machine.store().current();
-    let compaction = CompactionRequest { revision, physical: false };
-    machine.propose(InternalRaftRequest { compaction: Some(compaction), ..Default::default() }).unwrap();
+    let compaction = CompactionRequest {
+        revision,
+        physical: false,
+    };
+    machine
+        .propose(InternalRaftRequest {
+            compaction: Some(compaction),
+            ..Default::default()
+        })
+        .unwrap();
     machine.store().compact_index(revision);
     machine.keep().unwrap();
     let after = machine.store().storage.total_bytes();
@@ -299,17 +434,42 @@ fn a_deleted_key_stays_deleted_after_its_tombstone_was_reclaimed() {
     let mut machine = Machine::open(&disk);
     machine.elect().unwrap();
     let put = |machine: &mut Machine, key: String| {
-        let put = PutRequest { key: key.into(), value: vec![1; 900].into(), ..Default::default() };
-        machine.propose(InternalRaftRequest { put: Some(put), ..Default::default() }).unwrap();
+        let put = PutRequest {
+            key: key.into(),
+            value: vec![1; 900].into(),
+            ..Default::default()
+        };
+        machine
+            .propose(InternalRaftRequest {
+                put: Some(put),
+                ..Default::default()
+            })
+            .unwrap();
     };
     put(&mut machine, "victim".into());
     (0..60).for_each(|number| put(&mut machine, format!("static{number}")));
-    let delete = DeleteRangeRequest { key: "victim".into(), ..Default::default() };
-    machine.propose(InternalRaftRequest { delete_range: Some(delete), ..Default::default() }).unwrap();
+    let delete = DeleteRangeRequest {
+        key: "victim".into(),
+        ..Default::default()
+    };
+    machine
+        .propose(InternalRaftRequest {
+            delete_range: Some(delete),
+            ..Default::default()
+        })
+        .unwrap();
     (0..300).for_each(|_| put(&mut machine, "busy".into()));
     let revision = machine.store().current();
-    let compaction = CompactionRequest { revision, physical: false };
-    machine.propose(InternalRaftRequest { compaction: Some(compaction), ..Default::default() }).unwrap();
+    let compaction = CompactionRequest {
+        revision,
+        physical: false,
+    };
+    machine
+        .propose(InternalRaftRequest {
+            compaction: Some(compaction),
+            ..Default::default()
+        })
+        .unwrap();
     machine.store().compact_index(revision);
     machine.keep().unwrap();
     let machine = Machine::open(&disk);
@@ -323,14 +483,38 @@ fn a_transaction_happens_whole_or_not_at_all() {
     let mut machine = Machine::open(&disk);
     machine.elect().unwrap();
     let put = |key: &'static str, lease| RequestOp {
-        request: Some(Request::RequestPut(PutRequest { key: key.into(), value: "v".into(), lease, ..Default::default() })),
+        request: Some(Request::RequestPut(PutRequest {
+            key: key.into(),
+            value: "v".into(),
+            lease,
+            ..Default::default()
+        })),
     };
-    let refused = TxnRequest { success: vec![put("x", 0), put("y", 77)], ..Default::default() };
-    let applied = machine.propose(InternalRaftRequest { txn: Some(refused), ..Default::default() }).unwrap();
-    assert!(matches!(applied.result, Err(ApplyError::Mvcc(mvcc::Error::LeaseNotFound))));
+    let refused = TxnRequest {
+        success: vec![put("x", 0), put("y", 77)],
+        ..Default::default()
+    };
+    let applied = machine
+        .propose(InternalRaftRequest {
+            txn: Some(refused),
+            ..Default::default()
+        })
+        .unwrap();
+    assert!(matches!(
+        applied.result,
+        Err(ApplyError::Mvcc(mvcc::Error::LeaseNotFound))
+    ));
     assert_eq!((applied.revision, machine.read("x", 0).unwrap()), (1, None));
-    let done = TxnRequest { success: vec![put("x", 0), put("y", 0)], ..Default::default() };
-    let applied = machine.propose(InternalRaftRequest { txn: Some(done), ..Default::default() }).unwrap();
+    let done = TxnRequest {
+        success: vec![put("x", 0), put("y", 0)],
+        ..Default::default()
+    };
+    let applied = machine
+        .propose(InternalRaftRequest {
+            txn: Some(done),
+            ..Default::default()
+        })
+        .unwrap();
     assert_eq!(applied.revision, 2, "one revision for both");
     assert_eq!(machine.store().hash_kv(0).unwrap().revision, 2);
 }
@@ -341,16 +525,36 @@ fn leases_and_their_keys_survive_a_restart_and_go_together() {
     let mut machine = Machine::open(&disk);
     machine.elect().unwrap();
     let grant = LeaseGrantRequest { id: 7, ttl: 60 };
-    machine.propose(InternalRaftRequest { lease_grant: Some(grant), ..Default::default() }).unwrap();
-    let put = PutRequest { key: "k".into(), value: "v".into(), lease: 7, ..Default::default() };
-    machine.propose(InternalRaftRequest { put: Some(put), ..Default::default() }).unwrap();
+    machine
+        .propose(InternalRaftRequest {
+            lease_grant: Some(grant),
+            ..Default::default()
+        })
+        .unwrap();
+    let put = PutRequest {
+        key: "k".into(),
+        value: "v".into(),
+        lease: 7,
+        ..Default::default()
+    };
+    machine
+        .propose(InternalRaftRequest {
+            put: Some(put),
+            ..Default::default()
+        })
+        .unwrap();
     machine.keep().unwrap();
     let mut machine = Machine::open(&disk);
     machine.elect().unwrap();
     assert_eq!(machine.applier.state.lessor.lock().ids(), [7]);
     crate::mvcc::txn::Leases::attach(&mut *machine.applier.state.lessor.lock(), 7, &"k".into());
     let revoke = LeaseRevokeRequest { id: 7 };
-    machine.propose(InternalRaftRequest { lease_revoke: Some(revoke), ..Default::default() }).unwrap();
+    machine
+        .propose(InternalRaftRequest {
+            lease_revoke: Some(revoke),
+            ..Default::default()
+        })
+        .unwrap();
     assert_eq!(machine.read("k", 0).unwrap(), None);
     let machine = Machine::open(&disk);
     assert!(machine.applier.state.lessor.lock().is_empty());

@@ -9,27 +9,41 @@ use serde_json::Value;
 use super::table;
 
 /// Sections, the flags' prefix, and how their keys are called as flags.
-const SECTIONS: &[(&str, &str)] = &[("client-transport-security", ""), ("peer-transport-security", "peer-")];
+const SECTIONS: &[(&str, &str)] = &[
+    ("client-transport-security", ""),
+    ("peer-transport-security", "peer-"),
+];
 
 pub fn read(flags: &mut Flags) -> Result<()> {
     let path = flags.string("config-file").to_owned();
     let text = std::fs::read_to_string(&path).with_context(|| format!("--config-file {path}"))?;
-    let given: Vec<String> = flags.each().map(|(name, _)| name.to_owned()).filter(|name| name != "config-file" && flags.is_set(name)).collect();
+    let given: Vec<String> = flags
+        .each()
+        .map(|(name, _)| name.to_owned())
+        .filter(|name| name != "config-file" && flags.is_set(name))
+        .collect();
     if !given.is_empty() {
         tracing::warn!(path = %path, flags = ?given, "loaded server configuration from file, other configuration command line flags and environment variables will be ignored if provided");
     }
     let value = config::yaml_to_json(&text).with_context(|| format!("--config-file {path}"))?;
-    let Value::Object(entries) = value else { bail!("--config-file {path}: want a mapping of flag names to values") };
+    let Value::Object(entries) = value else {
+        bail!("--config-file {path}: want a mapping of flag names to values")
+    };
     for (name, value) in &entries {
-        apply(flags, name, value).with_context(|| format!("--config-file {}: {name}", Path::new(&path).display()))?;
+        apply(flags, name, value)
+            .with_context(|| format!("--config-file {}: {name}", Path::new(&path).display()))?;
     }
     Ok(())
 }
 
 fn apply(flags: &mut Flags, name: &str, value: &Value) -> Result<()> {
     if let Some((_, prefix)) = SECTIONS.iter().find(|(section, _)| *section == name) {
-        let Value::Object(entries) = value else { bail!("want a mapping") };
-        return entries.iter().try_for_each(|(key, value)| set(flags, &section_flag(prefix, key), value));
+        let Value::Object(entries) = value else {
+            bail!("want a mapping")
+        };
+        return entries
+            .iter()
+            .try_for_each(|(key, value)| set(flags, &section_flag(prefix, key), value));
     }
     set(flags, name, value)
 }
@@ -48,7 +62,11 @@ fn set(flags: &mut Flags, name: &str, value: &Value) -> Result<()> {
         Value::String(text) => text.clone(),
         Value::Number(number) if table::is_duration(name) => format!("{number}ns"),
         Value::Bool(_) | Value::Number(_) => value.to_string(),
-        Value::Array(items) => items.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned)).collect::<Vec<_>>().join(","),
+        Value::Array(items) => items
+            .iter()
+            .map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned))
+            .collect::<Vec<_>>()
+            .join(","),
         Value::Object(_) => bail!("want a single value"),
     };
     flags.set(name, &text)

@@ -72,7 +72,9 @@ impl FakeDisk {
     /// Changes one byte of what is on the platter.
     pub fn flip(&self, path: &Path, offset: usize) {
         let state = self.state.lock();
-        let Some(content) = state.files.get(path) else { return };
+        let Some(content) = state.files.get(path) else {
+            return;
+        };
         content.lock().seen[offset] ^= 0x40;
     }
 }
@@ -85,7 +87,9 @@ impl Content {
         }
         for sector in start / SECTOR..end.div_ceil(SECTOR) {
             let (from, to) = (sector * SECTOR, ((sector + 1) * SECTOR).min(self.seen.len()));
-            self.unsynced.entry(sector).or_insert_with(|| self.seen[from..to].to_vec());
+            self.unsynced
+                .entry(sector)
+                .or_insert_with(|| self.seen[from..to].to_vec());
         }
         self.seen[start..end].copy_from_slice(bytes);
     }
@@ -123,7 +127,11 @@ impl State {
     }
 
     fn reserve(&self, more: u64) -> io::Result<()> {
-        let used: u64 = self.files.values().map(|content| content.lock().seen.len() as u64).sum();
+        let used: u64 = self
+            .files
+            .values()
+            .map(|content| content.lock().seen.len() as u64)
+            .sum();
         match self.capacity {
             Some(capacity) if used + more > capacity => Err(io::ErrorKind::StorageFull.into()),
             _ => Ok(()),
@@ -140,15 +148,25 @@ impl Disk for FakeDisk {
         }
         state.reserve(size)?;
         let synced_len = if fill == Fill::Zeroes { size as usize } else { 0 };
-        let content = Arc::new(Mutex::new(Content { seen: vec![0; size as usize], unsynced: BTreeMap::new(), synced_len }));
+        let content = Arc::new(Mutex::new(Content {
+            seen: vec![0; size as usize],
+            unsynced: BTreeMap::new(),
+            synced_len,
+        }));
         state.files.insert(path.to_owned(), content.clone());
-        Ok(Arc::new(FakeFile { state: self.state.clone(), content }))
+        Ok(Arc::new(FakeFile {
+            state: self.state.clone(),
+            content,
+        }))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let state = self.state.lock();
         let content = state.files.get(path).ok_or(io::ErrorKind::NotFound)?.clone();
-        Ok(Arc::new(FakeFile { state: self.state.clone(), content }))
+        Ok(Arc::new(FakeFile {
+            state: self.state.clone(),
+            content,
+        }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -162,13 +180,20 @@ impl Disk for FakeDisk {
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
         state.step()?;
-        state.files.remove(path).map(|_| ()).ok_or_else(|| io::ErrorKind::NotFound.into())
+        state
+            .files
+            .remove(path)
+            .map(|_| ())
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         let state = self.state.lock();
         let inside = state.files.keys().filter(|path| path.parent() == Some(dir));
-        Ok(inside.filter_map(|path| path.file_name()).map(|name| name.to_string_lossy().into_owned()).collect())
+        Ok(inside
+            .filter_map(|path| path.file_name())
+            .map(|name| name.to_string_lossy().into_owned())
+            .collect())
     }
 
     fn create_dir(&self, _: &Path) -> io::Result<()> {
@@ -179,8 +204,12 @@ impl Disk for FakeDisk {
         let mut state = self.state.lock();
         state.step()?;
         state.durable.retain(|path, _| path.parent() != Some(dir));
-        let inside: Vec<_> =
-            state.files.iter().filter(|(path, _)| path.parent() == Some(dir)).map(|(path, content)| (path.clone(), content.clone())).collect();
+        let inside: Vec<_> = state
+            .files
+            .iter()
+            .filter(|(path, _)| path.parent() == Some(dir))
+            .map(|(path, content)| (path.clone(), content.clone()))
+            .collect();
         state.durable.extend(inside);
         Ok(())
     }
@@ -190,7 +219,10 @@ impl DiskFile for FakeFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         let content = self.content.lock();
         let start = offset as usize;
-        let bytes = content.seen.get(start..start + buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let bytes = content
+            .seen
+            .get(start..start + buffer.len())
+            .ok_or(io::ErrorKind::UnexpectedEof)?;
         buffer.copy_from_slice(bytes);
         Ok(())
     }
@@ -245,7 +277,9 @@ mod tests {
         let disk = FakeDisk::new();
         disk.set_capacity(Some(10));
         let path = Path::new("/d/a");
-        assert!(super::super::is_full(&disk.create(path, 11, Fill::Zeroes).err().unwrap()));
+        assert!(super::super::is_full(
+            &disk.create(path, 11, Fill::Zeroes).err().unwrap()
+        ));
         disk.set_capacity(None);
         disk.create(path, 11, Fill::Zeroes).unwrap();
     }

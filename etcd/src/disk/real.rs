@@ -19,7 +19,12 @@ struct RealFile(File);
 
 impl Disk for RealDisk {
     fn create(&self, path: &Path, size: u64, fill: Fill) -> io::Result<Arc<dyn DiskFile>> {
-        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)?;
         if let Err(error) = allocate(&file, size, fill) {
             fs::remove_file(path)?;
             return Err(error);
@@ -28,7 +33,9 @@ impl Disk for RealDisk {
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(RealFile(OpenOptions::new().read(true).write(true).open(path)?)))
+        Ok(Arc::new(RealFile(
+            OpenOptions::new().read(true).write(true).open(path)?,
+        )))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -111,7 +118,13 @@ pub struct DirLock {
 
 /// None when another process holds it.
 pub fn lock(path: &Path) -> io::Result<Option<DirLock>> {
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(Some(DirLock { _descriptor: file })),
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 use etcd_api::etcdserverpb::{
-    DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, range_request::SortOrder, range_request::SortTarget, request_op::Request,
+    DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, range_request::SortOrder,
+    range_request::SortTarget, request_op::Request,
 };
 
 use super::key::KeyRange;
@@ -31,7 +32,8 @@ pub fn range(request: &RangeRequest) -> Result<(), Invalid> {
     if request.key.is_empty() {
         return Err(Invalid::EmptyKey);
     }
-    if SortOrder::try_from(request.sort_order).is_err() || SortTarget::try_from(request.sort_target).is_err() {
+    if SortOrder::try_from(request.sort_order).is_err() || SortTarget::try_from(request.sort_target).is_err()
+    {
         return Err(Invalid::InvalidSortOption);
     }
     Ok(())
@@ -51,7 +53,11 @@ pub fn put(request: &PutRequest) -> Result<(), Invalid> {
 }
 
 pub fn delete_range(request: &DeleteRangeRequest) -> Result<(), Invalid> {
-    if request.key.is_empty() { Err(Invalid::EmptyKey) } else { Ok(()) }
+    if request.key.is_empty() {
+        Err(Invalid::EmptyKey)
+    } else {
+        Ok(())
+    }
 }
 
 pub fn txn(request: &TxnRequest, max_ops: usize) -> Result<(), Invalid> {
@@ -62,12 +68,22 @@ pub fn txn(request: &TxnRequest, max_ops: usize) -> Result<(), Invalid> {
 }
 
 fn operations(request: &TxnRequest, max_ops: usize) -> Result<(), Invalid> {
-    let count = request.compare.len().max(request.success.len()).max(request.failure.len());
-    let Some(left) = max_ops.checked_sub(count) else { return Err(Invalid::TooManyOps) };
+    let count = request
+        .compare
+        .len()
+        .max(request.success.len())
+        .max(request.failure.len());
+    let Some(left) = max_ops.checked_sub(count) else {
+        return Err(Invalid::TooManyOps);
+    };
     if request.compare.iter().any(|compare| compare.key.is_empty()) {
         return Err(Invalid::EmptyKey);
     }
-    request.success.iter().chain(&request.failure).try_for_each(|op| operation(op, left))
+    request
+        .success
+        .iter()
+        .chain(&request.failure)
+        .try_for_each(|op| operation(op, left))
 }
 
 /// Each level of nesting takes at least one operation, so recursion is bounded by `max_ops`.
@@ -106,7 +122,9 @@ fn intervals(ops: &[RequestOp]) -> Result<Touched, Invalid> {
     let mut touched = Touched::default();
     for op in ops {
         if let Some(Request::RequestDeleteRange(request)) = &op.request {
-            touched.deletes.push(KeyRange::new(&request.key, &request.range_end));
+            touched
+                .deletes
+                .push(KeyRange::new(&request.key, &request.range_end));
         }
     }
     for op in ops {
@@ -139,20 +157,28 @@ fn nested(touched: &mut Touched, request: &TxnRequest) -> Result<(), Invalid> {
 
 /// Whether a transaction changes nothing, whichever path it takes.
 pub fn is_read_only(request: &TxnRequest) -> bool {
-    request.success.iter().chain(&request.failure).all(|op| match &op.request {
-        Some(Request::RequestRange(_)) => true,
-        Some(Request::RequestTxn(nested)) => is_read_only(nested),
-        _ => false,
-    })
+    request
+        .success
+        .iter()
+        .chain(&request.failure)
+        .all(|op| match &op.request {
+            Some(Request::RequestRange(_)) => true,
+            Some(Request::RequestTxn(nested)) => is_read_only(nested),
+            _ => false,
+        })
 }
 
 /// Whether it may be answered without the leader: every range in it is serializable.
 pub fn is_serializable(request: &TxnRequest) -> bool {
-    request.success.iter().chain(&request.failure).all(|op| match &op.request {
-        Some(Request::RequestRange(range)) => range.serializable,
-        Some(Request::RequestTxn(nested)) => is_serializable(nested),
-        _ => false,
-    })
+    request
+        .success
+        .iter()
+        .chain(&request.failure)
+        .all(|op| match &op.request {
+            Some(Request::RequestRange(range)) => range.serializable,
+            Some(Request::RequestTxn(nested)) => is_serializable(nested),
+            _ => false,
+        })
 }
 
 #[cfg(test)]
@@ -160,32 +186,62 @@ mod tests {
     use super::*;
 
     fn put_op(key: &'static str) -> RequestOp {
-        RequestOp { request: Some(Request::RequestPut(PutRequest { key: key.into(), ..Default::default() })) }
+        RequestOp {
+            request: Some(Request::RequestPut(PutRequest {
+                key: key.into(),
+                ..Default::default()
+            })),
+        }
     }
 
     fn delete_op(key: &'static str, end: &'static str) -> RequestOp {
         RequestOp {
-            request: Some(Request::RequestDeleteRange(DeleteRangeRequest { key: key.into(), range_end: end.into(), ..Default::default() })),
+            request: Some(Request::RequestDeleteRange(DeleteRangeRequest {
+                key: key.into(),
+                range_end: end.into(),
+                ..Default::default()
+            })),
         }
     }
 
     fn txn_op(success: Vec<RequestOp>, failure: Vec<RequestOp>) -> RequestOp {
-        RequestOp { request: Some(Request::RequestTxn(TxnRequest { success, failure, ..Default::default() })) }
+        RequestOp {
+            request: Some(Request::RequestTxn(TxnRequest {
+                success,
+                failure,
+                ..Default::default()
+            })),
+        }
     }
 
     fn check(success: Vec<RequestOp>) -> Result<(), Invalid> {
-        txn(&TxnRequest { success, ..Default::default() }, 128)
+        txn(
+            &TxnRequest {
+                success,
+                ..Default::default()
+            },
+            128,
+        )
     }
 
     #[test]
     fn a_key_is_written_once_on_a_path() {
         assert_eq!(check(vec![put_op("a"), put_op("b")]), Ok(()));
         assert_eq!(check(vec![put_op("a"), put_op("a")]), Err(Invalid::DuplicateKey));
-        assert_eq!(check(vec![put_op("b"), delete_op("a", "c")]), Err(Invalid::DuplicateKey));
+        assert_eq!(
+            check(vec![put_op("b"), delete_op("a", "c")]),
+            Err(Invalid::DuplicateKey)
+        );
         assert_eq!(check(vec![delete_op("a", "c"), delete_op("b", "d")]), Ok(()));
         assert_eq!(check(vec![txn_op(vec![put_op("a")], vec![put_op("a")])]), Ok(()));
-        assert_eq!(check(vec![txn_op(vec![put_op("a")], vec![]), put_op("a")]), Err(Invalid::DuplicateKey));
-        assert_eq!(check(vec![txn_op(vec![delete_op("a", "")], vec![]), put_op("a")]), Err(Invalid::DuplicateKey));
+        assert_eq!(
+            check(vec![txn_op(vec![put_op("a")], vec![]), put_op("a")]),
+            Err(Invalid::DuplicateKey)
+        );
+        assert_eq!(
+            check(vec![txn_op(vec![delete_op("a", "")], vec![]), put_op("a")]),
+            Err(Invalid::DuplicateKey)
+        );
     }
 
     #[test]
@@ -198,7 +254,10 @@ mod tests {
             deep = txn_op(vec![deep], vec![]);
         }
         assert_eq!(check(vec![deep]), Err(Invalid::TooManyOps));
-        assert_eq!(check(vec![RequestOp { request: None }]), Err(Invalid::KeyNotFound));
+        assert_eq!(
+            check(vec![RequestOp { request: None }]),
+            Err(Invalid::KeyNotFound)
+        );
         assert_eq!(check(vec![put_op("")]), Err(Invalid::EmptyKey));
     }
 }

@@ -36,7 +36,11 @@ impl Store {
             }
         }
         self.still_there(revision)?;
-        Ok(KvHash { hash, compacted, revision })
+        Ok(KvHash {
+            hash,
+            compacted,
+            revision,
+        })
     }
 
     fn versions_up_to(&self, revision: i64) -> Vec<Version> {

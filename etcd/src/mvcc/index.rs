@@ -37,23 +37,38 @@ pub fn dropped_by(history: &[Version], revision: i64) -> usize {
 impl Index {
     /// Sorts everything that the segments hold and drops what was compacted; counts what lives in each segment.
     pub fn build(mut versions: Vec<(Bytes, Version)>, compacted: i64, storage: &Storage) -> Index {
-        versions.sort_unstable_by(|left, right| left.0.cmp(&right.0).then_with(|| order(&left.1).cmp(&order(&right.1))));
+        versions.sort_unstable_by(|left, right| {
+            left.0
+                .cmp(&right.0)
+                .then_with(|| order(&left.1).cmp(&order(&right.1)))
+        });
         let segments = storage.segments();
         let segment = |version: &Version| {
-            segments.binary_search_by_key(&version.loc.segment, |segment| segment.number).ok().map(|place| &segments[place])
+            segments
+                .binary_search_by_key(&version.loc.segment, |segment| segment.number)
+                .ok()
+                .map(|place| &segments[place])
         };
-        let grouped = versions.chunk_by(|left, right| left.0 == right.0).filter_map(|chunk| {
-            let mut history: History = chunk.iter().map(|(_, version)| *version).collect();
-            for version in history.drain(..dropped_by(&history, compacted)) {
-                segment(&version).into_iter().for_each(|segment| segment.bury(&version));
-            }
-            for version in &history {
-                segment(version).into_iter().for_each(|segment| segment.count(version));
-            }
-            history.shrink_to_fit();
-            (!history.is_empty()).then(|| (Box::from(&chunk[0].0[..]), history))
-        });
-        Index { keys: grouped.collect() }
+        let grouped = versions
+            .chunk_by(|left, right| left.0 == right.0)
+            .filter_map(|chunk| {
+                let mut history: History = chunk.iter().map(|(_, version)| *version).collect();
+                for version in history.drain(..dropped_by(&history, compacted)) {
+                    segment(&version)
+                        .into_iter()
+                        .for_each(|segment| segment.bury(&version));
+                }
+                for version in &history {
+                    segment(version)
+                        .into_iter()
+                        .for_each(|segment| segment.count(version));
+                }
+                history.shrink_to_fit();
+                (!history.is_empty()).then(|| (Box::from(&chunk[0].0[..]), history))
+            });
+        Index {
+            keys: grouped.collect(),
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -76,7 +91,10 @@ impl Index {
     /// The version with the same revision as `version`, wherever it lies.
     pub fn find(&self, key: &[u8], version: &Version) -> Option<&Version> {
         let history = self.keys.get(key)?;
-        history.binary_search_by_key(&order(version), order).ok().map(|place| &history[place])
+        history
+            .binary_search_by_key(&order(version), order)
+            .ok()
+            .map(|place| &history[place])
     }
 
     pub fn insert(&mut self, key: &[u8], version: Version) {
@@ -89,7 +107,9 @@ impl Index {
     }
 
     pub fn relocate(&mut self, key: &[u8], from: &Version, to: Loc) -> bool {
-        let Some(history) = self.keys.get_mut(key) else { return false };
+        let Some(history) = self.keys.get_mut(key) else {
+            return false;
+        };
         match history.binary_search_by_key(&order(from), order) {
             Ok(place) if history[place].loc == from.loc => {
                 history[place].loc = to;
@@ -123,10 +143,20 @@ impl Index {
     }
 
     /// Compacts at most `count` keys after `cursor`; hands every dropped version to `dropped`. Returns where to go on.
-    pub fn compact_step(&mut self, cursor: Bound<&[u8]>, count: usize, revision: i64, mut dropped: impl FnMut(&Version)) -> Option<Box<[u8]>> {
+    pub fn compact_step(
+        &mut self,
+        cursor: Bound<&[u8]>,
+        count: usize,
+        revision: i64,
+        mut dropped: impl FnMut(&Version),
+    ) -> Option<Box<[u8]>> {
         let mut empty = Vec::new();
         let mut last = None;
-        for (visited, (key, history)) in self.keys.range_mut::<[u8], _>((cursor, Bound::Unbounded)).enumerate() {
+        for (visited, (key, history)) in self
+            .keys
+            .range_mut::<[u8], _>((cursor, Bound::Unbounded))
+            .enumerate()
+        {
             if visited == count {
                 break;
             }
@@ -171,15 +201,25 @@ mod tests {
     fn a_read_sees_the_newest_version_at_its_revision() {
         let versions = history(&[(2, true), (4, true), (6, false), (8, true)]);
         let main = |revision| at(&versions, revision).map(|version| version.main);
-        assert_eq!([main(1), main(2), main(5), main(6), main(7), main(9)], [None, Some(2), Some(4), None, None, Some(8)]);
+        assert_eq!(
+            [main(1), main(2), main(5), main(6), main(7), main(9)],
+            [None, Some(2), Some(4), None, None, Some(8)]
+        );
     }
 
     #[test]
     fn compaction_keeps_what_reads_and_watches_at_its_revision_need() {
         let versions = history(&[(2, true), (4, true), (6, false), (8, true)]);
         let dropped = |revision| dropped_by(&versions, revision);
-        assert_eq!([dropped(1), dropped(2), dropped(3), dropped(4), dropped(5)], [0, 0, 0, 1, 1]);
-        assert_eq!(dropped(6), 2, "the tombstone at the compaction's own revision stays");
+        assert_eq!(
+            [dropped(1), dropped(2), dropped(3), dropped(4), dropped(5)],
+            [0, 0, 0, 1, 1]
+        );
+        assert_eq!(
+            dropped(6),
+            2,
+            "the tombstone at the compaction's own revision stays"
+        );
         assert_eq!([dropped(7), dropped(8), dropped(9)], [3, 3, 3]);
     }
 }

@@ -69,7 +69,10 @@ mod tests {
     use super::*;
 
     fn range(key: &'static str, end: &'static str) -> KeyRange {
-        KeyRange::new(&Bytes::from_static(key.as_bytes()), &Bytes::from_static(end.as_bytes()))
+        KeyRange::new(
+            &Bytes::from_static(key.as_bytes()),
+            &Bytes::from_static(end.as_bytes()),
+        )
     }
 
     #[test]

@@ -58,11 +58,18 @@ impl Store {
             count += 1;
             ControlFlow::Continue(())
         });
-        Selected { count, ..Selected::default() }
+        Selected {
+            count,
+            ..Selected::default()
+        }
     }
 
     fn select_plain(&self, request: &RangeRequest, range: &KeyRange, revision: i64) -> Selected {
-        let limit = if request.limit > 0 { request.limit } else { i64::MAX };
+        let limit = if request.limit > 0 {
+            request.limit
+        } else {
+            i64::MAX
+        };
         let mut count = 0;
         let (mut locs, mut keys) = (Vec::new(), Vec::new());
         self.walk(range, revision, |key, version| {
@@ -74,22 +81,48 @@ impl Store {
             }
             ControlFlow::Continue(())
         });
-        let items = if request.keys_only { Items::Encoded(keys) } else { Items::Stored(locs) };
-        Selected { items, more: count > limit, count }
+        let items = if request.keys_only {
+            Items::Encoded(keys)
+        } else {
+            Items::Stored(locs)
+        };
+        Selected {
+            items,
+            more: count > limit,
+            count,
+        }
     }
 
-    fn select_sorted(&self, request: &RangeRequest, range: &KeyRange, revision: i64, order: Order, read: Reader<'_>) -> Result<Selected, Error> {
+    fn select_sorted(
+        &self,
+        request: &RangeRequest,
+        range: &KeyRange,
+        revision: i64,
+        order: Order,
+        read: Reader<'_>,
+    ) -> Result<Selected, Error> {
         let mut count = 0;
         let mut found = Vec::new();
         self.walk(range, revision, |key, version| {
             count += 1;
             if accepts(request, version) {
-                found.push((*version, if request.keys_only { without_value(key, version) } else { Bytes::new() }));
+                found.push((
+                    *version,
+                    if request.keys_only {
+                        without_value(key, version)
+                    } else {
+                        Bytes::new()
+                    },
+                ));
             }
             ControlFlow::Continue(())
         });
         order.sort(&mut found, read)?;
-        let limit = if request.limit > 0 { request.limit as usize } else { usize::MAX };
+        let limit = if request.limit > 0 {
+            request.limit as usize
+        } else {
+            usize::MAX
+        };
         let more = found.len() > limit;
         found.truncate(limit);
         let items = match request.keys_only {
@@ -120,7 +153,9 @@ impl Order {
             Order::Stored => {}
             Order::By(SortTarget::Key, _) => found.reverse(),
             Order::By(SortTarget::Value, descend) => sort_by_value(found, descend, read)?,
-            Order::By(target, descend) => found.sort_by(|left, right| directed(compare(target, &left.0, &right.0), descend)),
+            Order::By(target, descend) => {
+                found.sort_by(|left, right| directed(compare(target, &left.0, &right.0), descend))
+            }
         }
         Ok(())
     }
@@ -139,7 +174,9 @@ fn sort_by_value(found: &mut Vec<(Version, Bytes)>, descend: bool, read: Reader<
 
 /// The value of a stored KeyValue.
 pub fn value_of(kv: Bytes) -> Result<Bytes, Error> {
-    KeyValue::decode(kv).map(|kv| kv.value).map_err(|error| Error::Io(io::Error::new(io::ErrorKind::InvalidData, error)))
+    KeyValue::decode(kv)
+        .map(|kv| kv.value)
+        .map_err(|error| Error::Io(io::Error::new(io::ErrorKind::InvalidData, error)))
 }
 
 fn compare(target: SortTarget, left: &Version, right: &Version) -> Ordering {
@@ -155,13 +192,20 @@ fn directed(order: Ordering, descend: bool) -> Ordering {
 }
 
 fn filtered(request: &RangeRequest) -> bool {
-    request.min_mod_revision != 0 || request.max_mod_revision != 0 || request.min_create_revision != 0 || request.max_create_revision != 0
+    request.min_mod_revision != 0
+        || request.max_mod_revision != 0
+        || request.min_create_revision != 0
+        || request.max_create_revision != 0
 }
 
 fn accepts(request: &RangeRequest, version: &Version) -> bool {
     let within = |value: i64, min: i64, max: i64| (min == 0 || value >= min) && (max == 0 || value <= max);
     within(version.main, request.min_mod_revision, request.max_mod_revision)
-        && within(version.create, request.min_create_revision, request.max_create_revision)
+        && within(
+            version.create,
+            request.min_create_revision,
+            request.max_create_revision,
+        )
 }
 
 fn without_value(key: &[u8], version: &Version) -> Bytes {

@@ -8,10 +8,22 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 /// The answer to one operation.
 #[derive(Debug, Clone)]
 pub enum Response {
-    Range { kvs: Vec<Bytes>, more: bool, count: i64 },
-    Put { prev_kv: Option<Bytes> },
-    DeleteRange { deleted: i64, prev_kvs: Vec<Bytes> },
-    Txn { succeeded: bool, responses: Vec<(i64, Response)> },
+    Range {
+        kvs: Vec<Bytes>,
+        more: bool,
+        count: i64,
+    },
+    Put {
+        prev_kv: Option<Bytes>,
+    },
+    DeleteRange {
+        deleted: i64,
+        prev_kvs: Vec<Bytes>,
+    },
+    Txn {
+        succeeded: bool,
+        responses: Vec<(i64, Response)>,
+    },
     Compaction,
 }
 
@@ -30,7 +42,11 @@ impl Response {
                 int_len(*deleted) + prev_kvs.iter().map(|kv| message_len(kv.len())).sum::<usize>()
             }
             Response::Txn { succeeded, responses } => {
-                usize::from(*succeeded) * 2 + responses.iter().map(|(revision, op)| message_len(op_len(*revision, op))).sum::<usize>()
+                usize::from(*succeeded) * 2
+                    + responses
+                        .iter()
+                        .map(|(revision, op)| message_len(op_len(*revision, op)))
+                        .sum::<usize>()
             }
             Response::Compaction => 0,
         };
@@ -51,7 +67,9 @@ impl Response {
             }
             Response::Txn { succeeded, responses } => {
                 write_int(2, i64::from(*succeeded), out);
-                responses.iter().for_each(|(revision, op)| write_op(*revision, op, out));
+                responses
+                    .iter()
+                    .for_each(|(revision, op)| write_op(*revision, op, out));
             }
             Response::Compaction => {}
         }
@@ -69,7 +87,10 @@ impl Response {
 }
 
 fn inner_header(revision: i64) -> ResponseHeader {
-    ResponseHeader { revision, ..Default::default() }
+    ResponseHeader {
+        revision,
+        ..Default::default()
+    }
 }
 
 fn op_len(revision: i64, op: &Response) -> usize {
@@ -123,7 +144,11 @@ fn message_len(body: usize) -> usize {
 }
 
 fn int_len(value: i64) -> usize {
-    if value == 0 { 0 } else { 1 + encoded_len_varint(value as u64) }
+    if value == 0 {
+        0
+    } else {
+        1 + encoded_len_varint(value as u64)
+    }
 }
 
 #[cfg(test)]
@@ -133,33 +158,74 @@ mod tests {
     use etcd_api::mvccpb::KeyValue;
 
     fn kv(key: &str, value: usize) -> Bytes {
-        KeyValue { key: key.to_owned().into(), value: vec![7; value].into(), mod_revision: 300, ..Default::default() }.encode_to_vec().into()
+        KeyValue {
+            key: key.to_owned().into(),
+            value: vec![7; value].into(),
+            mod_revision: 300,
+            ..Default::default()
+        }
+        .encode_to_vec()
+        .into()
     }
 
     #[test]
     fn what_is_written_is_what_prost_reads() {
-        let header = ResponseHeader { cluster_id: u64::MAX, member_id: 5, revision: 300, raft_term: 2 };
-        let range = Response::Range { kvs: vec![kv("a", 3), kv("b", 400)], more: true, count: 1000 };
+        let header = ResponseHeader {
+            cluster_id: u64::MAX,
+            member_id: 5,
+            revision: 300,
+            raft_term: 2,
+        };
+        let range = Response::Range {
+            kvs: vec![kv("a", 3), kv("b", 400)],
+            more: true,
+            count: 1000,
+        };
         let mut out = BytesMut::new();
         range.encode(&header, &mut out);
         assert_eq!(out.len(), range.len(&header));
         let read = RangeResponse::decode(out.freeze()).unwrap();
-        assert_eq!((read.kvs.len(), read.more, read.count, read.header.unwrap().cluster_id), (2, true, 1000, u64::MAX));
+        assert_eq!(
+            (
+                read.kvs.len(),
+                read.more,
+                read.count,
+                read.header.unwrap().cluster_id
+            ),
+            (2, true, 1000, u64::MAX)
+        );
         assert_eq!(read.kvs[1].value.len(), 400);
 
-        let nested = Response::Txn { succeeded: false, responses: vec![(300, range)] };
-        let put = Response::Put { prev_kv: Some(kv("c", 1)) };
-        let delete = Response::DeleteRange { deleted: 2, prev_kvs: vec![kv("d", 1)] };
-        let txn = Response::Txn { succeeded: true, responses: vec![(300, nested), (300, put), (300, delete)] };
+        let nested = Response::Txn {
+            succeeded: false,
+            responses: vec![(300, range)],
+        };
+        let put = Response::Put {
+            prev_kv: Some(kv("c", 1)),
+        };
+        let delete = Response::DeleteRange {
+            deleted: 2,
+            prev_kvs: vec![kv("d", 1)],
+        };
+        let txn = Response::Txn {
+            succeeded: true,
+            responses: vec![(300, nested), (300, put), (300, delete)],
+        };
         let mut out = BytesMut::new();
         txn.encode(&header, &mut out);
         assert_eq!(out.len(), txn.len(&header));
         let read = TxnResponse::decode(out.freeze()).unwrap();
         assert!(read.succeeded);
-        let Some(response_op::Response::ResponseTxn(inner)) = &read.responses[0].response else { panic!("a nested txn") };
-        let Some(response_op::Response::ResponseRange(range)) = &inner.responses[0].response else { panic!("a range") };
+        let Some(response_op::Response::ResponseTxn(inner)) = &read.responses[0].response else {
+            panic!("a nested txn")
+        };
+        let Some(response_op::Response::ResponseRange(range)) = &inner.responses[0].response else {
+            panic!("a range")
+        };
         assert_eq!((range.kvs.len(), range.header.unwrap().revision), (2, 300));
-        let Some(response_op::Response::ResponseDeleteRange(delete)) = &read.responses[2].response else { panic!("a delete") };
+        let Some(response_op::Response::ResponseDeleteRange(delete)) = &read.responses[2].response else {
+            panic!("a delete")
+        };
         assert_eq!((delete.deleted, &delete.prev_kvs[0].key[..]), (2, &b"d"[..]));
     }
 }

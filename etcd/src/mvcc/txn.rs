@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 
 use bytes::{Bytes, BytesMut};
 use etcd_api::etcdserverpb::{
-    Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, compare::CompareResult, compare::CompareTarget,
-    compare::TargetUnion, request_op::Request,
+    Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, compare::CompareResult,
+    compare::CompareTarget, compare::TargetUnion, request_op::Request,
 };
 use etcd_api::mvccpb::KeyValue;
 use prost::Message as _;
@@ -53,7 +53,8 @@ pub trait View {
 
     fn range(&self, request: &RangeRequest) -> Result<Response, Error> {
         let revision = self.store().revision(request.revision, self.revision())?;
-        let Selected { items, more, count } = self.store().select(request, revision, &|locs| self.read(locs))?;
+        let Selected { items, more, count } =
+            self.store().select(request, revision, &|locs| self.read(locs))?;
         let kvs = match items {
             Items::Stored(locs) => self.read(&locs)?,
             Items::Encoded(kvs) => kvs,
@@ -72,7 +73,9 @@ impl View for WriteTxn<'_> {
     }
 
     fn read(&self, locs: &[Loc]) -> std::io::Result<Vec<Bytes>> {
-        locs.iter().map(|loc| self.writer.read(&self.segments, *loc)).collect()
+        locs.iter()
+            .map(|loc| self.writer.read(&self.segments, *loc))
+            .collect()
     }
 }
 
@@ -98,31 +101,58 @@ impl WriteTxn<'_> {
     }
 
     fn live(&self, key: &[u8]) -> Option<Version> {
-        self.store.index.read().newest(key).filter(|version| !version.is_tombstone()).copied()
+        self.store
+            .index
+            .read()
+            .newest(key)
+            .filter(|version| !version.is_tombstone())
+            .copied()
     }
 
     /// [`WriteTxn::check_put`] has passed.
     pub fn put(&mut self, request: &PutRequest) -> Result<Response, Error> {
         let prev = self.live(&request.key);
         let prev_bytes = match prev {
-            Some(prev) if request.prev_kv || request.ignore_value => Some(self.writer.read(&self.segments, prev.loc)?),
+            Some(prev) if request.prev_kv || request.ignore_value => {
+                Some(self.writer.read(&self.segments, prev.loc)?)
+            }
             _ => None,
         };
         let value = match &prev_bytes {
             Some(bytes) if request.ignore_value => value_of(bytes.clone())?,
             _ => request.value.clone(),
         };
-        let lease = if request.ignore_lease { prev.map_or(0, |prev| prev.lease) } else { request.lease };
+        let lease = if request.ignore_lease {
+            prev.map_or(0, |prev| prev.lease)
+        } else {
+            request.lease
+        };
         self.write(&request.key, value, lease, prev);
-        Ok(Response::Put { prev_kv: prev_bytes.filter(|_| request.prev_kv) })
+        Ok(Response::Put {
+            prev_kv: prev_bytes.filter(|_| request.prev_kv),
+        })
     }
 
     fn write(&mut self, key: &Bytes, value: Bytes, lease: i64, prev: Option<Version>) {
         let main = self.begin + 1;
         let (create, version) = prev.map_or((main, 1), |prev| (prev.create, prev.version + 1));
         let sub = self.take_sub();
-        let kv = KeyValue { key: key.clone(), create_revision: create, mod_revision: main, version, value, lease };
-        let version = Version { main, create, version, lease, sub, loc: Loc::default() };
+        let kv = KeyValue {
+            key: key.clone(),
+            create_revision: create,
+            mod_revision: main,
+            version,
+            value,
+            lease,
+        };
+        let version = Version {
+            main,
+            create,
+            version,
+            lease,
+            sub,
+            loc: Loc::default(),
+        };
         let version = self.append(version, |out| {
             out.reserve(kv.encoded_len());
             kv.encode_raw(out);
@@ -162,12 +192,25 @@ impl WriteTxn<'_> {
             false => Vec::new(),
         };
         found.iter().for_each(|(key, prev)| self.delete(key, *prev));
-        Ok(Response::DeleteRange { deleted: found.len() as i64, prev_kvs })
+        Ok(Response::DeleteRange {
+            deleted: found.len() as i64,
+            prev_kvs,
+        })
     }
 
     fn delete(&mut self, key: &Bytes, prev: Version) {
-        let tombstone = Version { main: self.begin + 1, create: 0, version: 0, lease: 0, sub: self.take_sub(), loc: Loc::default() };
-        let kv = KeyValue { key: key.clone(), ..KeyValue::default() };
+        let tombstone = Version {
+            main: self.begin + 1,
+            create: 0,
+            version: 0,
+            lease: 0,
+            sub: self.take_sub(),
+            loc: Loc::default(),
+        };
+        let kv = KeyValue {
+            key: key.clone(),
+            ..KeyValue::default()
+        };
         let tombstone = self.append(tombstone, |out| {
             out.reserve(kv.encoded_len());
             kv.encode_raw(out);
@@ -210,7 +253,10 @@ impl WriteTxn<'_> {
             };
             responses.push((self.end(), response));
         }
-        Ok(Response::Txn { succeeded: path.succeeded, responses })
+        Ok(Response::Txn {
+            succeeded: path.succeeded,
+            responses,
+        })
     }
 }
 
@@ -230,9 +276,19 @@ enum Step<'a> {
 impl<'a> Path<'a> {
     fn choose(view: &dyn View, request: &'a TxnRequest) -> Result<Path<'a>, Error> {
         let succeeded = holds_all(view, &request.compare)?;
-        let ops = if succeeded { &request.success } else { &request.failure };
-        let steps = ops.iter().map(|op| Path::step(view, op)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Path { succeeded, steps: steps.into_iter().flatten().collect() })
+        let ops = if succeeded {
+            &request.success
+        } else {
+            &request.failure
+        };
+        let steps = ops
+            .iter()
+            .map(|op| Path::step(view, op))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Path {
+            succeeded,
+            steps: steps.into_iter().flatten().collect(),
+        })
     }
 
     fn step(view: &dyn View, op: &'a RequestOp) -> Result<Option<Step<'a>>, Error> {
@@ -285,7 +341,10 @@ impl ReadTxn<'_> {
                 Step::Put(_) | Step::DeleteRange(_) => {}
             }
         }
-        Ok(Response::Txn { succeeded: path.succeeded, responses })
+        Ok(Response::Txn {
+            succeeded: path.succeeded,
+            responses,
+        })
     }
 }
 
@@ -308,12 +367,27 @@ fn holds(view: &dyn View, compare: &Compare) -> Result<bool, Error> {
     view.store().walk(&range, view.revision(), |_, version| {
         any = true;
         all &= numbers_hold(compare, version);
-        if all { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        if all {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
     });
     Ok(if any { all } else { numbers_hold(compare, &ABSENT) })
 }
 
-const ABSENT: Version = Version { main: 0, create: 0, version: 0, lease: 0, sub: 0, loc: Loc { segment: 0, offset: 0, length: 0 } };
+const ABSENT: Version = Version {
+    main: 0,
+    create: 0,
+    version: 0,
+    lease: 0,
+    sub: 0,
+    loc: Loc {
+        segment: 0,
+        offset: 0,
+        length: 0,
+    },
+};
 
 fn numbers_hold(compare: &Compare, found: &Version) -> bool {
     let (actual, wanted) = match (compare.target(), &compare.target_union) {

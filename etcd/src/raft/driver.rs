@@ -68,8 +68,30 @@ pub struct Driver<O> {
 }
 
 impl<O: Outside> Driver<O> {
-    pub fn new(node: Node, id: u64, events: Arc<Inbox<Event>>, jobs: Arc<Inbox<Job>>, status: Arc<Status>, outside: O, tick: Duration, conf_state: ConfState) -> Self {
-        Driver { node, id, events, jobs, status, outside, tick, reads: Vec::new(), asked: None, reads_asked: 0, conf_state, held: Vec::new() }
+    pub fn new(
+        node: Node,
+        id: u64,
+        events: Arc<Inbox<Event>>,
+        jobs: Arc<Inbox<Job>>,
+        status: Arc<Status>,
+        outside: O,
+        tick: Duration,
+        conf_state: ConfState,
+    ) -> Self {
+        Driver {
+            node,
+            id,
+            events,
+            jobs,
+            status,
+            outside,
+            tick,
+            reads: Vec::new(),
+            asked: None,
+            reads_asked: 0,
+            conf_state,
+            held: Vec::new(),
+        }
     }
 
     pub fn run(mut self) {
@@ -78,7 +100,10 @@ impl<O: Outside> Driver<O> {
         let mut next_tick = Instant::now() + self.tick;
         loop {
             self.work();
-            self.events.drain(&mut batch, Some(next_tick.saturating_duration_since(Instant::now())));
+            self.events.drain(
+                &mut batch,
+                Some(next_tick.saturating_duration_since(Instant::now())),
+            );
             for event in batch.drain(..) {
                 if matches!(event, Event::Stop) {
                     return self.jobs.push(Job::Stop);
@@ -105,7 +130,9 @@ impl<O: Outside> Driver<O> {
     fn event(&mut self, event: Event) {
         match event {
             // Without a leader proposals wait for one; their proposers know when to give up.
-            Event::Propose(_) | Event::ProposeConfChange(_) if self.node.leader() == 0 => self.held.push(event),
+            Event::Propose(_) | Event::ProposeConfChange(_) if self.node.leader() == 0 => {
+                self.held.push(event)
+            }
             Event::Propose(data) => self.proposed(|node| node.propose(data)),
             Event::ProposeConfChange(change) => self.proposed(|node| node.propose_conf_change(change)),
             Event::ReadIndex(answer) => self.reads.push(answer),
@@ -154,7 +181,11 @@ impl<O: Outside> Driver<O> {
             learners_next: self.conf_state.learners_next.clone(),
             auto_leave: self.conf_state.auto_leave,
         };
-        self.jobs.push(Job::Snapshot(walpb::Snapshot { index, term, conf_state: Some(conf_state) }));
+        self.jobs.push(Job::Snapshot(walpb::Snapshot {
+            index,
+            term,
+            conf_state: Some(conf_state),
+        }));
     }
 
     /// One ReadIndex at a time answers all reads that waited when it was asked.
@@ -218,7 +249,9 @@ impl<O: Outside> Driver<O> {
             self.asked = None;
         }
         if leader != 0 {
-            std::mem::take(&mut self.held).into_iter().for_each(|event| self.events.push(event));
+            std::mem::take(&mut self.held)
+                .into_iter()
+                .for_each(|event| self.events.push(event));
         }
         self.publish();
         self.outside.leadership(self.node.is_leader());
@@ -227,8 +260,12 @@ impl<O: Outside> Driver<O> {
     fn publish(&self) {
         let leading = self.node.is_leader();
         self.status.term.store(self.node.term(), Ordering::SeqCst);
-        self.status.committed.store(self.node.committed(), Ordering::SeqCst);
+        self.status
+            .committed
+            .store(self.node.committed(), Ordering::SeqCst);
         self.status.is_leader.store(leading, Ordering::SeqCst);
-        self.status.alone.store(leading && self.node.is_sole_voter(), Ordering::SeqCst);
+        self.status
+            .alone
+            .store(leading && self.node.is_sole_voter(), Ordering::SeqCst);
     }
 }

@@ -11,7 +11,10 @@ pub struct Inbox<T> {
 
 impl<T> Default for Inbox<T> {
     fn default() -> Self {
-        Inbox { items: Mutex::new(Vec::new()), filled: Condvar::new() }
+        Inbox {
+            items: Mutex::new(Vec::new()),
+            filled: Condvar::new(),
+        }
     }
 }
 

@@ -15,8 +15,18 @@ pub struct Log {
 }
 
 impl Log {
-    pub fn new(hard_state: HardState, conf_state: ConfState, before: (u64, u64), entries: Vec<Entry>) -> Self {
-        Log { hard_state, conf_state, before, entries: entries.into() }
+    pub fn new(
+        hard_state: HardState,
+        conf_state: ConfState,
+        before: (u64, u64),
+        entries: Vec<Entry>,
+    ) -> Self {
+        Log {
+            hard_state,
+            conf_state,
+            before,
+            entries: entries.into(),
+        }
     }
 
     fn first(&self) -> u64 {
@@ -57,10 +67,19 @@ impl Log {
 
 impl Storage for Log {
     fn initial_state(&self) -> Result<RaftState> {
-        Ok(RaftState { hard_state: self.hard_state.clone(), conf_state: self.conf_state.clone() })
+        Ok(RaftState {
+            hard_state: self.hard_state.clone(),
+            conf_state: self.conf_state.clone(),
+        })
     }
 
-    fn entries(&self, low: u64, high: u64, max_size: impl Into<Option<u64>>, _: GetEntriesContext) -> Result<Vec<Entry>> {
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_size: impl Into<Option<u64>>,
+        _: GetEntriesContext,
+    ) -> Result<Vec<Entry>> {
         if low < self.first() {
             return Err(Error::Store(StorageError::Compacted));
         }
@@ -73,7 +92,12 @@ impl Storage for Log {
             size += entry.data.len() as u64 + 16;
             first || size <= max
         };
-        Ok(self.entries.range(start..end.max(start)).take_while(within).cloned().collect())
+        Ok(self
+            .entries
+            .range(start..end.max(start))
+            .take_while(within)
+            .cloned()
+            .collect())
     }
 
     fn term(&self, index: u64) -> Result<u64> {
@@ -84,7 +108,9 @@ impl Storage for Log {
             return Err(Error::Store(StorageError::Compacted));
         }
         let entry = self.entries.get((index - self.first()) as usize);
-        entry.map(|entry| entry.term).ok_or(Error::Store(StorageError::Unavailable))
+        entry
+            .map(|entry| entry.term)
+            .ok_or(Error::Store(StorageError::Unavailable))
     }
 
     fn first_index(&self) -> Result<u64> {

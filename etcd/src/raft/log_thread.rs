@@ -29,8 +29,13 @@ static FSYNC: LazyLock<Histogram> = LazyLock::new(|| {
         &metrics::exponential_buckets(0.001, 2.0, 14),
     )
 });
-static WRITTEN_BYTES: LazyLock<metrics::Gauge> =
-    LazyLock::new(|| metrics::gauge("etcd_disk_wal_write_bytes_total", "Total number of bytes written in WAL.", &[]));
+static WRITTEN_BYTES: LazyLock<metrics::Gauge> = LazyLock::new(|| {
+    metrics::gauge(
+        "etcd_disk_wal_write_bytes_total",
+        "Total number of bytes written in WAL.",
+        &[],
+    )
+});
 
 pub enum Job {
     Persist(Persist),
@@ -64,7 +69,10 @@ impl LogThread {
         loop {
             self.jobs.drain(&mut batch, self.timeout());
             group.clear();
-            let mut round = Round { pending: pending.take(), ..Round::default() };
+            let mut round = Round {
+                pending: pending.take(),
+                ..Round::default()
+            };
             for job in batch.drain(..) {
                 self.take(job, &mut group, &mut round);
             }
@@ -154,7 +162,8 @@ impl LogThread {
         let mut batch = Vec::new();
         while self.wal.must_wait_for_spare(bytes) {
             self.jobs.drain(&mut batch, Some(FULL_RETRY));
-            let (spares, others): (Vec<_>, Vec<_>) = batch.drain(..).partition(|job| matches!(job, Job::Spare(_)));
+            let (spares, others): (Vec<_>, Vec<_>) =
+                batch.drain(..).partition(|job| matches!(job, Job::Spare(_)));
             for job in spares {
                 if let Job::Spare(result) = job {
                     self.spare_done(result);
@@ -173,7 +182,11 @@ impl LogThread {
         let Some(job) = self.wal.spare_job() else { return };
         let jobs = self.jobs.clone();
         let run = move || jobs.push(Job::Spare(job.run()));
-        if let Err(source) = std::thread::Builder::new().name("etcd-wal-spare".into()).stack_size(128 * 1024).spawn(run) {
+        if let Err(source) = std::thread::Builder::new()
+            .name("etcd-wal-spare".into())
+            .stack_size(128 * 1024)
+            .spawn(run)
+        {
             self.spare_done(Err(source));
         }
     }
@@ -191,7 +204,9 @@ impl LogThread {
             return;
         }
         match full {
-            true => warn!("the disk is full: writes are refused until there is space for the next wal segment"),
+            true => {
+                warn!("the disk is full: writes are refused until there is space for the next wal segment")
+            }
             false => info!("there is space on the disk again"),
         }
         self.events.push(Event::SpaceChanged);
@@ -209,7 +224,10 @@ struct Round {
 }
 
 /// After a failed write or sync nobody knows what the disk holds: only a restart, which reads it, does.
-#[allow(clippy::disallowed_methods, reason = "a drain would write to the disk that has just failed")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a drain would write to the disk that has just failed"
+)]
 pub fn fatal(source: &dyn std::fmt::Display) -> ! {
     error!(error = %source, "failed to write to the disk; the process ends, because what was written is unknown until it is read again");
     std::process::exit(1)

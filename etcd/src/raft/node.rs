@@ -56,7 +56,10 @@ impl Node {
             ..Config::default()
         };
         let logger = slog::Logger::root(slog::Discard, slog::o!());
-        Ok(Node { raw: RawNode::new(&config, log, &logger)?, id })
+        Ok(Node {
+            raw: RawNode::new(&config, log, &logger)?,
+            id,
+        })
     }
 
     pub fn propose(&mut self, data: Vec<u8>) -> raft::Result<()> {
@@ -87,7 +90,11 @@ impl Node {
 
     /// The only voter need not wait for an election timeout.
     pub fn campaign_if_alone(&mut self) -> raft::Result<()> {
-        if self.is_sole_voter() && !self.is_leader() { self.raw.campaign() } else { Ok(()) }
+        if self.is_sole_voter() && !self.is_leader() {
+            self.raw.campaign()
+        } else {
+            Ok(())
+        }
     }
 
     pub fn is_sole_voter(&self) -> bool {
@@ -137,7 +144,10 @@ impl Node {
             messages_after: ready.take_persisted_messages(),
         };
         let work = Work {
-            soft_state: ready.ss().map(|state| SoftState { leader_id: state.leader_id, raft_state: state.raft_state }),
+            soft_state: ready.ss().map(|state| SoftState {
+                leader_id: state.leader_id,
+                raft_state: state.raft_state,
+            }),
             read_states: ready.take_read_states(),
             committed: ready.take_committed_entries(),
             messages: ready.take_messages(),

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use etcd_api::etcdserverpb::{
-    MemberAddRequest, MemberListRequest, MemberListResponse, MemberPromoteRequest, MemberRemoveRequest, MemberUpdateRequest,
+    MemberAddRequest, MemberListRequest, MemberListResponse, MemberPromoteRequest, MemberRemoveRequest,
+    MemberUpdateRequest,
 };
 
 use super::grpc::{Answer, message};
@@ -15,7 +16,10 @@ pub async fn list(server: Arc<EtcdServer>, request: MemberListRequest) -> Answer
         server.linearizable().await?;
     }
     let members = server.state.membership.read().messages();
-    message(&MemberListResponse { header: Some(server.header(0)), members })
+    message(&MemberListResponse {
+        header: Some(server.header(0)),
+        members,
+    })
 }
 
 fn known(server: &EtcdServer, id: u64) -> Result<(), Status> {
@@ -26,12 +30,17 @@ fn known(server: &EtcdServer, id: u64) -> Result<(), Status> {
 }
 
 fn not_yet() -> Answer {
-    Err(Status::unimplemented("etcdserver: this version serves a cluster of one member; its members cannot be changed yet"))
+    Err(Status::unimplemented(
+        "etcdserver: this version serves a cluster of one member; its members cannot be changed yet",
+    ))
 }
 
 pub async fn add(_: Arc<EtcdServer>, request: MemberAddRequest) -> Answer {
     if request.peer_ur_ls.is_empty() {
-        return Err(Status::new(Code::InvalidArgument, "etcdserver: given member URLs are invalid"));
+        return Err(Status::new(
+            Code::InvalidArgument,
+            "etcdserver: given member URLs are invalid",
+        ));
     }
     not_yet()
 }
@@ -39,7 +48,10 @@ pub async fn add(_: Arc<EtcdServer>, request: MemberAddRequest) -> Answer {
 pub async fn remove(server: Arc<EtcdServer>, request: MemberRemoveRequest) -> Answer {
     known(&server, request.id)?;
     // The last member cannot go: nobody would be left to agree on it.
-    Err(Status::new(Code::FailedPrecondition, "etcdserver: re-configuration failed due to not enough started members"))
+    Err(Status::new(
+        Code::FailedPrecondition,
+        "etcdserver: re-configuration failed due to not enough started members",
+    ))
 }
 
 pub async fn update(server: Arc<EtcdServer>, request: MemberUpdateRequest) -> Answer {
@@ -49,5 +61,8 @@ pub async fn update(server: Arc<EtcdServer>, request: MemberUpdateRequest) -> An
 
 pub async fn promote(server: Arc<EtcdServer>, request: MemberPromoteRequest) -> Answer {
     known(&server, request.id)?;
-    Err(Status::new(Code::FailedPrecondition, "etcdserver: can only promote a learner member"))
+    Err(Status::new(
+        Code::FailedPrecondition,
+        "etcdserver: can only promote a learner member",
+    ))
 }

@@ -52,7 +52,11 @@ pub fn seal(mut frame: BytesMut) -> Bytes {
 }
 
 /// Reads the one message of a unary or server-streaming request and calls the method.
-pub fn unary<R, F, Fut>(server: Arc<EtcdServer>, request: Request<Incoming>, method: F) -> BoxFuture<'static, Answer>
+pub fn unary<R, F, Fut>(
+    server: Arc<EtcdServer>,
+    request: Request<Incoming>,
+    method: F,
+) -> BoxFuture<'static, Answer>
 where
     R: Message + Default + 'static,
     F: FnOnce(Arc<EtcdServer>, R) -> Fut + Send + 'static,
@@ -60,14 +64,20 @@ where
 {
     Box::pin(async move {
         let mut reader = Reader::new(request.into_body(), server.limits.max_request_bytes);
-        let bytes = reader.frame().await?.ok_or_else(|| Status::new(Code::Internal, "the request has no message"))?;
+        let bytes = reader
+            .frame()
+            .await?
+            .ok_or_else(|| Status::new(Code::Internal, "the request has no message"))?;
         let request = R::decode(bytes).map_err(undecodable)?;
         method(server, request).await
     })
 }
 
 pub fn undecodable(error: prost::DecodeError) -> Status {
-    Status::new(Code::Internal, format!("grpc: error unmarshalling request: {error}"))
+    Status::new(
+        Code::Internal,
+        format!("grpc: error unmarshalling request: {error}"),
+    )
 }
 
 /// The messages of a request body.
@@ -80,21 +90,38 @@ pub struct Reader {
 
 impl Reader {
     pub fn new(body: Incoming, max_request_bytes: usize) -> Self {
-        Reader { body, chunks: VecDeque::new(), buffered: 0, max_bytes: max_request_bytes + OVERHEAD_BYTES }
+        Reader {
+            body,
+            chunks: VecDeque::new(),
+            buffered: 0,
+            max_bytes: max_request_bytes + OVERHEAD_BYTES,
+        }
     }
 
     /// The next message's bytes; None at the end of the stream.
     pub async fn frame(&mut self) -> Result<Option<Bytes>, Status> {
         if !self.fill(PREFIX_BYTES).await? {
-            return if self.buffered == 0 { Ok(None) } else { Err(Status::new(Code::Internal, "the request ends within a frame")) };
+            return if self.buffered == 0 {
+                Ok(None)
+            } else {
+                Err(Status::new(Code::Internal, "the request ends within a frame"))
+            };
         }
         let prefix = self.take(PREFIX_BYTES);
         if prefix[0] != 0 {
-            return Err(Status::unimplemented("grpc: compressed requests are not supported"));
+            return Err(Status::unimplemented(
+                "grpc: compressed requests are not supported",
+            ));
         }
         let length = (&prefix[1..]).get_u32() as usize;
         if length > self.max_bytes {
-            return Err(Status::new(Code::ResourceExhausted, format!("grpc: received message larger than max ({length} vs. {})", self.max_bytes)));
+            return Err(Status::new(
+                Code::ResourceExhausted,
+                format!(
+                    "grpc: received message larger than max ({length} vs. {})",
+                    self.max_bytes
+                ),
+            ));
         }
         if !self.fill(length).await? {
             return Err(Status::new(Code::Internal, "the request ends within a frame"));
@@ -104,7 +131,9 @@ impl Reader {
 
     async fn fill(&mut self, bytes: usize) -> Result<bool, Status> {
         while self.buffered < bytes {
-            let Some(frame) = self.body.frame().await else { return Ok(false) };
+            let Some(frame) = self.body.frame().await else {
+                return Ok(false);
+            };
             let frame = frame.map_err(|error| Status::new(Code::Cancelled, error.to_string()))?;
             if let Ok(data) = frame.into_data() {
                 self.buffered += data.len();
@@ -129,7 +158,9 @@ impl Reader {
     fn gather(&mut self, bytes: usize) -> Bytes {
         let mut out = BytesMut::with_capacity(bytes);
         while out.len() < bytes {
-            let Some(first) = self.chunks.front_mut() else { break };
+            let Some(first) = self.chunks.front_mut() else {
+                break;
+            };
             let piece = first.len().min(bytes - out.len());
             out.put_slice(&first.split_to(piece));
             if first.is_empty() {
@@ -142,7 +173,11 @@ impl Reader {
 
 pub fn response(answer: Answer) -> Response<Body> {
     let body = match answer {
-        Ok(Reply::Message(bytes)) => OneMessage { data: Some(bytes), trailers: Some(ok_trailers()) }.boxed_unsync(),
+        Ok(Reply::Message(bytes)) => OneMessage {
+            data: Some(bytes),
+            trailers: Some(ok_trailers()),
+        }
+        .boxed_unsync(),
         Ok(Reply::Stream(body)) => body,
         Err(status) => return refusal(&status),
     };
@@ -195,7 +230,10 @@ impl http_body::Body for OneMessage {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let frame = match self.data.take() {
             Some(data) => Some(Frame::data(data)),
             None => self.trailers.take().map(Frame::trailers),
@@ -220,7 +258,7 @@ pub struct Channel {
 
 impl Channel {
     /// Holds at most `capacity` frames.
-    pub fn new(capacity: usize) -> (tokio::sync::mpsc::Sender<Result<Bytes, Status>>, Body) {
+    pub fn open(capacity: usize) -> (tokio::sync::mpsc::Sender<Result<Bytes, Status>>, Body) {
         let (sender, frames) = tokio::sync::mpsc::channel(capacity);
         (sender, Channel { frames, done: false }.boxed_unsync())
     }
@@ -230,7 +268,10 @@ impl http_body::Body for Channel {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if self.done {
             return Poll::Ready(None);
         }
@@ -255,7 +296,10 @@ mod tests {
 
     #[test]
     fn status_messages_survive_any_text() {
-        assert_eq!(percent_encode("etcdserver: key 50% \u{e9}\n"), "etcdserver: key 50%25 %C3%A9%0A");
+        assert_eq!(
+            percent_encode("etcdserver: key 50% \u{e9}\n"),
+            "etcdserver: key 50%25 %C3%A9%0A"
+        );
         let trailers = trailers(&Status::new(Code::OutOfRange, "x"));
         assert_eq!(trailers["grpc-status"], "11");
     }

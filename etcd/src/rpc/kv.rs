@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut as _, BytesMut};
-use etcd_api::etcdserverpb::{CompactionRequest, DeleteRangeRequest, InternalRaftRequest, PutRequest, RangeRequest, TxnRequest};
+use etcd_api::etcdserverpb::{
+    CompactionRequest, DeleteRangeRequest, InternalRaftRequest, PutRequest, RangeRequest, TxnRequest,
+};
 use prost::Message as _;
 use tracing::warn;
 
@@ -28,12 +30,26 @@ const PUT_OVERHEAD_BYTES: usize = 128;
 pub async fn put(server: Arc<EtcdServer>, request: PutRequest) -> Answer {
     check::put(&request)?;
     server.check_space(request.key.len() + request.value.len() + PUT_OVERHEAD_BYTES)?;
-    write(&server, InternalRaftRequest { put: Some(request), ..Default::default() }).await
+    write(
+        &server,
+        InternalRaftRequest {
+            put: Some(request),
+            ..Default::default()
+        },
+    )
+    .await
 }
 
 pub async fn delete_range(server: Arc<EtcdServer>, request: DeleteRangeRequest) -> Answer {
     check::delete_range(&request)?;
-    write(&server, InternalRaftRequest { delete_range: Some(request), ..Default::default() }).await
+    write(
+        &server,
+        InternalRaftRequest {
+            delete_range: Some(request),
+            ..Default::default()
+        },
+    )
+    .await
 }
 
 pub async fn txn(server: Arc<EtcdServer>, request: TxnRequest) -> Answer {
@@ -44,7 +60,14 @@ pub async fn txn(server: Arc<EtcdServer>, request: TxnRequest) -> Answer {
     if quota::takes_space(&request) {
         server.check_space(request.encoded_len())?;
     }
-    write(&server, InternalRaftRequest { txn: Some(request), ..Default::default() }).await
+    write(
+        &server,
+        InternalRaftRequest {
+            txn: Some(request),
+            ..Default::default()
+        },
+    )
+    .await
 }
 
 /// Nothing of a transaction that only reads goes through the log.
@@ -54,7 +77,11 @@ async fn read_txn(server: &EtcdServer, request: &TxnRequest) -> Answer {
     }
     let store = server.store();
     for _ in 0..READ_ATTEMPTS {
-        let read = ReadTxn { store, segments: store.storage.segments(), revision: store.current() };
+        let read = ReadTxn {
+            store,
+            segments: store.storage.segments(),
+            revision: store.current(),
+        };
         match read.txn(request) {
             Err(mvcc::Error::Compacted) if store.compacted() > read.revision => {}
             result => return reply(server, read.revision, &result?),
@@ -65,11 +92,21 @@ async fn read_txn(server: &EtcdServer, request: &TxnRequest) -> Answer {
 
 pub async fn compact(server: Arc<EtcdServer>, request: CompactionRequest) -> Answer {
     let (revision, physical) = (request.revision, request.physical);
-    let answer = write(&server, InternalRaftRequest { compaction: Some(request), ..Default::default() }).await?;
+    let answer = write(
+        &server,
+        InternalRaftRequest {
+            compaction: Some(request),
+            ..Default::default()
+        },
+    )
+    .await?;
     if physical {
         let mut swept = server.swept.subscribe();
         let done = swept.wait_for(|swept| *swept >= revision);
-        tokio::time::timeout(REQUEST_TIMEOUT, done).await.map_err(|_| Status::new(Code::Unavailable, "etcdserver: request timed out"))?.map_err(|_| Status::new(Code::Unavailable, "etcdserver: server stopped"))?;
+        tokio::time::timeout(REQUEST_TIMEOUT, done)
+            .await
+            .map_err(|_| Status::new(Code::Unavailable, "etcdserver: request timed out"))?
+            .map_err(|_| Status::new(Code::Unavailable, "etcdserver: server stopped"))?;
     }
     Ok(answer)
 }
@@ -78,7 +115,10 @@ async fn write(server: &EtcdServer, request: InternalRaftRequest) -> Answer {
     let Applied { revision, result } = server.propose(request).await?;
     match result? {
         apply::Answer::Kv(response) => reply(server, revision, &response),
-        _ => Err(Status::new(Code::Internal, "etcdserver: the answer does not fit the request")),
+        _ => Err(Status::new(
+            Code::Internal,
+            "etcdserver: the answer does not fit the request",
+        )),
     }
 }
 
@@ -109,7 +149,9 @@ fn select(server: &EtcdServer, request: &RangeRequest) -> Answer {
     for _ in 0..READ_ATTEMPTS {
         let (segments, current) = (store.storage.segments(), store.current());
         let revision = store.revision(request.revision, current)?;
-        match store.select(request, revision, &|locs| store.storage.read_many(&segments, locs)) {
+        match store.select(request, revision, &|locs| {
+            store.storage.read_many(&segments, locs)
+        }) {
             // Without a revision of its own a request is never too old.
             Err(mvcc::Error::Compacted) if request.revision == 0 => {}
             selected => return range_body::reply(store, segments, server.header(current), selected?),

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use component_base::serve::BoxFuture;
 use etcd_api::etcdserverpb::{
-    InternalRaftRequest, LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest,
-    LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
+    InternalRaftRequest, LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest,
+    LeaseKeepAliveResponse, LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse,
+    LeaseStatus, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
 };
 use http::Request;
 use hyper::body::Incoming;
@@ -31,25 +32,51 @@ pub async fn grant(server: Arc<EtcdServer>, mut request: LeaseGrantRequest) -> A
         // etcd's ids are positive.
         request.id = (rand::random::<u64>() >> 1) as i64;
     }
-    let applied = server.propose(InternalRaftRequest { lease_grant: Some(request), ..Default::default() }).await?;
+    let applied = server
+        .propose(InternalRaftRequest {
+            lease_grant: Some(request),
+            ..Default::default()
+        })
+        .await?;
     let apply::Answer::LeaseGrant { id, ttl_seconds } = applied.result? else {
         return Err(ServerError::Stopped.into());
     };
-    message(&LeaseGrantResponse { header: Some(server.header(applied.revision)), id, ttl: ttl_seconds, error: String::new() })
+    message(&LeaseGrantResponse {
+        header: Some(server.header(applied.revision)),
+        id,
+        ttl: ttl_seconds,
+        error: String::new(),
+    })
 }
 
 pub async fn revoke(server: Arc<EtcdServer>, request: LeaseRevokeRequest) -> Answer {
-    let applied = server.propose(InternalRaftRequest { lease_revoke: Some(request), ..Default::default() }).await?;
+    let applied = server
+        .propose(InternalRaftRequest {
+            lease_revoke: Some(request),
+            ..Default::default()
+        })
+        .await?;
     applied.result?;
-    message(&LeaseRevokeResponse { header: Some(server.header(applied.revision)) })
+    message(&LeaseRevokeResponse {
+        header: Some(server.header(applied.revision)),
+    })
 }
 
 pub async fn time_to_live(server: Arc<EtcdServer>, request: LeaseTimeToLiveRequest) -> Answer {
     server.linearizable().await?;
     let header = Some(server.header(server.store().current()));
-    let found = server.state.lessor.lock().time_to_live(request.id, server.clock.now());
+    let found = server
+        .state
+        .lessor
+        .lock()
+        .time_to_live(request.id, server.clock.now());
     let response = match found {
-        None => LeaseTimeToLiveResponse { header, id: request.id, ttl: -1, ..Default::default() },
+        None => LeaseTimeToLiveResponse {
+            header,
+            id: request.id,
+            ttl: -1,
+            ..Default::default()
+        },
         Some(found) => LeaseTimeToLiveResponse {
             header,
             id: request.id,
@@ -63,13 +90,23 @@ pub async fn time_to_live(server: Arc<EtcdServer>, request: LeaseTimeToLiveReque
 
 pub async fn leases(server: Arc<EtcdServer>, _: LeaseLeasesRequest) -> Answer {
     server.linearizable().await?;
-    let leases = server.state.lessor.lock().ids().into_iter().map(|id| LeaseStatus { id }).collect();
-    message(&LeaseLeasesResponse { header: Some(server.header(server.store().current())), leases })
+    let leases = server
+        .state
+        .lessor
+        .lock()
+        .ids()
+        .into_iter()
+        .map(|id| LeaseStatus { id })
+        .collect();
+    message(&LeaseLeasesResponse {
+        header: Some(server.header(server.store().current())),
+        leases,
+    })
 }
 
 pub fn keep_alive(server: Arc<EtcdServer>, request: Request<Incoming>) -> BoxFuture<'static, Answer> {
     Box::pin(async move {
-        let (sender, body) = Channel::new(KEEP_ALIVE_ANSWERS);
+        let (sender, body) = Channel::open(KEEP_ALIVE_ANSWERS);
         let mut reader = Reader::new(request.into_body(), server.limits.max_request_bytes);
         tokio::spawn(async move {
             loop {
@@ -102,5 +139,9 @@ async fn renew(server: &EtcdServer, bytes: bytes::Bytes) -> Answer {
         Err(LeaseError::NotFound) => 0,
         Err(error) => return Err(Status::from(ServerError::from(error))),
     };
-    message(&LeaseKeepAliveResponse { header, id: request.id, ttl })
+    message(&LeaseKeepAliveResponse {
+        header,
+        id: request.id,
+        ttl,
+    })
 }

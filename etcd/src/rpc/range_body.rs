@@ -50,13 +50,25 @@ pub fn reply(store: &Arc<Store>, segments: Segments, header: ResponseHeader, sel
     let Selected { items, more, count } = selected;
     let length = header_len(&header) + body_len(&items, more, count);
     if length > MAX_BYTES {
-        return Err(Status::new(Code::ResourceExhausted, "etcdserver: the range is larger than one gRPC message can be; use a limit"));
+        return Err(Status::new(
+            Code::ResourceExhausted,
+            "etcdserver: the range is larger than one gRPC message can be; use a limit",
+        ));
     }
     let mut head = BytesMut::with_capacity(PREFIX_BYTES + 64);
     head.put_u8(0);
     head.put_u32(length as u32);
     write_header(&header, &mut head);
-    let mut body = RangeBody { store: store.clone(), segments, items, place: 0, head, more, count, state: Sending::Items };
+    let mut body = RangeBody {
+        store: store.clone(),
+        segments,
+        items,
+        place: 0,
+        head,
+        more,
+        count,
+        state: Sending::Items,
+    };
     if length > SMALL_BYTES {
         return Ok(Reply::Stream(body.boxed_unsync()));
     }
@@ -66,7 +78,11 @@ pub fn reply(store: &Arc<Store>, segments: Segments, header: ResponseHeader, sel
 
 fn body_len(items: &Items, more: bool, count: i64) -> usize {
     match items {
-        Items::Stored(locs) => range_len(locs.iter().map(|loc| loc.length as usize - RECORD_HEADER_BYTES), more, count),
+        Items::Stored(locs) => range_len(
+            locs.iter().map(|loc| loc.length as usize - RECORD_HEADER_BYTES),
+            more,
+            count,
+        ),
         Items::Encoded(kvs) => range_len(kvs.iter().map(Bytes::len), more, count),
     }
 }
@@ -78,7 +94,10 @@ impl RangeBody {
         let (fetched, left) = match &self.items {
             Items::Stored(locs) => {
                 let piece = piece_of(&locs[self.place..]);
-                (self.store.storage.read_many(&self.segments, piece)?, locs.len() - self.place - piece.len())
+                (
+                    self.store.storage.read_many(&self.segments, piece)?,
+                    locs.len() - self.place - piece.len(),
+                )
             }
             Items::Encoded(kvs) => {
                 let end = kvs.len().min(self.place + PIECE_RECORDS);
@@ -111,7 +130,10 @@ impl http_body::Body for RangeBody {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let frame = match self.state {
             Sending::Items => match self.piece() {
                 Ok(bytes) => Frame::data(bytes),

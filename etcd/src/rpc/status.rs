@@ -55,7 +55,10 @@ pub struct Status {
 
 impl Status {
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Status {
-        Status { code, message: message.into() }
+        Status {
+            code,
+            message: message.into(),
+        }
     }
 
     pub fn unimplemented(message: impl Into<Cow<'static, str>>) -> Status {
@@ -100,7 +103,9 @@ fn code(error: &ServerError) -> Code {
 fn apply_code(error: &ApplyError) -> Code {
     match error {
         ApplyError::Mvcc(mvcc::Error::Compacted | mvcc::Error::FutureRevision) => Code::OutOfRange,
-        ApplyError::Mvcc(mvcc::Error::LeaseNotFound) | ApplyError::Lease(LeaseError::NotFound) => Code::NotFound,
+        ApplyError::Mvcc(mvcc::Error::LeaseNotFound) | ApplyError::Lease(LeaseError::NotFound) => {
+            Code::NotFound
+        }
         ApplyError::Mvcc(mvcc::Error::KeyNotFound) => Code::InvalidArgument,
         ApplyError::Mvcc(mvcc::Error::Io(_)) | ApplyError::Corrupt => Code::DataLoss,
         ApplyError::Lease(LeaseError::Exists) => Code::FailedPrecondition,

@@ -33,38 +33,100 @@ const fn method(path: &'static str, kind: &'static str, call: Call) -> Method {
 
 /// The hot ones first.
 pub static METHODS: &[Method] = &[
-    method("etcdserverpb.KV/Txn", UNARY, |server, request| unary(server, request, kv::txn)),
-    method("etcdserverpb.KV/Range", UNARY, |server, request| unary(server, request, kv::range)),
-    method("etcdserverpb.KV/Put", UNARY, |server, request| unary(server, request, kv::put)),
-    method("etcdserverpb.KV/DeleteRange", UNARY, |server, request| unary(server, request, kv::delete_range)),
-    method("etcdserverpb.KV/Compact", UNARY, |server, request| unary(server, request, kv::compact)),
+    method("etcdserverpb.KV/Txn", UNARY, |server, request| {
+        unary(server, request, kv::txn)
+    }),
+    method("etcdserverpb.KV/Range", UNARY, |server, request| {
+        unary(server, request, kv::range)
+    }),
+    method("etcdserverpb.KV/Put", UNARY, |server, request| {
+        unary(server, request, kv::put)
+    }),
+    method("etcdserverpb.KV/DeleteRange", UNARY, |server, request| {
+        unary(server, request, kv::delete_range)
+    }),
+    method("etcdserverpb.KV/Compact", UNARY, |server, request| {
+        unary(server, request, kv::compact)
+    }),
     method("etcdserverpb.Watch/Watch", BIDI_STREAM, watch::watch),
-    method("etcdserverpb.Lease/LeaseGrant", UNARY, |server, request| unary(server, request, lease::grant)),
-    method("etcdserverpb.Lease/LeaseRevoke", UNARY, |server, request| unary(server, request, lease::revoke)),
-    method("etcdserverpb.Lease/LeaseKeepAlive", BIDI_STREAM, lease::keep_alive),
-    method("etcdserverpb.Lease/LeaseTimeToLive", UNARY, |server, request| unary(server, request, lease::time_to_live)),
-    method("etcdserverpb.Lease/LeaseLeases", UNARY, |server, request| unary(server, request, lease::leases)),
-    method("etcdserverpb.Cluster/MemberAdd", UNARY, |server, request| unary(server, request, cluster::add)),
-    method("etcdserverpb.Cluster/MemberRemove", UNARY, |server, request| unary(server, request, cluster::remove)),
-    method("etcdserverpb.Cluster/MemberUpdate", UNARY, |server, request| unary(server, request, cluster::update)),
-    method("etcdserverpb.Cluster/MemberList", UNARY, |server, request| unary(server, request, cluster::list)),
-    method("etcdserverpb.Cluster/MemberPromote", UNARY, |server, request| unary(server, request, cluster::promote)),
-    method("etcdserverpb.Maintenance/Alarm", UNARY, |server, request| unary(server, request, maintenance::alarm)),
-    method("etcdserverpb.Maintenance/Status", UNARY, |server, request| unary(server, request, maintenance::status)),
-    method("etcdserverpb.Maintenance/Defragment", UNARY, |server, request| unary(server, request, maintenance::defragment)),
-    method("etcdserverpb.Maintenance/Hash", UNARY, |server, request| unary(server, request, maintenance::hash)),
-    method("etcdserverpb.Maintenance/HashKV", UNARY, |server, request| unary(server, request, maintenance::hash_kv)),
-    method("etcdserverpb.Maintenance/Snapshot", SERVER_STREAM, |server, request| unary(server, request, maintenance::snapshot)),
-    method("etcdserverpb.Maintenance/MoveLeader", UNARY, |server, request| unary(server, request, maintenance::move_leader)),
-    method("etcdserverpb.Maintenance/Downgrade", UNARY, |server, request| unary(server, request, maintenance::downgrade)),
-    method("etcdserverpb.Auth/AuthStatus", UNARY, |server, request| unary(server, request, maintenance::auth_status)),
-    method("etcdserverpb.Auth/AuthDisable", UNARY, |server, request| unary(server, request, maintenance::auth_disable)),
-    method("etcdserverpb.Auth/Authenticate", UNARY, |server, request| unary(server, request, maintenance::authenticate)),
-    method("grpc.health.v1.Health/Check", UNARY, |server, request| unary(server, request, maintenance::health_check)),
+    method("etcdserverpb.Lease/LeaseGrant", UNARY, |server, request| {
+        unary(server, request, lease::grant)
+    }),
+    method("etcdserverpb.Lease/LeaseRevoke", UNARY, |server, request| {
+        unary(server, request, lease::revoke)
+    }),
+    method(
+        "etcdserverpb.Lease/LeaseKeepAlive",
+        BIDI_STREAM,
+        lease::keep_alive,
+    ),
+    method("etcdserverpb.Lease/LeaseTimeToLive", UNARY, |server, request| {
+        unary(server, request, lease::time_to_live)
+    }),
+    method("etcdserverpb.Lease/LeaseLeases", UNARY, |server, request| {
+        unary(server, request, lease::leases)
+    }),
+    method("etcdserverpb.Cluster/MemberAdd", UNARY, |server, request| {
+        unary(server, request, cluster::add)
+    }),
+    method("etcdserverpb.Cluster/MemberRemove", UNARY, |server, request| {
+        unary(server, request, cluster::remove)
+    }),
+    method("etcdserverpb.Cluster/MemberUpdate", UNARY, |server, request| {
+        unary(server, request, cluster::update)
+    }),
+    method("etcdserverpb.Cluster/MemberList", UNARY, |server, request| {
+        unary(server, request, cluster::list)
+    }),
+    method("etcdserverpb.Cluster/MemberPromote", UNARY, |server, request| {
+        unary(server, request, cluster::promote)
+    }),
+    method("etcdserverpb.Maintenance/Alarm", UNARY, |server, request| {
+        unary(server, request, maintenance::alarm)
+    }),
+    method("etcdserverpb.Maintenance/Status", UNARY, |server, request| {
+        unary(server, request, maintenance::status)
+    }),
+    method("etcdserverpb.Maintenance/Defragment", UNARY, |server, request| {
+        unary(server, request, maintenance::defragment)
+    }),
+    method("etcdserverpb.Maintenance/Hash", UNARY, |server, request| {
+        unary(server, request, maintenance::hash)
+    }),
+    method("etcdserverpb.Maintenance/HashKV", UNARY, |server, request| {
+        unary(server, request, maintenance::hash_kv)
+    }),
+    method(
+        "etcdserverpb.Maintenance/Snapshot",
+        SERVER_STREAM,
+        |server, request| unary(server, request, maintenance::snapshot),
+    ),
+    method("etcdserverpb.Maintenance/MoveLeader", UNARY, |server, request| {
+        unary(server, request, maintenance::move_leader)
+    }),
+    method("etcdserverpb.Maintenance/Downgrade", UNARY, |server, request| {
+        unary(server, request, maintenance::downgrade)
+    }),
+    method("etcdserverpb.Auth/AuthStatus", UNARY, |server, request| {
+        unary(server, request, maintenance::auth_status)
+    }),
+    method("etcdserverpb.Auth/AuthDisable", UNARY, |server, request| {
+        unary(server, request, maintenance::auth_disable)
+    }),
+    method("etcdserverpb.Auth/Authenticate", UNARY, |server, request| {
+        unary(server, request, maintenance::authenticate)
+    }),
+    method("grpc.health.v1.Health/Check", UNARY, |server, request| {
+        unary(server, request, maintenance::health_check)
+    }),
 ];
 
 static STARTED: LazyLock<Counter> = LazyLock::new(|| {
-    metrics::counter("grpc_server_started_total", "Total number of RPCs started on the server.", &["grpc_type", "grpc_service", "grpc_method"])
+    metrics::counter(
+        "grpc_server_started_total",
+        "Total number of RPCs started on the server.",
+        &["grpc_type", "grpc_service", "grpc_method"],
+    )
 });
 static HANDLED: LazyLock<Counter> = LazyLock::new(|| {
     metrics::counter(
@@ -125,7 +187,10 @@ impl Method {
 }
 
 pub fn is_grpc(request: &Request<Incoming>) -> bool {
-    request.headers().get(http::header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+    request
+        .headers()
+        .get(http::header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
 pub async fn serve(server: Arc<EtcdServer>, request: Request<Incoming>) -> Response<Body> {
@@ -142,7 +207,10 @@ pub async fn serve(server: Arc<EtcdServer>, request: Request<Incoming>) -> Respo
 
 fn unknown(path: &str) -> Status {
     let (service, method) = path.split_once('/').unwrap_or((path, ""));
-    match METHODS.iter().any(|known| known.path.split('/').next() == Some(service)) {
+    match METHODS
+        .iter()
+        .any(|known| known.path.split('/').next() == Some(service))
+    {
         true => Status::unimplemented(format!("unknown method {method} for service {service}")),
         false => Status::unimplemented(format!("unknown service {service}")),
     }

@@ -27,7 +27,16 @@ pub fn watch(server: Arc<EtcdServer>, request: Request<Incoming>) -> BoxFuture<'
         let stream = server.hub.open(outbox.clone());
         let reader = Reader::new(request.into_body(), server.limits.max_request_bytes);
         let reading = tokio::spawn(read(server.hub.clone(), stream, reader));
-        Ok(Reply::Stream(WatchBody { hub: server.hub.clone(), stream, outbox, reading, done: false }.boxed_unsync()))
+        Ok(Reply::Stream(
+            WatchBody {
+                hub: server.hub.clone(),
+                stream,
+                outbox,
+                reading,
+                done: false,
+            }
+            .boxed_unsync(),
+        ))
     })
 }
 
@@ -36,7 +45,9 @@ async fn read(hub: Arc<Hub>, stream: u64, mut reader: Reader) {
     while let Ok(Some(bytes)) = reader.frame().await {
         match request(bytes) {
             Ok(Some(RequestUnion::CreateRequest(create))) => hub.send(HubEvent::Create(stream, create)),
-            Ok(Some(RequestUnion::CancelRequest(cancel))) => hub.send(HubEvent::Cancel(stream, cancel.watch_id)),
+            Ok(Some(RequestUnion::CancelRequest(cancel))) => {
+                hub.send(HubEvent::Cancel(stream, cancel.watch_id))
+            }
             Ok(Some(RequestUnion::ProgressRequest(_))) => hub.send(HubEvent::Progress(stream)),
             // As etcd: an empty request changes nothing.
             Ok(None) => {}
@@ -47,7 +58,9 @@ async fn read(hub: Arc<Hub>, stream: u64, mut reader: Reader) {
 }
 
 fn request(bytes: Bytes) -> Result<Option<RequestUnion>, Status> {
-    WatchRequest::decode(bytes).map(|request| request.request_union).map_err(undecodable)
+    WatchRequest::decode(bytes)
+        .map(|request| request.request_union)
+        .map_err(undecodable)
 }
 
 struct WatchBody {
@@ -62,7 +75,10 @@ impl http_body::Body for WatchBody {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if self.done {
             return Poll::Ready(None);
         }

@@ -32,32 +32,57 @@ const BALLAST: &str = "ballast";
 const BALLAST_BYTES: u64 = 256 * 1024;
 
 impl Keeper {
-    pub fn new(storage: Arc<Storage>, member: u64, written: Arc<Mutex<Written>>, index: Arc<dyn Liveness>, durable: Durable) -> Self {
+    pub fn new(
+        storage: Arc<Storage>,
+        member: u64,
+        written: Arc<Mutex<Written>>,
+        index: Arc<dyn Liveness>,
+        durable: Durable,
+    ) -> Self {
         let synced = durable.segment.saturating_sub(1);
-        Keeper { storage, member, written, index, synced, durable, doomed: Vec::new() }
+        Keeper {
+            storage,
+            member,
+            written,
+            index,
+            synced,
+            durable,
+            doomed: Vec::new(),
+        }
     }
 
     /// Makes everything written so far durable, and gives footers to closed segments. Returns up to where.
     pub fn checkpoint(&mut self) -> io::Result<FrameHeader> {
         let written = self.written.lock().clone();
         let segments = self.storage.segments();
-        for segment in segments.iter().filter(|segment| self.needs_sync(segment, &written)) {
+        for segment in segments
+            .iter()
+            .filter(|segment| self.needs_sync(segment, &written))
+        {
             segment.file.sync()?;
         }
         // The newest segment in the manifest stays without a footer: it is the one to go on with.
-        let closed = |segment: &&Arc<Segment>| segment.is_closed() && segment.number < written.segment.number && segment.footer().is_none();
+        let closed = |segment: &&Arc<Segment>| {
+            segment.is_closed() && segment.number < written.segment.number && segment.footer().is_none()
+        };
         for segment in segments.iter().filter(closed) {
             seal(segment)?;
         }
         self.storage.disk.sync_dir(&self.storage.dir)?;
-        self.durable = Durable { segment: written.segment.number, offset: written.offset, index: written.frame.index };
+        self.durable = Durable {
+            segment: written.segment.number,
+            offset: written.offset,
+            index: written.frame.index,
+        };
         self.write_manifest()?;
         self.synced = written.segment.number.saturating_sub(1);
         Ok(written.frame)
     }
 
     fn needs_sync(&self, segment: &Segment, written: &Written) -> bool {
-        segment.origin == Origin::Log && segment.number > self.synced && segment.number <= written.segment.number
+        segment.origin == Origin::Log
+            && segment.number > self.synced
+            && segment.number <= written.segment.number
     }
 
     fn write_manifest(&mut self) -> io::Result<()> {
@@ -80,7 +105,11 @@ impl Keeper {
     /// Best effort: without ballast a full disk is only harder to leave.
     fn load_ballast(&self) {
         let (disk, path) = (&self.storage.disk, self.storage.dir.join(BALLAST));
-        if disk.open(&path).and_then(|file| file.len()).is_ok_and(|length| length == BALLAST_BYTES) {
+        if disk
+            .open(&path)
+            .and_then(|file| file.len())
+            .is_ok_and(|length| length == BALLAST_BYTES)
+        {
             return;
         }
         disk.remove(&path).ok();
@@ -89,14 +118,25 @@ impl Keeper {
 
     fn manifest(&self) -> Manifest {
         let segments = self.storage.segments();
-        let listed = |segment: &&Arc<Segment>| segment.origin == Origin::Reclaimed || segment.number <= self.durable.segment;
+        let listed = |segment: &&Arc<Segment>| {
+            segment.origin == Origin::Reclaimed || segment.number <= self.durable.segment
+        };
         let items = segments.iter().filter(listed).map(|segment| Item {
             number: segment.number,
             origin: segment.origin,
-            used: if segment.number == self.durable.segment { self.durable.offset } else { segment.used() },
+            used: if segment.number == self.durable.segment {
+                self.durable.offset
+            } else {
+                segment.used()
+            },
             footer: segment.footer().unwrap_or(0),
         });
-        Manifest { cluster: self.storage.cluster, member: self.member, items: items.collect(), durable: self.durable }
+        Manifest {
+            cluster: self.storage.cluster,
+            member: self.member,
+            items: items.collect(),
+            durable: self.durable,
+        }
     }
 
     /// Reclaims until nothing is worth it. Returns the bytes given back.
@@ -110,7 +150,16 @@ impl Keeper {
 
     fn victims(&self) -> Option<Vec<Arc<Segment>>> {
         let sealed = |segment: &&Arc<Segment>| segment.footer().is_some() && self.is_durable(segment);
-        reclaim::choose(&self.storage.segments().iter().filter(sealed).cloned().collect::<Vec<_>>(), self.storage.segment_bytes)
+        reclaim::choose(
+            &self
+                .storage
+                .segments()
+                .iter()
+                .filter(sealed)
+                .cloned()
+                .collect::<Vec<_>>(),
+            self.storage.segment_bytes,
+        )
     }
 
     fn is_durable(&self, segment: &Segment) -> bool {
@@ -141,7 +190,8 @@ pub fn seal(segment: &Segment) -> io::Result<()> {
     let mut footer = BytesMut::new();
     let mut offset = SEGMENT_HEADER_BYTES;
     while (offset as u64) < used {
-        let (_, payload) = record::decode_frame(&bytes[offset..]).ok_or_else(|| segment.damaged(offset as u32, "a frame that does not check"))?;
+        let (_, payload) = record::decode_frame(&bytes[offset..])
+            .ok_or_else(|| segment.damaged(offset as u32, "a frame that does not check"))?;
         footer_items(&mut footer, payload, offset + FRAME_HEADER_BYTES);
         offset += FRAME_HEADER_BYTES + payload.len();
     }

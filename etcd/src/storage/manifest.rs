@@ -66,22 +66,41 @@ impl Manifest {
     }
 
     pub fn decode(file: &Path, bytes: &[u8]) -> Result<Manifest, StorageError> {
-        let body = bytes.len().checked_sub(4).filter(|body| *body >= HEADER_BYTES && bytes[..8] == MAGIC);
+        let body = bytes
+            .len()
+            .checked_sub(4)
+            .filter(|body| *body >= HEADER_BYTES && bytes[..8] == MAGIC);
         let Some(body) = body.filter(|body| crc32c::crc32c(&bytes[..*body]) == u32_at(bytes, *body)) else {
             return Err(StorageError::corrupt(file, 0, "the manifest does not check"));
         };
         if u32_at(bytes, 8) != VERSION {
-            return Err(StorageError::Version { file: file.to_owned(), found: u32_at(bytes, 8) });
+            return Err(StorageError::Version {
+                file: file.to_owned(),
+                found: u32_at(bytes, 8),
+            });
         }
         let word = |at| i64_at(bytes, at) as u64;
-        let durable = Durable { segment: word(32) as u32, offset: word(40), index: word(48) };
+        let durable = Durable {
+            segment: word(32) as u32,
+            offset: word(40),
+            index: word(48),
+        };
         let items = (HEADER_BYTES..body).step_by(ITEM_BYTES).map(|at| Item {
             number: u32_at(bytes, at),
-            origin: if u32_at(bytes, at + 4) == 0 { Origin::Log } else { Origin::Reclaimed },
+            origin: if u32_at(bytes, at + 4) == 0 {
+                Origin::Log
+            } else {
+                Origin::Reclaimed
+            },
             used: word(at + 8),
             footer: word(at + 16),
         });
-        Ok(Manifest { cluster: word(16), member: word(24), items: items.collect(), durable })
+        Ok(Manifest {
+            cluster: word(16),
+            member: word(24),
+            items: items.collect(),
+            durable,
+        })
     }
 
     pub fn read(disk: &dyn Disk, dir: &Path) -> Result<Option<Manifest>, StorageError> {
@@ -107,8 +126,17 @@ mod tests {
         let manifest = Manifest {
             cluster: 1,
             member: 2,
-            items: vec![Item { number: 3, origin: Origin::Reclaimed, used: 100, footer: 90 }],
-            durable: Durable { segment: 3, offset: 64, index: 12 },
+            items: vec![Item {
+                number: 3,
+                origin: Origin::Reclaimed,
+                used: 100,
+                footer: 90,
+            }],
+            durable: Durable {
+                segment: 3,
+                offset: 64,
+                index: 12,
+            },
         };
         let mut bytes = manifest.encode();
         assert_eq!(Manifest::decode(Path::new("m"), &bytes).unwrap(), manifest);

@@ -38,7 +38,11 @@ pub struct Move {
 
 /// As many as fit into one new segment.
 pub fn choose(sealed: &[Arc<Segment>], segment_bytes: u64) -> Option<Vec<Arc<Segment>>> {
-    let mut victims: Vec<_> = sealed.iter().filter(|segment| is_victim(segment, sealed)).cloned().collect();
+    let mut victims: Vec<_> = sealed
+        .iter()
+        .filter(|segment| is_victim(segment, sealed))
+        .cloned()
+        .collect();
     if victims.is_empty() {
         victims.extend(pinning(sealed));
     }
@@ -55,13 +59,18 @@ pub fn choose(sealed: &[Arc<Segment>], segment_bytes: u64) -> Option<Vec<Arc<Seg
 
 fn is_victim(segment: &Segment, all: &[Arc<Segment>]) -> bool {
     let dead = segment.used().saturating_sub(segment.live());
-    let pinned = if must_keep(segment, all) { segment.pinned() } else { 0 };
+    let pinned = if must_keep(segment, all) {
+        segment.pinned()
+    } else {
+        0
+    };
     dead.saturating_sub(pinned) * 100 >= segment.used() * DEAD_PERCENT
 }
 
 /// Whether some pinned tombstone of `segment` still covers a dead put elsewhere.
 fn must_keep(segment: &Segment, all: &[Arc<Segment>]) -> bool {
-    all.iter().any(|other| other.number != segment.number && other.oldest_dead_put() < segment.newest_pinned())
+    all.iter()
+        .any(|other| other.number != segment.number && other.oldest_dead_put() < segment.newest_pinned())
 }
 
 /// When pinned tombstones take too much, the segment with the oldest dead put goes.
@@ -71,7 +80,11 @@ fn pinning(sealed: &[Arc<Segment>]) -> Option<Arc<Segment>> {
     if pinned <= PINNED_FLOOR.max(live * PINNED_PERCENT / 100) {
         return None;
     }
-    sealed.iter().filter(|segment| segment.oldest_dead_put() < i64::MAX).min_by_key(|segment| segment.oldest_dead_put()).cloned()
+    sealed
+        .iter()
+        .filter(|segment| segment.oldest_dead_put() < i64::MAX)
+        .min_by_key(|segment| segment.oldest_dead_put())
+        .cloned()
 }
 
 /// Survivors in a new, durable segment that is not yet in the index.
@@ -87,7 +100,12 @@ struct Survivor {
 }
 
 /// None when nothing survives.
-pub fn copy(storage: &Storage, before: &Segments, victims: &[Arc<Segment>], index: &dyn Liveness) -> io::Result<Option<Copied>> {
+pub fn copy(
+    storage: &Storage,
+    before: &Segments,
+    victims: &[Arc<Segment>],
+    index: &dyn Liveness,
+) -> io::Result<Option<Copied>> {
     let mut survivors = Vec::new();
     for victim in victims {
         survivors.extend(survivors_of(victim, before, victims, index)?);
@@ -98,19 +116,36 @@ pub fn copy(storage: &Storage, before: &Segments, victims: &[Arc<Segment>], inde
     write(storage, victims, survivors).map(Some)
 }
 
-fn survivors_of(victim: &Segment, before: &Segments, victims: &[Arc<Segment>], index: &dyn Liveness) -> io::Result<Vec<Survivor>> {
+fn survivors_of(
+    victim: &Segment,
+    before: &Segments,
+    victims: &[Arc<Segment>],
+    index: &dyn Liveness,
+) -> io::Result<Vec<Survivor>> {
     let footer = read_footer(victim, victim.footer().unwrap_or(0)).map_err(io::Error::other)?;
     let mut items = Vec::new();
     let mut at = 0;
     while at < footer.len() {
-        items.push(footer_item(victim.number, &footer, &mut at).ok_or_else(|| victim.damaged(at as u32, "a footer that cannot be decoded"))?);
+        items.push(
+            footer_item(victim.number, &footer, &mut at)
+                .ok_or_else(|| victim.damaged(at as u32, "a footer that cannot be decoded"))?,
+        );
     }
     let live = index.live(&items);
     let outside = |segment: &&Arc<Segment>| !victims.iter().any(|victim| victim.number == segment.number);
-    let oldest_dead = before.iter().filter(outside).map(|segment| segment.oldest_dead_put()).min().unwrap_or(i64::MAX);
+    let oldest_dead = before
+        .iter()
+        .filter(outside)
+        .map(|segment| segment.oldest_dead_put())
+        .min()
+        .unwrap_or(i64::MAX);
     let survives = |(item, live): ((Bytes, Version), bool)| {
         let pinned = item.1.is_tombstone() && oldest_dead < item.1.main;
-        (live || pinned).then_some(Survivor { key: item.0, version: item.1, live })
+        (live || pinned).then_some(Survivor {
+            key: item.0,
+            version: item.1,
+            live,
+        })
     };
     Ok(items.into_iter().zip(live).filter_map(survives).collect())
 }
@@ -118,12 +153,29 @@ fn survivors_of(victim: &Segment, before: &Segments, victims: &[Arc<Segment>], i
 fn write(storage: &Storage, victims: &[Arc<Segment>], survivors: Vec<Survivor>) -> io::Result<Copied> {
     let number = storage.take_number();
     let path = storage.dir.join(segment::name(number));
-    let file = storage.disk.create(&path, SEGMENT_HEADER_BYTES as u64, Fill::Reserve)?;
+    let file = storage
+        .disk
+        .create(&path, SEGMENT_HEADER_BYTES as u64, Fill::Reserve)?;
     file.write_at(&record::segment_header(number, storage.cluster), 0)?;
-    let segment = Arc::new(Segment::new(number, path.clone(), file, Origin::Reclaimed, SEGMENT_HEADER_BYTES as u64));
-    let mut copier = Copier { segment, offset: SEGMENT_HEADER_BYTES as u64, frame: BytesMut::new(), footer: BytesMut::new(), moves: Vec::new() };
+    let segment = Arc::new(Segment::new(
+        number,
+        path.clone(),
+        file,
+        Origin::Reclaimed,
+        SEGMENT_HEADER_BYTES as u64,
+    ));
+    let mut copier = Copier {
+        segment,
+        offset: SEGMENT_HEADER_BYTES as u64,
+        frame: BytesMut::new(),
+        footer: BytesMut::new(),
+        moves: Vec::new(),
+    };
     match copier.run(victims, survivors) {
-        Ok(()) => Ok(Copied { segment: copier.segment, moves: copier.moves }),
+        Ok(()) => Ok(Copied {
+            segment: copier.segment,
+            moves: copier.moves,
+        }),
         Err(error) => {
             storage.disk.remove(&path)?;
             Err(error)
@@ -143,7 +195,12 @@ impl Copier {
     fn run(&mut self, victims: &[Arc<Segment>], survivors: Vec<Survivor>) -> io::Result<()> {
         record::begin_frame(&mut self.frame);
         for survivor in survivors {
-            let Some(victim) = victims.iter().find(|victim| victim.number == survivor.version.loc.segment) else { continue };
+            let Some(victim) = victims
+                .iter()
+                .find(|victim| victim.number == survivor.version.loc.segment)
+            else {
+                continue;
+            };
             self.copy(victim, survivor)?;
             if self.frame.len() >= COPY_FRAME_BYTES {
                 self.flush()?;
@@ -158,14 +215,27 @@ impl Copier {
         let from = survivor.version.loc;
         let start = self.frame.len();
         self.frame.resize(start + from.length as usize, 0);
-        victim.file.read_at(&mut self.frame[start..], from.offset.into())?;
+        victim
+            .file
+            .read_at(&mut self.frame[start..], from.offset.into())?;
         record::check(&self.frame[start..]).map_err(|what| victim.damaged(from.offset, what))?;
-        let to = Loc { segment: self.segment.number, offset: (self.offset + start as u64) as u32, length: from.length };
+        let to = Loc {
+            segment: self.segment.number,
+            offset: (self.offset + start as u64) as u32,
+            length: from.length,
+        };
         append_footer_item(&mut self.footer, &self.frame[start..], to.offset);
         record::pad(&mut self.frame);
         match survivor.live {
-            true => self.moves.push(Move { key: survivor.key, from: survivor.version, to }),
-            false => self.segment.bury(&Version { loc: to, ..survivor.version }),
+            true => self.moves.push(Move {
+                key: survivor.key,
+                from: survivor.version,
+                to,
+            }),
+            false => self.segment.bury(&Version {
+                loc: to,
+                ..survivor.version
+            }),
         }
         Ok(())
     }
@@ -189,8 +259,15 @@ impl Copied {
     pub fn install(&self, index: &dyn Liveness) {
         for step in self.moves.chunks(INSTALL_STEP) {
             for (moved, item) in index.relocate(step).into_iter().zip(step) {
-                let version = Version { loc: item.to, ..item.from };
-                if moved { self.segment.count(&version) } else { self.segment.bury(&version) }
+                let version = Version {
+                    loc: item.to,
+                    ..item.from
+                };
+                if moved {
+                    self.segment.count(&version)
+                } else {
+                    self.segment.bury(&version)
+                }
             }
         }
     }

@@ -47,7 +47,15 @@ pub enum Kind {
 
 impl Kind {
     fn from_byte(byte: u8) -> Option<Kind> {
-        [Kind::Put, Kind::Tombstone, Kind::MetaPut, Kind::MetaDelete, Kind::MetaReset].get(byte.wrapping_sub(1) as usize).copied()
+        [
+            Kind::Put,
+            Kind::Tombstone,
+            Kind::MetaPut,
+            Kind::MetaDelete,
+            Kind::MetaReset,
+        ]
+        .get(byte.wrapping_sub(1) as usize)
+        .copied()
     }
 
     fn to_byte(self) -> u8 {
@@ -97,7 +105,8 @@ pub fn pad(out: &mut BytesMut) {
 
 /// Checks a whole record.
 pub fn check(record: &[u8]) -> Result<(), &'static str> {
-    if record.len() < RECORD_HEADER_BYTES || u32_at(record, 4) as usize != record.len() - RECORD_HEADER_BYTES {
+    if record.len() < RECORD_HEADER_BYTES || u32_at(record, 4) as usize != record.len() - RECORD_HEADER_BYTES
+    {
         return Err("a record whose length does not match");
     }
     if crc32c::crc32c(&record[4..]) != u32_at(record, 0) {
@@ -130,7 +139,14 @@ pub fn decode_header(bytes: &[u8]) -> Option<Header> {
 
 impl Header {
     pub fn version_at(&self, loc: Loc) -> Version {
-        Version { main: self.main, create: self.create, version: self.version, lease: self.lease, sub: self.sub, loc }
+        Version {
+            main: self.main,
+            create: self.create,
+            version: self.version,
+            lease: self.lease,
+            sub: self.sub,
+            loc,
+        }
     }
 }
 
@@ -177,7 +193,11 @@ pub fn decode_frame(bytes: &[u8]) -> Option<(FrameHeader, &[u8])> {
     if length == 0 || crc32c::crc32c(frame) != u32_at(bytes, 4) {
         return None;
     }
-    let header = FrameHeader { index: i64_at(bytes, 8) as u64, term: i64_at(bytes, 16) as u64, revision: i64_at(bytes, 24) };
+    let header = FrameHeader {
+        index: i64_at(bytes, 8) as u64,
+        term: i64_at(bytes, 16) as u64,
+        revision: i64_at(bytes, 24),
+    };
     Some((header, &bytes[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + length]))
 }
 
@@ -212,11 +232,25 @@ mod tests {
     fn a_frame_is_whole_or_nothing() {
         let mut out = BytesMut::new();
         begin_frame(&mut out);
-        let header = Header { kind: Kind::Put, sub: 2, main: 5, create: 4, version: 3, lease: 1 };
+        let header = Header {
+            kind: Kind::Put,
+            sub: 2,
+            main: 5,
+            create: 4,
+            version: 3,
+            lease: 1,
+        };
         let start = begin(&mut out, &header);
         out.put_slice(b"\x0a\x03key");
         finish(&mut out, start);
-        finish_frame(&mut out, FrameHeader { index: 9, term: 2, revision: 5 });
+        finish_frame(
+            &mut out,
+            FrameHeader {
+                index: 9,
+                term: 2,
+                revision: 5,
+            },
+        );
         let (frame, payload) = decode_frame(&out).unwrap();
         assert_eq!((frame.index, frame.revision), (9, 5));
         let (record, length) = decode(payload).unwrap();

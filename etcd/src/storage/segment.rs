@@ -104,7 +104,8 @@ impl Segment {
     /// A dead record that was never counted, found at load or copied while it was pinned.
     pub fn bury(&self, version: &Version) {
         if version.is_tombstone() {
-            self.pinned.fetch_add(version.loc.length.into(), Ordering::Relaxed);
+            self.pinned
+                .fetch_add(version.loc.length.into(), Ordering::Relaxed);
             self.newest_pinned.fetch_max(version.main, Ordering::Relaxed);
         } else {
             self.oldest_dead_put.fetch_min(version.main, Ordering::Relaxed);
@@ -112,7 +113,10 @@ impl Segment {
     }
 
     pub fn damaged(&self, offset: u32, what: &str) -> io::Error {
-        io::Error::new(io::ErrorKind::InvalidData, format!("{}: corrupt at offset {offset}: {what}", self.path.display()))
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("{}: corrupt at offset {offset}: {what}", self.path.display()),
+        )
     }
 }
 

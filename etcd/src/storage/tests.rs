@@ -43,7 +43,12 @@ impl Fixture {
         let disk = FakeDisk::new();
         let loaded = load(&disk).unwrap();
         let writer = Writer::new(loaded.storage.clone(), None, loaded.meta, loaded.frame).unwrap();
-        Fixture { disk, storage: loaded.storage, writer, versions: Vec::new() }
+        Fixture {
+            disk,
+            storage: loaded.storage,
+            writer,
+            versions: Vec::new(),
+        }
     }
 
     /// Every put is a frame of its own.
@@ -56,15 +61,34 @@ impl Fixture {
             value: value.to_vec().into(),
             lease: 0,
         };
-        let new = Version { main, create: main - version + 1, version, lease: 0, sub: 0, loc: Default::default() };
+        let new = Version {
+            main,
+            create: main - version + 1,
+            version,
+            lease: 0,
+            sub: 0,
+            loc: Default::default(),
+        };
         let new = self.writer.put(new, |out| kv.encode(out).unwrap());
-        self.writer.flush(FrameHeader { index: main as u64, term: 1, revision: main }).unwrap();
+        self.writer
+            .flush(FrameHeader {
+                index: main as u64,
+                term: 1,
+                revision: main,
+            })
+            .unwrap();
         self.versions.push((Bytes::copy_from_slice(key.as_bytes()), new));
         new
     }
 
     fn keep(&mut self) {
-        let mut keeper = Keeper::new(self.storage.clone(), 1, self.writer.written(), Arc::new(Everything), Default::default());
+        let mut keeper = Keeper::new(
+            self.storage.clone(),
+            1,
+            self.writer.written(),
+            Arc::new(Everything),
+            Default::default(),
+        );
         keeper.checkpoint().unwrap();
     }
 }
@@ -76,18 +100,35 @@ fn value(kv: &Bytes) -> Bytes {
 #[test]
 fn records_come_back_in_the_order_in_which_they_were_asked() {
     let mut fixture = Fixture::new();
-    let versions: Vec<Version> = (1..=50).map(|main| fixture.put(main, 1, &format!("k{main}"), &[main as u8; 300])).collect();
-    let asked: Vec<_> = [40, 3, 4, 49, 0].iter().map(|place: &usize| versions[*place].loc).collect();
-    let read = fixture.storage.read_many(&fixture.storage.segments(), &asked).unwrap();
-    assert_eq!(read.iter().map(|kv| value(kv)[0]).collect::<Vec<_>>(), [41, 4, 5, 50, 1]);
+    let versions: Vec<Version> = (1..=50)
+        .map(|main| fixture.put(main, 1, &format!("k{main}"), &[main as u8; 300]))
+        .collect();
+    let asked: Vec<_> = [40, 3, 4, 49, 0]
+        .iter()
+        .map(|place: &usize| versions[*place].loc)
+        .collect();
+    let read = fixture
+        .storage
+        .read_many(&fixture.storage.segments(), &asked)
+        .unwrap();
+    assert_eq!(
+        read.iter().map(|kv| value(kv)[0]).collect::<Vec<_>>(),
+        [41, 4, 5, 50, 1]
+    );
 }
 
 #[test]
 fn a_damaged_record_is_never_answered() {
     let mut fixture = Fixture::new();
     let version = fixture.put(2, 1, "k", &[7; 300]);
-    fixture.disk.flip(&fixture.storage.segments()[0].path, version.loc.offset as usize + 100);
-    let error = fixture.storage.read(&fixture.storage.segments(), version.loc).unwrap_err();
+    fixture.disk.flip(
+        &fixture.storage.segments()[0].path,
+        version.loc.offset as usize + 100,
+    );
+    let error = fixture
+        .storage
+        .read(&fixture.storage.segments(), version.loc)
+        .unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
     assert!(error.to_string().contains("0000000000000001.seg"), "{error}");
 }
@@ -98,9 +139,18 @@ fn a_durable_frame_that_does_not_check_refuses_to_start() {
     let version = fixture.put(2, 1, "k", &[7; 300]);
     fixture.put(3, 1, "l", &[7; 300]);
     fixture.keep();
-    fixture.disk.flip(&fixture.storage.segments()[0].path, version.loc.offset as usize + 100);
-    let error = load(&fixture.disk).err().expect("damage must be refused").to_string();
-    assert!(error.contains("0000000000000001.seg") && error.contains("offset"), "{error}");
+    fixture.disk.flip(
+        &fixture.storage.segments()[0].path,
+        version.loc.offset as usize + 100,
+    );
+    let error = load(&fixture.disk)
+        .err()
+        .expect("damage must be refused")
+        .to_string();
+    assert!(
+        error.contains("0000000000000001.seg") && error.contains("offset"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -109,7 +159,10 @@ fn a_frame_beyond_the_durable_point_is_cut_off() {
     fixture.put(2, 1, "k", &[7; 300]);
     fixture.keep();
     let version = fixture.put(3, 1, "l", &[7; 300]);
-    fixture.disk.flip(&fixture.storage.segments()[0].path, version.loc.offset as usize + 100);
+    fixture.disk.flip(
+        &fixture.storage.segments()[0].path,
+        version.loc.offset as usize + 100,
+    );
     let loaded = load(&fixture.disk).unwrap();
     assert_eq!((loaded.frame.index, loaded.versions.len()), (2, 1));
 }
@@ -120,5 +173,12 @@ fn a_store_of_another_cluster_is_refused() {
     fixture.put(2, 1, "k", b"v");
     fixture.keep();
     let foreign = load::load(Arc::new(fixture.disk.clone()), Path::new("/store"), 8, SEGMENT);
-    assert!(matches!(foreign, Err(StorageError::Foreign { found: 9, expected: 8, .. })));
+    assert!(matches!(
+        foreign,
+        Err(StorageError::Foreign {
+            found: 9,
+            expected: 8,
+            ..
+        })
+    ));
 }

@@ -7,7 +7,10 @@ use std::sync::Arc;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use parking_lot::Mutex;
 
-use super::record::{self, FRAME_HEADER_BYTES, FrameHeader, Header, Kind, Loc, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, Version};
+use super::record::{
+    self, FRAME_HEADER_BYTES, FrameHeader, Header, Kind, Loc, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES,
+    Version,
+};
 use super::segment::{self, Origin, Segment};
 use super::{Segments, Storage};
 use crate::disk::Fill;
@@ -40,7 +43,12 @@ pub struct Writer {
 
 impl Writer {
     /// Begins in a fresh segment when there is none to go on with.
-    pub fn new(storage: Arc<Storage>, active: Option<Arc<Segment>>, meta: Meta, frame: FrameHeader) -> io::Result<Writer> {
+    pub fn new(
+        storage: Arc<Storage>,
+        active: Option<Arc<Segment>>,
+        meta: Meta,
+        frame: FrameHeader,
+    ) -> io::Result<Writer> {
         let (active, fresh) = match active {
             Some(active) => (active, false),
             None => (reserve(&storage)?, true),
@@ -49,8 +57,20 @@ impl Writer {
             storage.add(active.clone());
         }
         let offset = active.used();
-        let written = Arc::new(Mutex::new(Written { segment: active.clone(), offset, frame }));
-        let mut writer = Writer { storage, active, offset, next: None, frame: BytesMut::new(), meta, written };
+        let written = Arc::new(Mutex::new(Written {
+            segment: active.clone(),
+            offset,
+            frame,
+        }));
+        let mut writer = Writer {
+            storage,
+            active,
+            offset,
+            next: None,
+            frame: BytesMut::new(),
+            meta,
+            written,
+        };
         record::begin_frame(&mut writer.frame);
         if fresh {
             writer.repeat_meta();
@@ -68,13 +88,27 @@ impl Writer {
 
     /// Appends a put; `write` writes the encoded KeyValue.
     pub fn put(&mut self, mut version: Version, write: impl FnOnce(&mut BytesMut)) -> Version {
-        let kind = if version.is_tombstone() { Kind::Tombstone } else { Kind::Put };
-        let header =
-            Header { kind, sub: version.sub, main: version.main, create: version.create, version: version.version, lease: version.lease };
+        let kind = if version.is_tombstone() {
+            Kind::Tombstone
+        } else {
+            Kind::Put
+        };
+        let header = Header {
+            kind,
+            sub: version.sub,
+            main: version.main,
+            create: version.create,
+            version: version.version,
+            lease: version.lease,
+        };
         let start = record::begin(&mut self.frame, &header);
         write(&mut self.frame);
         let length = record::finish(&mut self.frame, start);
-        version.loc = Loc { segment: self.active.number, offset: (self.offset + start as u64) as u32, length };
+        version.loc = Loc {
+            segment: self.active.number,
+            offset: (self.offset + start as u64) as u32,
+            length,
+        };
         self.active.count(&version);
         version
     }
@@ -97,7 +131,9 @@ impl Writer {
     pub fn read(&self, before: &Segments, loc: Loc) -> io::Result<Bytes> {
         if loc.segment == self.active.number && u64::from(loc.offset) >= self.offset {
             let start = (u64::from(loc.offset) - self.offset) as usize;
-            return Ok(Bytes::copy_from_slice(&self.frame[start + RECORD_HEADER_BYTES..start + loc.length as usize]));
+            return Ok(Bytes::copy_from_slice(
+                &self.frame[start + RECORD_HEADER_BYTES..start + loc.length as usize],
+            ));
         }
         self.storage.read(before, loc)
     }
@@ -111,11 +147,19 @@ impl Writer {
         }
         record::finish_frame(&mut self.frame, header);
         self.active.file.write_at(&self.frame, self.offset)?;
-        let place = Loc { segment: self.active.number, offset: self.offset as u32, length: self.frame.len() as u32 };
+        let place = Loc {
+            segment: self.active.number,
+            offset: self.offset as u32,
+            length: self.frame.len() as u32,
+        };
         self.offset += self.frame.len() as u64;
         self.active.set_used(self.offset);
         let bytes = self.frame.split().freeze();
-        *self.written.lock() = Written { segment: self.active.clone(), offset: self.offset, frame: header };
+        *self.written.lock() = Written {
+            segment: self.active.clone(),
+            offset: self.offset,
+            frame: header,
+        };
         record::begin_frame(&mut self.frame);
         Ok((place, bytes))
     }
@@ -159,11 +203,27 @@ fn reserve(storage: &Storage) -> io::Result<Arc<Segment>> {
     let path = storage.dir.join(segment::name(number));
     let file = storage.disk.create(&path, storage.segment_bytes, Fill::Reserve)?;
     file.write_at(&record::segment_header(number, storage.cluster), 0)?;
-    Ok(Arc::new(Segment::new(number, path, file, Origin::Log, SEGMENT_HEADER_BYTES as u64)))
+    Ok(Arc::new(Segment::new(
+        number,
+        path,
+        file,
+        Origin::Log,
+        SEGMENT_HEADER_BYTES as u64,
+    )))
 }
 
 fn append_meta(frame: &mut BytesMut, kind: Kind, bucket: u8, key: &[u8], value: &[u8]) {
-    let start = record::begin(frame, &Header { kind, sub: 0, main: 0, create: 0, version: 0, lease: 0 });
+    let start = record::begin(
+        frame,
+        &Header {
+            kind,
+            sub: 0,
+            main: 0,
+            create: 0,
+            version: 0,
+            lease: 0,
+        },
+    );
     frame.put_u8(bucket);
     frame.put_u32_le(key.len() as u32);
     frame.put_slice(key);

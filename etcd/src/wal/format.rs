@@ -61,7 +61,10 @@ impl SegmentHeader {
     }
 
     pub fn decode(bytes: &[u8]) -> Result<SegmentHeader, HeaderError> {
-        if bytes.len() < SEGMENT_HEADER_BYTES || bytes[..5] != SEGMENT_MAGIC || u32_at(bytes, 60) != crc32c::crc32c(&bytes[..60]) {
+        if bytes.len() < SEGMENT_HEADER_BYTES
+            || bytes[..5] != SEGMENT_MAGIC
+            || u32_at(bytes, 60) != crc32c::crc32c(&bytes[..60])
+        {
             return Err(HeaderError::Damaged);
         }
         if u32::from(bytes[7]) != VERSION {
@@ -69,7 +72,10 @@ impl SegmentHeader {
         }
         Ok(SegmentHeader {
             number: u64_at(bytes, 8),
-            ids: Ids { cluster: u64_at(bytes, 16), member: u64_at(bytes, 24) },
+            ids: Ids {
+                cluster: u64_at(bytes, 16),
+                member: u64_at(bytes, 24),
+            },
             first_sequence: u64_at(bytes, 32),
             chain: u32_at(bytes, 40),
         })
@@ -121,7 +127,11 @@ impl Group {
     }
 
     pub fn hard_state(&mut self, state: &eraftpb::HardState) {
-        let state = raftpb::HardState { term: state.term, vote: state.vote, commit: state.commit };
+        let state = raftpb::HardState {
+            term: state.term,
+            vote: state.vote,
+            commit: state.commit,
+        };
         self.record(HARD_STATE, |bytes| state.encode_raw(bytes));
     }
 
@@ -170,7 +180,11 @@ impl GroupHeader {
         if bytes[..4] != GROUP_MAGIC || crc32c::crc32c(&bytes[..20]) != u32_at(bytes, 20) {
             return None;
         }
-        Some(GroupHeader { length: u32_at(bytes, 4), sequence: u64_at(bytes, 8), chain: u32_at(bytes, 16) })
+        Some(GroupHeader {
+            length: u32_at(bytes, 4),
+            sequence: u64_at(bytes, 8),
+            chain: u32_at(bytes, 16),
+        })
     }
 }
 
@@ -187,7 +201,9 @@ pub fn records(payload: &[u8]) -> Result<Vec<Record>, usize> {
     let mut offset = 0;
     while payload.len() - offset >= RECORD_HEADER_BYTES && payload[offset] != 0 {
         let body_at = offset + RECORD_HEADER_BYTES;
-        let body = payload.get(body_at..body_at + u32_at(payload, offset + 1) as usize).ok_or(offset)?;
+        let body = payload
+            .get(body_at..body_at + u32_at(payload, offset + 1) as usize)
+            .ok_or(offset)?;
         out.push(decode(payload[offset], body).ok_or(offset)?);
         offset = body_at + body.len();
     }
@@ -196,7 +212,9 @@ pub fn records(payload: &[u8]) -> Result<Vec<Record>, usize> {
 
 fn decode(kind: u8, body: &[u8]) -> Option<Record> {
     match kind {
-        ENTRY => raftpb::Entry::decode(body).ok().map(|entry| Record::Entry(entry_of(entry))),
+        ENTRY => raftpb::Entry::decode(body)
+            .ok()
+            .map(|entry| Record::Entry(entry_of(entry))),
         HARD_STATE => raftpb::HardState::decode(body).ok().map(|state| {
             let mut out = eraftpb::HardState::default();
             (out.term, out.vote, out.commit) = (state.term, state.vote, state.commit);

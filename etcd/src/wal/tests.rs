@@ -3,14 +3,22 @@ use crate::disk::fake::FakeDisk;
 use raft::eraftpb::{Entry, HardState};
 
 const SEGMENT: u64 = 64 * 1024;
-const IDS: Ids = Ids { cluster: 7, member: 9 };
+const IDS: Ids = Ids {
+    cluster: 7,
+    member: 9,
+};
 
 fn dir() -> &'static Path {
     Path::new("/wal")
 }
 
 fn entry(index: u64, bytes: usize) -> Entry {
-    Entry { index, term: 1, data: vec![index as u8 | 1; bytes], ..Default::default() }
+    Entry {
+        index,
+        term: 1,
+        data: vec![index as u8 | 1; bytes],
+        ..Default::default()
+    }
 }
 
 fn append(wal: &mut Wal, entries: &[Entry]) {
@@ -33,7 +41,11 @@ fn what_was_appended_is_read_back() {
     let mut wal = Wal::create(Arc::new(disk.clone()), dir(), IDS, SEGMENT).unwrap();
     append(&mut wal, &[entry(1, 10), entry(2, 0)]);
     let mut group = Group::default();
-    group.hard_state(&HardState { term: 3, vote: 9, commit: 2 });
+    group.hard_state(&HardState {
+        term: 3,
+        vote: 9,
+        commit: 2,
+    });
     wal.append(&mut group).unwrap();
     let (mut wal, replay) = reopen(&disk).unwrap();
     assert_eq!(indexes(&replay), [1, 2]);
@@ -72,7 +84,11 @@ fn segments_roll_and_are_released() {
 }
 
 fn walpb(index: u64) -> etcd_api::walpb::Snapshot {
-    etcd_api::walpb::Snapshot { index, term: 1, conf_state: None }
+    etcd_api::walpb::Snapshot {
+        index,
+        term: 1,
+        conf_state: None,
+    }
 }
 
 #[test]
@@ -95,7 +111,11 @@ fn no_acknowledged_entry_is_lost_by_a_crash_at_any_step() {
             let acknowledged = append_until_failure(&mut wal);
             disk.crash(seed);
             let (_, replay) = reopen(&disk).unwrap();
-            assert!(replay.last_index() >= acknowledged, "fuse {fuse} seed {seed}: {} < {acknowledged}", replay.last_index());
+            assert!(
+                replay.last_index() >= acknowledged,
+                "fuse {fuse} seed {seed}: {} < {acknowledged}",
+                replay.last_index()
+            );
             assert_eq!(indexes(&replay), (1..=replay.last_index()).collect::<Vec<_>>());
         }
     }
@@ -115,15 +135,26 @@ fn append_until_failure(wal: &mut Wal) -> u64 {
 
 #[test]
 fn a_flipped_bit_refuses_and_names_file_and_offset() {
-    for (offset, groups) in [(SEGMENT_HEADER_BYTES + 40, 3), (SEGMENT_HEADER_BYTES + 2, 3), (SEGMENT_HEADER_BYTES + 40, 1), (10, 1)] {
+    for (offset, groups) in [
+        (SEGMENT_HEADER_BYTES + 40, 3),
+        (SEGMENT_HEADER_BYTES + 2, 3),
+        (SEGMENT_HEADER_BYTES + 40, 1),
+        (10, 1),
+    ] {
         let disk = FakeDisk::new();
         let mut wal = Wal::create(Arc::new(disk.clone()), dir(), IDS, SEGMENT).unwrap();
         for index in 1..=groups {
             append(&mut wal, &[entry(index, 2000)]);
         }
         disk.flip(&dir().join(format::name(1)), offset);
-        let error = reopen(&disk).err().expect("a corrupt log must not open").to_string();
-        assert!(error.contains("0000000000000001.wal") && error.contains("offset"), "{error}");
+        let error = reopen(&disk)
+            .err()
+            .expect("a corrupt log must not open")
+            .to_string();
+        assert!(
+            error.contains("0000000000000001.wal") && error.contains("offset"),
+            "{error}"
+        );
     }
 }
 
@@ -131,7 +162,15 @@ fn a_flipped_bit_refuses_and_names_file_and_offset() {
 fn a_log_of_another_cluster_and_a_gap_are_refused() {
     let disk = FakeDisk::new();
     let mut wal = Wal::create(Arc::new(disk.clone()), dir(), IDS, SEGMENT).unwrap();
-    let foreign = Wal::open(Arc::new(disk.clone()), dir(), Ids { cluster: 8, member: 9 }, SEGMENT);
+    let foreign = Wal::open(
+        Arc::new(disk.clone()),
+        dir(),
+        Ids {
+            cluster: 8,
+            member: 9,
+        },
+        SEGMENT,
+    );
     assert!(matches!(foreign, Err(WalError::Foreign { .. })));
     append(&mut wal, &[entry(1, SEGMENT as usize - 200)]);
     append(&mut wal, &[entry(2, SEGMENT as usize - 200)]);

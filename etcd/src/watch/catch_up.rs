@@ -27,7 +27,13 @@ pub struct Piece {
 }
 
 pub fn read(store: &Store, job: Job) -> Piece {
-    let mut piece = Piece { stream: job.stream, watch_id: job.watch_id, bodies: Vec::new(), next: job.from, failure: None };
+    let mut piece = Piece {
+        stream: job.stream,
+        watch_id: job.watch_id,
+        bodies: Vec::new(),
+        next: job.from,
+        failure: None,
+    };
     match bodies(store, &job) {
         Ok((bodies, next)) => {
             piece.bodies = bodies;
@@ -55,7 +61,10 @@ fn bodies(store: &Store, job: &Job) -> Result<(Vec<Body>, i64), Error> {
         }
         let mut event = Event::new(change, store.storage.read(&segments, change.version.loc)?);
         if event.is_wanted(&job.interest) {
-            bodies.push(revision, event.encoded(job.interest.prev_kv, &store.storage, &segments)?);
+            bodies.push(
+                revision,
+                event.encoded(job.interest.prev_kv, &store.storage, &segments)?,
+            );
         }
     }
     bodies.close();
@@ -74,7 +83,10 @@ fn changes(store: &Store, job: &Job) -> Vec<Change> {
         let end = history.partition_point(|version| version.main <= job.until);
         for place in start..end {
             let version = history[place];
-            changes.push(Change { version, prev: previous(history, version) });
+            changes.push(Change {
+                version,
+                prev: previous(history, version),
+            });
         }
     });
     changes

@@ -32,8 +32,16 @@ pub struct Event {
 
 impl Event {
     pub fn new(change: Change, stored: Bytes) -> Event {
-        let key = key_of(&stored).map(|key| stored.slice_ref(key)).unwrap_or_default();
-        Event { key, change, stored, plain: None, with_prev: None }
+        let key = key_of(&stored)
+            .map(|key| stored.slice_ref(key))
+            .unwrap_or_default();
+        Event {
+            key,
+            change,
+            stored,
+            plain: None,
+            with_prev: None,
+        }
     }
 
     pub fn revision(&self) -> i64 {
@@ -41,14 +49,24 @@ impl Event {
     }
 
     pub fn is_wanted(&self, interest: &Interest) -> bool {
-        let filtered = if self.change.version.is_tombstone() { interest.no_delete } else { interest.no_put };
+        let filtered = if self.change.version.is_tombstone() {
+            interest.no_delete
+        } else {
+            interest.no_put
+        };
         !filtered
     }
 
     pub fn encoded(&mut self, prev_kv: bool, storage: &Storage, segments: &Segments) -> io::Result<&Bytes> {
         let prev = self.change.prev.filter(|_| prev_kv);
         let Some(prev) = prev else {
-            let Event { plain, change, key, stored, .. } = self;
+            let Event {
+                plain,
+                change,
+                key,
+                stored,
+                ..
+            } = self;
             return Ok(plain.get_or_insert_with(|| encode_event(change, key, stored, None)));
         };
         if self.with_prev.is_none() {
@@ -63,7 +81,11 @@ fn encode_event(change: &Change, key: &Bytes, stored: &Bytes, prev: Option<&Byte
     let mut out = BytesMut::with_capacity(stored.len() + prev.map_or(0, Bytes::len) + 24);
     if change.version.is_tombstone() {
         prost::encoding::int32::encode(1, &(EventType::Delete as i32), &mut out);
-        let kv = KeyValue { key: key.clone(), mod_revision: change.version.main, ..KeyValue::default() };
+        let kv = KeyValue {
+            key: key.clone(),
+            mod_revision: change.version.main,
+            ..KeyValue::default()
+        };
         write_message(2, &kv.encode_to_vec(), &mut out);
     } else {
         write_message(2, stored, &mut out);
@@ -79,7 +101,9 @@ pub fn events_of(batch: &Batch) -> Vec<Event> {
     let changes = batch.changes.as_deref().unwrap_or_default();
     let event = |change: &Change| {
         let start = (change.version.loc.offset - batch.place.offset) as usize;
-        let stored = batch.bytes.slice(start + RECORD_HEADER_BYTES..start + change.version.loc.length as usize);
+        let stored = batch
+            .bytes
+            .slice(start + RECORD_HEADER_BYTES..start + change.version.loc.length as usize);
         Event::new(*change, stored)
     };
     changes.iter().map(event).collect()
@@ -129,7 +153,12 @@ impl Bodies {
 
     pub fn close(&mut self) {
         if self.events > 0 {
-            self.done.push(Body { bytes: self.open.split().freeze(), first: self.first, last: self.last, events: self.events });
+            self.done.push(Body {
+                bytes: self.open.split().freeze(),
+                first: self.first,
+                last: self.last,
+                events: self.events,
+            });
             self.events = 0;
         }
     }

@@ -47,12 +47,17 @@ impl Groups {
             range => self.ranges.insert(id, range.clone()),
         }
         self.by_interest.insert(interest.clone(), id);
-        self.groups[id] = Some(Group { interest, members: Vec::new() });
+        self.groups[id] = Some(Group {
+            interest,
+            members: Vec::new(),
+        });
         id
     }
 
     pub fn leave(&mut self, id: GroupId, watcher: WatcherId) {
-        let Some(group) = self.groups.get_mut(id).and_then(Option::as_mut) else { return };
+        let Some(group) = self.groups.get_mut(id).and_then(Option::as_mut) else {
+            return;
+        };
         group.members.retain(|member| *member != watcher);
         if group.members.is_empty() {
             self.close(id);
@@ -60,7 +65,9 @@ impl Groups {
     }
 
     fn close(&mut self, id: GroupId) {
-        let Some(group) = self.groups[id].take() else { return };
+        let Some(group) = self.groups[id].take() else {
+            return;
+        };
         self.by_interest.remove(&group.interest);
         self.free.push(id);
         match &group.interest.range {
@@ -122,7 +129,12 @@ impl Ranges {
         for (id, range) in &self.all {
             match range {
                 KeyRange::Range(start, end) => {
-                    self.sorted.push(Item { start: start.clone(), end: end.clone(), highest_end: Bytes::new(), id: *id });
+                    self.sorted.push(Item {
+                        start: start.clone(),
+                        end: end.clone(),
+                        highest_end: Bytes::new(),
+                        id: *id,
+                    });
                 }
                 KeyRange::From(start) | KeyRange::Single(start) => self.open_ended.push((start.clone(), *id)),
             }
@@ -142,7 +154,10 @@ impl Ranges {
         if self.dirty {
             self.rebuild();
         }
-        self.open_ended.iter().filter(|(start, _)| key >= &start[..]).for_each(|(_, id)| found(*id));
+        self.open_ended
+            .iter()
+            .filter(|(start, _)| key >= &start[..])
+            .for_each(|(_, id)| found(*id));
         let candidates = self.sorted.partition_point(|item| &item.start[..] <= key);
         for item in self.sorted[..candidates].iter().rev() {
             if &item.highest_end[..] <= key {
@@ -160,8 +175,16 @@ mod tests {
     use super::*;
 
     fn interest(key: &'static str, end: &'static str) -> Interest {
-        let range = KeyRange::new(&Bytes::from_static(key.as_bytes()), &Bytes::from_static(end.as_bytes()));
-        Interest { range, prev_kv: false, no_put: false, no_delete: false }
+        let range = KeyRange::new(
+            &Bytes::from_static(key.as_bytes()),
+            &Bytes::from_static(end.as_bytes()),
+        );
+        Interest {
+            range,
+            prev_kv: false,
+            no_put: false,
+            no_delete: false,
+        }
     }
 
     #[test]

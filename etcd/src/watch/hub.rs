@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use etcd_api::etcdserverpb::{ResponseHeader, WatchCreateRequest, WatchResponse, watch_create_request::FilterType};
+use etcd_api::etcdserverpb::{
+    ResponseHeader, WatchCreateRequest, WatchResponse, watch_create_request::FilterType,
+};
 use tracing::warn;
 
 use super::catch_up::{self, Job, Piece};
@@ -49,7 +51,12 @@ pub struct Hub {
 
 impl Default for Hub {
     fn default() -> Self {
-        Hub { events: Inbox::default(), watchers: AtomicUsize::new(0), streams: AtomicI64::new(0), slow: AtomicUsize::new(0) }
+        Hub {
+            events: Inbox::default(),
+            watchers: AtomicUsize::new(0),
+            streams: AtomicI64::new(0),
+            slow: AtomicUsize::new(0),
+        }
     }
 }
 
@@ -135,7 +142,17 @@ struct Recent {
 impl HubThread {
     pub fn new(hub: Arc<Hub>, store: Arc<Store>, header: Header, history: Arc<Inbox<Option<Job>>>) -> Self {
         let seen = store.current();
-        HubThread { hub, store, header, history, streams: BTreeMap::new(), groups: Groups::default(), seen, recent: VecDeque::new(), recent_bytes: 0 }
+        HubThread {
+            hub,
+            store,
+            header,
+            history,
+            streams: BTreeMap::new(),
+            groups: Groups::default(),
+            seen,
+            recent: VecDeque::new(),
+            recent_bytes: 0,
+        }
     }
 
     pub fn run(mut self) {
@@ -160,7 +177,15 @@ impl HubThread {
         match event {
             HubEvent::Batch(batch) => self.batch(batch),
             HubEvent::Open(id, outbox) => {
-                self.streams.insert(id, Stream { outbox, watchers: BTreeMap::new(), next_id: 0, progress: None });
+                self.streams.insert(
+                    id,
+                    Stream {
+                        outbox,
+                        watchers: BTreeMap::new(),
+                        next_id: 0,
+                        progress: None,
+                    },
+                );
             }
             HubEvent::Create(stream, request) => self.create(stream, request),
             HubEvent::Cancel(stream, id) => self.cancel(stream, id),
@@ -183,7 +208,9 @@ impl HubThread {
     }
 
     fn create(&mut self, stream_id: u64, request: WatchCreateRequest) {
-        let Some(stream) = self.streams.get_mut(&stream_id) else { return };
+        let Some(stream) = self.streams.get_mut(&stream_id) else {
+            return;
+        };
         let interest = Arc::new(interest(&request));
         let refusal = stream.refuse(&request, &interest);
         // Counted before the revision is looked at, so that no frame in between is made without its changes (see `Applier::finish_frame`).
@@ -192,19 +219,49 @@ impl HubThread {
         if first {
             self.resume_at(current);
         }
-        let Some(stream) = self.streams.get_mut(&stream_id) else { return };
-        let id = if request.watch_id == 0 { stream.free_id() } else { request.watch_id };
+        let Some(stream) = self.streams.get_mut(&stream_id) else {
+            return;
+        };
+        let id = if request.watch_id == 0 {
+            stream.free_id()
+        } else {
+            request.watch_id
+        };
         if let Some(reason) = refusal {
             self.hub.watchers.fetch_sub(1, Ordering::SeqCst);
             return refuse(&stream.outbox, (self.header)(current), reason);
         }
-        let created = WatchResponse { header: Some((self.header)(current)), watch_id: id, created: true, ..Default::default() };
+        let created = WatchResponse {
+            header: Some((self.header)(current)),
+            watch_id: id,
+            created: true,
+            ..Default::default()
+        };
         stream.outbox.push(&encode::control(&created), &Bytes::new());
-        let next = if request.start_revision == 0 { current + 1 } else { request.start_revision };
+        let next = if request.start_revision == 0 {
+            current + 1
+        } else {
+            request.start_revision
+        };
         let group = self.groups.join(Interest::clone(&interest), (stream_id, id));
-        let state = if next > self.seen { Seeing::Present } else { Seeing::Behind };
+        let state = if next > self.seen {
+            Seeing::Present
+        } else {
+            Seeing::Behind
+        };
         let (fragment, progress_notify) = (request.fragment, request.progress_notify);
-        stream.watchers.insert(id, Watcher { interest, group, next, state, fragment, progress_notify, quiet: true });
+        stream.watchers.insert(
+            id,
+            Watcher {
+                interest,
+                group,
+                next,
+                state,
+                fragment,
+                progress_notify,
+                quiet: true,
+            },
+        );
         self.catch_up(stream_id, id);
     }
 
@@ -221,7 +278,12 @@ impl HubThread {
         if !self.remove(stream_id, id) {
             return;
         }
-        let response = WatchResponse { header: Some((self.header)(self.seen)), watch_id: id, canceled: true, ..Default::default() };
+        let response = WatchResponse {
+            header: Some((self.header)(self.seen)),
+            watch_id: id,
+            canceled: true,
+            ..Default::default()
+        };
         self.control(stream_id, &response);
     }
 
@@ -232,14 +294,24 @@ impl HubThread {
     }
 
     fn remove(&mut self, stream_id: u64, id: i64) -> bool {
-        let Some(watcher) = self.streams.get_mut(&stream_id).and_then(|stream| stream.watchers.remove(&id)) else { return false };
+        let Some(watcher) = self
+            .streams
+            .get_mut(&stream_id)
+            .and_then(|stream| stream.watchers.remove(&id))
+        else {
+            return false;
+        };
         self.groups.leave(watcher.group, (stream_id, id));
         self.hub.watchers.fetch_sub(1, Ordering::SeqCst);
         true
     }
 
     fn close(&mut self, stream_id: u64) {
-        let ids: Vec<i64> = self.streams.get(&stream_id).map(|stream| stream.watchers.keys().copied().collect()).unwrap_or_default();
+        let ids: Vec<i64> = self
+            .streams
+            .get(&stream_id)
+            .map(|stream| stream.watchers.keys().copied().collect())
+            .unwrap_or_default();
         for id in ids {
             self.remove(stream_id, id);
         }
@@ -262,7 +334,12 @@ impl HubThread {
             Some(_) => self.dispatch(before, batch),
             None => self.missed(),
         }
-        let asking: Vec<u64> = self.streams.iter().filter(|(_, stream)| stream.progress.is_some()).map(|(id, _)| *id).collect();
+        let asking: Vec<u64> = self
+            .streams
+            .iter()
+            .filter(|(_, stream)| stream.progress.is_some())
+            .map(|(id, _)| *id)
+            .collect();
         asking.into_iter().for_each(|stream| self.answer_progress(stream));
     }
 
@@ -272,31 +349,49 @@ impl HubThread {
         self.recent_bytes = 0;
         let seen = self.seen;
         let mut behind = Vec::new();
-        for (stream, watcher) in self.streams.iter_mut().flat_map(|(stream, state)| state.watchers.iter_mut().map(move |item| (*stream, item))) {
+        for (stream, watcher) in self
+            .streams
+            .iter_mut()
+            .flat_map(|(stream, state)| state.watchers.iter_mut().map(move |item| (*stream, item)))
+        {
             if watcher.1.state == Seeing::Present && watcher.1.next <= seen {
                 watcher.1.state = Seeing::Behind;
                 behind.push((stream, *watcher.0));
             }
         }
-        behind.into_iter().for_each(|(stream, id)| self.catch_up(stream, id));
+        behind
+            .into_iter()
+            .for_each(|(stream, id)| self.catch_up(stream, id));
     }
 
     fn dispatch(&mut self, before: i64, batch: Batch) {
         let mut events = events_of(&batch);
         let mut wanted: BTreeMap<GroupId, Vec<usize>> = BTreeMap::new();
         for (place, event) in events.iter().enumerate() {
-            self.groups.matching(&event.key, |group| wanted.entry(group).or_default().push(place));
+            self.groups
+                .matching(&event.key, |group| wanted.entry(group).or_default().push(place));
         }
         let mut behind = Vec::new();
         for (group, places) in wanted {
             self.dispatch_group(group, &places, &mut events, &batch, &mut behind);
         }
         self.remember(before, batch);
-        behind.into_iter().for_each(|(stream, id)| self.catch_up(stream, id));
+        behind
+            .into_iter()
+            .for_each(|(stream, id)| self.catch_up(stream, id));
     }
 
-    fn dispatch_group(&mut self, group: GroupId, places: &[usize], events: &mut [Event], batch: &Batch, behind: &mut Vec<WatcherId>) {
-        let Some(group) = self.groups.get(group) else { return };
+    fn dispatch_group(
+        &mut self,
+        group: GroupId,
+        places: &[usize],
+        events: &mut [Event],
+        batch: &Batch,
+        behind: &mut Vec<WatcherId>,
+    ) {
+        let Some(group) = self.groups.get(group) else {
+            return;
+        };
         let bodies = match bodies(&group.interest, places, events, batch, &self.store) {
             Ok(bodies) if bodies.is_empty() => return,
             Ok(bodies) => bodies,
@@ -307,8 +402,16 @@ impl HubThread {
             }
         };
         for (stream_id, id) in &group.members {
-            let Some(stream) = self.streams.get_mut(stream_id) else { continue };
-            let Some(watcher) = stream.watchers.get_mut(id).filter(|watcher| watcher.state == Seeing::Present) else { continue };
+            let Some(stream) = self.streams.get_mut(stream_id) else {
+                continue;
+            };
+            let Some(watcher) = stream
+                .watchers
+                .get_mut(id)
+                .filter(|watcher| watcher.state == Seeing::Present)
+            else {
+                continue;
+            };
             let first = places.first().map_or(i64::MAX, |place| events[*place].revision());
             if watcher.next > batch.revision {
                 continue;
@@ -319,7 +422,14 @@ impl HubThread {
                 behind.push((*stream_id, *id));
                 continue;
             }
-            send(&stream.outbox, &self.header, *id, watcher.fragment, &bodies, batch.revision);
+            send(
+                &stream.outbox,
+                &self.header,
+                *id,
+                watcher.fragment,
+                &bodies,
+                batch.revision,
+            );
             watcher.quiet = false;
             watcher.next = batch.revision + 1;
         }
@@ -329,15 +439,25 @@ impl HubThread {
         self.recent_bytes += batch.bytes.len();
         self.recent.push_back(Recent { before, batch });
         while self.recent.len() > RECENT_FRAMES || self.recent_bytes > RECENT_BYTES {
-            let Some(old) = self.recent.pop_front() else { return };
+            let Some(old) = self.recent.pop_front() else {
+                return;
+            };
             self.recent_bytes -= old.batch.bytes.len();
         }
     }
 
     /// Lets a watcher that is behind go on: from recent frames, or from history.
     fn catch_up(&mut self, stream_id: u64, id: i64) {
-        let Some(stream) = self.streams.get_mut(&stream_id) else { return };
-        let Some(watcher) = stream.watchers.get_mut(&id).filter(|watcher| watcher.state == Seeing::Behind) else { return };
+        let Some(stream) = self.streams.get_mut(&stream_id) else {
+            return;
+        };
+        let Some(watcher) = stream
+            .watchers
+            .get_mut(&id)
+            .filter(|watcher| watcher.state == Seeing::Behind)
+        else {
+            return;
+        };
         if watcher.next > self.seen {
             watcher.state = Seeing::Present;
             return self.answer_progress(stream_id);
@@ -346,34 +466,65 @@ impl HubThread {
             self.hub.slow.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        if self.recent.front().is_some_and(|oldest| oldest.before < watcher.next) {
+        if self
+            .recent
+            .front()
+            .is_some_and(|oldest| oldest.before < watcher.next)
+        {
             return self.replay(stream_id, id);
         }
         watcher.state = Seeing::CatchingUp;
         let interest = watcher.interest.clone();
-        self.history.push(Some(Job { stream: stream_id, watch_id: id, interest, from: watcher.next, until: self.seen }));
+        self.history.push(Some(Job {
+            stream: stream_id,
+            watch_id: id,
+            interest,
+            from: watcher.next,
+            until: self.seen,
+        }));
     }
 
     /// Recent frames hold all that the watcher has missed.
     fn replay(&mut self, stream_id: u64, id: i64) {
-        let Some(stream) = self.streams.get_mut(&stream_id) else { return };
-        let Some(watcher) = stream.watchers.get_mut(&id) else { return };
+        let Some(stream) = self.streams.get_mut(&stream_id) else {
+            return;
+        };
+        let Some(watcher) = stream.watchers.get_mut(&id) else {
+            return;
+        };
         let mut all = Bodies::default();
-        for recent in self.recent.iter().filter(|recent| recent.batch.revision >= watcher.next) {
+        for recent in self
+            .recent
+            .iter()
+            .filter(|recent| recent.batch.revision >= watcher.next)
+        {
             for event in &mut events_of(&recent.batch) {
-                let wanted = event.revision() >= watcher.next && watcher.interest.range.contains(&event.key) && event.is_wanted(&watcher.interest);
+                let wanted = event.revision() >= watcher.next
+                    && watcher.interest.range.contains(&event.key)
+                    && event.is_wanted(&watcher.interest);
                 if !wanted {
                     continue;
                 }
                 let revision = event.revision();
-                match event.encoded(watcher.interest.prev_kv, &self.store.storage, &recent.batch.segments) {
+                match event.encoded(
+                    watcher.interest.prev_kv,
+                    &self.store.storage,
+                    &recent.batch.segments,
+                ) {
                     Ok(bytes) => all.push(revision, bytes),
                     Err(source) => warn!(error = %source, "failed to read a previous value for a watcher"),
                 }
             }
         }
         all.close();
-        send(&stream.outbox, &self.header, id, watcher.fragment, &all.done, self.seen);
+        send(
+            &stream.outbox,
+            &self.header,
+            id,
+            watcher.fragment,
+            &all.done,
+            self.seen,
+        );
         watcher.quiet &= all.done.is_empty();
         watcher.next = watcher.next.max(self.seen + 1);
         watcher.state = Seeing::Present;
@@ -381,12 +532,23 @@ impl HubThread {
     }
 
     fn caught_up(&mut self, piece: Piece) {
-        let Some(stream) = self.streams.get_mut(&piece.stream) else { return };
-        let Some(watcher) = stream.watchers.get_mut(&piece.watch_id) else { return };
+        let Some(stream) = self.streams.get_mut(&piece.stream) else {
+            return;
+        };
+        let Some(watcher) = stream.watchers.get_mut(&piece.watch_id) else {
+            return;
+        };
         if let Some(error) = piece.failure {
             return self.fail(piece.stream, piece.watch_id, &error);
         }
-        send(&stream.outbox, &self.header, piece.watch_id, watcher.fragment, &piece.bodies, piece.next - 1);
+        send(
+            &stream.outbox,
+            &self.header,
+            piece.watch_id,
+            watcher.fragment,
+            &piece.bodies,
+            piece.next - 1,
+        );
         watcher.quiet &= piece.bodies.is_empty();
         watcher.next = piece.next;
         watcher.state = Seeing::Behind;
@@ -395,28 +557,59 @@ impl HubThread {
 
     fn fail(&mut self, stream: u64, id: i64, error: &Error) {
         self.remove(stream, id);
-        let compact_revision = if matches!(error, Error::Compacted) { self.store.compacted() } else { 0 };
-        let cancel_reason = if compact_revision == 0 { error.to_string() } else { String::new() };
+        let compact_revision = if matches!(error, Error::Compacted) {
+            self.store.compacted()
+        } else {
+            0
+        };
+        let cancel_reason = if compact_revision == 0 {
+            error.to_string()
+        } else {
+            String::new()
+        };
         let header = Some((self.header)(self.seen));
-        self.control(stream, &WatchResponse { header, watch_id: id, canceled: true, compact_revision, cancel_reason, ..Default::default() });
+        self.control(
+            stream,
+            &WatchResponse {
+                header,
+                watch_id: id,
+                canceled: true,
+                compact_revision,
+                cancel_reason,
+                ..Default::default()
+            },
+        );
     }
 
     fn drained(&mut self, stream_id: u64) {
-        let Some(stream) = self.streams.get(&stream_id) else { return };
-        let behind: Vec<i64> = stream.watchers.iter().filter(|(_, watcher)| watcher.state == Seeing::Behind).map(|(id, _)| *id).collect();
+        let Some(stream) = self.streams.get(&stream_id) else {
+            return;
+        };
+        let behind: Vec<i64> = stream
+            .watchers
+            .iter()
+            .filter(|(_, watcher)| watcher.state == Seeing::Behind)
+            .map(|(id, _)| *id)
+            .collect();
         behind.into_iter().for_each(|id| self.catch_up(stream_id, id));
     }
 
     /// One answer for all watchers of the stream, once all of them have seen what was current when it was asked.
     fn answer_progress(&mut self, stream_id: u64) {
-        let Some(stream) = self.streams.get_mut(&stream_id) else { return };
+        let Some(stream) = self.streams.get_mut(&stream_id) else {
+            return;
+        };
         let Some(asked) = stream.progress else { return };
         let ready = |watcher: &Watcher| watcher.state == Seeing::Present && watcher.next <= self.seen + 1;
         if self.seen < asked || !stream.watchers.values().all(ready) {
             return;
         }
         stream.progress = None;
-        let response = WatchResponse { header: Some((self.header)(self.seen)), watch_id: INVALID_WATCH_ID, ..Default::default() };
+        let response = WatchResponse {
+            header: Some((self.header)(self.seen)),
+            watch_id: INVALID_WATCH_ID,
+            ..Default::default()
+        };
         stream.outbox.push(&encode::control(&response), &Bytes::new());
     }
 
@@ -424,9 +617,15 @@ impl HubThread {
     fn tick(&mut self) {
         for stream in self.streams.values_mut() {
             for (id, watcher) in &mut stream.watchers {
-                let due = watcher.progress_notify && watcher.state == Seeing::Present && watcher.next <= self.seen + 1;
+                let due = watcher.progress_notify
+                    && watcher.state == Seeing::Present
+                    && watcher.next <= self.seen + 1;
                 if due && std::mem::replace(&mut watcher.quiet, true) {
-                    let response = WatchResponse { header: Some((self.header)(self.seen)), watch_id: *id, ..Default::default() };
+                    let response = WatchResponse {
+                        header: Some((self.header)(self.seen)),
+                        watch_id: *id,
+                        ..Default::default()
+                    };
                     stream.outbox.push(&encode::control(&response), &Bytes::new());
                 }
             }
@@ -434,12 +633,21 @@ impl HubThread {
     }
 }
 
-fn bodies(interest: &Interest, places: &[usize], events: &mut [Event], batch: &Batch, store: &Store) -> std::io::Result<Vec<Body>> {
+fn bodies(
+    interest: &Interest,
+    places: &[usize],
+    events: &mut [Event],
+    batch: &Batch,
+    store: &Store,
+) -> std::io::Result<Vec<Body>> {
     let mut bodies = Bodies::default();
     for place in places {
         let event = &mut events[*place];
         if event.is_wanted(interest) {
-            bodies.push(event.change.version.main, event.encoded(interest.prev_kv, &store.storage, &batch.segments)?);
+            bodies.push(
+                event.change.version.main,
+                event.encoded(interest.prev_kv, &store.storage, &batch.segments)?,
+            );
         }
     }
     bodies.close();
@@ -449,15 +657,25 @@ fn bodies(interest: &Interest, places: &[usize], events: &mut [Event], batch: &B
 /// The last response says how far everything was seen; the ones before it, how far they go themselves.
 fn send(outbox: &Outbox, header: &Header, id: i64, fragment: bool, bodies: &[Body], seen: i64) {
     for (place, body) in bodies.iter().enumerate() {
-        let revision = if place + 1 == bodies.len() { seen } else { body.last };
+        let revision = if place + 1 == bodies.len() {
+            seen
+        } else {
+            body.last
+        };
         let header = header(revision);
         if !fragment || body.bytes.len() <= encode::RESPONSE_BYTES {
-            outbox.push(&encode::event_head(&header, id, false, body.bytes.len()), &body.bytes);
+            outbox.push(
+                &encode::event_head(&header, id, false, body.bytes.len()),
+                &body.bytes,
+            );
             continue;
         }
         let parts = encode::fragments(body);
         for (number, part) in parts.iter().enumerate() {
-            outbox.push(&encode::event_head(&header, id, number + 1 < parts.len(), part.len()), part);
+            outbox.push(
+                &encode::event_head(&header, id, number + 1 < parts.len(), part.len()),
+                part,
+            );
         }
     }
 }
@@ -499,7 +717,11 @@ impl Stream {
 
 /// An empty key is the smallest one.
 fn interest(request: &WatchCreateRequest) -> Interest {
-    let key = if request.key.is_empty() { Bytes::from_static(&[0]) } else { Bytes::copy_from_slice(&request.key) };
+    let key = if request.key.is_empty() {
+        Bytes::from_static(&[0])
+    } else {
+        Bytes::copy_from_slice(&request.key)
+    };
     let filters: HashSet<i32> = request.filters.iter().copied().collect();
     Interest {
         range: KeyRange::new(&key, &Bytes::copy_from_slice(&request.range_end)),
@@ -510,12 +732,23 @@ fn interest(request: &WatchCreateRequest) -> Interest {
 }
 
 /// The threads of the hub: its own, the one that reads history, and the one that ticks.
-pub fn spawn(hub: &Arc<Hub>, store: &Arc<Store>, header: Header, progress_interval: Duration) -> std::io::Result<Vec<std::thread::JoinHandle<()>>> {
+pub fn spawn(
+    hub: &Arc<Hub>,
+    store: &Arc<Store>,
+    header: Header,
+    progress_interval: Duration,
+) -> std::io::Result<Vec<std::thread::JoinHandle<()>>> {
     let history = Arc::new(Inbox::default());
     let thread = HubThread::new(hub.clone(), store.clone(), header, history.clone());
-    let main = std::thread::Builder::new().name("etcd-watch".into()).stack_size(1024 * 1024).spawn(move || thread.run())?;
+    let main = std::thread::Builder::new()
+        .name("etcd-watch".into())
+        .stack_size(1024 * 1024)
+        .spawn(move || thread.run())?;
     let (reader_hub, reader_store) = (hub.clone(), store.clone());
-    let reader = std::thread::Builder::new().name("etcd-watch-past".into()).stack_size(512 * 1024).spawn(move || read_history(&reader_hub, &reader_store, &history))?;
+    let reader = std::thread::Builder::new()
+        .name("etcd-watch-past".into())
+        .stack_size(512 * 1024)
+        .spawn(move || read_history(&reader_hub, &reader_store, &history))?;
     let ticking = hub.clone();
     tokio::spawn(async move {
         let mut ticks = tokio::time::interval(progress_interval);

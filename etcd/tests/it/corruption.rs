@@ -9,7 +9,10 @@ use etcd::wal::format::{GROUP_HEADER_BYTES, Group, GroupHeader, SEGMENT_HEADER_B
 use crate::harness::{Etcd, put};
 
 fn only_file(dir: &Path, extension: &str) -> PathBuf {
-    let mut files: Vec<PathBuf> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<PathBuf> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     files.retain(|path| path.extension().is_some_and(|found| found == extension));
     files.sort();
     files.remove(0)
@@ -39,8 +42,14 @@ async fn a_corrupt_log_record_refuses_to_start_and_names_file_and_offset() {
     flip(&wal, 12_000);
     let (code, text) = etcd.start_refused();
     assert_eq!(code, Some(1));
-    assert!(text.contains(wal.file_name().unwrap().to_str().unwrap()), "{text}");
-    assert!(text.contains("corrupt at offset") && text.contains("restore a snapshot"), "{text}");
+    assert!(
+        text.contains(wal.file_name().unwrap().to_str().unwrap()),
+        "{text}"
+    );
+    assert!(
+        text.contains("corrupt at offset") && text.contains("restore a snapshot"),
+        "{text}"
+    );
 }
 
 #[tokio::test]
@@ -56,13 +65,28 @@ async fn a_torn_tail_is_repaired() {
     }
     // A group that was never acknowledged: its first sector arrived, the rest did not.
     let mut group = Group::default();
-    group.entry(&raft::eraftpb::Entry { index: 1000, data: vec![9; 4000], ..Default::default() });
+    group.entry(&raft::eraftpb::Entry {
+        index: 1000,
+        data: vec![9; 4000],
+        ..Default::default()
+    });
     group.seal(last.sequence + 1, last.chain);
     let arrived = start.next_multiple_of(512) + 512 - start;
-    File::options().write(true).open(&wal).unwrap().write_all_at(&group.bytes()[..arrived], start as u64).unwrap();
+    File::options()
+        .write(true)
+        .open(&wal)
+        .unwrap()
+        .write_all_at(&group.bytes()[..arrived], start as u64)
+        .unwrap();
     etcd.start_again();
     assert!(etcd.log().contains("repaired the torn tail"));
-    let response = etcd.kv().await.range(crate::harness::prefix("k")).await.unwrap().into_inner();
+    let response = etcd
+        .kv()
+        .await
+        .range(crate::harness::prefix("k"))
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(response.kvs.len(), 20);
 }
 
@@ -71,11 +95,17 @@ async fn a_missing_store_segment_is_named() {
     let mut etcd = written().await;
     etcd.start_again();
     // A graceful stop writes MANIFEST.
-    std::process::Command::new("kill").arg(etcd.child.id().to_string()).status().unwrap();
+    std::process::Command::new("kill")
+        .arg(etcd.child.id().to_string())
+        .status()
+        .unwrap();
     etcd.child.wait().unwrap();
     let segment = only_file(&etcd.dir.join("member/store"), "seg");
     std::fs::remove_file(&segment).unwrap();
     let (code, text) = etcd.start_refused();
     assert_eq!(code, Some(1));
-    assert!(text.contains(segment.file_name().unwrap().to_str().unwrap()) && text.contains("missing"), "{text}");
+    assert!(
+        text.contains(segment.file_name().unwrap().to_str().unwrap()) && text.contains("missing"),
+        "{text}"
+    );
 }

@@ -18,7 +18,9 @@ async fn nothing_acknowledged_is_lost_by_kill_9_under_load() {
         let mut writers = Vec::new();
         for writer in 0..WRITERS {
             let client = etcd.kv().await;
-            writers.push(tokio::spawn(async move { write_until_error(client, round, writer).await }));
+            writers.push(tokio::spawn(async move {
+                write_until_error(client, round, writer).await
+            }));
         }
         tokio::time::sleep(Duration::from_millis(600)).await;
         etcd.kill();
@@ -28,7 +30,11 @@ async fn nothing_acknowledged_is_lost_by_kill_9_under_load() {
         etcd.start_again();
         verify(&etcd, &acknowledged).await;
     }
-    assert!(acknowledged.len() > ROUNDS * WRITERS, "only {} writes were acknowledged", acknowledged.len());
+    assert!(
+        acknowledged.len() > ROUNDS * WRITERS,
+        "only {} writes were acknowledged",
+        acknowledged.len()
+    );
 }
 
 async fn write_until_error(
@@ -38,7 +44,10 @@ async fn write_until_error(
 ) -> HashMap<String, (i64, String)> {
     let mut done = HashMap::new();
     for number in 0.. {
-        let (key, value) = (format!("k/{round}/{writer}/{}", number % 50), format!("{number}-{}", "v".repeat(500)));
+        let (key, value) = (
+            format!("k/{round}/{writer}/{}", number % 50),
+            format!("{number}-{}", "v".repeat(500)),
+        );
         match client.put(put(key.clone(), value.clone())).await {
             Ok(response) => done.insert(key, (response.into_inner().header.unwrap().revision, value)),
             Err(_) => break,
@@ -49,16 +58,29 @@ async fn write_until_error(
 
 async fn verify(etcd: &Etcd, acknowledged: &HashMap<String, (i64, String)>) {
     let response = etcd.kv().await.range(prefix("k/")).await.unwrap().into_inner();
-    let found: HashMap<&[u8], (i64, &[u8])> = response.kvs.iter().map(|kv| (&kv.key[..], (kv.mod_revision, &kv.value[..]))).collect();
+    let found: HashMap<&[u8], (i64, &[u8])> = response
+        .kvs
+        .iter()
+        .map(|kv| (&kv.key[..], (kv.mod_revision, &kv.value[..])))
+        .collect();
     for (key, (revision, value)) in acknowledged {
-        let (found_revision, found_value) = found.get(key.as_bytes()).unwrap_or_else(|| panic!("{key} is lost"));
+        let (found_revision, found_value) = found
+            .get(key.as_bytes())
+            .unwrap_or_else(|| panic!("{key} is lost"));
         // A later write of the same key may have been in flight; an earlier one may not be all that is left.
-        assert!(found_revision >= revision, "{key}: revision {found_revision} after {revision}");
+        assert!(
+            found_revision >= revision,
+            "{key}: revision {found_revision} after {revision}"
+        );
         if found_revision == revision {
             assert_eq!(found_value, &value.as_bytes());
         }
     }
-    let newest = acknowledged.values().map(|(revision, _)| *revision).max().unwrap_or(0);
+    let newest = acknowledged
+        .values()
+        .map(|(revision, _)| *revision)
+        .max()
+        .unwrap_or(0);
     assert!(response.header.unwrap().revision >= newest);
 }
 
@@ -66,7 +88,13 @@ async fn verify(etcd: &Etcd, acknowledged: &HashMap<String, (i64, String)>) {
 async fn history_leases_and_compaction_survive_a_restart() {
     let mut etcd = Etcd::start();
     let mut kv = etcd.kv().await;
-    let lease = etcd.lease().await.lease_grant(etcd_api::etcdserverpb::LeaseGrantRequest { ttl: 100, id: 0 }).await.unwrap().into_inner();
+    let lease = etcd
+        .lease()
+        .await
+        .lease_grant(etcd_api::etcdserverpb::LeaseGrantRequest { ttl: 100, id: 0 })
+        .await
+        .unwrap()
+        .into_inner();
     kv.put(put("a", "1")).await.unwrap();
     let mut leased = put("b", "2");
     leased.lease = lease.id;
@@ -74,13 +102,37 @@ async fn history_leases_and_compaction_survive_a_restart() {
     kv.put(put("a", "3")).await.unwrap();
     etcd.restart();
     let mut kv = etcd.kv().await;
-    let old = RangeRequest { key: "a".into(), revision: 2, ..Default::default() };
-    assert_eq!(kv.range(old.clone()).await.unwrap().into_inner().kvs[0].value, "1");
-    let request = etcd_api::etcdserverpb::LeaseTimeToLiveRequest { id: lease.id, keys: true };
-    let told = etcd.lease().await.lease_time_to_live(request).await.unwrap().into_inner();
+    let old = RangeRequest {
+        key: "a".into(),
+        revision: 2,
+        ..Default::default()
+    };
+    assert_eq!(
+        kv.range(old.clone()).await.unwrap().into_inner().kvs[0].value,
+        "1"
+    );
+    let request = etcd_api::etcdserverpb::LeaseTimeToLiveRequest {
+        id: lease.id,
+        keys: true,
+    };
+    let told = etcd
+        .lease()
+        .await
+        .lease_time_to_live(request)
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!((told.granted_ttl, &told.keys[0][..]), (100, &b"b"[..]));
-    kv.compact(etcd_api::etcdserverpb::CompactionRequest { revision: 3, physical: true }).await.unwrap();
+    kv.compact(etcd_api::etcdserverpb::CompactionRequest {
+        revision: 3,
+        physical: true,
+    })
+    .await
+    .unwrap();
     etcd.restart();
     let refused = etcd.kv().await.range(old).await.unwrap_err();
-    assert_eq!(refused.message(), "etcdserver: mvcc: required revision has been compacted");
+    assert_eq!(
+        refused.message(),
+        "etcdserver: mvcc: required revision has been compacted"
+    );
 }

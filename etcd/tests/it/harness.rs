@@ -28,15 +28,31 @@ pub struct Etcd {
 
 /// A port that was free a moment ago.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
 pub fn command(dir: &Path, scheme: &str, port: u16, peer_port: u16, extra: &[String]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_etcd"));
-    let (client, peer) = (format!("{scheme}://127.0.0.1:{port}"), format!("http://127.0.0.1:{peer_port}"));
-    command.args(["--name=it", &format!("--data-dir={}", dir.display()), &format!("--listen-client-urls={client}")]);
-    command.args([&format!("--advertise-client-urls={client}"), &format!("--listen-peer-urls={peer}")]);
-    command.args([&format!("--initial-advertise-peer-urls={peer}")]).args(extra);
+    let (client, peer) = (
+        format!("{scheme}://127.0.0.1:{port}"),
+        format!("http://127.0.0.1:{peer_port}"),
+    );
+    command.args([
+        "--name=it",
+        &format!("--data-dir={}", dir.display()),
+        &format!("--listen-client-urls={client}"),
+    ]);
+    command.args([
+        &format!("--advertise-client-urls={client}"),
+        &format!("--listen-peer-urls={peer}"),
+    ]);
+    command
+        .args([&format!("--initial-advertise-peer-urls={peer}")])
+        .args(extra);
     command.stdin(Stdio::null()).env_remove("NOTIFY_SOCKET");
     command
 }
@@ -58,7 +74,16 @@ impl Etcd {
         let extra: Vec<String> = extra.iter().map(|text| (*text).to_owned()).collect();
         let (port, peer_port) = (free_port(), free_port());
         let child = spawn(dir, scheme, port, peer_port, &extra);
-        let mut etcd = Etcd { child, port, peer_port, dir: dir.to_owned(), extra, scheme, starts: 1, _folder: None };
+        let mut etcd = Etcd {
+            child,
+            port,
+            peer_port,
+            dir: dir.to_owned(),
+            extra,
+            scheme,
+            starts: 1,
+            _folder: None,
+        };
         etcd.wait_ready();
         etcd
     }
@@ -105,12 +130,21 @@ impl Etcd {
 
     /// Starts it and waits until it ends by itself; its exit code and what it said.
     pub fn start_refused(&self) -> (Option<i32>, String) {
-        let output = command(&self.dir, self.scheme, self.port, self.peer_port, &self.extra).output().unwrap();
-        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+        let output = command(&self.dir, self.scheme, self.port, self.peer_port, &self.extra)
+            .output()
+            .unwrap();
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
     }
 
     pub async fn channel(&self) -> Channel {
-        Endpoint::from_shared(format!("http://127.0.0.1:{}", self.port)).unwrap().connect().await.unwrap()
+        Endpoint::from_shared(format!("http://127.0.0.1:{}", self.port))
+            .unwrap()
+            .connect()
+            .await
+            .unwrap()
     }
 
     pub async fn kv(&self) -> KvClient<Channel> {
@@ -134,7 +168,12 @@ impl Etcd {
     /// What it prints when it succeeds.
     pub fn ctl(&self, args: &[&str]) -> Option<String> {
         let output = self.etcdctl(args)?;
-        assert!(output.status.success(), "etcdctl {args:?}: {}\n{}", String::from_utf8_lossy(&output.stderr), self.log());
+        assert!(
+            output.status.success(),
+            "etcdctl {args:?}: {}\n{}",
+            String::from_utf8_lossy(&output.stderr),
+            self.log()
+        );
         Some(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
@@ -156,8 +195,15 @@ fn log_path(dir: &Path) -> PathBuf {
 }
 
 fn spawn(dir: &Path, scheme: &str, port: u16, peer_port: u16, extra: &[String]) -> Child {
-    let log = std::fs::OpenOptions::new().create(true).append(true).open(log_path(dir)).unwrap();
-    command(dir, scheme, port, peer_port, extra).stderr(log).spawn().unwrap()
+    let log = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(log_path(dir))
+        .unwrap();
+    command(dir, scheme, port, peer_port, extra)
+        .stderr(log)
+        .spawn()
+        .unwrap()
 }
 
 pub fn etcdctl(args: &[&str], input: &str) -> Option<Output> {
@@ -185,15 +231,33 @@ pub fn http_get(port: u16, path: &str) -> (u16, String) {
 
 pub fn http_get_as(port: u16, path: &str, host: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
-    let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
-    (status, answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
+    let status = answer
+        .split(' ')
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .unwrap_or(0);
+    (
+        status,
+        answer
+            .split_once("\r\n\r\n")
+            .map(|(_, body)| body.to_owned())
+            .unwrap_or_default(),
+    )
 }
 
 pub fn put(key: impl Into<String>, value: impl Into<Vec<u8>>) -> PutRequest {
-    PutRequest { key: key.into().into(), value: value.into().into(), ..Default::default() }
+    PutRequest {
+        key: key.into().into(),
+        value: value.into().into(),
+        ..Default::default()
+    }
 }
 
 pub fn prefix(key: &str) -> RangeRequest {
@@ -201,5 +265,9 @@ pub fn prefix(key: &str) -> RangeRequest {
     if let Some(last) = end.last_mut() {
         *last += 1;
     }
-    RangeRequest { key: key.to_owned().into(), range_end: end.into(), ..Default::default() }
+    RangeRequest {
+        key: key.to_owned().into(),
+        range_end: end.into(),
+        ..Default::default()
+    }
 }

@@ -6,7 +6,10 @@ use crate::harness::{Etcd, free_port, http_get, http_get_as};
 fn probes_get_what_etcd_answers() {
     let etcd = Etcd::start();
     for path in ["/health", "/health?serializable=true"] {
-        assert_eq!(etcd.get(path), (200, "{\"health\":\"true\",\"reason\":\"\"}".to_owned()));
+        assert_eq!(
+            etcd.get(path),
+            (200, "{\"health\":\"true\",\"reason\":\"\"}".to_owned())
+        );
     }
     assert_eq!(etcd.get("/livez"), (200, "ok".to_owned()));
     let (status, body) = etcd.get("/readyz?verbose");
@@ -16,7 +19,10 @@ fn probes_get_what_etcd_answers() {
         assert_eq!(etcd.get(&format!("/readyz/{check}")).0, 200);
     }
     let version: serde_json::Value = serde_json::from_str(&etcd.get("/version").1).unwrap();
-    assert_eq!((&version["etcdserver"], &version["etcdcluster"]), (&"3.6.8".into(), &"3.6.0".into()));
+    assert_eq!(
+        (&version["etcdserver"], &version["etcdcluster"]),
+        (&"3.6.8".into(), &"3.6.0".into())
+    );
     assert_eq!(etcd.get("/nothing").0, 404);
     assert_eq!(http_get(etcd.peer_port, "/version").0, 200);
 }

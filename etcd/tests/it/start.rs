@@ -8,8 +8,14 @@ use tempfile::TempDir;
 use crate::harness::{Etcd, free_port};
 
 fn refused(args: &[&str]) -> (Option<i32>, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_etcd")).args(args).output().unwrap();
-    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    let output = Command::new(env!("CARGO_BIN_EXE_etcd"))
+        .args(args)
+        .output()
+        .unwrap();
+    (
+        output.status.code(),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    )
 }
 
 #[test]
@@ -22,7 +28,10 @@ fn an_unknown_flag_names_the_nearest() {
 #[test]
 fn a_second_process_is_told_that_the_directory_is_in_use() {
     let etcd = Etcd::start();
-    let (client, peer) = (format!("http://127.0.0.1:{}", free_port()), format!("http://127.0.0.1:{}", free_port()));
+    let (client, peer) = (
+        format!("http://127.0.0.1:{}", free_port()),
+        format!("http://127.0.0.1:{}", free_port()),
+    );
     let (code, text) = refused(&[
         &format!("--data-dir={}", etcd.dir.display()),
         &format!("--listen-client-urls={client}"),
@@ -47,7 +56,10 @@ fn a_directory_of_the_go_etcd_is_left_alone() {
     let folder = TempDir::new().unwrap();
     std::fs::create_dir_all(folder.path().join("member/snap")).unwrap();
     std::fs::write(folder.path().join("member/snap/db"), b"bolt").unwrap();
-    let (client, peer) = (format!("http://127.0.0.1:{}", free_port()), format!("http://127.0.0.1:{}", free_port()));
+    let (client, peer) = (
+        format!("http://127.0.0.1:{}", free_port()),
+        format!("http://127.0.0.1:{}", free_port()),
+    );
     let (code, text) = refused(&[
         &format!("--data-dir={}", folder.path().display()),
         &format!("--listen-client-urls={client}"),
@@ -57,7 +69,10 @@ fn a_directory_of_the_go_etcd_is_left_alone() {
     ]);
     assert_eq!(code, Some(1));
     assert!(text.contains("snapshot"), "{text}");
-    assert_eq!(std::fs::read(folder.path().join("member/snap/db")).unwrap(), b"bolt");
+    assert_eq!(
+        std::fs::read(folder.path().join("member/snap/db")).unwrap(),
+        b"bolt"
+    );
 }
 
 #[test]
@@ -76,8 +91,13 @@ fn systemd_is_told_when_it_is_ready() {
     let path = folder.path().join("notify");
     let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
     socket.set_read_timeout(Some(crate::harness::PATIENCE)).unwrap();
-    let mut command = crate::harness::command(&folder.path().join("data"), "http", free_port(), free_port(), &[]);
-    let mut child = command.env("NOTIFY_SOCKET", &path).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let mut command =
+        crate::harness::command(&folder.path().join("data"), "http", free_port(), free_port(), &[]);
+    let mut child = command
+        .env("NOTIFY_SOCKET", &path)
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
     let mut buffer = [0; 256];
     let mut said = String::new();
     while !said.contains("READY=1") {

@@ -21,10 +21,18 @@ impl Pki {
         std::fs::write(folder.path().join("ca.crt"), certificate.pem()).unwrap();
         let issuer = Issuer::new(ca, key);
         for name in ["server", "client"] {
-            let mut leaf = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
-            leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+            let mut leaf =
+                CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
+            leaf.extended_key_usages = vec![
+                ExtendedKeyUsagePurpose::ServerAuth,
+                ExtendedKeyUsagePurpose::ClientAuth,
+            ];
             let key = KeyPair::generate().unwrap();
-            std::fs::write(folder.path().join(format!("{name}.crt")), leaf.signed_by(&key, &issuer).unwrap().pem()).unwrap();
+            std::fs::write(
+                folder.path().join(format!("{name}.crt")),
+                leaf.signed_by(&key, &issuer).unwrap().pem(),
+            )
+            .unwrap();
             std::fs::write(folder.path().join(format!("{name}.key")), key.serialize_pem()).unwrap();
         }
         Pki { folder }
@@ -51,9 +59,19 @@ fn a_client_needs_a_certificate_of_the_trusted_ca() {
     let etcd = Etcd::start_in(&pki.path("data"), "https", &flags.each_ref().map(String::as_str));
     let endpoint = format!("--endpoints=https://127.0.0.1:{}", etcd.port);
     let ca = flag("cacert", &pki.path("ca.crt"));
-    let (cert, key) = (flag("cert", &pki.path("client.crt")), flag("key", &pki.path("client.key")));
-    let Some(put) = etcdctl(&[&endpoint, &ca, &cert, &key, "put", "secret", "kept"], "") else { return };
-    assert!(put.status.success(), "{}\n{}", String::from_utf8_lossy(&put.stderr), etcd.log());
+    let (cert, key) = (
+        flag("cert", &pki.path("client.crt")),
+        flag("key", &pki.path("client.key")),
+    );
+    let Some(put) = etcdctl(&[&endpoint, &ca, &cert, &key, "put", "secret", "kept"], "") else {
+        return;
+    };
+    assert!(
+        put.status.success(),
+        "{}\n{}",
+        String::from_utf8_lossy(&put.stderr),
+        etcd.log()
+    );
     let status = etcdctl(&[&endpoint, &ca, &cert, &key, "endpoint", "status"], "").unwrap();
     assert!(String::from_utf8_lossy(&status.stdout).contains("3.6.8"));
     let refused = etcdctl(&[&endpoint, &ca, "--command-timeout=2s", "get", "secret"], "").unwrap();

@@ -20,23 +20,41 @@ pub struct Target {
 
 impl Target {
     pub fn from_args(args: &ArgMatches) -> Result<Target> {
-        let file = |name: &str| args.get_one::<String>(name).map(|path| Pem::File(PathBuf::from(path)));
+        let file = |name: &str| {
+            args.get_one::<String>(name)
+                .map(|path| Pem::File(PathBuf::from(path)))
+        };
         let endpoint = args.get_one::<String>("endpoint").cloned().unwrap_or_default();
         if !endpoint.starts_with("https://") {
             return Ok(Target { endpoint, tls: None });
         }
         let cert = file("cert").zip(file("key"));
-        let tls = ClientTls { ca: file("cacert"), cert, insecure: false, server_name: None, alpn: vec![b"h2".to_vec()] };
-        Ok(Target { endpoint, tls: Some(Arc::new(tls.load()?)) })
+        let tls = ClientTls {
+            ca: file("cacert"),
+            cert,
+            insecure: false,
+            server_name: None,
+            alpn: vec![b"h2".to_vec()],
+        };
+        Ok(Target {
+            endpoint,
+            tls: Some(Arc::new(tls.load()?)),
+        })
     }
 
     pub async fn channel(&self) -> Result<Channel> {
         // The connector speaks TLS itself: to tonic the transport is plain.
         let plain = self.endpoint.replacen("https://", "http://", 1);
-        let endpoint = Endpoint::from_shared(plain)?.tcp_nodelay(true).initial_stream_window_size(8 << 20).initial_connection_window_size(16 << 20);
+        let endpoint = Endpoint::from_shared(plain)?
+            .tcp_nodelay(true)
+            .initial_stream_window_size(8 << 20)
+            .initial_connection_window_size(16 << 20);
         let tls = self.tls.clone();
         let connector = service_fn(move |uri: Uri| connect(uri, tls.clone()));
-        endpoint.connect_with_connector(connector).await.with_context(|| self.endpoint.clone())
+        endpoint
+            .connect_with_connector(connector)
+            .await
+            .with_context(|| self.endpoint.clone())
     }
 
     pub async fn channels(&self, count: usize) -> Result<Vec<Channel>> {

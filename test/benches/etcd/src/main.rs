@@ -25,7 +25,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 async fn main() -> Result<()> {
     let matches = command().get_matches();
     let target = Target::from_args(&matches)?;
-    let pid = matches.get_one::<u32>("pid").copied().context("--pid is required: the server's process id")?;
+    let pid = matches
+        .get_one::<u32>("pid")
+        .copied()
+        .context("--pid is required: the server's process id")?;
     match matches.subcommand() {
         Some(("all", _)) => workload::all(&target, pid).await,
         Some((name, of)) => workload::run(name, &target, pid, &shape(of)).await,
@@ -35,14 +38,27 @@ async fn main() -> Result<()> {
 
 fn shape(of: &ArgMatches) -> Shape {
     let number = |name| of.get_one::<usize>(name).copied().unwrap_or_default();
-    Shape { clients: number("clients"), total: number("total"), size: number("size") }
+    Shape {
+        clients: number("clients"),
+        total: number("total"),
+        size: number("size"),
+    }
 }
 
 fn command() -> Command {
     let text = |name: &'static str| Arg::new(name).long(name);
-    let number = |name: &'static str, default: &'static str| Arg::new(name).long(name).default_value(default).value_parser(value_parser!(usize));
+    let number = |name: &'static str, default: &'static str| {
+        Arg::new(name)
+            .long(name)
+            .default_value(default)
+            .value_parser(value_parser!(usize))
+    };
     let workload = |name: &'static str, about: &'static str, clients, total, size| {
-        Command::new(name).about(about).arg(number("clients", clients)).arg(number("total", total)).arg(number("size", size))
+        Command::new(name)
+            .about(about)
+            .arg(number("clients", clients))
+            .arg(number("total", total))
+            .arg(number("size", size))
     };
     Command::new("etcd-bench")
         .about("Measures an etcd endpoint")
@@ -52,10 +68,34 @@ fn command() -> Command {
         .arg(text("key"))
         .arg(text("pid").value_parser(value_parser!(u32)))
         .subcommand(workload("put", "put random keys", "256", "100000", "256"))
-        .subcommand(workload("txn", "create and update transactions as Kubernetes makes them", "256", "20000", "1024"))
-        .subcommand(workload("get", "linearizable get of one key", "256", "100000", "256"))
+        .subcommand(workload(
+            "txn",
+            "create and update transactions as Kubernetes makes them",
+            "256",
+            "20000",
+            "1024",
+        ))
+        .subcommand(workload(
+            "get",
+            "linearizable get of one key",
+            "256",
+            "100000",
+            "256",
+        ))
         .subcommand(workload("range", "ranges over 10,000 keys", "4", "200", "256"))
-        .subcommand(workload("watch", "watchers that see every put", "50", "4000", "512"))
-        .subcommand(workload("fill", "sequential keys, for sizes", "64", "1000000", "1024"))
+        .subcommand(workload(
+            "watch",
+            "watchers that see every put",
+            "50",
+            "4000",
+            "512",
+        ))
+        .subcommand(workload(
+            "fill",
+            "sequential keys, for sizes",
+            "64",
+            "1000000",
+            "1024",
+        ))
         .subcommand(Command::new("all").about("the rows of the table, one after the other"))
 }

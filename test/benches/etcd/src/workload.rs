@@ -12,7 +12,8 @@ use etcd_api::etcdserverpb::kv_client::KvClient;
 use etcd_api::etcdserverpb::watch_client::WatchClient;
 use etcd_api::etcdserverpb::watch_request::RequestUnion;
 use etcd_api::etcdserverpb::{
-    Compare, PutRequest, RangeRequest, RequestOp, TxnRequest, WatchCreateRequest, WatchRequest, request_op::Request,
+    Compare, PutRequest, RangeRequest, RequestOp, TxnRequest, WatchCreateRequest, WatchRequest,
+    request_op::Request,
 };
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
@@ -48,7 +49,9 @@ pub async fn all(target: &Target, pid: u32) -> Result<()> {
 }
 
 pub async fn run(name: &str, target: &Target, pid: u32, shape: &Shape) -> Result<()> {
-    let channels = target.channels(shape.clients.div_ceil(CLIENTS_PER_CONNECTION)).await?;
+    let channels = target
+        .channels(shape.clients.div_ceil(CLIENTS_PER_CONNECTION))
+        .await?;
     match name {
         "put" => measure(name, channels, pid, shape, put).await,
         "fill" => measure(name, channels, pid, shape, fill).await,
@@ -76,31 +79,59 @@ fn value(size: usize) -> Bytes {
 
 /// A cheap sequence that looks random.
 fn scattered(number: usize) -> u64 {
-    (number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
+    (number as u64)
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        .rotate_left(29)
 }
 
 async fn put(mut client: KvClient<Channel>, number: usize, size: usize) -> Result<()> {
     let key = format!("bench/put/{:016x}", scattered(number) % 1_000_000);
-    client.put(PutRequest { key: key.into(), value: value(size), ..Default::default() }).await?;
+    client
+        .put(PutRequest {
+            key: key.into(),
+            value: value(size),
+            ..Default::default()
+        })
+        .await?;
     Ok(())
 }
 
 async fn fill(mut client: KvClient<Channel>, number: usize, size: usize) -> Result<()> {
     let key = format!("bench/fill/{number:012}");
-    client.put(PutRequest { key: key.into(), value: value(size), ..Default::default() }).await?;
+    client
+        .put(PutRequest {
+            key: key.into(),
+            value: value(size),
+            ..Default::default()
+        })
+        .await?;
     Ok(())
 }
 
 async fn get(mut client: KvClient<Channel>, _: usize, _: usize) -> Result<()> {
-    let response = client.range(RangeRequest { key: range_key(0), ..Default::default() }).await?.into_inner();
+    let response = client
+        .range(RangeRequest {
+            key: range_key(0),
+            ..Default::default()
+        })
+        .await?
+        .into_inner();
     ensure!(response.kvs.len() == 1, "the key is missing");
     Ok(())
 }
 
 async fn range(mut client: KvClient<Channel>, _: usize, _: usize) -> Result<()> {
-    let request = RangeRequest { key: "bench/range/".into(), range_end: "bench/range0".into(), ..Default::default() };
+    let request = RangeRequest {
+        key: "bench/range/".into(),
+        range_end: "bench/range0".into(),
+        ..Default::default()
+    };
     let response = client.range(request).await?.into_inner();
-    ensure!(response.kvs.len() == KEYS, "{} keys instead of {KEYS}", response.kvs.len());
+    ensure!(
+        response.kvs.len() == KEYS,
+        "{} keys instead of {KEYS}",
+        response.kvs.len()
+    );
     Ok(())
 }
 
@@ -114,7 +145,13 @@ async fn prepare(channel: &Channel, keys: usize, size: usize) -> Result<()> {
         let mut client = kv(channel.clone());
         tasks.spawn(async move {
             for number in (first..keys).step_by(32) {
-                client.put(PutRequest { key: range_key(number), value: value(size), ..Default::default() }).await?;
+                client
+                    .put(PutRequest {
+                        key: range_key(number),
+                        value: value(size),
+                        ..Default::default()
+                    })
+                    .await?;
             }
             anyhow::Ok(())
         });
@@ -144,12 +181,29 @@ fn guarded(key: &Bytes, revision: i64, size: usize) -> TxnRequest {
         target_union: Some(TargetUnion::ModRevision(revision)),
         ..Default::default()
     };
-    let put = Request::RequestPut(PutRequest { key: key.clone(), value: value(size), ..Default::default() });
-    let get = Request::RequestRange(RangeRequest { key: key.clone(), ..Default::default() });
-    TxnRequest { compare: vec![compare], success: vec![RequestOp { request: Some(put) }], failure: vec![RequestOp { request: Some(get) }] }
+    let put = Request::RequestPut(PutRequest {
+        key: key.clone(),
+        value: value(size),
+        ..Default::default()
+    });
+    let get = Request::RequestRange(RangeRequest {
+        key: key.clone(),
+        ..Default::default()
+    });
+    TxnRequest {
+        compare: vec![compare],
+        success: vec![RequestOp { request: Some(put) }],
+        failure: vec![RequestOp { request: Some(get) }],
+    }
 }
 
-async fn measure<F, Fut>(name: &str, channels: Vec<Channel>, pid: u32, shape: &Shape, operation: F) -> Result<()>
+async fn measure<F, Fut>(
+    name: &str,
+    channels: Vec<Channel>,
+    pid: u32,
+    shape: &Shape,
+    operation: F,
+) -> Result<()>
 where
     F: Fn(KvClient<Channel>, usize, usize) -> Fut + Copy + Send + 'static,
     Fut: Future<Output = Result<()>> + Send,
@@ -159,7 +213,11 @@ where
     let (before, start) = (usage::of(pid)?, Instant::now());
     let mut tasks = JoinSet::new();
     for client in 0..shape.clients {
-        let (next, shape, client) = (next.clone(), *shape, kv(channels[client % channels.len()].clone()));
+        let (next, shape, client) = (
+            next.clone(),
+            *shape,
+            kv(channels[client % channels.len()].clone()),
+        );
         tasks.spawn(async move {
             let mut latencies = Vec::new();
             loop {
@@ -177,13 +235,33 @@ where
     while let Some(done) = tasks.join_next().await {
         latencies.extend(done??);
     }
-    report(name, shape, shape.total, start.elapsed(), &mut latencies, pid, before)
+    report(
+        name,
+        shape,
+        shape.total,
+        start.elapsed(),
+        &mut latencies,
+        pid,
+        before,
+    )
 }
 
-fn report(name: &str, shape: &Shape, operations: usize, took: Duration, latencies: &mut [Duration], pid: u32, before: usage::Usage) -> Result<()> {
+fn report(
+    name: &str,
+    shape: &Shape,
+    operations: usize,
+    took: Duration,
+    latencies: &mut [Duration],
+    pid: u32,
+    before: usage::Usage,
+) -> Result<()> {
     let after = usage::of(pid)?;
     latencies.sort_unstable();
-    let ms = |percent: usize| latencies.get(latencies.len() * percent / 100).map_or(0.0, |time| time.as_secs_f64() * 1000.0);
+    let ms = |percent: usize| {
+        latencies
+            .get(latencies.len() * percent / 100)
+            .map_or(0.0, |time| time.as_secs_f64() * 1000.0)
+    };
     println!(
         "{name:<6} clients {:>4} size {:>5}: {:>9.0}/s  p50 {:>7.2} ms  p99 {:>7.2} ms  cpu {:>8.1} us each  resident {:>6.1} MiB (peak {:.1})",
         shape.clients,
@@ -214,7 +292,13 @@ async fn watch(channels: Vec<Channel>, pid: u32, shape: &Shape) -> Result<()> {
         puts.spawn(async move {
             for number in (first..shape.total).step_by(16) {
                 let key = format!("bench/watch/{number:06}");
-                client.put(PutRequest { key: key.into(), value: value(shape.size), ..Default::default() }).await?;
+                client
+                    .put(PutRequest {
+                        key: key.into(),
+                        value: value(shape.size),
+                        ..Default::default()
+                    })
+                    .await?;
             }
             anyhow::Ok(())
         });
@@ -230,17 +314,40 @@ async fn watch(channels: Vec<Channel>, pid: u32, shape: &Shape) -> Result<()> {
     })
     .await
     .with_context(|| format!("only {} events arrived", seen.load(Ordering::Relaxed)))??;
-    report("watch", shape, shape.total * shape.clients, start.elapsed(), &mut [], pid, before)
+    report(
+        "watch",
+        shape,
+        shape.total * shape.clients,
+        start.elapsed(),
+        &mut [],
+        pid,
+        before,
+    )
 }
 
-type Events = (tokio::sync::mpsc::Sender<WatchRequest>, tonic::Streaming<etcd_api::etcdserverpb::WatchResponse>);
+type Events = (
+    tokio::sync::mpsc::Sender<WatchRequest>,
+    tonic::Streaming<etcd_api::etcdserverpb::WatchResponse>,
+);
 
 async fn open_watch(channel: Channel) -> Result<Events> {
     let (sender, receiver) = tokio::sync::mpsc::channel(4);
-    let create = WatchCreateRequest { key: "bench/watch/".into(), range_end: "bench/watch0".into(), ..Default::default() };
-    sender.send(WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) }).await?;
+    let create = WatchCreateRequest {
+        key: "bench/watch/".into(),
+        range_end: "bench/watch0".into(),
+        ..Default::default()
+    };
+    sender
+        .send(WatchRequest {
+            request_union: Some(RequestUnion::CreateRequest(create)),
+        })
+        .await?;
     let requests = tokio_stream::wrappers::ReceiverStream::new(receiver);
-    let mut events = WatchClient::new(channel).max_decoding_message_size(MAX_MESSAGE).watch(requests).await?.into_inner();
+    let mut events = WatchClient::new(channel)
+        .max_decoding_message_size(MAX_MESSAGE)
+        .watch(requests)
+        .await?
+        .into_inner();
     let created = events.message().await?.context("the stream ended")?;
     ensure!(created.created, "the watch was not created");
     Ok((sender, events))
