@@ -16,6 +16,7 @@ pub mod pod_gc;
 pub mod replica_set;
 pub mod root_ca;
 pub mod service_account;
+pub mod stateful_set;
 pub mod taint_eviction;
 
 use crate::context::Context;
@@ -46,6 +47,7 @@ const TABLE: &[Entry] = &[
     Entry { name: "deployment-controller", alias: "deployment", build: deployment::build },
     Entry { name: "replicaset-controller", alias: "replicaset", build: replica_set::build },
     Entry { name: "replicationcontroller-controller", alias: "replicationcontroller", build: replica_set::build_replication_controller },
+    Entry { name: "statefulset-controller", alias: "statefulset", build: stateful_set::build },
     Entry { name: "job-controller", alias: "job", build: job::build },
     Entry { name: "endpointslice-controller", alias: "endpointslice", build: endpoint_slice::build },
     Entry { name: "endpoints-controller", alias: "endpoint", build: endpoints::build },
@@ -83,7 +85,6 @@ const ABSENT: &[(&str, &str)] = &[
     ("service-cidr-controller", "service-cidr-controller"),
     ("service-lb-controller", "service"),
     ("serviceaccount-token-controller", "serviceaccount-token"),
-    ("statefulset-controller", "statefulset"),
     ("storage-version-migrator-controller", "storage-version-migrator-controller"),
     ("storageversion-garbage-collector-controller", "storage-version-gc"),
     ("ttl-after-finished-controller", "ttl-after-finished"),

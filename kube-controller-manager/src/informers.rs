@@ -10,7 +10,7 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, Repl
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Container, Endpoints, Namespace, Node, Pod, ReplicationController, Secret, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Container, Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, ReplicationController, Secret, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -41,6 +41,7 @@ pub struct Informers {
     pub deployments: Informer<Deployment>,
     pub daemon_sets: Informer<DaemonSet>,
     pub stateful_sets: Informer<StatefulSet>,
+    pub persistent_volume_claims: Informer<PersistentVolumeClaim>,
     pub controller_revisions: Informer<ControllerRevision>,
     pub jobs: Informer<Job>,
     pub cluster_roles: Informer<ClusterRole>,
@@ -70,6 +71,7 @@ impl Informers {
             deployments: informer(client).index(NAMESPACE, in_namespace),
             daemon_sets: informer(client).index(NAMESPACE, in_namespace),
             stateful_sets: informer(client).index(NAMESPACE, in_namespace),
+            persistent_volume_claims: informer(client),
             controller_revisions: dependents(client),
             jobs: informer(client).index(NAMESPACE, in_namespace),
             cluster_roles: informer(client),
