@@ -177,7 +177,12 @@ fn scope_fits(endpoint: &ResourceEndpoint, ctx: &RequestContext) -> bool {
         return true;
     }
     match (endpoint.resource.namespaced, info.namespace.is_empty()) {
-        (true, true) => info.name.is_empty() && matches!(info.verb.as_str(), "list" | "watch" | "create" | "deletecollection"),
+        // A collection's name comes from its field selector (`metadata.name=x`), not from the path.
+        (true, true) => match info.verb.as_str() {
+            "list" | "watch" => true,
+            "create" | "deletecollection" => info.name.is_empty(),
+            _ => false,
+        },
         (false, false) => false,
         _ => true,
     }
