@@ -92,7 +92,7 @@ pub struct CrashLoopBackOff {
     pub max_container_restart_period: Option<GoDuration>,
 }
 
-#[derive(Debug, Clone, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Authentication {
     pub x509: X509,
@@ -153,12 +153,6 @@ pub struct Taint {
 
 fn seconds(n: u64) -> GoDuration {
     GoDuration(Duration::from_secs(n))
-}
-
-impl Default for Authentication {
-    fn default() -> Self {
-        Self { x509: X509::default(), webhook: Webhook::default(), anonymous: Anonymous::default() }
-    }
 }
 
 impl Default for Webhook {

@@ -1,6 +1,7 @@
 //! Static pods: a file or a directory of manifests, read again when it changes. A pod's uid follows from its content, so that the same file is the
 //! same pod across restarts and a changed file is another one.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -83,8 +84,8 @@ impl FileSource {
             }
         }
         for (uid, pod) in pods {
-            if !known.contains_key(&uid) {
-                known.insert(uid, pod.clone());
+            if let Entry::Vacant(free) = known.entry(uid) {
+                free.insert(pod.clone());
                 self.send(Event::Pod(pod));
             }
         }

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, Semaphore};
 use super::conditions::{self, is_kubelets};
 use super::generate::{LOST_TERMINATED, lost};
 use crate::metrics;
+use crate::mirror::is_mirror_of;
 use crate::pod::{PodExt, PodUid, condition_is_true, is_terminal_phase, now};
 
 /// Patches under way at a time: enough that one slow answer holds up nobody.
@@ -65,9 +66,10 @@ impl StatusReporter {
             state.server.remove(key);
             return;
         };
-        // A deletion may be all that a status was waiting for.
-        let waiting: Vec<PodUid> =
-            state.entries.iter().filter(|(_, e)| e.finished && e.pod.key() == key).map(|(u, _)| u.clone()).collect();
+        // A deletion, or a mirror that was made anew, may be all that a status was waiting for.
+        let is_new = state.server.get(key).is_none_or(|old| old.metadata.uid != pod.metadata.uid);
+        let waits = |e: &Entry| e.pod.key() == key && (e.finished || (is_new && e.pod.is_static()));
+        let waiting: Vec<PodUid> = state.entries.iter().filter(|(_, e)| waits(e)).map(|(u, _)| u.clone()).collect();
         state.server.insert(key.to_string(), pod);
         for uid in waiting {
             state.enqueue(&uid);
@@ -168,11 +170,13 @@ impl StatusReporter {
         let known = self.server_pod(&key).filter(|p| is_server_form(&entry.pod, p));
         let server = match known {
             Some(pod) => pod,
+            // Its mirror is told to us when it is there.
+            None if entry.pod.is_static() => return Ok(Sent::Done),
             None => match api.get(name).await {
                 Ok(pod) if is_server_form(&entry.pod, &pod) => Arc::new(pod),
-                // Deleted and made again, or a mirror that is not there yet: this status is nobody's.
-                Ok(_) => return Ok(if entry.pod.is_static() { Sent::Done } else { Sent::Gone }),
-                Err(e) if e.is_not_found() => return Ok(if entry.pod.is_static() { Sent::Done } else { Sent::Gone }),
+                // Deleted and made again: this status is nobody's.
+                Ok(_) => return Ok(Sent::Gone),
+                Err(e) if e.is_not_found() => return Ok(Sent::Gone),
                 Err(e) => return Err(e),
             },
         };
@@ -251,9 +255,9 @@ fn version_of(pod: &Pod) -> u64 {
     pod.metadata.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0)
 }
 
-/// A static pod's status lives on its mirror; any other's on the very same pod.
+/// A static pod's status lives on its own mirror, not on that of the file before; any other's on the very same pod.
 fn is_server_form(pod: &Pod, server: &Pod) -> bool {
-    if pod.is_static() { server.is_mirror() } else { server.metadata.uid == pod.metadata.uid }
+    if pod.is_static() { is_mirror_of(server, pod) } else { server.metadata.uid == pod.metadata.uid }
 }
 
 /// Times of transition, start time, sizes: what depends on what was said before.
@@ -453,6 +457,27 @@ mod tests {
         let ready = ended.conditions.as_ref().unwrap().iter().find(|c| c.type_ == "Ready").unwrap();
         assert_eq!((ready.status.as_str(), ready.reason.as_deref()), ("False", Some("PodFailed")));
         assert_eq!(ended.conditions.unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_static_pods_status_goes_to_its_own_mirror_and_again_to_a_new_one() {
+        let made = |uid: &str, annotations: Value| -> Arc<Pod> {
+            let metadata = json!({"name": "p", "namespace": "n", "uid": uid, "annotations": annotations});
+            Arc::new(serde_json::from_value(json!({"metadata": metadata, "spec": {"containers": []}})).unwrap())
+        };
+        let file = made("h", json!({"kubernetes.io/config.source": "file", "kubernetes.io/config.hash": "h"}));
+        let mirror = |uid: &str, hash: &str| made(uid, json!({"kubernetes.io/config.mirror": hash}));
+        assert!(is_server_form(&file, &mirror("m", "h")) && !is_server_form(&file, &mirror("m", "older")));
+        let reporter = StatusReporter::new(None);
+        reporter.set(&file, status(json!({"phase": "Running"})), true);
+        let waits = || !std::mem::take(&mut reporter.state.lock().queue).is_empty();
+        let forget = || reporter.state.lock().queued.clear();
+        assert!(waits());
+        for (uid, expected) in [("m1", true), ("m1", false), ("m2", true)] {
+            forget();
+            reporter.server_has("n/p", Some(mirror(uid, "h")));
+            assert_eq!(waits(), expected, "{uid}");
+        }
     }
 
     #[test]
