@@ -95,3 +95,22 @@ pub trait Admission: Send + Sync {
         matches!(operation, Operation::Create | Operation::Update | Operation::Delete | Operation::Connect)
     }
 }
+
+/// No plugin at all.
+#[cfg(test)]
+pub struct AlwaysAdmit;
+
+#[cfg(test)]
+impl Admission for AlwaysAdmit {
+    fn admit<'a>(&'a self, _: &'a mut Attributes) -> BoxFuture<'a, Result<(), StatusError>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn validate<'a>(&'a self, _: &'a mut Attributes) -> BoxFuture<'a, Result<(), StatusError>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn handles(&self, _: Operation) -> bool {
+        false
+    }
+}
