@@ -2,6 +2,8 @@
 
 pub mod cluster_role_aggregation;
 pub mod controller_revision;
+pub mod cron_job;
+pub mod csr;
 pub mod daemon_set;
 pub mod deployment;
 pub mod endpoint_slice;
@@ -18,6 +20,7 @@ pub mod root_ca;
 pub mod service_account;
 pub mod stateful_set;
 pub mod taint_eviction;
+pub mod ttl_after_finished;
 
 use crate::context::Context;
 use crate::driver::BoxFuture;
@@ -52,6 +55,11 @@ const TABLE: &[Entry] = &[
     Entry { name: "endpointslice-controller", alias: "endpointslice", build: endpoint_slice::build },
     Entry { name: "endpoints-controller", alias: "endpoint", build: endpoints::build },
     Entry { name: "clusterrole-aggregation-controller", alias: "clusterrole-aggregation", build: cluster_role_aggregation::build },
+    Entry { name: "cronjob-controller", alias: "cronjob", build: cron_job::build },
+    Entry { name: "ttl-after-finished-controller", alias: "ttl-after-finished", build: ttl_after_finished::build },
+    Entry { name: "certificatesigningrequest-signing-controller", alias: "csrsigning", build: csr::build_signer },
+    Entry { name: "certificatesigningrequest-approving-controller", alias: "csrapproving", build: csr::build_approver },
+    Entry { name: "certificatesigningrequest-cleaner-controller", alias: "csrcleaner", build: csr::cleaner::build },
     Entry { name: "garbage-collector-controller", alias: "garbagecollector", build: garbage_collector::build },
     Entry { name: "pod-garbage-collector-controller", alias: "podgc", build: pod_gc::build },
 ];
@@ -60,11 +68,7 @@ const TABLE: &[Entry] = &[
 const ABSENT: &[(&str, &str)] = &[
     ("bootstrap-signer-controller", "bootstrapsigner"),
     ("token-cleaner-controller", "tokencleaner"),
-    ("certificatesigningrequest-approving-controller", "csrapproving"),
-    ("certificatesigningrequest-cleaner-controller", "csrcleaner"),
-    ("certificatesigningrequest-signing-controller", "csrsigning"),
     ("cloud-node-lifecycle-controller", "cloud-node-lifecycle"),
-    ("cronjob-controller", "cronjob"),
     ("device-taint-eviction-controller", "device-taint-eviction-controller"),
     ("disruption-controller", "disruption"),
     ("endpointslice-mirroring-controller", "endpointslicemirroring"),
@@ -87,7 +91,6 @@ const ABSENT: &[(&str, &str)] = &[
     ("serviceaccount-token-controller", "serviceaccount-token"),
     ("storage-version-migrator-controller", "storage-version-migrator-controller"),
     ("storageversion-garbage-collector-controller", "storage-version-gc"),
-    ("ttl-after-finished-controller", "ttl-after-finished"),
     ("ttl-controller", "ttl"),
     ("validatingadmissionpolicy-status-controller", "validatingadmissionpolicy-status-controller"),
     ("volumeattributesclass-protection-controller", "volumeattributesclass-protection-controller"),

@@ -7,7 +7,7 @@ use crate::meta::{controlled_by_kind, controller_of};
 use client::informer::{Informer, Store};
 use client::{Client, ListOptions, Object};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, ReplicationController, Secret, Service, ServiceAccount};
@@ -44,6 +44,7 @@ pub struct Informers {
     pub persistent_volume_claims: Informer<PersistentVolumeClaim>,
     pub controller_revisions: Informer<ControllerRevision>,
     pub jobs: Informer<Job>,
+    pub cron_jobs: Informer<CronJob>,
     pub cluster_roles: Informer<ClusterRole>,
     pub signing_requests: Informer<CertificateSigningRequest>,
 }
@@ -73,7 +74,8 @@ impl Informers {
             stateful_sets: informer(client).index(NAMESPACE, in_namespace),
             persistent_volume_claims: informer(client),
             controller_revisions: dependents(client),
-            jobs: informer(client).index(NAMESPACE, in_namespace),
+            jobs: dependents(client).index(NAMESPACE, in_namespace),
+            cron_jobs: informer(client),
             cluster_roles: informer(client),
             signing_requests: informer(client),
         }

@@ -18,6 +18,7 @@ use client::workqueue::WorkQueue;
 use client::{Client, object_key};
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+pub(super) use desired::{addresses, hostname, ports, publishes_not_ready, tells_the_same};
 use packing::Plan;
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,7 +69,7 @@ fn hear_pods(informer: &Informer<Pod>, queue: &WorkQueue<String>, services: Stor
     let queue = queue.clone();
     informer.on_event(move |event| match event {
         Event::Added(pod) | Event::Deleted(pod) => wake_services(&services, &queue, &[pod]),
-        Event::Modified(old, new) if desired::tells_the_same(old, new) => {}
+        Event::Modified(old, new) if tells_the_same(old, new) => {}
         Event::Modified(old, new) => wake_services(&services, &queue, &[old, new]),
         Event::Synced => {}
     });
