@@ -6,6 +6,7 @@ use crate::kubeconfig::{Credentials, RestConfig};
 use crate::leaderelection::Fence;
 use crate::metrics;
 use crate::object::PartialObjectMetadata;
+use crate::service_account::ServiceAccountIdentity;
 use crate::transport::{Body, Pool, Transport, describe};
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, USER_AGENT};
@@ -30,6 +31,7 @@ pub struct Client {
     inner: Arc<Inner>,
     deadline: Duration,
     fence: Option<Fence>,
+    identity: Option<Arc<ServiceAccountIdentity>>,
 }
 
 struct Inner {
@@ -56,7 +58,7 @@ impl Client {
     fn build(transport: Arc<dyn Transport>, credentials: Credentials, user_agent: &str, prefix: String, host: String) -> Self {
         let user_agent = HeaderValue::from_str(user_agent).unwrap_or(HeaderValue::from_static("ferrokube"));
         let inner = Inner { transport, credentials, user_agent, prefix, host };
-        Client { inner: Arc::new(inner), deadline: DEFAULT_DEADLINE, fence: None }
+        Client { inner: Arc::new(inner), deadline: DEFAULT_DEADLINE, fence: None, identity: None }
     }
 
     /// The same connection with another limit on the time to an answer.
@@ -67,6 +69,13 @@ impl Client {
     /// The same connection; a write is refused here once the leadership that armed the fence is over.
     pub fn fenced(&self, fence: impl Into<Fence>) -> Self {
         Client { fence: Some(fence.into()), ..self.clone() }
+    }
+
+    /// The same connection in the name of a service account, whose tokens `issuer` fetches. For a connection without a client
+    /// certificate: see [`RestConfig::anonymous`].
+    pub fn as_service_account(&self, issuer: &Client, namespace: &str, name: &str) -> Self {
+        let identity = ServiceAccountIdentity::new(issuer.clone(), namespace, name);
+        Client { identity: Some(Arc::new(identity)), ..self.clone() }
     }
 
     /// All namespaces of a namespaced kind, or a kind without namespaces.
@@ -136,6 +145,10 @@ impl Client {
                 return Ok(response);
             }
             let wait = retry_after(&response);
+            if response.status() == StatusCode::UNAUTHORIZED && retries == 0 && self.renew_identity().await {
+                retries += 1;
+                continue;
+            }
             match wait {
                 Some(wait) if retries < MAX_RETRIES && Instant::now() + wait < until => {
                     retries += 1;
@@ -143,6 +156,17 @@ impl Client {
                 }
                 _ => return Err(self.refused(response, wait).await),
             }
+        }
+    }
+
+    /// True when there may be a better token than the one that was refused.
+    async fn renew_identity(&self) -> bool {
+        match &self.identity {
+            Some(identity) => {
+                identity.forget().await;
+                true
+            }
+            None => false,
         }
     }
 
@@ -167,7 +191,7 @@ impl Client {
     async fn send(&self, mut request: Request<Bytes>, deadline: Option<Duration>) -> Result<Response<Body>, Error> {
         self.check_fence(request.method())?;
         self.prefix(&mut request)?;
-        self.identify(request.headers_mut())?;
+        self.identify(request.headers_mut()).await?;
         let (method, started) = (request.method().clone(), Instant::now());
         let outcome = self.inner.transport.send(request, deadline).await;
         metrics::request(&method, &self.inner.host, outcome.as_ref().ok().map(Response::status), started.elapsed());
@@ -190,8 +214,12 @@ impl Client {
         Ok(())
     }
 
-    fn identify(&self, headers: &mut HeaderMap) -> Result<(), Error> {
+    async fn identify(&self, headers: &mut HeaderMap) -> Result<(), Error> {
         headers.insert(USER_AGENT, self.inner.user_agent.clone());
+        if let Some(identity) = &self.identity {
+            headers.insert(AUTHORIZATION, Box::pin(identity.authorization()).await?);
+            return Ok(());
+        }
         if let Some(authorization) = self.inner.credentials.authorization()? {
             headers.insert(AUTHORIZATION, authorization);
         }

@@ -91,6 +91,19 @@ impl RestConfig {
         Ok(RestConfig { server: Server::parse(url)?, ..RestConfig::default() })
     }
 
+    /// The same server without any identity: for identities that are put into single requests. A client certificate would
+    /// win over them.
+    pub fn anonymous(&self) -> Self {
+        RestConfig {
+            server: self.server.clone(),
+            ca: self.ca.clone(),
+            insecure: self.insecure,
+            tls_server_name: self.tls_server_name.clone(),
+            namespace: self.namespace.clone(),
+            ..RestConfig::default()
+        }
+    }
+
     pub(crate) fn tls(&self) -> Result<ClientTls, Error> {
         Ok(ClientTls {
             ca: self.ca.clone(),

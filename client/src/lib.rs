@@ -21,6 +21,7 @@ pub mod leaderelection;
 mod metrics;
 pub mod object;
 pub mod options;
+mod service_account;
 pub mod transport;
 pub mod watch;
 pub mod workqueue;

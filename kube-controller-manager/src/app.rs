@@ -17,12 +17,15 @@ use tokio::task::JoinSet;
 pub async fn run(flags: Flags, drain: Drain) -> Result<()> {
     let options = Options::from_flags(&flags)?;
     controllers::check_names(&options.controllers)?;
-    let client = Client::new(options.rest_config()?, &user_agent()).context("--kubeconfig")?;
+    let config = options.rest_config()?;
+    let anonymous = options.own_identities.then(|| Client::new(config.anonymous(), &user_agent())).transpose().context("--kubeconfig")?;
+    let client = Client::new(config, &user_agent()).context("--kubeconfig")?;
     let health = Health::new();
     server::start(&options, &flags, health.clone(), &client, drain.clone())?;
     component_base::sd_notify::ready();
     let fence = Fence::default();
-    let manager = Arc::new(Manager { client: client.fenced(fence.clone()), options, running: Mutex::default() });
+    let anonymous = anonymous.map(|a| a.fenced(fence.clone()));
+    let manager = Arc::new(Manager { client: client.fenced(fence.clone()), anonymous, options, running: Mutex::default() });
     manager.run(client, fence, drain).await
 }
 
@@ -32,6 +35,7 @@ fn user_agent() -> String {
 
 struct Manager {
     client: Client,
+    anonymous: Option<Client>,
     options: Options,
     /// Built at the first term and kept: a leader that lost its lease returns with warm caches and the keys that changed.
     running: Mutex<Option<Arc<Vec<Box<dyn Controller>>>>>,
@@ -75,7 +79,7 @@ impl Manager {
         if let Some(running) = self.running.lock().clone() {
             return running;
         }
-        let context = Context::new(self.client.clone(), self.options.clone());
+        let context = Context::new(self.client.clone(), self.anonymous.clone(), self.options.clone());
         let built = Arc::new(controllers::build(&context));
         *self.running.lock() = Some(built.clone());
         built

@@ -268,6 +268,8 @@ pub struct Workers {
 pub struct Options {
     pub kubeconfig: Option<PathBuf>,
     pub master: Option<String>,
+    /// Each controller acts as its own service account, with no more rights than it needs.
+    pub own_identities: bool,
     pub leader_election: Option<LeaderElection>,
     pub controllers: Vec<String>,
     pub workers: Workers,
@@ -286,6 +288,7 @@ impl Options {
         Ok(Options {
             kubeconfig: path(flags, "kubeconfig"),
             master: Some(flags.string("master").to_owned()).filter(|m| !m.is_empty()),
+            own_identities: flags.bool("use-service-account-credentials"),
             leader_election: leader_election(flags)?,
             controllers: flags.strings("controllers"),
             workers: workers(flags),

@@ -18,7 +18,7 @@ use crate::pod::{is_ready, is_terminal};
 use client::events::{EventRecorder, object_reference};
 use client::informer::{Event, Informer, Store};
 use client::workqueue::WorkQueue;
-use client::{Client, Patch};
+use client::{Client, ListOptions, Patch};
 use health::{Health, ready_status};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod};
@@ -40,6 +40,7 @@ pub fn build(context: &Context) -> Option<Box<dyn Controller>> {
     hear_leases(&informers.node_leases, &queue, &health);
     let needs = vec![synced(&nodes), synced(&leases), synced(&pods)];
     let controller = Lifecycle {
+        reader: context.client.clone(),
         client: context.client_for("node-controller"),
         recorder: context.recorder("node-controller"),
         options: context.options.node_lifecycle.clone(),
@@ -87,6 +88,8 @@ fn hear_leases(informer: &Informer<Lease>, queue: &WorkQueue<String>, health: &A
 }
 
 struct Lifecycle {
+    /// The node controller's role knows no leases; ours may list everything.
+    reader: Client,
     client: Client,
     recorder: EventRecorder,
     options: NodeLifecycle,
@@ -141,14 +144,11 @@ impl Lifecycle {
     }
 
     async fn is_alive_after_all(&self, key: &str) -> Result<bool, Failure> {
-        match self.client.namespaced::<Lease>("kube-node-lease").get(key).await {
-            Ok(lease) => {
-                self.health.saw_lease(&lease);
-                Ok(self.health.silence(key) < SLACK)
-            }
-            Err(error) if error.is_not_found() => Ok(false),
-            Err(error) => Err(error.into()),
+        let leases = self.reader.namespaced::<Lease>("kube-node-lease").list(&ListOptions::fields(format!("metadata.name={key}"))).await?;
+        for lease in &leases.items {
+            self.health.saw_lease(lease);
         }
+        Ok(self.health.silence(key) < SLACK)
     }
 
     /// When a node stops being ready, its pods do: nobody is there to say so but us.

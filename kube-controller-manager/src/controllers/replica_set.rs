@@ -33,18 +33,18 @@ const STATUS_RETRIES: usize = 1;
 
 pub fn build(context: &Context) -> Option<Box<dyn Controller>> {
     let workers = context.options.workers.replica_set;
-    Some(Box::new(driver::<ReplicaSet>(context, "replicaset-controller", "replicaset", workers, &context.informers.replica_sets)))
+    Some(Box::new(driver::<ReplicaSet>(context, "replicaset-controller", "replicaset-controller", "replicaset", workers, &context.informers.replica_sets)))
 }
 
 pub fn build_replication_controller(context: &Context) -> Option<Box<dyn Controller>> {
     let workers = context.options.workers.replication_controller;
-    Some(Box::new(driver::<ReplicationController>(context, "replicationcontroller-controller", "replicationmanager", workers, &context.informers.replication_controllers)))
+    Some(Box::new(driver::<ReplicationController>(context, "replicationcontroller-controller", "replication-controller", "replicationmanager", workers, &context.informers.replication_controllers)))
 }
 
-fn driver<T: ReplicaOwner>(context: &Context, name: &'static str, queue: &str, workers: usize, owners: &Informer<T>) -> Driver<Replicas<T>> {
+fn driver<T: ReplicaOwner>(context: &Context, name: &'static str, account: &str, queue: &str, workers: usize, owners: &Informer<T>) -> Driver<Replicas<T>> {
     let queue = WorkQueue::new(queue);
-    let client = context.client_for(name);
-    let control = PodControl::new(client.clone(), context.recorder(name));
+    let client = context.client_for(account);
+    let control = PodControl::new(client.clone(), context.recorder(account));
     let expectations = Arc::new(Expectations::default());
     let (pods, store) = (context.informers.pods.start(), owners.start());
     let heard = Heard { owners: store.clone(), queue: queue.clone(), expectations: expectations.clone() };

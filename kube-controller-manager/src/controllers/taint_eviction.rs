@@ -46,7 +46,7 @@ pub fn build(context: &Context) -> Option<Box<dyn Controller>> {
         }
     });
     let needs = vec![synced(&nodes), synced(&pods)];
-    let client = context.client_for("taint-eviction-controller");
+    let client = context.client_for("node-controller");
     let reconciler = Arc::new(TaintEviction { client, recorder: context.recorder("taint-eviction-controller"), nodes, pods, since: Mutex::default() });
     Some(Box::new(Driver { name: "taint-eviction-controller", queue, reconciler, workers: WORKERS, needs }))
 }

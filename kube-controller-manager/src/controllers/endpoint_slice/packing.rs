@@ -20,12 +20,6 @@ pub struct Plan {
     pub delete: Vec<Arc<EndpointSlice>>,
 }
 
-impl Plan {
-    pub fn is_empty(&self) -> bool {
-        self.create.is_empty() && self.update.is_empty() && self.delete.is_empty()
-    }
-}
-
 pub fn plan(service: &Service, groups: Vec<Group>, existing: Vec<Arc<EndpointSlice>>, max: usize) -> Plan {
     let mut by_place: HashMap<(String, String), Vec<Arc<EndpointSlice>>> = HashMap::new();
     for slice in existing {

@@ -28,6 +28,7 @@ async fn world(nodes: &[(&str, &str)], pods: Vec<serde_json::Value>) -> World {
         informer.store().fill([pod]);
     }
     let controller = Lifecycle {
+        reader: server.client(),
         client: server.client(),
         recorder: EventRecorder::new(server.client(), "test", ""),
         options: crate::options::Options::for_tests().node_lifecycle,

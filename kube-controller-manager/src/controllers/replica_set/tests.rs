@@ -13,7 +13,7 @@ struct World {
 async fn world() -> World {
     let server = FakeServer::new();
     let context = Context::for_tests(&server);
-    let driver = driver::<ReplicaSet>(&context, "replicaset-controller", "test", 1, &context.informers.replica_sets);
+    let driver = driver::<ReplicaSet>(&context, "replicaset-controller", "replicaset-controller", "test", 1, &context.informers.replica_sets);
     for need in &driver.needs {
         need().await;
     }
