@@ -448,7 +448,10 @@ fn apply(applier: &mut Applier, entries: Vec<Entry>, server: &EtcdServer, events
     }
     server.raft.applied.store(last, Ordering::SeqCst);
     server.applied.send_replace(last);
-    events.push(Event::Applied(last));
+    // A leader reads the index when it has something to do anyway; only who may have to campaign is woken.
+    if !server.raft.is_leader.load(Ordering::SeqCst) {
+        events.push(Event::Applied);
+    }
 }
 
 fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> Result<std::thread::JoinHandle<()>> {

@@ -21,7 +21,8 @@ pub enum Event {
     ReadIndex(oneshot::Sender<u64>),
     Step(Box<Message>),
     Persisted(u64, Vec<Message>),
-    Applied(u64),
+    /// More was applied than when the node was asked to campaign last.
+    Applied,
     ConfChange(Box<ConfChange>, std::sync::mpsc::Sender<ConfState>),
     /// The store is durable up to this index and term.
     Durable(u64, u64),
@@ -65,6 +66,7 @@ pub struct Driver<O> {
     reads_asked: u64,
     conf_state: ConfState,
     held: Vec<Event>,
+    noted_applied: u64,
 }
 
 impl<O: Outside> Driver<O> {
@@ -91,6 +93,7 @@ impl<O: Outside> Driver<O> {
             reads_asked: 0,
             conf_state,
             held: Vec::new(),
+            noted_applied: 0,
         }
     }
 
@@ -104,6 +107,7 @@ impl<O: Outside> Driver<O> {
                 &mut batch,
                 Some(next_tick.saturating_duration_since(Instant::now())),
             );
+            self.note_applied();
             for event in batch.drain(..) {
                 if matches!(event, Event::Stop) {
                     return self.jobs.push(Job::Stop);
@@ -115,6 +119,14 @@ impl<O: Outside> Driver<O> {
                 next_tick = Instant::now() + self.tick;
             }
             self.ask_reads();
+        }
+    }
+
+    fn note_applied(&mut self) {
+        let applied = self.status.applied.load(Ordering::SeqCst);
+        if applied > self.noted_applied {
+            self.noted_applied = applied;
+            self.node.applied(applied);
         }
     }
 
@@ -145,10 +157,7 @@ impl<O: Outside> Driver<O> {
                 self.node.persisted(number);
                 self.outside.send(messages);
             }
-            Event::Applied(index) => {
-                self.node.applied(index);
-                self.campaign();
-            }
+            Event::Applied => self.campaign(),
             Event::ConfChange(change, answer) => self.conf_change(&change, &answer),
             Event::Durable(index, term) => self.durable(index, term),
             Event::SpaceChanged => self.outside.space_changed(),
