@@ -24,12 +24,20 @@ pub struct ResourceType {
 
 impl ResourceType {
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
+        if self.group.is_empty() {
+            self.version.clone()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
     }
 }
 
 pub(crate) fn collection_path(group: &str, version: &str, namespace: Option<&str>, resource: &str) -> String {
-    let mut path = if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
+    let mut path = if group.is_empty() {
+        format!("/api/{version}")
+    } else {
+        format!("/apis/{group}/{version}")
+    };
     if let Some(namespace) = namespace {
         path.push_str("/namespaces/");
         encode_into(namespace, &mut path);
@@ -75,14 +83,18 @@ impl Accept {
     pub(crate) fn header(&self) -> &'static str {
         match self {
             Accept::Json => "application/json",
-            Accept::Metadata => "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json",
+            Accept::Metadata => {
+                "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
+            }
         }
     }
 
     fn list_header(&self) -> &'static str {
         match self {
             Accept::Json => "application/json",
-            Accept::Metadata => "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json",
+            Accept::Metadata => {
+                "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
+            }
         }
     }
 }
@@ -97,13 +109,23 @@ pub struct Api<T> {
 
 impl<T> Clone for Api<T> {
     fn clone(&self) -> Self {
-        Api { client: self.client.clone(), collection: self.collection.clone(), accept: self.accept, of: PhantomData }
+        Api {
+            client: self.client.clone(),
+            collection: self.collection.clone(),
+            accept: self.accept,
+            of: PhantomData,
+        }
     }
 }
 
 impl<T> Api<T> {
     pub(crate) fn new(client: Client, collection: String, accept: Accept) -> Self {
-        Api { client, collection: collection.into(), accept, of: PhantomData }
+        Api {
+            client,
+            collection: collection.into(),
+            accept,
+            of: PhantomData,
+        }
     }
 
     pub fn client(&self) -> &Client {
@@ -128,17 +150,24 @@ impl<T> Api<T> {
 
 impl<T: Object> Api<T> {
     pub async fn get(&self, name: &str) -> Result<T, Error> {
-        self.client.request(Method::GET, self.path(name, None), self.accept.header(), None).await
+        self.client
+            .request(Method::GET, self.path(name, None), self.accept.header(), None)
+            .await
     }
 
     pub async fn list(&self, options: &ListOptions) -> Result<List<T>, Error> {
         let path = format!("{}{}", self.collection, options.query(false).as_str());
-        self.client.request(Method::GET, path, self.accept.list_header(), None).await
+        self.client
+            .request(Method::GET, path, self.accept.list_header(), None)
+            .await
     }
 
     /// All pages of a list, with the resourceVersion of the snapshot they came from.
     pub async fn list_all(&self, options: &ListOptions) -> Result<List<T>, Error> {
-        let mut options = ListOptions { limit: options.limit.or(Some(500)), ..options.clone() };
+        let mut options = ListOptions {
+            limit: options.limit.or(Some(500)),
+            ..options.clone()
+        };
         let mut all = self.list(&options).await?;
         while let Some(token) = all.continue_token() {
             options.continue_token = Some(token.to_owned());
@@ -153,7 +182,14 @@ impl<T: Object> Api<T> {
 
     pub async fn create(&self, object: &T) -> Result<T, Error> {
         let body = json_body(object, || crate::object_key(object))?;
-        self.client.request(Method::POST, self.collection.to_string(), self.accept.header(), Some(body)).await
+        self.client
+            .request(
+                Method::POST,
+                self.collection.to_string(),
+                self.accept.header(),
+                Some(body),
+            )
+            .await
     }
 
     pub async fn update(&self, object: &T) -> Result<T, Error> {
@@ -167,19 +203,39 @@ impl<T: Object> Api<T> {
     async fn put(&self, object: &T, subresource: Option<&str>) -> Result<T, Error> {
         let name = object.metadata().name.as_deref().unwrap_or("");
         let body = json_body(object, || crate::object_key(object))?;
-        self.client.request(Method::PUT, self.path(name, subresource), self.accept.header(), Some(body)).await
+        self.client
+            .request(
+                Method::PUT,
+                self.path(name, subresource),
+                self.accept.header(),
+                Some(body),
+            )
+            .await
     }
 
     pub async fn patch(&self, name: &str, patch: &Patch, subresource: Option<&str>) -> Result<T, Error> {
         let path = self.path(name, subresource) + patch.query().as_str();
-        let body = Payload { content_type: patch.content_type(), bytes: json_body(patch.body(), || name.to_owned())?.bytes };
-        self.client.request(Method::PATCH, path, self.accept.header(), Some(body)).await
+        let body = Payload {
+            content_type: patch.content_type(),
+            bytes: json_body(patch.body(), || name.to_owned())?.bytes,
+        };
+        self.client
+            .request(Method::PATCH, path, self.accept.header(), Some(body))
+            .await
     }
 
     /// The answer is the object when it lingers (finalizers, graceful deletion) and a Status when it is gone.
     pub async fn delete(&self, name: &str, options: &DeleteOptions) -> Result<(), Error> {
         let body = json_body(options, || name.to_owned())?;
-        let answer: serde::de::IgnoredAny = self.client.request(Method::DELETE, self.path(name, None), "application/json", Some(body)).await?;
+        let answer: serde::de::IgnoredAny = self
+            .client
+            .request(
+                Method::DELETE,
+                self.path(name, None),
+                "application/json",
+                Some(body),
+            )
+            .await?;
         let serde::de::IgnoredAny = answer;
         Ok(())
     }
@@ -187,21 +243,48 @@ impl<T: Object> Api<T> {
     pub async fn delete_collection(&self, options: &DeleteOptions, which: &ListOptions) -> Result<(), Error> {
         let body = json_body(options, || self.collection.to_string())?;
         let path = format!("{}{}", self.collection, which.query(false).as_str());
-        let answer: serde::de::IgnoredAny = self.client.request(Method::DELETE, path, "application/json", Some(body)).await?;
+        let answer: serde::de::IgnoredAny = self
+            .client
+            .request(Method::DELETE, path, "application/json", Some(body))
+            .await?;
         let serde::de::IgnoredAny = answer;
         Ok(())
     }
 
     /// POST to a subresource: `binding`, `token`, `eviction`.
-    pub async fn create_subresource<B: Serialize, R: DeserializeOwned>(&self, name: &str, subresource: &str, body: &B) -> Result<R, Error> {
+    pub async fn create_subresource<B: Serialize, R: DeserializeOwned>(
+        &self,
+        name: &str,
+        subresource: &str,
+        body: &B,
+    ) -> Result<R, Error> {
         let payload = json_body(body, || format!("{name}/{subresource}"))?;
-        self.client.request(Method::POST, self.path(name, Some(subresource)), "application/json", Some(payload)).await
+        self.client
+            .request(
+                Method::POST,
+                self.path(name, Some(subresource)),
+                "application/json",
+                Some(payload),
+            )
+            .await
     }
 
     /// PUT of a subresource whose kind is not `T`: `scale`, `approval`, `finalize`.
-    pub async fn replace_subresource<B: Serialize, R: DeserializeOwned>(&self, name: &str, subresource: &str, body: &B) -> Result<R, Error> {
+    pub async fn replace_subresource<B: Serialize, R: DeserializeOwned>(
+        &self,
+        name: &str,
+        subresource: &str,
+        body: &B,
+    ) -> Result<R, Error> {
         let payload = json_body(body, || format!("{name}/{subresource}"))?;
-        self.client.request(Method::PUT, self.path(name, Some(subresource)), "application/json", Some(payload)).await
+        self.client
+            .request(
+                Method::PUT,
+                self.path(name, Some(subresource)),
+                "application/json",
+                Some(payload),
+            )
+            .await
     }
 
     /// Events from `options.resource_version` on. The stream ends when the server ends it.
@@ -211,7 +294,10 @@ impl<T: Object> Api<T> {
             query.add("timeoutSeconds", &crate::watch::timeout_seconds().to_string());
         }
         let path = format!("{}{}", self.collection, query.as_str());
-        let body = self.client.open(Method::GET, path.clone(), self.accept.header()).await?;
+        let body = self
+            .client
+            .open(Method::GET, path.clone(), self.accept.header())
+            .await?;
         Ok(WatchStream::new(body, path))
     }
 }
@@ -222,14 +308,22 @@ pub struct Payload {
     pub bytes: bytes::Bytes,
 }
 
-pub(crate) fn json_body<B: Serialize + ?Sized>(body: &B, what: impl Fn() -> String) -> Result<Payload, Error> {
+pub(crate) fn json_body<B: Serialize + ?Sized>(
+    body: &B,
+    what: impl Fn() -> String,
+) -> Result<Payload, Error> {
     let bytes = serde_json::to_vec(body).map_err(|source| Error::Encode { what: what(), source })?;
-    Ok(Payload { content_type: "application/json", bytes: bytes.into() })
+    Ok(Payload {
+        content_type: "application/json",
+        bytes: bytes.into(),
+    })
 }
 
 /// A body that says `kind: Status`, or a plain text from something in between.
 pub(crate) fn refusal(code: u16, retry_after: Option<i32>, body: &[u8]) -> Error {
-    let mut status = serde_json::from_slice::<Status>(body).ok().filter(|s| s.code.is_some() || s.reason.is_some());
+    let mut status = serde_json::from_slice::<Status>(body)
+        .ok()
+        .filter(|s| s.code.is_some() || s.reason.is_some());
     let status = status.get_or_insert_with(|| plain_refusal(code, body));
     if let Some(seconds) = retry_after {
         let details = status.details.get_or_insert_default();
@@ -258,8 +352,17 @@ fn plain_refusal(code: u16, body: &[u8]) -> Status {
         _ => "Unknown",
     };
     let text: String = String::from_utf8_lossy(body).trim().chars().take(1024).collect();
-    let message = if text.is_empty() { format!("the server answered {code}") } else { text };
-    Status { code: Some(i32::from(code)), reason: Some(reason.into()), message: Some(message), ..Status::default() }
+    let message = if text.is_empty() {
+        format!("the server answered {code}")
+    } else {
+        text
+    };
+    Status {
+        code: Some(i32::from(code)),
+        reason: Some(reason.into()),
+        message: Some(message),
+        ..Status::default()
+    }
 }
 
 #[cfg(test)]
@@ -284,7 +387,8 @@ mod tests {
 
     #[test]
     fn a_null_item_list_is_empty() {
-        let list: List<k8s_openapi::api::core::v1::Pod> = serde_json::from_str(r#"{"metadata":{"resourceVersion":"7"},"items":null}"#).unwrap();
+        let list: List<k8s_openapi::api::core::v1::Pod> =
+            serde_json::from_str(r#"{"metadata":{"resourceVersion":"7"},"items":null}"#).unwrap();
         assert_eq!((list.items.len(), list.resource_version()), (0, "7"));
     }
 }

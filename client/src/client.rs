@@ -47,35 +47,73 @@ impl Client {
     pub fn new(config: RestConfig, user_agent: &str) -> Result<Self, Error> {
         let pool = Pool::new(&config)?;
         let (prefix, host) = (config.server.prefix.clone(), config.server.authority.to_string());
-        Ok(Self::build(Arc::new(pool), config.credentials, user_agent, prefix, host))
+        Ok(Self::build(
+            Arc::new(pool),
+            config.credentials,
+            user_agent,
+            prefix,
+            host,
+        ))
     }
 
     /// A client on anything that answers requests; see [`crate::fake`].
     pub fn on(transport: Arc<dyn Transport>, user_agent: &str) -> Self {
-        Self::build(transport, Credentials::default(), user_agent, String::new(), "fake".into())
+        Self::build(
+            transport,
+            Credentials::default(),
+            user_agent,
+            String::new(),
+            "fake".into(),
+        )
     }
 
-    fn build(transport: Arc<dyn Transport>, credentials: Credentials, user_agent: &str, prefix: String, host: String) -> Self {
+    fn build(
+        transport: Arc<dyn Transport>,
+        credentials: Credentials,
+        user_agent: &str,
+        prefix: String,
+        host: String,
+    ) -> Self {
         let user_agent = HeaderValue::from_str(user_agent).unwrap_or(HeaderValue::from_static("ferrokube"));
-        let inner = Inner { transport, credentials, user_agent, prefix, host };
-        Client { inner: Arc::new(inner), deadline: DEFAULT_DEADLINE, fence: None, identity: None }
+        let inner = Inner {
+            transport,
+            credentials,
+            user_agent,
+            prefix,
+            host,
+        };
+        Client {
+            inner: Arc::new(inner),
+            deadline: DEFAULT_DEADLINE,
+            fence: None,
+            identity: None,
+        }
     }
 
     /// The same connection with another limit on the time to an answer.
     pub fn with_deadline(&self, deadline: Duration) -> Self {
-        Client { deadline, ..self.clone() }
+        Client {
+            deadline,
+            ..self.clone()
+        }
     }
 
     /// The same connection; a write is refused here once the leadership that armed the fence is over.
     pub fn fenced(&self, fence: impl Into<Fence>) -> Self {
-        Client { fence: Some(fence.into()), ..self.clone() }
+        Client {
+            fence: Some(fence.into()),
+            ..self.clone()
+        }
     }
 
     /// The same connection in the name of a service account, whose tokens `issuer` fetches. For a connection without a client
     /// certificate: see [`RestConfig::anonymous`].
     pub fn as_service_account(&self, issuer: &Client, namespace: &str, name: &str) -> Self {
         let identity = ServiceAccountIdentity::new(issuer.clone(), namespace, name);
-        Client { identity: Some(Arc::new(identity)), ..self.clone() }
+        Client {
+            identity: Some(Arc::new(identity)),
+            ..self.clone()
+        }
     }
 
     /// All namespaces of a namespaced kind, or a kind without namespaces.
@@ -105,37 +143,64 @@ impl Client {
 
     /// GET of a path outside the resources, decoded: discovery, `/version`.
     pub async fn get_json<R: DeserializeOwned>(&self, path: &str) -> Result<R, Error> {
-        self.request(Method::GET, path.to_owned(), "application/json", None).await
+        self.request(Method::GET, path.to_owned(), "application/json", None)
+            .await
     }
 
     /// POST of a body to a path, decoded: the review APIs, which are no objects.
-    pub async fn post_json<B: serde::Serialize, R: DeserializeOwned>(&self, path: &str, body: &B) -> Result<R, Error> {
+    pub async fn post_json<B: serde::Serialize, R: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+    ) -> Result<R, Error> {
         let payload = crate::api::json_body(body, || path.to_owned())?;
-        self.request(Method::POST, path.to_owned(), "application/json", Some(payload)).await
+        self.request(Method::POST, path.to_owned(), "application/json", Some(payload))
+            .await
     }
 
-    pub(crate) async fn request<R: DeserializeOwned>(&self, method: Method, path: String, accept: &'static str, body: Option<Payload>) -> Result<R, Error> {
+    pub(crate) async fn request<R: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: String,
+        accept: &'static str,
+        body: Option<Payload>,
+    ) -> Result<R, Error> {
         let (until, name) = (Instant::now() + self.deadline, format!("{method} {path}"));
         let answer = async {
             let response = self.attempt(&method, &path, accept, body.as_ref(), until).await?;
             collect(response.into_body(), &name, MAX_ANSWER_BYTES).await
         };
         let Ok(outcome) = tokio::time::timeout_at(until.into(), answer).await else {
-            return Err(Error::Timeout { request: name, after: self.deadline });
+            return Err(Error::Timeout {
+                request: name,
+                after: self.deadline,
+            });
         };
         let bytes = outcome?;
         serde_json::from_slice(&bytes).map_err(|source| decode_error(&name, &bytes, source))
     }
 
     /// A response whose body outlives any deadline.
-    pub(crate) async fn open(&self, method: Method, path: String, accept: &'static str) -> Result<Body, Error> {
+    pub(crate) async fn open(
+        &self,
+        method: Method,
+        path: String,
+        accept: &'static str,
+    ) -> Result<Body, Error> {
         let until = Instant::now() + self.deadline;
         let response = self.attempt(&method, &path, accept, None, until).await?;
         Ok(response.into_body())
     }
 
     /// Repeats what the server asked to repeat (Retry-After on 429 and 5xx) while the deadline allows it.
-    async fn attempt(&self, method: &Method, path: &str, accept: &'static str, body: Option<&Payload>, until: Instant) -> Result<Response<Body>, Error> {
+    async fn attempt(
+        &self,
+        method: &Method,
+        path: &str,
+        accept: &'static str,
+        body: Option<&Payload>,
+        until: Instant,
+    ) -> Result<Response<Body>, Error> {
         let mut retries = 0;
         loop {
             let request = self.compose(method, path, accept, body)?;
@@ -179,22 +244,39 @@ impl Client {
         }
     }
 
-    fn compose(&self, method: &Method, path: &str, accept: &'static str, body: Option<&Payload>) -> Result<Request<Bytes>, Error> {
+    fn compose(
+        &self,
+        method: &Method,
+        path: &str,
+        accept: &'static str,
+        body: Option<&Payload>,
+    ) -> Result<Request<Bytes>, Error> {
         let mut request = Request::builder().method(method).uri(path).header(ACCEPT, accept);
         if let Some(body) = body {
             request = request.header(CONTENT_TYPE, body.content_type);
         }
         let bytes = body.map(|b| b.bytes.clone()).unwrap_or_default();
-        request.body(bytes).map_err(|e| Error::transport(format!("{method} {path}"), e))
+        request
+            .body(bytes)
+            .map_err(|e| Error::transport(format!("{method} {path}"), e))
     }
 
-    async fn send(&self, mut request: Request<Bytes>, deadline: Option<Duration>) -> Result<Response<Body>, Error> {
+    async fn send(
+        &self,
+        mut request: Request<Bytes>,
+        deadline: Option<Duration>,
+    ) -> Result<Response<Body>, Error> {
         self.check_fence(request.method())?;
         self.prefix(&mut request)?;
         self.identify(request.headers_mut()).await?;
         let (method, started) = (request.method().clone(), Instant::now());
         let outcome = self.inner.transport.send(request, deadline).await;
-        metrics::request(&method, &self.inner.host, outcome.as_ref().ok().map(Response::status), started.elapsed());
+        metrics::request(
+            &method,
+            &self.inner.host,
+            outcome.as_ref().ok().map(Response::status),
+            started.elapsed(),
+        );
         outcome
     }
 
@@ -210,7 +292,9 @@ impl Client {
             return Ok(());
         }
         let uri = format!("{}{}", self.inner.prefix, request.uri());
-        *request.uri_mut() = uri.parse().map_err(|e: http::uri::InvalidUri| Error::transport(describe(request), e))?;
+        *request.uri_mut() = uri
+            .parse()
+            .map_err(|e: http::uri::InvalidUri| Error::transport(describe(request), e))?;
         Ok(())
     }
 
@@ -239,7 +323,14 @@ fn retry_after(response: &Response<Body>) -> Option<Duration> {
     if status != StatusCode::TOO_MANY_REQUESTS && !status.is_server_error() {
         return None;
     }
-    let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    let seconds = response
+        .headers()
+        .get(RETRY_AFTER)?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse()
+        .ok()?;
     Some(Duration::from_secs(seconds))
 }
 
@@ -247,9 +338,17 @@ fn retry_after(response: &Response<Body>) -> Option<Duration> {
 async fn collect(mut body: Body, name: &str, limit: usize) -> Result<Bytes, Error> {
     let mut out = bytes::BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(|error| Error::transport(name.to_owned(), error))?.into_data() else { continue };
+        let Ok(data) = frame
+            .map_err(|error| Error::transport(name.to_owned(), error))?
+            .into_data()
+        else {
+            continue;
+        };
         if out.len() + data.len() > limit {
-            return Err(Error::transport(name.to_owned(), format!("the answer is larger than {limit} bytes")));
+            return Err(Error::transport(
+                name.to_owned(),
+                format!("the answer is larger than {limit} bytes"),
+            ));
         }
         out.extend_from_slice(&data);
     }
@@ -258,9 +357,15 @@ async fn collect(mut body: Body, name: &str, limit: usize) -> Result<Bytes, Erro
 
 /// Names the object that did not decode, when the answer says that much.
 fn decode_error(request: &str, bytes: &[u8], source: serde_json::Error) -> Error {
-    let object = serde_json::from_slice::<PartialObjectMetadata>(bytes).ok().filter(|o| o.metadata.name.is_some());
+    let object = serde_json::from_slice::<PartialObjectMetadata>(bytes)
+        .ok()
+        .filter(|o| o.metadata.name.is_some());
     let what = match object {
-        Some(object) => format!("{} {} (answer to {request})", object.kind, crate::object_key(&object)),
+        Some(object) => format!(
+            "{} {} (answer to {request})",
+            object.kind,
+            crate::object_key(&object)
+        ),
         None => format!("the answer to {request}"),
     };
     Error::Decode { what, source }

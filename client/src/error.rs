@@ -28,7 +28,10 @@ pub enum Error {
 
 impl Error {
     pub fn transport(request: impl Into<String>, source: impl Into<BoxError>) -> Self {
-        Error::Transport { request: request.into(), source: source.into() }
+        Error::Transport {
+            request: request.into(),
+            source: source.into(),
+        }
     }
 
     pub fn api(code: u16, reason: &str, message: impl Into<String>) -> Self {
@@ -49,7 +52,9 @@ impl Error {
     }
 
     pub fn code(&self) -> Option<u16> {
-        self.status().and_then(|s| s.code).and_then(|c| u16::try_from(c).ok())
+        self.status()
+            .and_then(|s| s.code)
+            .and_then(|c| u16::try_from(c).ok())
     }
 
     pub fn reason(&self) -> &str {
@@ -59,7 +64,10 @@ impl Error {
     /// What the server asked to wait, from `details.retryAfterSeconds` (filled from Retry-After when absent).
     pub fn retry_after(&self) -> Option<Duration> {
         let seconds = self.status()?.details.as_ref()?.retry_after_seconds?;
-        u64::try_from(seconds).ok().filter(|s| *s > 0).map(Duration::from_secs)
+        u64::try_from(seconds)
+            .ok()
+            .filter(|s| *s > 0)
+            .map(Duration::from_secs)
     }
 
     pub fn is_not_found(&self) -> bool {
@@ -97,8 +105,14 @@ impl Error {
 
     /// A create refused because its namespace is being deleted: retrying cannot help.
     pub fn is_namespace_terminating(&self) -> bool {
-        let causes = self.status().and_then(|s| s.details.as_ref()).and_then(|d| d.causes.as_ref());
-        causes.is_some_and(|c| c.iter().any(|c| c.reason.as_deref() == Some("NamespaceTerminating")))
+        let causes = self
+            .status()
+            .and_then(|s| s.details.as_ref())
+            .and_then(|d| d.causes.as_ref());
+        causes.is_some_and(|c| {
+            c.iter()
+                .any(|c| c.reason.as_deref() == Some("NamespaceTerminating"))
+        })
     }
 
     /// The server was not reached or not able: the same request may succeed later.

@@ -23,8 +23,13 @@ const QUEUE: usize = 1000;
 const ATTEMPTS: u32 = 5;
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-static DROPPED: LazyLock<Counter> =
-    LazyLock::new(|| counter("event_recorder_dropped_total", "[ALPHA] Events that were not written: the queue was full, the source too talkative, or the server refused.", &["reason"]));
+static DROPPED: LazyLock<Counter> = LazyLock::new(|| {
+    counter(
+        "event_recorder_dropped_total",
+        "[ALPHA] Events that were not written: the queue was full, the source too talkative, or the server refused.",
+        &["reason"],
+    )
+});
 
 /// Where events come from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -78,8 +83,18 @@ impl EventRecorder {
     }
 
     fn with_form(client: Client, component: &str, host: &str, form: Form) -> Self {
-        let source = EventSource { component: component.to_owned(), host: host.to_owned() };
-        EventRecorder { inner: Arc::new(Inner { client, source, form, queue: OnceLock::new() }) }
+        let source = EventSource {
+            component: component.to_owned(),
+            host: host.to_owned(),
+        };
+        EventRecorder {
+            inner: Arc::new(Inner {
+                client,
+                source,
+                form,
+                queue: OnceLock::new(),
+            }),
+        }
     }
 
     /// `type_` is Normal or Warning.
@@ -88,7 +103,15 @@ impl EventRecorder {
     }
 
     /// As [`EventRecorder::event`], with what only events.k8s.io knows: the action and a second object.
-    pub fn event_with_action(&self, regarding: &ObjectReference, related: Option<&ObjectReference>, type_: &str, reason: &str, action: &str, message: &str) {
+    pub fn event_with_action(
+        &self,
+        regarding: &ObjectReference,
+        related: Option<&ObjectReference>,
+        type_: &str,
+        reason: &str,
+        action: &str,
+        message: &str,
+    ) {
         tracing::debug!(object = %reference_key(regarding), kind = regarding.kind.as_deref().unwrap_or(""), r#type = type_, reason, message, "Event occurred");
         let occurrence = Occurrence {
             regarding: regarding.clone(),
@@ -140,21 +163,33 @@ fn reference_key(reference: &ObjectReference) -> String {
 
 /// Events about what has no namespace live in `default`.
 pub(crate) fn namespace_of(regarding: &ObjectReference) -> String {
-    regarding.namespace.clone().filter(|n| !n.is_empty()).unwrap_or_else(|| "default".into())
+    regarding
+        .namespace
+        .clone()
+        .filter(|n| !n.is_empty())
+        .unwrap_or_else(|| "default".into())
 }
 
 /// `<object>.<nanoseconds in hex>`: upstream's names. An object whose name leaves no room for it gives way to a uuid.
 pub(crate) fn event_name(regarding: &ObjectReference, nanoseconds: i128) -> String {
     const MAX_NAME: usize = 253;
     let name = format!("{}.{nanoseconds:x}", regarding.name.as_deref().unwrap_or(""));
-    if name.len() <= MAX_NAME { name } else { uuid::Uuid::new_v4().to_string() }
+    if name.len() <= MAX_NAME {
+        name
+    } else {
+        uuid::Uuid::new_v4().to_string()
+    }
 }
 
 /// What the correlator decided.
 pub(crate) enum Write<E> {
     Create(Box<E>),
     /// The event to create should the one to patch be gone already.
-    Patch { name: String, patch: serde_json::Value, otherwise: Box<E> },
+    Patch {
+        name: String,
+        patch: serde_json::Value,
+        otherwise: Box<E>,
+    },
     Nothing,
 }
 
@@ -202,12 +237,20 @@ async fn send<E: Object>(client: &Client, namespace: &str, write: Write<E>) -> O
     None
 }
 
-async fn send_once<E: Object>(client: &Client, namespace: &str, write: &Write<E>) -> Result<Option<E>, Error> {
+async fn send_once<E: Object>(
+    client: &Client,
+    namespace: &str,
+    write: &Write<E>,
+) -> Result<Option<E>, Error> {
     let api = client.namespaced::<E>(namespace);
     match write {
         Write::Nothing => Ok(None),
         Write::Create(event) => api.create(event).await.map(Some),
-        Write::Patch { name, patch, otherwise } => match api.patch(name, &Patch::Strategic(patch.clone()), None).await {
+        Write::Patch {
+            name,
+            patch,
+            otherwise,
+        } => match api.patch(name, &Patch::Strategic(patch.clone()), None).await {
             Err(error) if error.is_not_found() => api.create(otherwise).await.map(Some),
             outcome => outcome.map(Some),
         },

@@ -55,7 +55,9 @@ impl FakeServer {
             revision: watch::Sender::new(0),
             epoch: watch::Sender::new(0),
         };
-        FakeServer { inner: Arc::new(inner) }
+        FakeServer {
+            inner: Arc::new(inner),
+        }
     }
 
     pub fn client(&self) -> Client {
@@ -100,7 +102,9 @@ impl FakeServer {
 
     fn fault(&self, line: &str) -> Option<u16> {
         let mut faults = self.inner.faults.lock();
-        let at = faults.iter().position(|(pattern, _)| line.contains(pattern.as_str()))?;
+        let at = faults
+            .iter()
+            .position(|(pattern, _)| line.contains(pattern.as_str()))?;
         Some(faults.remove(at).1)
     }
 
@@ -110,21 +114,33 @@ impl FakeServer {
             self.inner.writes.lock().push(line.clone());
         }
         if let Some(code) = self.fault(&line) {
-            return refuse(Refusal { code, reason: "", message: format!("injected for {line}") });
+            return refuse(Refusal {
+                code,
+                reason: "",
+                message: format!("injected for {line}"),
+            });
         }
         let document = self.inner.documents.lock().get(request.uri().path()).cloned();
         if let Some(document) = document.filter(|_| *request.method() == Method::GET) {
             return respond(200, &document);
         }
         let Some(target) = Target::parse(request.uri().path()) else {
-            return refuse(Refusal::not_found("the server could not find the requested resource"));
+            return refuse(Refusal::not_found(
+                "the server could not find the requested resource",
+            ));
         };
         let query = path::query(request.uri().query().unwrap_or(""));
         let is_watch = query.get("watch").is_some_and(|w| w == "true");
         match (request.method().clone(), target) {
             (Method::GET, Target::Collection(of)) if is_watch => self.watch(of, query),
             (method, target) => {
-                let outcome = self.inner.objects.lock().handle(&method, target, &query, request.headers(), request.body());
+                let outcome = self.inner.objects.lock().handle(
+                    &method,
+                    target,
+                    &query,
+                    request.headers(),
+                    request.body(),
+                );
                 self.publish();
                 outcome.map_or_else(refuse, |value| respond(200, &value))
             }
@@ -133,17 +149,29 @@ impl FakeServer {
 
     fn publish(&self) {
         let revision = self.inner.objects.lock().revision();
-        self.inner.revision.send_if_modified(|known| std::mem::replace(known, revision) != revision);
+        self.inner
+            .revision
+            .send_if_modified(|known| std::mem::replace(known, revision) != revision);
     }
 
     fn watch(&self, of: path::Collection, query: HashMap<String, String>) -> Response<Body> {
-        let from: u64 = query.get("resourceVersion").and_then(|v| v.parse().ok()).unwrap_or(0);
+        let from: u64 = query
+            .get("resourceVersion")
+            .and_then(|v| v.parse().ok())
+            .unwrap_or(0);
         if from < self.inner.objects.lock().oldest() {
             let expired = json!({"type": "ERROR", "object": {"kind": "Status", "apiVersion": "v1", "code": 410, "reason": "Expired",
                 "message": format!("too old resource version: {from}")}});
             return Response::new(full(format!("{expired}\n")));
         }
-        let cursor = Cursor { server: self.clone(), of, query, from, revision: self.inner.revision.subscribe(), epoch: self.inner.epoch.subscribe() };
+        let cursor = Cursor {
+            server: self.clone(),
+            of,
+            query,
+            from,
+            revision: self.inner.revision.subscribe(),
+            epoch: self.inner.epoch.subscribe(),
+        };
         let stream = futures_util::stream::unfold(cursor, |mut cursor| async move {
             let chunk = cursor.next().await?;
             Some((Ok::<_, BoxError>(Frame::data(Bytes::from(chunk))), cursor))
@@ -165,7 +193,12 @@ impl Cursor {
     async fn next(&mut self) -> Option<String> {
         loop {
             self.revision.borrow_and_update();
-            let (lines, upto) = self.server.inner.objects.lock().events_after(&self.of, &self.query, self.from);
+            let (lines, upto) =
+                self.server
+                    .inner
+                    .objects
+                    .lock()
+                    .events_after(&self.of, &self.query, self.from);
             self.from = upto;
             if !lines.is_empty() {
                 return Some(lines);
@@ -186,12 +219,15 @@ impl Transport for FakeServer {
 }
 
 fn full(text: String) -> Body {
-    Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed_unsync()
+    Full::new(Bytes::from(text))
+        .map_err(|never| match never {})
+        .boxed_unsync()
 }
 
 fn respond(code: u16, value: &Value) -> Response<Body> {
     let mut response = Response::new(full(value.to_string()));
-    *response.status_mut() = http::StatusCode::from_u16(code).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+    *response.status_mut() =
+        http::StatusCode::from_u16(code).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
     response
 }
 

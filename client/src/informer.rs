@@ -38,7 +38,9 @@ pub struct Informer<T> {
 
 impl<T> Clone for Informer<T> {
     fn clone(&self) -> Self {
-        Informer { inner: self.inner.clone() }
+        Informer {
+            inner: self.inner.clone(),
+        }
     }
 }
 
@@ -65,7 +67,9 @@ impl<T: Object> Informer<T> {
             started: AtomicBool::new(false),
             task: Mutex::default(),
         };
-        Informer { inner: Arc::new(inner) }
+        Informer {
+            inner: Arc::new(inner),
+        }
     }
 
     /// Lets [`Store::by_index`] find objects by what `of` says of them. Must precede [`Informer::start`].

@@ -25,7 +25,11 @@ pub enum ConfigError {
     #[error("{}: {detail}", path.display())]
     Syntax { path: PathBuf, detail: String },
     #[error("{}: {field}: {detail}", path.display())]
-    Field { path: PathBuf, field: String, detail: String },
+    Field {
+        path: PathBuf,
+        field: String,
+        detail: String,
+    },
     #[error("not running in a pod: {0}")]
     NotInCluster(String),
 }
@@ -55,7 +59,13 @@ pub struct Server {
 
 impl Default for Server {
     fn default() -> Self {
-        Server { tls: false, host: "localhost".into(), port: 8080, authority: Authority::from_static("localhost:8080"), prefix: String::new() }
+        Server {
+            tls: false,
+            host: "localhost".into(),
+            port: 8080,
+            authority: Authority::from_static("localhost:8080"),
+            prefix: String::new(),
+        }
     }
 }
 
@@ -76,19 +86,32 @@ impl Server {
         };
         let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
         let authority: Authority = authority.parse().map_err(|e| format!("{url:?}: {e}"))?;
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        let host = authority
+            .host()
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_owned();
         if host.is_empty() {
             return Err(format!("{url:?} names no host"));
         }
         let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
-        Ok(Server { tls, host, port, authority, prefix: path.trim_end_matches('/').to_owned() })
+        Ok(Server {
+            tls,
+            host,
+            port,
+            authority,
+            prefix: path.trim_end_matches('/').to_owned(),
+        })
     }
 }
 
 impl RestConfig {
     /// A server without TLS and without identity, as `--master` gives.
     pub fn plain(url: &str) -> Result<Self, String> {
-        Ok(RestConfig { server: Server::parse(url)?, ..RestConfig::default() })
+        Ok(RestConfig {
+            server: Server::parse(url)?,
+            ..RestConfig::default()
+        })
     }
 
     /// The same server without any identity: for identities that are put into single requests. A client certificate would
@@ -124,7 +147,10 @@ pub struct Credentials {
 
 enum Source {
     Fixed(HeaderValue),
-    File { path: PathBuf, cached: Mutex<Option<(Instant, HeaderValue)>> },
+    File {
+        path: PathBuf,
+        cached: Mutex<Option<(Instant, HeaderValue)>>,
+    },
 }
 
 /// Secrets stay out of logs.
@@ -139,16 +165,28 @@ impl fmt::Debug for Source {
 
 impl Credentials {
     pub fn token(token: &str) -> Result<Self, String> {
-        Ok(Credentials { source: Some(Source::Fixed(bearer(token)?)), impersonation: Vec::new() })
+        Ok(Credentials {
+            source: Some(Source::Fixed(bearer(token)?)),
+            impersonation: Vec::new(),
+        })
     }
 
     pub fn token_file(path: PathBuf) -> Self {
-        Credentials { source: Some(Source::File { path, cached: Mutex::default() }), impersonation: Vec::new() }
+        Credentials {
+            source: Some(Source::File {
+                path,
+                cached: Mutex::default(),
+            }),
+            impersonation: Vec::new(),
+        }
     }
 
     fn basic(username: &str, password: &str) -> Result<Self, String> {
         let pair = base64::prelude::BASE64_STANDARD.encode(format!("{username}:{password}"));
-        Ok(Credentials { source: Some(Source::Fixed(secret(&format!("Basic {pair}"))?)), impersonation: Vec::new() })
+        Ok(Credentials {
+            source: Some(Source::Fixed(secret(&format!("Basic {pair}"))?)),
+            impersonation: Vec::new(),
+        })
     }
 
     pub(crate) fn authorization(&self) -> Result<Option<HeaderValue>, ConfigError> {
@@ -165,8 +203,14 @@ impl Credentials {
 }
 
 /// An unreadable file does not take a token away that may still be good.
-fn current_token(path: &Path, cached: &mut Option<(Instant, HeaderValue)>) -> Result<HeaderValue, ConfigError> {
-    if let Some((read, value)) = cached.as_ref().filter(|(read, _)| read.elapsed() < TOKEN_FILE_PERIOD) {
+fn current_token(
+    path: &Path,
+    cached: &mut Option<(Instant, HeaderValue)>,
+) -> Result<HeaderValue, ConfigError> {
+    if let Some((read, value)) = cached
+        .as_ref()
+        .filter(|(read, _)| read.elapsed() < TOKEN_FILE_PERIOD)
+    {
         let _: &Instant = read;
         return Ok(value.clone());
     }
@@ -187,7 +231,11 @@ fn current_token(path: &Path, cached: &mut Option<(Instant, HeaderValue)>) -> Re
 fn read_token(path: &Path) -> Result<HeaderValue, ConfigError> {
     let text = read(path)?;
     let token = text.trim();
-    let field = |detail: String| ConfigError::Field { path: path.to_owned(), field: "token".into(), detail };
+    let field = |detail: String| ConfigError::Field {
+        path: path.to_owned(),
+        field: "token".into(),
+        detail,
+    };
     if token.is_empty() {
         return Err(field("the file is empty".into()));
     }
@@ -199,17 +247,24 @@ fn bearer(token: &str) -> Result<HeaderValue, String> {
 }
 
 fn secret(value: &str) -> Result<HeaderValue, String> {
-    let mut value = HeaderValue::from_str(value).map_err(|_| "contains characters that no header may hold".to_owned())?;
+    let mut value =
+        HeaderValue::from_str(value).map_err(|_| "contains characters that no header may hold".to_owned())?;
     value.set_sensitive(true);
     Ok(value)
 }
 
 fn read(path: &Path) -> Result<String, ConfigError> {
-    let fail = |source| ConfigError::Read { path: path.to_owned(), source };
+    let fail = |source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    };
     let size = std::fs::metadata(path).map_err(fail)?.len();
     if size > MAX_KUBECONFIG_BYTES {
         let detail = format!("{size} bytes are more than a kubeconfig may have ({MAX_KUBECONFIG_BYTES})");
-        return Err(ConfigError::Syntax { path: path.to_owned(), detail });
+        return Err(ConfigError::Syntax {
+            path: path.to_owned(),
+            detail,
+        });
     }
     std::fs::read_to_string(path).map_err(fail)
 }
@@ -297,7 +352,10 @@ pub fn load(path: &Path) -> Result<RestConfig, ConfigError> {
 /// As [`load`], with the text already at hand; `path` is for errors and for relative files.
 pub fn parse(text: &str, path: &Path) -> Result<RestConfig, ConfigError> {
     let file = File { path };
-    let syntax = |e: String| ConfigError::Syntax { path: path.to_owned(), detail: e };
+    let syntax = |e: String| ConfigError::Syntax {
+        path: path.to_owned(),
+        detail: e,
+    };
     let config: Kubeconfig = serde_saphyr::from_str(text).map_err(|e| syntax(e.to_string()))?;
     file.check_type(&config)?;
     let context = file.context(&config)?;
@@ -312,7 +370,11 @@ struct File<'a> {
 
 impl File<'_> {
     fn error(&self, field: impl Into<String>, detail: impl Into<String>) -> ConfigError {
-        ConfigError::Field { path: self.path.to_owned(), field: field.into(), detail: detail.into() }
+        ConfigError::Field {
+            path: self.path.to_owned(),
+            field: field.into(),
+            detail: detail.into(),
+        }
     }
 
     fn check_type(&self, config: &Kubeconfig) -> Result<(), ConfigError> {
@@ -320,7 +382,10 @@ impl File<'_> {
             (None | Some("v1" | ""), None | Some("Config" | "")) => Ok(()),
             (version, kind) => {
                 let got = format!("{}/{}", version.unwrap_or(""), kind.unwrap_or(""));
-                Err(self.error("apiVersion, kind", format!("{got} is not a kubeconfig: v1/Config is")))
+                Err(self.error(
+                    "apiVersion, kind",
+                    format!("{got} is not a kubeconfig: v1/Config is"),
+                ))
             }
         }
     }
@@ -334,7 +399,13 @@ impl File<'_> {
         let found = contexts.iter().find(|c| c.name == name);
         found.and_then(|c| c.context.clone()).ok_or_else(|| {
             let known: Vec<_> = contexts.iter().map(|c| c.name.as_str()).collect();
-            self.error("current-context", format!("context {name:?} does not exist (there are: {})", known.join(", ")))
+            self.error(
+                "current-context",
+                format!(
+                    "context {name:?} does not exist (there are: {})",
+                    known.join(", ")
+                ),
+            )
         })
     }
 
@@ -354,7 +425,9 @@ impl File<'_> {
 
     fn cluster(&self, config: &Kubeconfig, name: &str) -> Result<Cluster, ConfigError> {
         let found = config.clusters.iter().flatten().find(|c| c.name == name);
-        found.and_then(|c| c.cluster.clone()).ok_or_else(|| self.error("clusters", format!("cluster {name:?} does not exist")))
+        found
+            .and_then(|c| c.cluster.clone())
+            .ok_or_else(|| self.error("clusters", format!("cluster {name:?} does not exist")))
     }
 
     fn user(&self, config: &Kubeconfig, name: &str) -> Result<User, ConfigError> {
@@ -367,14 +440,28 @@ impl File<'_> {
     }
 
     fn assemble(&self, context: &Context, cluster: &Cluster, user: &User) -> Result<RestConfig, ConfigError> {
-        let (of_cluster, of_user) = (format!("clusters[{}].cluster", context.cluster), format!("users[{}].user", context.user));
+        let (of_cluster, of_user) = (
+            format!("clusters[{}].cluster", context.cluster),
+            format!("users[{}].user", context.user),
+        );
         let insecure = cluster.insecure_skip_tls_verify.unwrap_or(false);
-        let ca = self.pem(&of_cluster, "certificate-authority", &cluster.certificate_authority, &cluster.certificate_authority_data)?;
+        let ca = self.pem(
+            &of_cluster,
+            "certificate-authority",
+            &cluster.certificate_authority,
+            &cluster.certificate_authority_data,
+        )?;
         if insecure && ca.is_some() {
-            return Err(self.error(of_cluster, "certificate-authority and insecure-skip-tls-verify exclude each other"));
+            return Err(self.error(
+                of_cluster,
+                "certificate-authority and insecure-skip-tls-verify exclude each other",
+            ));
         }
         if cluster.proxy_url.as_deref().is_some_and(|p| !p.is_empty()) {
-            return Err(self.error(format!("{of_cluster}.proxy-url"), "proxies are not supported: remove it and make the server reachable"));
+            return Err(self.error(
+                format!("{of_cluster}.proxy-url"),
+                "proxies are not supported: remove it and make the server reachable",
+            ));
         }
         Ok(RestConfig {
             server: self.server(&of_cluster, cluster)?,
@@ -389,20 +476,35 @@ impl File<'_> {
 
     fn server(&self, of: &str, cluster: &Cluster) -> Result<Server, ConfigError> {
         let field = format!("{of}.server");
-        let url = cluster.server.as_deref().filter(|s| !s.is_empty()).ok_or_else(|| self.error(&field, "is not set"))?;
+        let url = cluster
+            .server
+            .as_deref()
+            .filter(|s| !s.is_empty())
+            .ok_or_else(|| self.error(&field, "is not set"))?;
         Server::parse(url).map_err(|e| self.error(field, e))
     }
 
     /// Data beats the file, as in upstream.
-    fn pem(&self, of: &str, name: &str, file: &Option<String>, data: &Option<String>) -> Result<Option<Pem>, ConfigError> {
+    fn pem(
+        &self,
+        of: &str,
+        name: &str,
+        file: &Option<String>,
+        data: &Option<String>,
+    ) -> Result<Option<Pem>, ConfigError> {
         if let Some(data) = data.as_deref().filter(|d| !d.is_empty()) {
             let compact: String = data.split_whitespace().collect();
             let bytes = base64::prelude::BASE64_STANDARD.decode(compact);
-            return bytes.map(|b| Some(Pem::Data(b))).map_err(|e| self.error(format!("{of}.{name}-data"), format!("is not base64: {e}")));
+            return bytes
+                .map(|b| Some(Pem::Data(b)))
+                .map_err(|e| self.error(format!("{of}.{name}-data"), format!("is not base64: {e}")));
         }
-        let Some(file) = file.as_deref().filter(|f| !f.is_empty()) else { return Ok(None) };
+        let Some(file) = file.as_deref().filter(|f| !f.is_empty()) else {
+            return Ok(None);
+        };
         let path = self.relative(file);
-        std::fs::metadata(&path).map_err(|e| self.error(format!("{of}.{name}"), format!("{}: {e}", path.display())))?;
+        std::fs::metadata(&path)
+            .map_err(|e| self.error(format!("{of}.{name}"), format!("{}: {e}", path.display())))?;
         Ok(Some(Pem::File(path)))
     }
 
@@ -411,7 +513,12 @@ impl File<'_> {
     }
 
     fn client_cert(&self, of: &str, user: &User) -> Result<Option<(Pem, Pem)>, ConfigError> {
-        let cert = self.pem(of, "client-certificate", &user.client_certificate, &user.client_certificate_data)?;
+        let cert = self.pem(
+            of,
+            "client-certificate",
+            &user.client_certificate,
+            &user.client_certificate_data,
+        )?;
         let key = self.pem(of, "client-key", &user.client_key, &user.client_key_data)?;
         match (cert, key) {
             (Some(cert), Some(key)) => Ok(Some((cert, key))),
@@ -423,13 +530,22 @@ impl File<'_> {
 
     fn credentials(&self, of: &str, user: &User) -> Result<Credentials, ConfigError> {
         if user.exec.is_some() {
-            return Err(self.error(format!("{of}.exec"), "credential plugins are not run by this component: give it a certificate, token or tokenFile"));
+            return Err(self.error(
+                format!("{of}.exec"),
+                "credential plugins are not run by this component: give it a certificate, token or tokenFile",
+            ));
         }
         if user.auth_provider.is_some() {
-            return Err(self.error(format!("{of}.auth-provider"), "was removed from Kubernetes: give a certificate, token or tokenFile"));
+            return Err(self.error(
+                format!("{of}.auth-provider"),
+                "was removed from Kubernetes: give a certificate, token or tokenFile",
+            ));
         }
         let credentials = self.bearer_or_basic(of, user)?;
-        Ok(Credentials { impersonation: self.impersonation(of, user)?, ..credentials })
+        Ok(Credentials {
+            impersonation: self.impersonation(of, user)?,
+            ..credentials
+        })
     }
 
     /// A tokenFile beats a token, because only it stays fresh.
@@ -454,8 +570,18 @@ impl File<'_> {
     fn impersonation(&self, of: &str, user: &User) -> Result<Vec<(HeaderName, HeaderValue)>, ConfigError> {
         let mut headers = Vec::new();
         let mut add = |name: &str, value: &str| -> Result<(), ConfigError> {
-            let bad = |_| self.error(format!("{of}.as"), format!("{value:?} cannot be sent in a header"));
-            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| self.error(format!("{of}.as-user-extra"), format!("{name:?} is not a header name")))?;
+            let bad = |_| {
+                self.error(
+                    format!("{of}.as"),
+                    format!("{value:?} cannot be sent in a header"),
+                )
+            };
+            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| {
+                self.error(
+                    format!("{of}.as-user-extra"),
+                    format!("{name:?} is not a header name"),
+                )
+            })?;
             headers.push((name, HeaderValue::from_str(value).map_err(bad)?));
             Ok(())
         };
@@ -480,16 +606,33 @@ impl File<'_> {
 /// The identity that the kubelet mounts into each pod.
 pub fn in_cluster() -> Result<RestConfig, ConfigError> {
     let variable = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
-    let (Some(host), Some(port)) = (variable("KUBERNETES_SERVICE_HOST"), variable("KUBERNETES_SERVICE_PORT")) else {
-        return Err(ConfigError::NotInCluster("KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT must be defined".into()));
+    let (Some(host), Some(port)) = (
+        variable("KUBERNETES_SERVICE_HOST"),
+        variable("KUBERNETES_SERVICE_PORT"),
+    ) else {
+        return Err(ConfigError::NotInCluster(
+            "KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT must be defined".into(),
+        ));
     };
-    let host = if host.contains(':') { format!("[{host}]") } else { host };
+    let host = if host.contains(':') {
+        format!("[{host}]")
+    } else {
+        host
+    };
     let server = Server::parse(&format!("https://{host}:{port}")).map_err(ConfigError::NotInCluster)?;
     let folder = Path::new(SERVICE_ACCOUNT);
     let token = folder.join("token");
     read_token(&token)?;
-    let namespace = std::fs::read_to_string(folder.join("namespace")).ok().map(|n| n.trim().to_owned());
-    Ok(RestConfig { server, ca: Some(Pem::File(folder.join("ca.crt"))), credentials: Credentials::token_file(token), namespace, ..RestConfig::default() })
+    let namespace = std::fs::read_to_string(folder.join("namespace"))
+        .ok()
+        .map(|n| n.trim().to_owned());
+    Ok(RestConfig {
+        server,
+        ca: Some(Pem::File(folder.join("ca.crt"))),
+        credentials: Credentials::token_file(token),
+        namespace,
+        ..RestConfig::default()
+    })
 }
 
 #[cfg(test)]

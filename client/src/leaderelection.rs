@@ -18,7 +18,11 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 static MASTER: LazyLock<Gauge> = LazyLock::new(|| {
-    gauge("leader_election_master_status", "[ALPHA] Gauge of if the reporting system is master of the relevant lease, 0 indicates backup, 1 indicates master. 'name' is the string used to identify the lease. Please make sure to group by name.", &["name"])
+    gauge(
+        "leader_election_master_status",
+        "[ALPHA] Gauge of if the reporting system is master of the relevant lease, 0 indicates backup, 1 indicates master. 'name' is the string used to identify the lease. Please make sure to group by name.",
+        &["name"],
+    )
 });
 
 /// Waits between attempts to acquire are stretched by up to this, as upstream's.
@@ -53,10 +57,14 @@ impl LeaderElection {
     /// The relations without which two instances could lead at once.
     pub fn validate(&self) -> Result<(), String> {
         if self.lease_duration <= self.renew_deadline {
-            return Err("--leader-elect-lease-duration must be greater than --leader-elect-renew-deadline".into());
+            return Err(
+                "--leader-elect-lease-duration must be greater than --leader-elect-renew-deadline".into(),
+            );
         }
         if self.renew_deadline <= self.retry_period.mul_f64(ACQUIRE_JITTER) {
-            return Err(format!("--leader-elect-renew-deadline must be greater than {ACQUIRE_JITTER} times --leader-elect-retry-period"));
+            return Err(format!(
+                "--leader-elect-renew-deadline must be greater than {ACQUIRE_JITTER} times --leader-elect-retry-period"
+            ));
         }
         if self.lease_duration.as_secs() < 1 || self.retry_period.is_zero() {
             return Err("--leader-elect-lease-duration must be at least 1s and --leader-elect-retry-period greater than zero".into());
@@ -69,7 +77,11 @@ impl LeaderElection {
 pub fn identity() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = host.trim();
-    format!("{}_{}", if host.is_empty() { "localhost" } else { host }, uuid::Uuid::new_v4())
+    format!(
+        "{}_{}",
+        if host.is_empty() { "localhost" } else { host },
+        uuid::Uuid::new_v4()
+    )
 }
 
 /// Proof of leadership, good until the lease it stands for could be taken over.
@@ -89,7 +101,14 @@ struct Term {
 
 impl LeaderToken {
     fn new(lock: String, transitions: i32) -> Self {
-        LeaderToken { inner: Arc::new(Term { lock, transitions, began: Instant::now(), valid_ms: AtomicU64::new(0) }) }
+        LeaderToken {
+            inner: Arc::new(Term {
+                lock,
+                transitions,
+                began: Instant::now(),
+                valid_ms: AtomicU64::new(0),
+            }),
+        }
     }
 
     pub fn is_valid(&self) -> bool {
@@ -109,7 +128,9 @@ impl LeaderToken {
     /// `from` is when the renewal was sent: others count from its arrival, which is later.
     fn extend(&self, from: Instant, by: Duration) {
         let until = (from + by).saturating_duration_since(self.inner.began);
-        self.inner.valid_ms.store(until.as_millis() as u64, Ordering::Release);
+        self.inner
+            .valid_ms
+            .store(until.as_millis() as u64, Ordering::Release);
     }
 
     fn end(&self) {
@@ -131,7 +152,10 @@ impl Fence {
     /// The lock whose lease is over; `None` while writes are allowed.
     pub(crate) fn broken(&self) -> Option<String> {
         let token = self.token.lock();
-        token.as_ref().filter(|t| !t.is_valid()).map(|t| t.lock().to_owned())
+        token
+            .as_ref()
+            .filter(|t| !t.is_valid())
+            .map(|t| t.lock().to_owned())
     }
 }
 
@@ -145,7 +169,12 @@ impl From<LeaderToken> for Fence {
 
 /// Runs `lead` whenever this instance holds the lease, until drained. `lead`'s future is dropped when leadership ends:
 /// what it spawned must end with it.
-pub async fn run<F, Fut>(client: Client, config: LeaderElection, drain: Drain, mut lead: F) -> Result<(), Error>
+pub async fn run<F, Fut>(
+    client: Client,
+    config: LeaderElection,
+    drain: Drain,
+    mut lead: F,
+) -> Result<(), Error>
 where
     F: FnMut(LeaderToken) -> Fut,
     Fut: Future<Output = ()>,
@@ -185,7 +214,13 @@ struct Candidate {
 impl Candidate {
     fn new(client: Client, config: LeaderElection, recorder: EventRecorder) -> Self {
         let client = client.with_deadline(config.renew_deadline / 2);
-        Candidate { client, config, recorder, observed: None, observed_at: Instant::now() }
+        Candidate {
+            client,
+            config,
+            recorder,
+            observed: None,
+            observed_at: Instant::now(),
+        }
     }
 
     fn lock(&self) -> String {
@@ -204,7 +239,9 @@ impl Candidate {
             match self.try_acquire_or_renew().await {
                 Ok(true) => return self.started(asked),
                 Ok(false) => tracing::debug!(lock = %self.lock(), "Failed to acquire lease"),
-                Err(error) => tracing::warn!(lock = %self.lock(), %error, "Error retrieving or creating lease lock"),
+                Err(error) => {
+                    tracing::warn!(lock = %self.lock(), %error, "Error retrieving or creating lease lock")
+                }
             }
             tokio::time::sleep(jitter(self.config.retry_period, ACQUIRE_JITTER)).await;
         }
@@ -228,7 +265,8 @@ impl Candidate {
     fn event(&self, what: &str) {
         if let Some(lease) = &self.observed {
             let message = format!("{} {what}", self.config.identity);
-            self.recorder.event(&object_reference(lease), "Normal", "LeaderElection", &message);
+            self.recorder
+                .event(&object_reference(lease), "Normal", "LeaderElection", &message);
         }
     }
 
@@ -245,7 +283,9 @@ impl Candidate {
                     token.extend(asked, self.config.lease_duration);
                 }
                 Ok(Ok(false)) => return self.lost("another instance holds the lease"),
-                Ok(Err(error)) => tracing::warn!(lock = %self.lock(), %error, "Failed to renew lease, will retry"),
+                Ok(Err(error)) => {
+                    tracing::warn!(lock = %self.lock(), %error, "Failed to renew lease, will retry")
+                }
                 Err(_) => {}
             }
             if renewed.elapsed() >= self.config.renew_deadline {
@@ -289,7 +329,8 @@ impl Candidate {
     }
 
     fn is_ours(&self) -> bool {
-        self.spec().is_some_and(|s| s.holder_identity.as_deref() == Some(&self.config.identity))
+        self.spec()
+            .is_some_and(|s| s.holder_identity.as_deref() == Some(&self.config.identity))
     }
 
     /// A change of the record, by whomever, starts its lease duration anew on our clock: no clocks are compared.
@@ -330,7 +371,8 @@ impl Candidate {
             spec.acquire_time = now.clone();
         }
         spec.holder_identity = Some(self.config.identity.clone());
-        spec.lease_duration_seconds = Some(i32::try_from(self.config.lease_duration.as_secs()).unwrap_or(i32::MAX));
+        spec.lease_duration_seconds =
+            Some(i32::try_from(self.config.lease_duration.as_secs()).unwrap_or(i32::MAX));
         spec.renew_time = now;
         lease
     }
@@ -349,7 +391,9 @@ impl Candidate {
         if !self.is_ours() {
             return Ok(());
         }
-        let Some(mut lease) = self.observed.clone() else { return Ok(()) };
+        let Some(mut lease) = self.observed.clone() else {
+            return Ok(());
+        };
         let now = Some(MicroTime(Timestamp::now()));
         let transitions = self.spec().and_then(|s| s.lease_transitions);
         lease.spec = Some(LeaseSpec {

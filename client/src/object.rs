@@ -6,9 +6,15 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// An object that can be requested, watched and cached.
-pub trait Object: Metadata<Ty = ObjectMeta> + Serialize + DeserializeOwned + Clone + Send + Sync + 'static {}
+pub trait Object:
+    Metadata<Ty = ObjectMeta> + Serialize + DeserializeOwned + Clone + Send + Sync + 'static
+{
+}
 
-impl<T: Metadata<Ty = ObjectMeta> + Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Object for T {}
+impl<T: Metadata<Ty = ObjectMeta> + Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Object
+    for T
+{
+}
 
 /// An object of any kind, reduced to its metadata: what garbage collection and namespaces need of most of the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

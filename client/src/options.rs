@@ -17,11 +17,17 @@ pub struct ListOptions {
 
 impl ListOptions {
     pub fn fields(selector: impl Into<String>) -> Self {
-        ListOptions { field_selector: Some(selector.into()), ..Self::default() }
+        ListOptions {
+            field_selector: Some(selector.into()),
+            ..Self::default()
+        }
     }
 
     pub fn labels(selector: impl Into<String>) -> Self {
-        ListOptions { label_selector: Some(selector.into()), ..Self::default() }
+        ListOptions {
+            label_selector: Some(selector.into()),
+            ..Self::default()
+        }
     }
 
     pub(crate) fn query(&self, watch: bool) -> Query {
@@ -35,7 +41,10 @@ impl ListOptions {
         query.option("resourceVersionMatch", self.resource_version_match.as_deref());
         query.option("limit", self.limit.map(|l| l.to_string()).as_deref());
         query.option("continue", self.continue_token.as_deref());
-        query.option("timeoutSeconds", self.timeout_seconds.map(|t| t.to_string()).as_deref());
+        query.option(
+            "timeoutSeconds",
+            self.timeout_seconds.map(|t| t.to_string()).as_deref(),
+        );
         if self.allow_watch_bookmarks {
             query.add("allowWatchBookmarks", "true");
         }
@@ -52,7 +61,11 @@ pub enum Patch {
     Merge(serde_json::Value),
     Strategic(serde_json::Value),
     Json(serde_json::Value),
-    Apply { body: serde_json::Value, manager: String, force: bool },
+    Apply {
+        body: serde_json::Value,
+        manager: String,
+        force: bool,
+    },
 }
 
 impl Patch {
@@ -67,7 +80,9 @@ impl Patch {
 
     pub(crate) fn body(&self) -> &serde_json::Value {
         match self {
-            Patch::Merge(body) | Patch::Strategic(body) | Patch::Json(body) | Patch::Apply { body, .. } => body,
+            Patch::Merge(body) | Patch::Strategic(body) | Patch::Json(body) | Patch::Apply { body, .. } => {
+                body
+            }
         }
     }
 
@@ -86,12 +101,21 @@ pub fn background() -> DeleteOptions {
 }
 
 pub fn propagation(policy: &str) -> DeleteOptions {
-    DeleteOptions { propagation_policy: Some(policy.to_owned()), ..DeleteOptions::default() }
+    DeleteOptions {
+        propagation_policy: Some(policy.to_owned()),
+        ..DeleteOptions::default()
+    }
 }
 
 pub fn precondition_uid(uid: &str) -> DeleteOptions {
-    let preconditions = Preconditions { uid: Some(uid.to_owned()), ..Preconditions::default() };
-    DeleteOptions { preconditions: Some(preconditions), ..DeleteOptions::default() }
+    let preconditions = Preconditions {
+        uid: Some(uid.to_owned()),
+        ..Preconditions::default()
+    };
+    DeleteOptions {
+        preconditions: Some(preconditions),
+        ..DeleteOptions::default()
+    }
 }
 
 /// A query string under construction; values are percent-encoded as they are added.
@@ -138,8 +162,14 @@ mod tests {
 
     #[test]
     fn selectors_are_percent_encoded() {
-        let options = ListOptions { limit: Some(500), ..ListOptions::fields("spec.nodeName=a b") };
-        assert_eq!(options.query(true).as_str(), "?watch=true&fieldSelector=spec.nodeName%3Da%20b&limit=500");
+        let options = ListOptions {
+            limit: Some(500),
+            ..ListOptions::fields("spec.nodeName=a b")
+        };
+        assert_eq!(
+            options.query(true).as_str(),
+            "?watch=true&fieldSelector=spec.nodeName%3Da%20b&limit=500"
+        );
     }
 
     #[test]

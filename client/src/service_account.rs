@@ -13,7 +13,11 @@ const LIFETIME: Duration = Duration::from_secs(3600);
 /// A token is renewed when this share of its life is over.
 const RENEW_AT: f64 = 0.8;
 /// Waits for a new account to be seen.
-const SETTLE: [Duration; 3] = [Duration::from_millis(20), Duration::from_millis(100), Duration::from_millis(500)];
+const SETTLE: [Duration; 3] = [
+    Duration::from_millis(20),
+    Duration::from_millis(100),
+    Duration::from_millis(500),
+];
 
 /// The identity of one service account; made by [`Client::as_service_account`].
 pub(crate) struct ServiceAccountIdentity {
@@ -31,7 +35,12 @@ struct Token {
 
 impl ServiceAccountIdentity {
     pub fn new(issuer: Client, namespace: &str, name: &str) -> Self {
-        ServiceAccountIdentity { issuer, namespace: namespace.to_owned(), name: name.to_owned(), current: Mutex::default() }
+        ServiceAccountIdentity {
+            issuer,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            current: Mutex::default(),
+        }
     }
 
     /// Whoever comes while a token is being fetched waits for that one.
@@ -42,7 +51,10 @@ impl ServiceAccountIdentity {
         }
         let asked = Instant::now();
         let header = self.fetch().await?;
-        *current = Some(Token { header: header.clone(), renew: asked + LIFETIME.mul_f64(RENEW_AT) });
+        *current = Some(Token {
+            header: header.clone(),
+            renew: asked + LIFETIME.mul_f64(RENEW_AT),
+        });
         Ok(header)
     }
 
@@ -60,7 +72,8 @@ impl ServiceAccountIdentity {
             outcome => outcome?,
         };
         let token = answer.status.and_then(|s| s.token).unwrap_or_default();
-        let mut header = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|e| Error::transport(format!("token of {}", self.name), e))?;
+        let mut header = HeaderValue::from_str(&format!("Bearer {token}"))
+            .map_err(|e| Error::transport(format!("token of {}", self.name), e))?;
         header.set_sensitive(true);
         Ok(header)
     }
@@ -77,14 +90,30 @@ impl ServiceAccountIdentity {
     }
 
     async fn request(&self) -> Result<TokenRequest, Error> {
-        let spec = TokenRequestSpec { expiration_seconds: Some(LIFETIME.as_secs() as i64), ..TokenRequestSpec::default() };
-        let request = TokenRequest { spec: Some(spec), ..TokenRequest::default() };
-        self.issuer.namespaced::<ServiceAccount>(&self.namespace).create_subresource(&self.name, "token", &request).await
+        let spec = TokenRequestSpec {
+            expiration_seconds: Some(LIFETIME.as_secs() as i64),
+            ..TokenRequestSpec::default()
+        };
+        let request = TokenRequest {
+            spec: Some(spec),
+            ..TokenRequest::default()
+        };
+        self.issuer
+            .namespaced::<ServiceAccount>(&self.namespace)
+            .create_subresource(&self.name, "token", &request)
+            .await
     }
 
     async fn create(&self) -> Result<(), Error> {
-        let metadata = ObjectMeta { name: Some(self.name.clone()), namespace: Some(self.namespace.clone()), ..ObjectMeta::default() };
-        let account = ServiceAccount { metadata, ..ServiceAccount::default() };
+        let metadata = ObjectMeta {
+            name: Some(self.name.clone()),
+            namespace: Some(self.namespace.clone()),
+            ..ObjectMeta::default()
+        };
+        let account = ServiceAccount {
+            metadata,
+            ..ServiceAccount::default()
+        };
         match self.issuer.namespaced(&self.namespace).create(&account).await {
             Err(error) if error.is_already_exists() => Ok(()),
             outcome => outcome.map(drop),

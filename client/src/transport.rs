@@ -42,8 +42,6 @@ const MAX_DIAL_BACKOFF: Duration = Duration::from_secs(2);
 const ASSUMED_STREAMS: usize = 100;
 /// Streams kept free on each connection for requests that must not wait behind watches (lease renewals).
 const RESERVED_STREAMS: usize = 4;
-/// The fewest concurrent streams that a Kubernetes or Go server allows (`--http2-max-streams-per-connection`).
-const STREAMS_PER_CONNECTION: usize = 100;
 /// No single client needs more; a leak of watches must not become a leak of sockets.
 const MAX_CONNECTIONS: usize = 16;
 
@@ -96,7 +94,12 @@ impl Drop for Stream {
 impl Pool {
     pub fn new(config: &RestConfig) -> Result<Self, Error> {
         let tls = match config.server.tls {
-            true => Some(config.tls()?.load().map_err(|e| Error::transport(config.server.to_string(), e))?),
+            true => Some(
+                config
+                    .tls()?
+                    .load()
+                    .map_err(|e| Error::transport(config.server.to_string(), e))?,
+            ),
             false => None,
         };
         Ok(Pool(Arc::new(Inner {
@@ -146,7 +149,12 @@ pub fn describe(request: &Request<Bytes>) -> String {
 
 impl Inner {
     /// Sends once, and once more when the connection died before it took the request.
-    async fn exchange(&self, request: Request<Bytes>, name: &str, used: &mut Option<Arc<Connection>>) -> Result<Response<Body>, Error> {
+    async fn exchange(
+        &self,
+        request: Request<Bytes>,
+        name: &str,
+        used: &mut Option<Arc<Connection>>,
+    ) -> Result<Response<Body>, Error> {
         let idempotent = request.method() == http::Method::GET;
         let spare = idempotent.then(|| request.clone());
         let stream = self.stream(name).await?;
@@ -154,7 +162,9 @@ impl Inner {
         match self.once(stream, request, name).await {
             Ok(response) => Ok(response),
             Err(Failure { unsent, error }) => {
-                let Some(again) = unsent.or(spare) else { return Err(error) };
+                let Some(again) = unsent.or(spare) else {
+                    return Err(error);
+                };
                 let stream = self.stream(name).await?;
                 *used = Some(stream.0.clone());
                 self.once(stream, again, name).await.map_err(|f| f.error)
@@ -162,7 +172,12 @@ impl Inner {
         }
     }
 
-    async fn once(&self, stream: Stream, request: Request<Bytes>, name: &str) -> Result<Response<Body>, Failure> {
+    async fn once(
+        &self,
+        stream: Stream,
+        request: Request<Bytes>,
+        name: &str,
+    ) -> Result<Response<Body>, Failure> {
         let response = match stream.0.sender.clone() {
             Sender::Http2(sender) => http2_exchange(sender, self.absolute(request), name).await,
             Sender::Http1 => self.http1_exchange(request, name).await,
@@ -171,7 +186,11 @@ impl Inner {
             Ok(response) => {
                 let elapsed = stream.0.opened.elapsed().as_millis() as usize;
                 stream.0.last_answer_ms.store(elapsed, Ordering::Release);
-                Ok(response.map(|body| body.map_err(BoxError::from).map_frame(move |frame| keep(&stream, frame)).boxed_unsync()))
+                Ok(response.map(|body| {
+                    body.map_err(BoxError::from)
+                        .map_frame(move |frame| keep(&stream, frame))
+                        .boxed_unsync()
+                }))
             }
             Err(failure) => {
                 stream.0.retired.store(true, Ordering::Release);
@@ -183,7 +202,11 @@ impl Inner {
     /// HTTP/2 wants scheme and authority as pseudo headers.
     fn absolute(&self, mut request: Request<Bytes>) -> Request<Bytes> {
         let mut parts = std::mem::take(request.uri_mut()).into_parts();
-        parts.scheme = Some(if self.tls.is_some() { http::uri::Scheme::HTTPS } else { http::uri::Scheme::HTTP });
+        parts.scheme = Some(if self.tls.is_some() {
+            http::uri::Scheme::HTTPS
+        } else {
+            http::uri::Scheme::HTTP
+        });
         parts.authority = Some(self.server.authority.clone());
         *request.uri_mut() = http::Uri::from_parts(parts).unwrap_or_default();
         *request.version_mut() = Version::HTTP_2;
@@ -225,7 +248,10 @@ impl Inner {
         let connection = Arc::new(connection);
         let mut connections = self.connections.lock();
         if connections.len() >= MAX_CONNECTIONS {
-            let full = format!("{MAX_CONNECTIONS} connections to {} have no free stream", self.server);
+            let full = format!(
+                "{MAX_CONNECTIONS} connections to {} have no free stream",
+                self.server
+            );
             return Err(Error::transport(name, full));
         }
         connections.push(connection.clone());
@@ -235,7 +261,8 @@ impl Inner {
 
     async fn dial(&self) -> Result<Connection, BoxError> {
         let dial = tokio::time::timeout(CONNECT_TIMEOUT, self.connect());
-        dial.await.map_err(|_| format!("no connection to {} within {CONNECT_TIMEOUT:?}", self.server))?
+        dial.await
+            .map_err(|_| format!("no connection to {} within {CONNECT_TIMEOUT:?}", self.server))?
     }
 
     async fn connect(&self) -> Result<Connection, BoxError> {
@@ -249,32 +276,51 @@ impl Inner {
         }
         let (sender, driver) = http2_builder().handshake(TokioIo::new(stream)).await?;
         let connection = Connection::new(Sender::Http2(sender), Some(config));
-        tokio::spawn(drive(watch_stream_limit(driver, connection.limit.clone()), self.server.to_string()));
+        tokio::spawn(drive(
+            watch_stream_limit(driver, connection.limit.clone()),
+            self.server.to_string(),
+        ));
         Ok(connection)
     }
 
     async fn tcp(&self) -> Result<TcpStream, BoxError> {
         let address = (self.server.host.as_str(), self.server.port);
-        let tcp = TcpStream::connect(address).await.map_err(|e| format!("dial tcp {}: {e}", self.server))?;
+        let tcp = TcpStream::connect(address)
+            .await
+            .map_err(|e| format!("dial tcp {}: {e}", self.server))?;
         tcp.set_nodelay(true)?;
         Ok(tcp)
     }
 
-    async fn handshake(&self, config: Arc<rustls::ClientConfig>) -> Result<tokio_rustls::client::TlsStream<TcpStream>, BoxError> {
+    async fn handshake(
+        &self,
+        config: Arc<rustls::ClientConfig>,
+    ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, BoxError> {
         let name = self.server_name.as_deref().unwrap_or(&self.server.host);
         let name = rustls_pki_types::ServerName::try_from(name.to_owned())
             .map_err(|_| format!("{name:?} is neither a DNS name nor an IP address: set tls-server-name"))?;
-        let stream = tokio_rustls::TlsConnector::from(config).connect(name, self.tcp().await?).await;
+        let stream = tokio_rustls::TlsConnector::from(config)
+            .connect(name, self.tcp().await?)
+            .await;
         Ok(stream.map_err(|e| format!("TLS with {}: {e}", self.server))?)
     }
 
-    async fn http1_exchange(&self, mut request: Request<Bytes>, name: &str) -> Result<Response<hyper::body::Incoming>, Failure> {
+    async fn http1_exchange(
+        &self,
+        mut request: Request<Bytes>,
+        name: &str,
+    ) -> Result<Response<hyper::body::Incoming>, Failure> {
         if let Ok(host) = http::HeaderValue::from_str(self.server.authority.as_str()) {
             request.headers_mut().insert(http::header::HOST, host);
         }
-        let fail = |e: BoxError| Failure { unsent: None, error: Error::transport(name, e) };
+        let fail = |e: BoxError| Failure {
+            unsent: None,
+            error: Error::transport(name, e),
+        };
         match &self.tls {
-            None => http1_on(TokioIo::new(self.tcp().await.map_err(fail)?), request).await.map_err(fail),
+            None => http1_on(TokioIo::new(self.tcp().await.map_err(fail)?), request)
+                .await
+                .map_err(fail),
             Some(tls) => {
                 let stream = self.handshake(tls.current()).await.map_err(fail)?;
                 http1_on(TokioIo::new(stream), request).await.map_err(fail)
@@ -293,7 +339,11 @@ fn keep(_stream: &Stream, frame: http_body::Frame<Bytes>) -> http_body::Frame<By
     frame
 }
 
-async fn http2_exchange(mut sender: http2::SendRequest<Full<Bytes>>, request: Request<Bytes>, name: &str) -> Result<Response<hyper::body::Incoming>, Failure> {
+async fn http2_exchange(
+    mut sender: http2::SendRequest<Full<Bytes>>,
+    request: Request<Bytes>,
+    name: &str,
+) -> Result<Response<hyper::body::Incoming>, Failure> {
     let mut copy = None;
     let request = request.map(|body| {
         copy = Some(body.clone());
@@ -302,7 +352,10 @@ async fn http2_exchange(mut sender: http2::SendRequest<Full<Bytes>>, request: Re
     sender.try_send_request(request).await.map_err(|mut e| {
         let body = copy.unwrap_or_default();
         let unsent = e.take_message().map(|message| message.map(|_| body));
-        Failure { unsent, error: Error::transport(name, e.into_error()) }
+        Failure {
+            unsent,
+            error: Error::transport(name, e.into_error()),
+        }
     })
 }
 
@@ -328,7 +381,10 @@ where
 type Http2Driver<I> = http2::Connection<TokioIo<I>, Full<Bytes>, TokioExecutor>;
 
 /// Drives the connection and publishes how many streams its server allows at present.
-fn watch_stream_limit<I>(mut driver: Http2Driver<I>, limit: Arc<AtomicUsize>) -> impl Future<Output = hyper::Result<()>>
+fn watch_stream_limit<I>(
+    mut driver: Http2Driver<I>,
+    limit: Arc<AtomicUsize>,
+) -> impl Future<Output = hyper::Result<()>>
 where
     I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
@@ -373,17 +429,26 @@ impl Connection {
 
     fn take_stream(self: &Arc<Self>) -> Option<Stream> {
         let limit = match &self.sender {
-            Sender::Http2(_) => STREAMS_PER_CONNECTION - RESERVED_STREAMS,
+            Sender::Http2(_) => {
+                let allowed = self.limit.load(Ordering::Acquire);
+                allowed.saturating_sub(RESERVED_STREAMS).max(1)
+            }
             Sender::Http1 => usize::MAX,
         };
-        let taken = self.streams.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < limit).then_some(n + 1));
+        let taken = self
+            .streams
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| {
+                (n < limit).then_some(n + 1)
+            });
         taken.ok().map(|_| Stream(self.clone()))
     }
 }
 
 impl DialState {
     fn failed(&mut self) {
-        let backoff = DIAL_BACKOFF.saturating_mul(1 << self.failures.min(10)).min(MAX_DIAL_BACKOFF);
+        let backoff = DIAL_BACKOFF
+            .saturating_mul(1 << self.failures.min(10))
+            .min(MAX_DIAL_BACKOFF);
         self.failures = self.failures.saturating_add(1);
         self.not_before = Some(Instant::now() + crate::jitter(backoff, 0.5));
     }

@@ -28,7 +28,10 @@ pub enum WatchEvent<T> {
     Modified(T),
     Deleted(T),
     /// Everything before `resource_version` has been delivered.
-    Bookmark { resource_version: String, initial_events_end: bool },
+    Bookmark {
+        resource_version: String,
+        initial_events_end: bool,
+    },
 }
 
 pub struct WatchStream<T> {
@@ -43,7 +46,13 @@ pub struct WatchStream<T> {
 
 impl<T: Object> WatchStream<T> {
     pub(crate) fn new(body: Body, request: String) -> Self {
-        WatchStream { body, request, chunk: Bytes::new(), partial: Vec::new(), of: PhantomData }
+        WatchStream {
+            body,
+            request,
+            chunk: Bytes::new(),
+            partial: Vec::new(),
+            of: PhantomData,
+        }
     }
 
     /// The next event; `None` when the server ended the watch, which it does regularly.
@@ -82,7 +91,12 @@ impl<T: Object> WatchStream<T> {
     }
 
     fn oversized(&self) -> Option<Result<WatchEvent<T>, Error>> {
-        let error = || Error::transport(format!("watch {}", self.request), format!("a frame exceeds {MAX_FRAME_BYTES} bytes"));
+        let error = || {
+            Error::transport(
+                format!("watch {}", self.request),
+                format!("a frame exceeds {MAX_FRAME_BYTES} bytes"),
+            )
+        };
         (self.partial.len() > MAX_FRAME_BYTES).then(|| Err(error()))
     }
 }
@@ -91,7 +105,10 @@ fn decode<T: Object>(line: &[u8], request: &str) -> Result<WatchEvent<T>, Error>
     match serde_json::from_slice::<Frame<T>>(line) {
         Ok(Frame::Error(status)) => Err(Error::Api(status)),
         Ok(Frame::Event(event)) => Ok(event),
-        Err(source) => Err(Error::Decode { what: name_of(line, request), source }),
+        Err(source) => Err(Error::Decode {
+            what: name_of(line, request),
+            source,
+        }),
     }
 }
 
@@ -102,7 +119,11 @@ fn name_of(line: &[u8], request: &str) -> String {
         object: PartialObjectMetadata,
     }
     match serde_json::from_slice::<Named>(line) {
-        Ok(Named { object }) => format!("{} {} in watch {request}", object.kind, crate::object_key(&object)),
+        Ok(Named { object }) => format!(
+            "{} {} in watch {request}",
+            object.kind,
+            crate::object_key(&object)
+        ),
         Err(_) => format!("a frame of watch {request}"),
     }
 }
@@ -196,7 +217,9 @@ mod tests {
     use k8s_openapi::api::core::v1::ConfigMap;
 
     fn stream(chunks: Vec<&'static str>) -> WatchStream<ConfigMap> {
-        let frames = chunks.into_iter().map(|c| Ok::<_, BoxError>(BodyFrame::data(Bytes::from_static(c.as_bytes()))));
+        let frames = chunks
+            .into_iter()
+            .map(|c| Ok::<_, BoxError>(BodyFrame::data(Bytes::from_static(c.as_bytes()))));
         let body = http_body_util::StreamBody::new(futures_util::stream::iter(frames));
         WatchStream::new(body.boxed_unsync(), "/api/v1/configmaps".into())
     }
@@ -211,7 +234,9 @@ mod tests {
 
     fn name(event: &Result<WatchEvent<ConfigMap>, Error>) -> String {
         match event.as_ref().unwrap() {
-            WatchEvent::Added(o) | WatchEvent::Modified(o) | WatchEvent::Deleted(o) => o.metadata.name.clone().unwrap(),
+            WatchEvent::Added(o) | WatchEvent::Modified(o) | WatchEvent::Deleted(o) => {
+                o.metadata.name.clone().unwrap()
+            }
             WatchEvent::Bookmark { resource_version, .. } => format!("bookmark {resource_version}"),
         }
     }
@@ -231,7 +256,10 @@ mod tests {
 
     #[tokio::test]
     async fn an_object_before_its_type_is_decoded_too() {
-        let events = all(stream(vec!["{\"object\":{\"metadata\":{\"name\":\"a\"}},\"type\":\"ADDED\"}\n"])).await;
+        let events = all(stream(vec![
+            "{\"object\":{\"metadata\":{\"name\":\"a\"}},\"type\":\"ADDED\"}\n",
+        ]))
+        .await;
         assert_eq!(name(&events[0]), "a");
     }
 

@@ -3,7 +3,9 @@
 //! A key added while it is being worked on is handed out again after [`WorkQueue::done`]. Delayed keys sleep in a
 //! heap; whoever waits in [`WorkQueue::get`] wakes for the earliest, so an idle queue costs no task and no tick.
 
-use component_base::metrics::{Counter, CounterValue, Gauge, GaugeValue, Histogram, HistogramValue, counter, gauge, histogram};
+use component_base::metrics::{
+    Counter, CounterValue, Gauge, GaugeValue, Histogram, HistogramValue, counter, gauge, histogram,
+};
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::Hash;
@@ -21,7 +23,9 @@ pub struct WorkQueue<K> {
 
 impl<K> Clone for WorkQueue<K> {
     fn clone(&self) -> Self {
-        WorkQueue { inner: self.inner.clone() }
+        WorkQueue {
+            inner: self.inner.clone(),
+        }
     }
 }
 
@@ -69,8 +73,15 @@ impl<K: Hash + Eq + Clone> WorkQueue<K> {
     }
 
     pub fn with_delays(name: &str, base: Duration, max: Duration) -> Self {
-        let inner = Inner { state: Mutex::default(), changed: Notify::new(), delays: (base, max), metrics: Metrics::new(name) };
-        WorkQueue { inner: Arc::new(inner) }
+        let inner = Inner {
+            state: Mutex::default(),
+            changed: Notify::new(),
+            delays: (base, max),
+            metrics: Metrics::new(name),
+        };
+        WorkQueue {
+            inner: Arc::new(inner),
+        }
     }
 
     pub fn add(&self, key: K) {
@@ -110,7 +121,9 @@ impl<K: Hash + Eq + Clone> WorkQueue<K> {
         let (base, max) = self.inner.delays;
         let mut state = self.inner.state.lock();
         let failures = state.failures.entry(key.clone()).or_insert(0);
-        let delay = base.saturating_mul(2u32.saturating_pow((*failures).min(31))).min(max);
+        let delay = base
+            .saturating_mul(2u32.saturating_pow((*failures).min(31)))
+            .min(max);
         *failures = failures.saturating_add(1);
         delay
     }
@@ -172,7 +185,9 @@ impl<K: Hash + Eq + Clone> WorkQueue<K> {
 
     pub fn done(&self, key: &K) {
         let mut state = self.inner.state.lock();
-        let Some(began) = state.processing.remove(key) else { return };
+        let Some(began) = state.processing.remove(key) else {
+            return;
+        };
         let again = state.dirty.contains_key(key);
         if again {
             state.queue.push_back(key.clone());
@@ -262,7 +277,9 @@ impl<K: Hash + Eq + Clone> State<K> {
         let mut woken = 0;
         while let Some(first) = self.waiting.first().copied().filter(|(due, _)| *due <= now) {
             self.waiting.remove(&first);
-            let Some(key) = self.sleepers.remove(&first.1) else { continue };
+            let Some(key) = self.sleepers.remove(&first.1) else {
+                continue;
+            };
             self.due.remove(&key);
             woken += usize::from(!matches!(self.add(key), Added::No));
         }
@@ -272,12 +289,17 @@ impl<K: Hash + Eq + Clone> State<K> {
     fn take(&mut self, now: Instant) -> Next<(K, Duration)> {
         match self.queue.pop_front() {
             Some(key) => {
-                let waited = self.dirty.remove(&key).map_or(Duration::ZERO, |added| now.saturating_duration_since(added));
+                let waited = self
+                    .dirty
+                    .remove(&key)
+                    .map_or(Duration::ZERO, |added| now.saturating_duration_since(added));
                 self.processing.insert(key.clone(), now);
                 Next::Key((key, waited))
             }
             // A key in work may still come back dirty.
-            None if self.shut_down && self.processing.keys().all(|k| !self.dirty.contains_key(k)) => Next::End,
+            None if self.shut_down && self.processing.keys().all(|k| !self.dirty.contains_key(k)) => {
+                Next::End
+            }
             None => Next::At(self.waiting.first().map(|(due, _)| *due)),
         }
     }
@@ -287,13 +309,38 @@ impl<K: Hash + Eq + Clone> State<K> {
 const BUCKETS: &[f64] = &[1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0];
 const NAME: &[&str] = &["name"];
 
-static DEPTH: LazyLock<Gauge> = LazyLock::new(|| gauge("workqueue_depth", "[BETA] Current depth of workqueue", NAME));
-static ADDS: LazyLock<Counter> = LazyLock::new(|| counter("workqueue_adds_total", "[BETA] Total number of adds handled by workqueue", NAME));
-static RETRIES: LazyLock<Counter> = LazyLock::new(|| counter("workqueue_retries_total", "[BETA] Total number of retries handled by workqueue", NAME));
-static QUEUED: LazyLock<Histogram> =
-    LazyLock::new(|| histogram("workqueue_queue_duration_seconds", "[BETA] How long in seconds an item stays in workqueue before being requested.", NAME, BUCKETS));
-static WORKED: LazyLock<Histogram> =
-    LazyLock::new(|| histogram("workqueue_work_duration_seconds", "[BETA] How long in seconds processing an item from workqueue takes.", NAME, BUCKETS));
+static DEPTH: LazyLock<Gauge> =
+    LazyLock::new(|| gauge("workqueue_depth", "[BETA] Current depth of workqueue", NAME));
+static ADDS: LazyLock<Counter> = LazyLock::new(|| {
+    counter(
+        "workqueue_adds_total",
+        "[BETA] Total number of adds handled by workqueue",
+        NAME,
+    )
+});
+static RETRIES: LazyLock<Counter> = LazyLock::new(|| {
+    counter(
+        "workqueue_retries_total",
+        "[BETA] Total number of retries handled by workqueue",
+        NAME,
+    )
+});
+static QUEUED: LazyLock<Histogram> = LazyLock::new(|| {
+    histogram(
+        "workqueue_queue_duration_seconds",
+        "[BETA] How long in seconds an item stays in workqueue before being requested.",
+        NAME,
+        BUCKETS,
+    )
+});
+static WORKED: LazyLock<Histogram> = LazyLock::new(|| {
+    histogram(
+        "workqueue_work_duration_seconds",
+        "[BETA] How long in seconds processing an item from workqueue takes.",
+        NAME,
+        BUCKETS,
+    )
+});
 
 struct Metrics {
     depth: Arc<GaugeValue>,
@@ -306,7 +353,13 @@ struct Metrics {
 impl Metrics {
     fn new(name: &str) -> Self {
         let name = &[name];
-        Metrics { depth: DEPTH.with(name), adds: ADDS.with(name), retries: RETRIES.with(name), queued: QUEUED.with(name), worked: WORKED.with(name) }
+        Metrics {
+            depth: DEPTH.with(name),
+            adds: ADDS.with(name),
+            retries: RETRIES.with(name),
+            queued: QUEUED.with(name),
+            worked: WORKED.with(name),
+        }
     }
 }
 

@@ -25,7 +25,11 @@ fn flags() -> FlagSet {
 async fn app(flags: Flags, drain: Drain) -> Result<()> {
     let tls = match flags.string("tls-cert-file") {
         "" => None,
-        cert => Some(ServerTls::new(cert, flags.string("tls-private-key-file")).client_ca(flags.string("client-ca-file"), ClientAuth::Optional).load()?),
+        cert => Some(
+            ServerTls::new(cert, flags.string("tls-private-key-file"))
+                .client_ca(flags.string("client-ca-file"), ClientAuth::Optional)
+                .load()?,
+        ),
     };
     let listener = serve::bind(flags.string("bind-address"))?;
     println!("{}", listener.local_addr()?);
@@ -33,7 +37,9 @@ async fn app(flags: Flags, drain: Drain) -> Result<()> {
     let handler = serve::handler(move |request| {
         let answer = match request.uri().path() {
             "/whoami" => http::text(StatusCode::OK, &whoami(&request)),
-            path => routes.respond(request.method(), path, request.uri().query()).unwrap_or_else(|| http::text(StatusCode::NOT_FOUND, "404 page not found\n")),
+            path => routes
+                .respond(request.method(), path, request.uri().query())
+                .unwrap_or_else(|| http::text(StatusCode::NOT_FOUND, "404 page not found\n")),
         };
         async move { answer }
     });
@@ -44,6 +50,8 @@ async fn app(flags: Flags, drain: Drain) -> Result<()> {
 fn whoami(request: &hyper::Request<hyper::body::Incoming>) -> String {
     let info = request.extensions().get::<std::sync::Arc<ConnInfo>>();
     let cert = info.and_then(|info| info.client_cert.as_deref());
-    let who = cert.map_or("nobody".to_owned(), |cert| format!("{} verified={}", cert.common_name, cert.verified.is_ok()));
+    let who = cert.map_or("nobody".to_owned(), |cert| {
+        format!("{} verified={}", cert.common_name, cert.verified.is_ok())
+    });
     format!("{:?} {who}", request.version())
 }

@@ -23,9 +23,14 @@ pub fn load<T: DeserializeOwned>(path: &Path, kinds: &[(&str, &str)]) -> Result<
 }
 
 fn read(path: &Path) -> Result<String> {
-    let size = std::fs::metadata(path).with_context(|| format!("config file {}", path.display()))?.len();
+    let size = std::fs::metadata(path)
+        .with_context(|| format!("config file {}", path.display()))?
+        .len();
     if size > MAX_FILE_BYTES {
-        bail!("config file {}: {size} bytes are more than the {MAX_FILE_BYTES} that a config may have", path.display());
+        bail!(
+            "config file {}: {size} bytes are more than the {MAX_FILE_BYTES} that a config may have",
+            path.display()
+        );
     }
     std::fs::read_to_string(path).with_context(|| format!("config file {}", path.display()))
 }
@@ -34,7 +39,9 @@ fn read(path: &Path) -> Result<String> {
 pub fn parse<T: DeserializeOwned>(text: &str, kinds: &[(&str, &str)]) -> Result<T> {
     let mut value = yaml_to_json(text)?;
     check_kind(&value, kinds)?;
-    if !kinds.is_empty() && let Value::Object(fields) = &mut value {
+    if !kinds.is_empty()
+        && let Value::Object(fields) = &mut value
+    {
         fields.remove("apiVersion");
         fields.remove("kind");
     }
@@ -50,19 +57,28 @@ fn check_kind(value: &Value, kinds: &[(&str, &str)]) -> Result<()> {
     if kinds.contains(&found) {
         return Ok(());
     }
-    let wanted: Vec<String> = kinds.iter().map(|(version, kind)| format!("apiVersion: {version}, kind: {kind}")).collect();
+    let wanted: Vec<String> = kinds
+        .iter()
+        .map(|(version, kind)| format!("apiVersion: {version}, kind: {kind}"))
+        .collect();
     match found {
         ("", "") => bail!("no apiVersion and kind are set, wanted {}", wanted.join(" or ")),
-        (version, kind) => bail!("no kind {kind:?} is registered for version {version:?}, wanted {}", wanted.join(" or ")),
+        (version, kind) => bail!(
+            "no kind {kind:?} is registered for version {version:?}, wanted {}",
+            wanted.join(" or ")
+        ),
     }
 }
 
 /// serde names the field; the line is where the text first mentions it.
 fn located(text: &str, error: &str) -> String {
-    let Some(field) = error.split('`').nth(1) else { return error.to_owned() };
+    let Some(field) = error.split('`').nth(1) else {
+        return error.to_owned();
+    };
     let mentions = |line: &str| {
         let line = line.trim_start_matches([' ', '-', '{', '"', '\'']);
-        line.strip_prefix(field).is_some_and(|rest| rest.trim_start_matches(['"', '\'', ' ']).starts_with(':'))
+        line.strip_prefix(field)
+            .is_some_and(|rest| rest.trim_start_matches(['"', '\'', ' ']).starts_with(':'))
     };
     match text.lines().position(mentions) {
         Some(index) => format!("line {}: {error}", index + 1),
@@ -96,10 +112,14 @@ impl<'de> Deserialize<'de> for GoDuration {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match Value::deserialize(deserializer)? {
             Value::Null => Ok(GoDuration::default()),
-            Value::String(text) => crate::flags::parse_duration(&text).map(GoDuration).map_err(serde::de::Error::custom),
+            Value::String(text) => crate::flags::parse_duration(&text)
+                .map(GoDuration)
+                .map_err(serde::de::Error::custom),
             // metav1.Duration only reads strings; 0 is what people write.
             Value::Number(number) if number.as_i64() == Some(0) => Ok(GoDuration::default()),
-            other => Err(serde::de::Error::custom(format!("{other} is not a duration such as \"1m0s\""))),
+            other => Err(serde::de::Error::custom(format!(
+                "{other} is not a duration such as \"1m0s\""
+            ))),
         }
     }
 }
@@ -129,25 +149,52 @@ mod tests {
 
     #[test]
     fn booleans_octals_and_durations_are_read_as_go_reads_them() {
-        let sample: Sample = parse(&format!("{HEAD}failSwapOn: off\nsyncPeriod: 1m30s\nports: [010, 0x10]\n"), KINDS).unwrap();
-        assert_eq!(sample, Sample { fail_swap_on: false, sync_period: GoDuration(std::time::Duration::from_secs(90)), ports: vec![8, 16] });
+        let sample: Sample = parse(
+            &format!("{HEAD}failSwapOn: off\nsyncPeriod: 1m30s\nports: [010, 0x10]\n"),
+            KINDS,
+        )
+        .unwrap();
+        assert_eq!(
+            sample,
+            Sample {
+                fail_swap_on: false,
+                sync_period: GoDuration(std::time::Duration::from_secs(90)),
+                ports: vec![8, 16]
+            }
+        );
     }
 
     #[test]
     fn an_unknown_field_is_named_with_its_line() {
-        let error = parse::<Sample>(&format!("{HEAD}failSwapOnn: true\n"), KINDS).unwrap_err().to_string();
-        assert!(error.starts_with("line 3: unknown field `failSwapOnn`, expected one of"), "{error}");
+        let error = parse::<Sample>(&format!("{HEAD}failSwapOnn: true\n"), KINDS)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("line 3: unknown field `failSwapOnn`, expected one of"),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_foreign_kind_is_refused_with_the_wanted_one() {
-        let error = parse::<Sample>("apiVersion: v1\nkind: Pod\n", KINDS).unwrap_err().to_string();
-        assert!(error.contains("\"Pod\"") && error.contains("kind: KubeletConfiguration"), "{error}");
+        let error = parse::<Sample>("apiVersion: v1\nkind: Pod\n", KINDS)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("\"Pod\"") && error.contains("kind: KubeletConfiguration"),
+            "{error}"
+        );
     }
 
     #[test]
     fn json_is_accepted_and_documents_are_separated() {
-        assert_eq!(yaml_to_json("{\"a\": [1, null]}").unwrap(), json!({"a": [1, null]}));
-        assert_eq!(yaml_documents("a: 1\n---\n---\nb: 2\n").unwrap(), [json!({"a": 1}), json!({"b": 2})]);
+        assert_eq!(
+            yaml_to_json("{\"a\": [1, null]}").unwrap(),
+            json!({"a": [1, null]})
+        );
+        assert_eq!(
+            yaml_documents("a: 1\n---\n---\nb: 2\n").unwrap(),
+            [json!({"a": 1}), json!({"b": 2})]
+        );
     }
 }

@@ -35,7 +35,11 @@ impl Default for Drain {
 impl Drain {
     pub fn new() -> Self {
         Drain {
-            shared: Arc::new(Shared { signal: watch::Sender::new(false), holds: AtomicUsize::new(0), released: Notify::new() }),
+            shared: Arc::new(Shared {
+                signal: watch::Sender::new(false),
+                holds: AtomicUsize::new(0),
+                released: Notify::new(),
+            }),
         }
     }
 
@@ -57,7 +61,9 @@ impl Drain {
 
     pub fn hold(&self) -> Hold {
         self.shared.holds.fetch_add(1, Ordering::SeqCst);
-        Hold { shared: self.shared.clone() }
+        Hold {
+            shared: self.shared.clone(),
+        }
     }
 
     pub fn holds(&self) -> usize {

@@ -65,9 +65,16 @@ pub enum UsageError {
     #[error("flag needs an argument: --{0}")]
     NeedsArgument(String),
     #[error("invalid argument {value:?} for {flag:?} flag: {reason}")]
-    Invalid { flag: String, value: String, reason: String },
+    Invalid {
+        flag: String,
+        value: String,
+        reason: String,
+    },
     #[error("{component:?} does not take any arguments, got {words:?}")]
-    Arguments { component: &'static str, words: Vec<String> },
+    Arguments {
+        component: &'static str,
+        words: Vec<String>,
+    },
     #[error("{0}")]
     Other(String),
     /// Not a mistake: `--help` was asked, this is the text.
@@ -76,7 +83,9 @@ pub enum UsageError {
 }
 
 fn suggest(nearest: &Option<String>) -> String {
-    nearest.as_ref().map_or(String::new(), |name| format!("\n\nDid you mean --{name}?"))
+    nearest
+        .as_ref()
+        .map_or(String::new(), |name| format!("\n\nDid you mean --{name}?"))
 }
 
 impl FlagSet {
@@ -88,16 +97,30 @@ impl FlagSet {
             .string("logging-format", "text", "Sets the log format. Permitted formats: \"json\", \"text\".")
             .duration("log-flush-frequency", "5s", "Maximum number of seconds between log flushes")
             .version_flag();
-        REMOVED_KLOG.iter().fold(set, |set, (name, takes_value)| set.removed(name, *takes_value, REMOVED_KLOG_ADVICE))
+        REMOVED_KLOG.iter().fold(set, |set, (name, takes_value)| {
+            set.removed(name, *takes_value, REMOVED_KLOG_ADVICE)
+        })
     }
 
     /// Without the daemons' common flags: for command line tools.
     pub fn plain(component: &'static str, about: &'static str) -> Self {
-        FlagSet { component, about, specs: Vec::new(), env_prefix: None, single_dash_long: false, arguments: false }
+        FlagSet {
+            component,
+            about,
+            specs: Vec::new(),
+            env_prefix: None,
+            single_dash_long: false,
+            arguments: false,
+        }
     }
 
     fn version_flag(self) -> Self {
-        self.declare("version", "false", "--version, --version=raw prints version information and quits", Kind::Version)
+        self.declare(
+            "version",
+            "false",
+            "--version, --version=raw prints version information and quits",
+            Kind::Version,
+        )
     }
 
     pub fn string(self, name: &'static str, default: &'static str, help: &'static str) -> Self {
@@ -169,25 +192,51 @@ impl FlagSet {
     }
 
     /// A later declaration of the same name replaces the earlier one.
-    fn declare(mut self, name: &'static str, default: impl Into<String>, help: &'static str, kind: Kind) -> Self {
+    fn declare(
+        mut self,
+        name: &'static str,
+        default: impl Into<String>,
+        help: &'static str,
+        kind: Kind,
+    ) -> Self {
         self.specs.retain(|spec| spec.name != name);
-        self.specs.push(Spec { name, help, default: default.into(), kind, deprecated: None, removed: None });
+        self.specs.push(Spec {
+            name,
+            help,
+            default: default.into(),
+            kind,
+            deprecated: None,
+            removed: None,
+        });
         self
     }
 
     /// Parses the words after the program's name.
     pub fn parse<I: IntoIterator<Item = OsString>>(self, args: I) -> Result<Flags, UsageError> {
         let words = self.normalize(args)?;
-        let matches = self.command().try_get_matches_from(&words).map_err(|error| self.explain(&error))?;
-        let given: Vec<String> = matches.get_many::<String>(WORDS).into_iter().flatten().cloned().collect();
+        let matches = self
+            .command()
+            .try_get_matches_from(&words)
+            .map_err(|error| self.explain(&error))?;
+        let given: Vec<String> = matches
+            .get_many::<String>(WORDS)
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect();
         if !given.is_empty() && !self.arguments {
-            return Err(UsageError::Arguments { component: self.component, words: given });
+            return Err(UsageError::Arguments {
+                component: self.component,
+                words: given,
+            });
         }
         let mut flags = Flags::defaults(&self);
         flags.arguments = given;
         flags.read_environment(&self)?;
         for spec in &self.specs {
-            let Some(values) = matches.get_many::<String>(spec.name) else { continue };
+            let Some(values) = matches.get_many::<String>(spec.name) else {
+                continue;
+            };
             flags.assign_all(spec, values.map(String::as_str), "flag")?;
         }
         Ok(flags)
@@ -198,7 +247,9 @@ impl FlagSet {
         let mut words = Vec::new();
         let mut args = args.into_iter();
         for arg in args.by_ref() {
-            let word = arg.into_string().map_err(|bad| UsageError::Other(format!("argument {bad:?} is not valid UTF-8")))?;
+            let word = arg
+                .into_string()
+                .map_err(|bad| UsageError::Other(format!("argument {bad:?} is not valid UTF-8")))?;
             if word == "--" {
                 words.push(word);
                 break;
@@ -216,7 +267,10 @@ impl FlagSet {
     fn normalize_word(&self, word: String) -> String {
         let long = word.strip_prefix("--").or_else(|| {
             let name = word.strip_prefix('-').filter(|_| self.single_dash_long)?;
-            self.specs.iter().any(|spec| spec.name == name.split('=').next().unwrap_or(name)).then_some(name)
+            self.specs
+                .iter()
+                .any(|spec| spec.name == name.split('=').next().unwrap_or(name))
+                .then_some(name)
         });
         let Some(long) = long else { return word };
         match long.split_once('=') {
@@ -226,24 +280,42 @@ impl FlagSet {
     }
 
     fn command(&self) -> Command {
-        let command = Command::new(self.component).no_binary_name(true).disable_help_flag(true).disable_version_flag(true);
+        let command = Command::new(self.component)
+            .no_binary_name(true)
+            .disable_help_flag(true)
+            .disable_version_flag(true);
         let words = Arg::new(WORDS).num_args(0..).action(ArgAction::Append);
-        self.specs.iter().fold(command.arg(words), |command, spec| command.arg(spec.arg()))
+        self.specs
+            .iter()
+            .fold(command.arg(words), |command, spec| command.arg(spec.arg()))
     }
 
     fn explain(&self, error: &clap::Error) -> UsageError {
         let text = |kind| match error.get(kind) {
             Some(ContextValue::String(text)) => Some(text.trim_start_matches('-').to_owned()),
-            Some(ContextValue::Strings(texts)) => texts.first().map(|text| text.trim_start_matches('-').to_owned()),
+            Some(ContextValue::Strings(texts)) => {
+                texts.first().map(|text| text.trim_start_matches('-').to_owned())
+            }
             _ => None,
         };
         let name = text(ContextKind::InvalidArg).unwrap_or_default();
         let name = name.split([' ', '=']).next().unwrap_or_default().to_owned();
         match error.kind() {
             ErrorKind::UnknownArgument if name.chars().count() == 1 => UsageError::UnknownShort(name),
-            ErrorKind::UnknownArgument => UsageError::Unknown { nearest: text(ContextKind::SuggestedArg), name },
-            ErrorKind::InvalidValue | ErrorKind::TooFewValues | ErrorKind::WrongNumberOfValues => UsageError::NeedsArgument(name),
-            _ => UsageError::Other(error.to_string().trim_start_matches("error: ").trim_end().to_owned()),
+            ErrorKind::UnknownArgument => UsageError::Unknown {
+                nearest: text(ContextKind::SuggestedArg),
+                name,
+            },
+            ErrorKind::InvalidValue | ErrorKind::TooFewValues | ErrorKind::WrongNumberOfValues => {
+                UsageError::NeedsArgument(name)
+            }
+            _ => UsageError::Other(
+                error
+                    .to_string()
+                    .trim_start_matches("error: ")
+                    .trim_end()
+                    .to_owned(),
+            ),
         }
     }
 }
@@ -253,7 +325,10 @@ impl Spec {
         let arg = Arg::new(self.name).long(self.name).action(ArgAction::Append);
         let arg = if self.name == "v" { arg.short('v') } else { arg };
         match self.kind {
-            Kind::Bool | Kind::Version => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
+            Kind::Bool | Kind::Version => arg
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value("true"),
             _ => arg.num_args(1).allow_hyphen_values(true),
         }
     }
@@ -278,39 +353,73 @@ struct Value {
 
 impl Flags {
     fn defaults(set: &FlagSet) -> Self {
-        let value = |spec: &Spec| Value { kind: spec.kind, text: spec.default.clone(), set: false, hidden: spec.removed.is_some() };
+        let value = |spec: &Spec| Value {
+            kind: spec.kind,
+            text: spec.default.clone(),
+            set: false,
+            hidden: spec.removed.is_some(),
+        };
         let values = set.specs.iter().map(|spec| (spec.name, value(spec))).collect();
-        Flags { component: set.component, values, warnings: Vec::new(), arguments: Vec::new() }
+        Flags {
+            component: set.component,
+            values,
+            warnings: Vec::new(),
+            arguments: Vec::new(),
+        }
     }
 
     fn read_environment(&mut self, set: &FlagSet) -> Result<(), UsageError> {
-        let Some(prefix) = set.env_prefix else { return Ok(()) };
+        let Some(prefix) = set.env_prefix else {
+            return Ok(());
+        };
         for spec in &set.specs {
             let variable = format!("{prefix}_{}", spec.name.to_uppercase().replace('-', "_"));
-            let Ok(text) = std::env::var(&variable) else { continue };
+            let Ok(text) = std::env::var(&variable) else {
+                continue;
+            };
             if !text.is_empty() {
-                self.assign_all(spec, [text.as_str()].into_iter(), &format!("{variable} environment variable, flag"))?;
+                self.assign_all(
+                    spec,
+                    [text.as_str()].into_iter(),
+                    &format!("{variable} environment variable, flag"),
+                )?;
             }
         }
         Ok(())
     }
 
-    fn assign_all<'a>(&mut self, spec: &Spec, given: impl Iterator<Item = &'a str>, what: &str) -> Result<(), UsageError> {
+    fn assign_all<'a>(
+        &mut self,
+        spec: &Spec,
+        given: impl Iterator<Item = &'a str>,
+        what: &str,
+    ) -> Result<(), UsageError> {
         if let Some(advice) = spec.removed {
-            self.warnings.push(format!("Flag --{} has been removed and is ignored: {advice}", spec.name));
+            self.warnings.push(format!(
+                "Flag --{} has been removed and is ignored: {advice}",
+                spec.name
+            ));
             return Ok(());
         }
         if let Some(advice) = spec.deprecated {
-            self.warnings.push(format!("Flag --{} has been deprecated, {advice}", spec.name));
+            self.warnings
+                .push(format!("Flag --{} has been deprecated, {advice}", spec.name));
         }
         let invalid = |value: &str, reason: String| UsageError::Invalid {
-            flag: if what == "flag" { format!("--{}", spec.name) } else { format!("--{} ({what})", spec.name) },
+            flag: if what == "flag" {
+                format!("--{}", spec.name)
+            } else {
+                format!("--{} ({what})", spec.name)
+            },
             value: value.to_owned(),
             reason,
         };
         let mut text: Option<String> = None;
         for value in given {
-            let canonical = spec.kind.canonical(value).map_err(|reason| invalid(value, reason))?;
+            let canonical = spec
+                .kind
+                .canonical(value)
+                .map_err(|reason| invalid(value, reason))?;
             text = Some(match text {
                 Some(before) if spec.kind.appends() && !before.is_empty() => format!("{before},{canonical}"),
                 _ => canonical,
@@ -377,8 +486,13 @@ impl Flags {
 
     /// For values from config files. The command line should win: ask [`Flags::is_set`] first.
     pub fn set(&mut self, name: &str, text: &str) -> anyhow::Result<()> {
-        let Some(value) = self.values.get_mut(name) else { anyhow::bail!("there is no flag --{name}") };
-        let canonical = value.kind.canonical(text).map_err(|reason| anyhow::anyhow!("invalid argument {text:?} for \"--{name}\": {reason}"))?;
+        let Some(value) = self.values.get_mut(name) else {
+            anyhow::bail!("there is no flag --{name}")
+        };
+        let canonical = value
+            .kind
+            .canonical(text)
+            .map_err(|reason| anyhow::anyhow!("invalid argument {text:?} for \"--{name}\": {reason}"))?;
         value.text = canonical;
         value.set = true;
         Ok(())
@@ -396,7 +510,10 @@ impl Flags {
 
     /// Every flag with its value, by name, as the start-up log and `/flagz` list them.
     pub fn each(&self) -> impl Iterator<Item = (&str, String)> {
-        self.values.iter().filter(|(_, value)| !value.hidden).map(|(name, value)| (*name, value.kind.display(&value.text)))
+        self.values
+            .iter()
+            .filter(|(_, value)| !value.hidden)
+            .map(|(name, value)| (*name, value.kind.display(&value.text)))
     }
 }
 

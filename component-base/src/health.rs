@@ -45,7 +45,9 @@ impl Default for Health {
 impl Health {
     /// Begins with upstream's `ping`.
     pub fn new() -> Self {
-        let health = Health { checks: Arc::default() };
+        let health = Health {
+            checks: Arc::default(),
+        };
         health.add("ping", || Ok(()));
         health
     }
@@ -56,12 +58,20 @@ impl Health {
     }
 
     /// Counts for readyz only.
-    pub fn add_ready(&self, name: &'static str, check: impl Fn() -> Result<(), String> + Send + Sync + 'static) {
+    pub fn add_ready(
+        &self,
+        name: &'static str,
+        check: impl Fn() -> Result<(), String> + Send + Sync + 'static,
+    ) {
         self.insert(name, true, false, Arc::new(check));
     }
 
     /// Counts for livez and healthz only.
-    pub fn add_live(&self, name: &'static str, check: impl Fn() -> Result<(), String> + Send + Sync + 'static) {
+    pub fn add_live(
+        &self,
+        name: &'static str,
+        check: impl Fn() -> Result<(), String> + Send + Sync + 'static,
+    ) {
         self.insert(name, false, true, Arc::new(check));
     }
 
@@ -69,14 +79,25 @@ impl Health {
     pub fn gate(&self, name: &'static str) -> Gate {
         let open = Arc::new(AtomicBool::new(false));
         let seen = open.clone();
-        self.add_ready(name, move || if seen.load(Ordering::Acquire) { Ok(()) } else { Err("not finished".to_owned()) });
+        self.add_ready(name, move || {
+            if seen.load(Ordering::Acquire) {
+                Ok(())
+            } else {
+                Err("not finished".to_owned())
+            }
+        });
         Gate { open }
     }
 
     fn insert(&self, name: &'static str, ready: bool, live: bool, probe: Probe) {
         let mut checks = self.checks.write();
         checks.retain(|check| check.name != name);
-        checks.push(Check { name, ready, live, probe });
+        checks.push(Check {
+            name,
+            ready,
+            live,
+            probe,
+        });
     }
 
     /// The first failing liveness check with its reason.
@@ -90,7 +111,11 @@ impl Health {
     }
 
     fn failing(&self, endpoint: Endpoint) -> Option<String> {
-        self.of(endpoint).into_iter().find_map(|check| (check.probe)().err().map(|reason| format!("{}: {reason}", check.name)))
+        self.of(endpoint).into_iter().find_map(|check| {
+            (check.probe)()
+                .err()
+                .map(|reason| format!("{}: {reason}", check.name))
+        })
     }
 
     fn of(&self, endpoint: Endpoint) -> Vec<Check> {
@@ -138,7 +163,10 @@ fn single(checks: &[Check], name: &str) -> Response<Body> {
     };
     match (check.probe)() {
         Ok(()) => text(StatusCode::OK, "ok"),
-        Err(reason) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("internal server error: {reason}\n")),
+        Err(reason) => text(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            &format!("internal server error: {reason}\n"),
+        ),
     }
 }
 
@@ -161,7 +189,10 @@ fn report(endpoint: Endpoint, checks: &[Check], query: &str) -> Response<Body> {
     let name = endpoint.name();
     if !failed.is_empty() {
         tracing::info!(endpoint = name, failed = %failed.join("; "), "Health check failed");
-        return text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{lines}{name} check failed\n"));
+        return text(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            &format!("{lines}{name} check failed\n"),
+        );
     }
     match asked.verbose {
         false => text(StatusCode::OK, "ok"),
@@ -177,7 +208,10 @@ struct Asked<'a> {
 
 impl<'a> Asked<'a> {
     fn parse(query: &'a str) -> Self {
-        let mut asked = Asked { verbose: false, exclude: Vec::new() };
+        let mut asked = Asked {
+            verbose: false,
+            exclude: Vec::new(),
+        };
         for pair in query.split('&') {
             match pair.split_once('=').unwrap_or((pair, "")) {
                 ("verbose", _) => asked.verbose = true,
@@ -193,13 +227,20 @@ impl<'a> Asked<'a> {
     }
 
     fn unmatched(&self, checks: &[Check]) -> String {
-        let mut unknown: Vec<String> =
-            self.exclude.iter().filter(|name| !checks.iter().any(|check| check.name == **name)).map(|name| format!("{name:?}")).collect();
+        let mut unknown: Vec<String> = self
+            .exclude
+            .iter()
+            .filter(|name| !checks.iter().any(|check| check.name == **name))
+            .map(|name| format!("{name:?}"))
+            .collect();
         unknown.sort();
         unknown.dedup();
         match unknown.is_empty() {
             true => String::new(),
-            false => format!("warn: some health checks cannot be excluded: no matches for {}\n", unknown.join(",")),
+            false => format!(
+                "warn: some health checks cannot be excluded: no matches for {}\n",
+                unknown.join(",")
+            ),
         }
     }
 }
@@ -237,14 +278,23 @@ mod tests {
         let health = Health::new();
         let gate = health.gate("poststarthook/start");
         assert_eq!(ask(&health, "/livez", "").await, (200, "ok".into()));
-        assert_eq!(ask(&health, "/livez", "verbose").await, (200, "[+]ping ok\nlivez check passed\n".into()));
+        assert_eq!(
+            ask(&health, "/livez", "verbose").await,
+            (200, "[+]ping ok\nlivez check passed\n".into())
+        );
         let failed = "[+]ping ok\n[-]poststarthook/start failed: reason withheld\nreadyz check failed\n";
         assert_eq!(ask(&health, "/readyz", "").await, (500, failed.into()));
         let excluded = "[+]ping ok\n[+]poststarthook/start excluded: ok\nreadyz check passed\n";
-        assert_eq!(ask(&health, "/readyz", "verbose&exclude=poststarthook/start").await, (200, excluded.into()));
+        assert_eq!(
+            ask(&health, "/readyz", "verbose&exclude=poststarthook/start").await,
+            (200, excluded.into())
+        );
         gate.open();
         assert_eq!(ask(&health, "/readyz", "").await, (200, "ok".into()));
-        assert_eq!(ask(&health, "/readyz/poststarthook/start", "").await, (200, "ok".into()));
+        assert_eq!(
+            ask(&health, "/readyz/poststarthook/start", "").await,
+            (200, "ok".into())
+        );
         drop(gate);
         assert_eq!(ask(&health, "/readyz/poststarthook/start", "").await.0, 500);
     }

@@ -14,7 +14,9 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 pub type Body = UnsyncBoxBody<Bytes, BoxError>;
 
 pub fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+    Full::new(bytes.into())
+        .map_err(|never| match never {})
+        .boxed_unsync()
 }
 
 pub fn empty() -> Body {
@@ -28,7 +30,10 @@ pub fn text(status: StatusCode, body: &str) -> Response<Body> {
 pub fn json(status: StatusCode, body: &impl Serialize) -> Response<Body> {
     match serde_json::to_vec(body) {
         Ok(bytes) => typed(status, "application/json", bytes),
-        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("cannot encode the answer: {error}")),
+        Err(error) => text(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            &format!("cannot encode the answer: {error}"),
+        ),
     }
 }
 
@@ -94,7 +99,10 @@ mod tests {
     #[tokio::test]
     async fn a_body_within_the_limit_is_read_and_one_beyond_is_refused() {
         assert_eq!(read_limited(full("12345"), 5).await.unwrap(), "12345");
-        assert!(matches!(read_limited(full("123456"), 5).await, Err(ReadError::TooLarge(5))));
+        assert!(matches!(
+            read_limited(full("123456"), 5).await,
+            Err(ReadError::TooLarge(5))
+        ));
     }
 
     #[test]

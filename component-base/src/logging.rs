@@ -30,7 +30,19 @@ const TRACE_VERBOSITY: u32 = 6;
 /// Added to the verbosity that an event of a dependency needs.
 const FOREIGN_VERBOSITY: u32 = 4;
 /// Crates whose debug events are noise to whoever operates a cluster.
-const FOREIGN: &[&str] = &["h2", "hyper", "hyper_util", "mio", "raft", "rustls", "tokio", "tokio_util", "tonic", "tower", "want"];
+const FOREIGN: &[&str] = &[
+    "h2",
+    "hyper",
+    "hyper_util",
+    "mio",
+    "raft",
+    "rustls",
+    "tokio",
+    "tokio_util",
+    "tonic",
+    "tower",
+    "want",
+];
 
 static VERBOSITY: AtomicU32 = AtomicU32::new(0);
 
@@ -40,10 +52,26 @@ pub fn init(component: &'static str, format: Format, verbosity: u32) {
 }
 
 /// As [`init`] with `--vmodule`: pairs of a file name pattern without `.rs` (`*` and `?`) and its verbosity.
-pub fn init_with_modules(component: &'static str, format: Format, verbosity: u32, modules: Vec<(String, u32)>) {
+pub fn init_with_modules(
+    component: &'static str,
+    format: Format,
+    verbosity: u32,
+    modules: Vec<(String, u32)>,
+) {
     VERBOSITY.store(verbosity, Ordering::Relaxed);
-    let most = modules.iter().map(|(_, level)| *level).chain([verbosity]).max().unwrap_or(verbosity);
-    let logger = Logger { component, format, modules, most, pid: std::process::id() };
+    let most = modules
+        .iter()
+        .map(|(_, level)| *level)
+        .chain([verbosity])
+        .max()
+        .unwrap_or(verbosity);
+    let logger = Logger {
+        component,
+        format,
+        modules,
+        most,
+        pid: std::process::id(),
+    };
     // Tests call init more than once in a process; the first subscriber stays.
     tracing::subscriber::set_global_default(logger).ok();
 }
@@ -66,7 +94,11 @@ impl Logger {
             return false;
         }
         let needed = needed_verbosity(metadata);
-        needed <= verbosity() || self.modules.iter().any(|(pattern, level)| needed <= *level && matches(pattern, stem(metadata)))
+        needed <= verbosity()
+            || self
+                .modules
+                .iter()
+                .any(|(pattern, level)| needed <= *level && matches(pattern, stem(metadata)))
     }
 }
 
@@ -77,7 +109,11 @@ fn needed_verbosity(metadata: &Metadata<'_>) -> u32 {
         Level::TRACE => TRACE_VERBOSITY,
     };
     let krate = metadata.target().split("::").next().unwrap_or("");
-    if FOREIGN.contains(&krate) { base + FOREIGN_VERBOSITY } else { base }
+    if FOREIGN.contains(&krate) {
+        base + FOREIGN_VERBOSITY
+    } else {
+        base
+    }
 }
 
 fn stem<'a>(metadata: &Metadata<'a>) -> &'a str {
@@ -88,9 +124,17 @@ fn stem<'a>(metadata: &Metadata<'a>) -> &'a str {
 fn matches(pattern: &str, name: &str) -> bool {
     match (pattern.chars().next(), name.chars().next()) {
         (None, None) => true,
-        (Some('*'), _) => matches(&pattern[1..], name) || name.chars().next().is_some_and(|first| matches(pattern, &name[first.len_utf8()..])),
+        (Some('*'), _) => {
+            matches(&pattern[1..], name)
+                || name
+                    .chars()
+                    .next()
+                    .is_some_and(|first| matches(pattern, &name[first.len_utf8()..]))
+        }
         (Some('?'), Some(first)) => matches(&pattern[1..], &name[first.len_utf8()..]),
-        (Some(wanted), Some(first)) if wanted == first => matches(&pattern[wanted.len_utf8()..], &name[first.len_utf8()..]),
+        (Some(wanted), Some(first)) if wanted == first => {
+            matches(&pattern[wanted.len_utf8()..], &name[first.len_utf8()..])
+        }
         _ => false,
     }
 }
@@ -104,7 +148,11 @@ const BUFFER_KEPT_BYTES: usize = 16 * 1024;
 
 impl Subscriber for Logger {
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
-        if self.wants(metadata) { Interest::always() } else { Interest::never() }
+        if self.wants(metadata) {
+            Interest::always()
+        } else {
+            Interest::never()
+        }
     }
 
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
@@ -143,7 +191,11 @@ impl Subscriber for Logger {
 impl Logger {
     fn write(&self, event: &Event<'_>, buffer: &mut Vec<u8>) {
         buffer.clear();
-        let context = line::Context { component: self.component, pid: self.pid, now: line::Now::read() };
+        let context = line::Context {
+            component: self.component,
+            pid: self.pid,
+            now: line::Now::read(),
+        };
         match self.format {
             Format::Text => line::text(event, &context, buffer),
             Format::Json => line::json(event, &context, buffer),
@@ -165,7 +217,10 @@ pub(crate) fn install_panic_hook() {
         std::panic::set_hook(Box::new(move |info| {
             let place = info.location().map(ToString::to_string).unwrap_or_default();
             let payload = info.payload();
-            let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+            let text = payload
+                .downcast_ref::<&str>()
+                .copied()
+                .or_else(|| payload.downcast_ref::<String>().map(String::as_str));
             let message = text.unwrap_or("(no text)");
             tracing::error!(place = %place, err = %message, "Observed a panic");
             if std::env::var_os("RUST_BACKTRACE").is_some() {

@@ -51,8 +51,16 @@ pub fn gauge(name: &'static str, help: &'static str, labels: &'static [&'static 
     }
 }
 
-pub fn histogram(name: &'static str, help: &'static str, labels: &'static [&'static str], buckets: &[f64]) -> Histogram {
-    let fresh = Histogram { family: Family::new(name, help, labels), bounds: buckets.into() };
+pub fn histogram(
+    name: &'static str,
+    help: &'static str,
+    labels: &'static [&'static str],
+    buckets: &[f64],
+) -> Histogram {
+    let fresh = Histogram {
+        family: Family::new(name, help, labels),
+        bounds: buckets.into(),
+    };
     match register(name, Entry::Histogram(fresh.clone())) {
         Entry::Histogram(registered) => registered,
         _ => fresh,
@@ -85,7 +93,9 @@ pub use text::{CONTENT_TYPE, head as write_head, sample as write_sample};
 
 /// `first, first*factor, ...` as prometheus.ExponentialBuckets.
 pub fn exponential_buckets(first: f64, factor: f64, count: usize) -> Vec<f64> {
-    std::iter::successors(Some(first), |bound| Some(bound * factor)).take(count).collect()
+    std::iter::successors(Some(first), |bound| Some(bound * factor))
+        .take(count)
+        .collect()
 }
 
 /// `first, first+width, ...` as prometheus.LinearBuckets.
@@ -95,7 +105,11 @@ pub fn linear_buckets(first: f64, width: f64, count: usize) -> Vec<f64> {
 
 /// Everything registered, and the families that every process has.
 pub fn render() -> String {
-    let entries: Vec<(&'static str, Entry)> = REGISTRY.lock().iter().map(|(name, entry)| (*name, entry.clone())).collect();
+    let entries: Vec<(&'static str, Entry)> = REGISTRY
+        .lock()
+        .iter()
+        .map(|(name, entry)| (*name, entry.clone()))
+        .collect();
     let mut out = String::with_capacity(64 * 1024);
     for (_, entry) in entries {
         match entry {
@@ -142,7 +156,15 @@ type LabelValues = Box<[Box<str>]>;
 
 impl<V> Family<V> {
     fn new(name: &'static str, help: &'static str, labels: &'static [&'static str]) -> Arc<Self> {
-        Arc::new(Family { name, help, labels, series: RwLock::new(Series { by_hash: HashMap::new(), count: 0 }) })
+        Arc::new(Family {
+            name,
+            help,
+            labels,
+            series: RwLock::new(Series {
+                by_hash: HashMap::new(),
+                count: 0,
+            }),
+        })
     }
 
     fn with(&self, values: &[&str], make: impl FnOnce() -> V) -> Arc<V> {
@@ -156,14 +178,18 @@ impl<V> Family<V> {
         }
         if series.count >= MAX_SERIES {
             let overflow = vec![OVERFLOW; self.labels.len()];
-            return series.find(self::hash(&overflow), &overflow).unwrap_or_else(|| series.insert(&overflow, make()));
+            return series
+                .find(self::hash(&overflow), &overflow)
+                .unwrap_or_else(|| series.insert(&overflow, make()));
         }
         series.insert(values, make())
     }
 
     fn remove(&self, values: &[&str]) {
         let mut series = self.series.write();
-        let Some(bucket) = series.by_hash.get_mut(&hash(values)) else { return };
+        let Some(bucket) = series.by_hash.get_mut(&hash(values)) else {
+            return;
+        };
         let before = bucket.len();
         bucket.retain(|(labels, _)| !same(labels, values));
         series.count -= before - bucket.len();
@@ -177,7 +203,14 @@ impl<V> Family<V> {
 
     /// Sorted by label values, so that two scrapes list series in the same order.
     fn sorted(&self) -> Vec<(LabelValues, Arc<V>)> {
-        let mut all: Vec<_> = self.series.read().by_hash.values().flatten().map(|(labels, value)| (labels.clone(), value.clone())).collect();
+        let mut all: Vec<_> = self
+            .series
+            .read()
+            .by_hash
+            .values()
+            .flatten()
+            .map(|(labels, value)| (labels.clone(), value.clone()))
+            .collect();
         all.sort_by(|left, right| left.0.cmp(&right.0));
         all
     }
@@ -185,13 +218,20 @@ impl<V> Family<V> {
 
 impl<V> Series<V> {
     fn find(&self, hash: u64, values: &[&str]) -> Option<Arc<V>> {
-        self.by_hash.get(&hash)?.iter().find(|(labels, _)| same(labels, values)).map(|(_, value)| value.clone())
+        self.by_hash
+            .get(&hash)?
+            .iter()
+            .find(|(labels, _)| same(labels, values))
+            .map(|(_, value)| value.clone())
     }
 
     fn insert(&mut self, values: &[&str], value: V) -> Arc<V> {
         let value = Arc::new(value);
         let labels = values.iter().map(|label| Box::from(*label)).collect();
-        self.by_hash.entry(hash(values)).or_default().push((labels, value.clone()));
+        self.by_hash
+            .entry(hash(values))
+            .or_default()
+            .push((labels, value.clone()));
         self.count += 1;
         value
     }
@@ -271,7 +311,11 @@ pub struct HistogramValue {
 impl HistogramValue {
     fn new(bounds: Arc<[f64]>) -> Self {
         let counts = (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect();
-        HistogramValue { bounds, counts, sum: AtomicU64::new(0) }
+        HistogramValue {
+            bounds,
+            counts,
+            sum: AtomicU64::new(0),
+        }
     }
 
     pub fn observe(&self, value: f64) {
@@ -285,7 +329,10 @@ impl HistogramValue {
     }
 
     pub fn count(&self) -> u64 {
-        self.counts.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+        self.counts
+            .iter()
+            .map(|count| count.load(Ordering::Relaxed))
+            .sum()
     }
 
     pub fn sum(&self) -> f64 {
@@ -320,9 +367,16 @@ impl Counter {
 
     fn render(&self, out: &mut String) {
         let family = &self.0;
-        text::family(out, family.name, family.help, "counter", family.sorted(), |out, labels, value| {
-            text::sample_of(out, family.name, family.labels, labels, value.get());
-        });
+        text::family(
+            out,
+            family.name,
+            family.help,
+            "counter",
+            family.sorted(),
+            |out, labels, value| {
+                text::sample_of(out, family.name, family.labels, labels, value.get());
+            },
+        );
     }
 }
 
@@ -356,15 +410,23 @@ impl Gauge {
 
     fn render(&self, out: &mut String) {
         let family = &self.0;
-        text::family(out, family.name, family.help, "gauge", family.sorted(), |out, labels, value| {
-            text::sample_of(out, family.name, family.labels, labels, value.get());
-        });
+        text::family(
+            out,
+            family.name,
+            family.help,
+            "gauge",
+            family.sorted(),
+            |out, labels, value| {
+                text::sample_of(out, family.name, family.labels, labels, value.get());
+            },
+        );
     }
 }
 
 impl Histogram {
     pub fn with(&self, values: &[&str]) -> Arc<HistogramValue> {
-        self.family.with(values, || HistogramValue::new(self.bounds.clone()))
+        self.family
+            .with(values, || HistogramValue::new(self.bounds.clone()))
     }
 
     /// For a family without labels.
@@ -378,10 +440,28 @@ impl Histogram {
 
     fn render(&self, out: &mut String) {
         let family = &self.family;
-        text::family(out, family.name, family.help, "histogram", family.sorted(), |out, labels, value| {
-            let counts: Vec<u64> = value.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect();
-            text::histogram(out, family.name, (family.labels, labels), &value.bounds, &counts, value.sum());
-        });
+        text::family(
+            out,
+            family.name,
+            family.help,
+            "histogram",
+            family.sorted(),
+            |out, labels, value| {
+                let counts: Vec<u64> = value
+                    .counts
+                    .iter()
+                    .map(|count| count.load(Ordering::Relaxed))
+                    .collect();
+                text::histogram(
+                    out,
+                    family.name,
+                    (family.labels, labels),
+                    &value.bounds,
+                    &counts,
+                    value.sum(),
+                );
+            },
+        );
     }
 }
 
@@ -396,14 +476,19 @@ mod tests {
         counter.with(&["GET", "/\"a\"\n"]).inc();
         let text = render();
         assert!(text.contains("# HELP test_requests_total Requests.\n# TYPE test_requests_total counter\n"));
-        assert!(text.contains("test_requests_total{verb=\"GET\",path=\"/\\\"a\\\"\\n\"} 3.5\n"), "{text}");
+        assert!(
+            text.contains("test_requests_total{verb=\"GET\",path=\"/\\\"a\\\"\\n\"} 3.5\n"),
+            "{text}"
+        );
     }
 
     #[test]
     fn buckets_are_cumulative_and_end_with_infinity() {
         let histogram = histogram("test_seconds", "Time.", &["op"], &[0.1, 1.0]);
         let value = histogram.with(&["x"]);
-        [0.05, 0.1, 0.5, 7.0].iter().for_each(|seconds| value.observe(*seconds));
+        [0.05, 0.1, 0.5, 7.0]
+            .iter()
+            .for_each(|seconds| value.observe(*seconds));
         let text = render();
         for line in [
             "test_seconds_bucket{op=\"x\",le=\"0.1\"} 2\n",
@@ -429,7 +514,13 @@ mod tests {
     #[test]
     fn every_process_says_what_it_uses() {
         let text = render();
-        for name in ["process_resident_memory_bytes ", "process_cpu_seconds_total ", "process_open_fds ", "process_start_time_seconds ", "go_goroutines "] {
+        for name in [
+            "process_resident_memory_bytes ",
+            "process_cpu_seconds_total ",
+            "process_open_fds ",
+            "process_start_time_seconds ",
+            "go_goroutines ",
+        ] {
             assert!(text.contains(&format!("\n{name}")), "{name} not in {text}");
         }
         assert!(text.contains("kubernetes_build_info{"));

@@ -68,15 +68,33 @@ fn start_logging(component: &'static str, flags: &Flags) -> Result<(), String> {
         ("etcd", _) => Format::Zap,
         (_, "" | "text") => Format::Text,
         (_, "json") => Format::Json,
-        (_, other) => return Err(format!("[logging.format: Invalid value: {other:?}: Unsupported log format]")),
+        (_, other) => {
+            return Err(format!(
+                "[logging.format: Invalid value: {other:?}: Unsupported log format]"
+            ));
+        }
     };
-    let verbosity = u32::try_from(flags.int("v")).map_err(|_| format!("invalid argument \"{}\" for \"--v\" flag: must not be negative", flags.int("v")))?;
-    let verbosity = if flags.is_declared("log-level") && flags.string("log-level") == "debug" { verbosity.max(4) } else { verbosity };
+    let verbosity = u32::try_from(flags.int("v")).map_err(|_| {
+        format!(
+            "invalid argument \"{}\" for \"--v\" flag: must not be negative",
+            flags.int("v")
+        )
+    })?;
+    let verbosity = if flags.is_declared("log-level") && flags.string("log-level") == "debug" {
+        verbosity.max(4)
+    } else {
+        verbosity
+    };
     logging::init_with_modules(component, format, verbosity, modules(flags.string("vmodule"))?);
     logging::install_panic_hook();
-    flags.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+    flags
+        .warnings()
+        .iter()
+        .for_each(|warning| tracing::warn!("{warning}"));
     if verbosity >= 1 {
-        flags.each().for_each(|(name, value)| tracing::info!("FLAG: --{name}={value:?}"));
+        flags
+            .each()
+            .for_each(|(name, value)| tracing::info!("FLAG: --{name}={value:?}"));
     }
     Ok(())
 }
@@ -86,12 +104,19 @@ fn modules(text: &str) -> Result<Vec<(String, u32)>, String> {
         let (pattern, level) = item.split_once('=')?;
         Some((pattern.to_owned(), level.parse().ok()?))
     };
-    let bad = |item: &str| format!("invalid argument {text:?} for \"--vmodule\" flag: {item:?} is not pattern=N");
-    text.split(',').filter(|item| !item.is_empty()).map(|item| parse(item).ok_or_else(|| bad(item))).collect()
+    let bad =
+        |item: &str| format!("invalid argument {text:?} for \"--vmodule\" flag: {item:?} is not pattern=N");
+    text.split(',')
+        .filter(|item| !item.is_empty())
+        .map(|item| parse(item).ok_or_else(|| bad(item)))
+        .collect()
 }
 
 fn runtime() -> std::io::Result<Runtime> {
-    let workers = std::env::var(WORKERS_VARIABLE).ok().and_then(|text| text.parse().ok()).filter(|count| *count > 0);
+    let workers = std::env::var(WORKERS_VARIABLE)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .filter(|count| *count > 0);
     Builder::new_multi_thread()
         .worker_threads(workers.unwrap_or(WORKERS))
         .max_blocking_threads(BLOCKING_THREADS)
@@ -119,7 +144,10 @@ where
     };
     drain.start();
     if !drain.wait(drain::GRACE).await {
-        tracing::warn!(left = drain.holds(), "Work was still in flight when the grace ended");
+        tracing::warn!(
+            left = drain.holds(),
+            "Work was still in flight when the grace ended"
+        );
     }
     match result {
         Ok(()) => {
@@ -146,11 +174,17 @@ struct Signals {
 
 impl Signals {
     fn listen() -> std::io::Result<Self> {
-        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
 
     /// The first SIGTERM or SIGINT drains, the second one exits at once.
-    #[expect(clippy::disallowed_methods, reason = "this is the run that decides exit codes; whoever signals twice wants no drain")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the run that decides exit codes; whoever signals twice wants no drain"
+    )]
     async fn follow(mut self, drain: Drain) {
         for count in 0.. {
             let name = tokio::select! {

@@ -33,7 +33,9 @@ pub fn guard(health: &Health) {
 
 /// Pings the watchdog twice in each WATCHDOG_USEC for as long as the runtime turns. Returns at once without one.
 pub(crate) async fn watchdog() {
-    let Some(interval) = watchdog_interval() else { return };
+    let Some(interval) = watchdog_interval() else {
+        return;
+    };
     loop {
         let failing = GUARD.lock().as_ref().and_then(Health::failing_live);
         match failing {
@@ -58,7 +60,9 @@ fn watchdog_interval() -> Option<Duration> {
 }
 
 fn send(message: &str) {
-    let Ok(path) = std::env::var("NOTIFY_SOCKET") else { return };
+    let Ok(path) = std::env::var("NOTIFY_SOCKET") else {
+        return;
+    };
     if let Err(error) = send_to(&path, message) {
         tracing::warn!(socket = %path, err = %error, "Cannot notify systemd");
     }

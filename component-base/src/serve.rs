@@ -83,15 +83,25 @@ where
 /// Binds `host:port` (an address, `[v6]:port`, or `:port` for all) before anything else is started.
 pub fn bind(address: impl ToString) -> Result<TcpListener> {
     let text = address.to_string();
-    let full = if text.starts_with(':') { format!("[::]{text}") } else { text.clone() };
-    let parsed: SocketAddr = full.parse().with_context(|| format!("invalid listen address {text:?}, want IP:port"))?;
+    let full = if text.starts_with(':') {
+        format!("[::]{text}")
+    } else {
+        text.clone()
+    };
+    let parsed: SocketAddr = full
+        .parse()
+        .with_context(|| format!("invalid listen address {text:?}, want IP:port"))?;
     listen(parsed).with_context(|| format!("failed to create listener: failed to listen on {text}"))
 }
 
 /// Reuses the address, so that a restart does not wait for old connections to leave TIME_WAIT.
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     use socket2::{Domain, Protocol, Socket, Type};
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking().cloexec(),
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() && address.ip().is_unspecified() {
         socket.set_only_v6(false)?;
@@ -106,11 +116,23 @@ const LISTEN_BACKLOG: i32 = 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts until the drain begins, then waits for its connections (within the grace).
-pub async fn serve(listener: TcpListener, tls: Option<ServerConfigHandle>, handler: Handler, limits: Limits, drain: Drain) -> Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<ServerConfigHandle>,
+    handler: Handler,
+    limits: Limits,
+    drain: Drain,
+) -> Result<()> {
     let _hold = drain.hold();
     let local = listener.local_addr().context("listener address")?;
     let slots = Arc::new(Semaphore::new(limits.max_connections));
-    let server = Arc::new(connection::Server { tls, handler, limits, drain: drain.clone(), local });
+    let server = Arc::new(connection::Server {
+        tls,
+        handler,
+        limits,
+        drain: drain.clone(),
+        local,
+    });
     while let Some(permit) = slot(&slots, &drain).await {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -141,7 +163,10 @@ async fn slot(slots: &Arc<Semaphore>, drain: &Drain) -> Option<tokio::sync::Owne
 /// All slots are free again when every connection ended.
 async fn finish(server: &connection::Server, slots: &Semaphore) {
     let all = u32::try_from(server.limits.max_connections).unwrap_or(u32::MAX);
-    if tokio::time::timeout(server.limits.connection_grace, slots.acquire_many(all)).await.is_err() {
+    if tokio::time::timeout(server.limits.connection_grace, slots.acquire_many(all))
+        .await
+        .is_err()
+    {
         let left = server.limits.max_connections - slots.available_permits();
         tracing::warn!(address = %server.local, left, "Connections were still open when the grace ended");
     }

@@ -17,7 +17,7 @@ pub use client::{ClientConfigHandle, ClientTls};
 pub use pem::{KeyPair, load_certs, load_key, load_key_pair};
 pub use server::{CaBundle, ClientIdentity, ServerConfigHandle, ServerTls};
 pub use suites::{MinVersion, parse_cipher_suites, parse_min_version};
-pub use x509::{Certificate, CertPool, Offered, Refusal, Usage, VerifyError, format_name};
+pub use x509::{CertPool, Certificate, Offered, Refusal, Usage, VerifyError, format_name};
 
 /// Whether a server asks for client certificates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +70,9 @@ fn refusal<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Refus
         return Some(refusal);
     }
     match error.downcast_ref::<rustls::Error>()? {
-        rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other)) => other.0.downcast_ref::<Refusal>(),
+        rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other)) => {
+            other.0.downcast_ref::<Refusal>()
+        }
         _ => None,
     }
 }

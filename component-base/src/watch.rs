@@ -49,7 +49,12 @@ pub fn files(paths: Vec<PathBuf>, on_change: impl Fn() + Send + Sync + 'static) 
         SERVICE.watch_directory_of(path, &mut names);
     }
     let digest = Mutex::new(digest(&paths));
-    let entry = Arc::new(Entry { paths, names: Mutex::new(names), digest, on_change: Box::new(on_change) });
+    let entry = Arc::new(Entry {
+        paths,
+        names: Mutex::new(names),
+        digest,
+        on_change: Box::new(on_change),
+    });
     SERVICE.entries.lock().push(Arc::downgrade(&entry));
     FileWatch { _entry: entry }
 }
@@ -57,10 +62,17 @@ pub fn files(paths: Vec<PathBuf>, on_change: impl Fn() + Send + Sync + 'static) 
 impl Service {
     fn start() -> Self {
         let entries = Arc::new(Mutex::new(Vec::new()));
-        let inotify = Inotify::init().map_err(|error| tracing::warn!(err = %error, "No inotify, changed files are found once a minute")).ok();
+        let inotify = Inotify::init()
+            .map_err(
+                |error| tracing::warn!(err = %error, "No inotify, changed files are found once a minute"),
+            )
+            .ok();
         let watches = inotify.as_ref().map(|inotify| Mutex::new(inotify.watches()));
         let seen = entries.clone();
-        let thread = std::thread::Builder::new().name("file-watch".to_owned()).stack_size(256 * 1024).spawn(move || attend(inotify, &seen));
+        let thread = std::thread::Builder::new()
+            .name("file-watch".to_owned())
+            .stack_size(256 * 1024)
+            .spawn(move || attend(inotify, &seen));
         if let Err(error) = thread {
             tracing::error!(err = %error, "Cannot start the file watch, changed files are not noticed");
         }
@@ -72,7 +84,10 @@ impl Service {
         let resolved = std::fs::canonicalize(path).ok();
         for path in [Some(path.to_path_buf()), resolved].into_iter().flatten() {
             names.extend(path.file_name().map(OsString::from));
-            let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let directory = path
+                .parent()
+                .filter(|parent| !parent.as_os_str().is_empty())
+                .unwrap_or(Path::new("."));
             let Some(watches) = &self.watches else { continue };
             let mask = WatchMask::CLOSE_WRITE | WatchMask::MOVED_TO | WatchMask::CREATE | WatchMask::DELETE;
             if let Err(error) = watches.lock().add(directory, mask) {
@@ -122,7 +137,9 @@ impl Entry {
     /// Watching a directory that is watched already changes nothing; one that was replaced is watched anew.
     fn watch_again(&self) {
         let mut names = self.names.lock();
-        self.paths.iter().for_each(|path| SERVICE.watch_directory_of(path, &mut names));
+        self.paths
+            .iter()
+            .for_each(|path| SERVICE.watch_directory_of(path, &mut names));
     }
 }
 
@@ -141,7 +158,10 @@ fn wait(inotify: Option<&mut Inotify>, time: Duration) -> HashSet<OsString> {
 }
 
 fn readable(inotify: &Inotify, time: Duration) -> bool {
-    let timeout = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) };
+    let timeout = Timespec {
+        tv_sec: time.as_secs() as i64,
+        tv_nsec: i64::from(time.subsec_nanos()),
+    };
     let mut fds = [PollFd::new(inotify, PollFlags::IN)];
     // An interrupted poll reads as "time is up"; the loop comes back.
     poll(&mut fds, Some(&timeout)).is_ok_and(|ready| ready > 0)
@@ -174,7 +194,10 @@ mod tests {
 
     fn watched(path: PathBuf) -> (FileWatch, mpsc::Receiver<()>) {
         let (sender, receiver) = mpsc::channel();
-        (files(vec![path], move || sender.send(()).unwrap_or_default()), receiver)
+        (
+            files(vec![path], move || sender.send(()).unwrap_or_default()),
+            receiver,
+        )
     }
 
     const SOON: Duration = Duration::from_secs(5);

@@ -115,7 +115,8 @@ impl Authenticators {
         if token.is_none() {
             return Err(reason);
         }
-        self.by_token(token).map_err(|other| format!("[{reason}, {other}]"))
+        self.by_token(token)
+            .map_err(|other| format!("[{reason}, {other}]"))
     }
 
     fn by_token(&self, token: Option<Result<String, String>>) -> Outcome {

@@ -7,7 +7,10 @@ use apimachinery::time::Timestamp;
 pub fn now() -> Timestamp {
     // Before 1970 only a broken clock can be; objects then say 1970.
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp { seconds: since.as_secs() as i64, nanos: since.subsec_nanos() }
+    Timestamp {
+        seconds: since.as_secs() as i64,
+        nanos: since.subsec_nanos(),
+    }
 }
 
 pub fn now_s() -> i64 {

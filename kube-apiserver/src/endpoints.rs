@@ -42,14 +42,23 @@ pub struct Endpoints {
 }
 
 impl Handler for Endpoints {
-    fn handle(self: Arc<Self>, ctx: RequestContext, req: Request<Incoming>) -> BoxFuture<'static, Response<Body>> {
+    fn handle(
+        self: Arc<Self>,
+        ctx: RequestContext,
+        req: Request<Incoming>,
+    ) -> BoxFuture<'static, Response<Body>> {
         Box::pin(async move { self.answer(&ctx, req).await })
     }
 }
 
 impl Endpoints {
     pub fn new(registry: Arc<Registry>, plugs: Plugs, drain: Drain, min_watch: Duration) -> Endpoints {
-        Endpoints { registry, plugs, drain, min_watch }
+        Endpoints {
+            registry,
+            plugs,
+            drain,
+            min_watch,
+        }
     }
 
     async fn answer(&self, ctx: &RequestContext, req: Request<Incoming>) -> Response<Body> {
@@ -57,8 +66,12 @@ impl Endpoints {
         if !info.is_resource_request {
             return self.non_resource(ctx, &req);
         }
-        let found = self.registry.endpoint(&info.api_group, &info.api_version, &info.resource);
-        let Some(endpoint) = found.filter(|endpoint| scope_fits(endpoint, ctx)) else { return not_found() };
+        let found = self
+            .registry
+            .endpoint(&info.api_group, &info.api_version, &info.resource);
+        let Some(endpoint) = found.filter(|endpoint| scope_fits(endpoint, ctx)) else {
+            return not_found();
+        };
         let headers = error_headers(req.headers());
         match self.resource(ctx, endpoint, req).await {
             Ok(response) => response,
@@ -75,17 +88,31 @@ impl Endpoints {
         if ctx.info.path == "/" && req.method() == Method::GET {
             return self.index();
         }
-        self.plugs.non_resource.iter().find_map(|plug| plug.serve(ctx, req)).unwrap_or_else(not_found)
+        self.plugs
+            .non_resource
+            .iter()
+            .find_map(|plug| plug.serve(ctx, req))
+            .unwrap_or_else(not_found)
     }
 
     fn index(&self) -> Response<Body> {
-        let mut paths: Vec<String> = self.plugs.non_resource.iter().flat_map(|plug| plug.paths()).collect();
+        let mut paths: Vec<String> = self
+            .plugs
+            .non_resource
+            .iter()
+            .flat_map(|plug| plug.paths())
+            .collect();
         paths.sort();
         paths.dedup();
         component_base::http::json(StatusCode::OK, &serde_json::json!({ "paths": paths }))
     }
 
-    async fn resource(&self, ctx: &RequestContext, endpoint: &Arc<ResourceEndpoint>, req: Request<Incoming>) -> Result<Response<Body>, StatusError> {
+    async fn resource(
+        &self,
+        ctx: &RequestContext,
+        endpoint: &Arc<ResourceEndpoint>,
+        req: Request<Incoming>,
+    ) -> Result<Response<Body>, StatusError> {
         let info = &ctx.info;
         check_verb(endpoint, ctx)?;
         if let Some(connecter) = self.connecter(endpoint, &info.subresource) {
@@ -100,32 +127,85 @@ impl Endpoints {
         }
         match (&endpoint.store, info.verb.as_str()) {
             (None, _) => subresources::storeless(self, ctx, endpoint, &headers, &query, incoming).await,
-            (Some(store), "get") if info.subresource != "scale" => self.get(ctx, endpoint, store, &headers, &query).await,
-            (Some(store), "list") => list::list(endpoint, store, &self.plugs.printers, &info.namespace, &headers, &query).await,
+            (Some(store), "get") if info.subresource != "scale" => {
+                self.get(ctx, endpoint, store, &headers, &query).await
+            }
+            (Some(store), "list") => {
+                list::list(
+                    endpoint,
+                    store,
+                    &self.plugs.printers,
+                    &info.namespace,
+                    &headers,
+                    &query,
+                )
+                .await
+            }
             (Some(store), "watch") => self.watch(ctx, endpoint, store, &headers, &query).await,
             (Some(store), _) => {
                 let body = body::read(incoming).await?;
-                let call = write::Call { endpoints: self, ctx, endpoint, store, headers: &headers, query: &query, body };
+                let call = write::Call {
+                    endpoints: self,
+                    ctx,
+                    endpoint,
+                    store,
+                    headers: &headers,
+                    query: &query,
+                    body,
+                };
                 self.write(call).await
             }
         }
     }
 
-    async fn get(&self, ctx: &RequestContext, endpoint: &Arc<ResourceEndpoint>, store: &Arc<Store>, headers: &HeaderMap, query: &Query) -> Result<Response<Body>, StatusError> {
+    async fn get(
+        &self,
+        ctx: &RequestContext,
+        endpoint: &Arc<ResourceEndpoint>,
+        store: &Arc<Store>,
+        headers: &HeaderMap,
+        query: &Query,
+    ) -> Result<Response<Body>, StatusError> {
         let output = Output::negotiate(headers, query)?;
         match query.get("resourceVersion") {
             "" => drop(store.consistent().await?),
             "0" => {}
             version => store.reached(list::parse_version(version)?).await?,
         }
-        let namespace = if endpoint.resource.namespaced { ctx.info.namespace.as_str() } else { "" };
-        let object = store.get(namespace, &ctx.info.name).ok_or_else(|| store.not_found(&ctx.info.name))?;
-        let presenter = Presenter::new(endpoint, &*self.plugs.printers, output, query.get("includeObject"));
-        Ok(respond::bytes(StatusCode::OK, output.media, presenter.body(&object)))
+        let namespace = if endpoint.resource.namespaced {
+            ctx.info.namespace.as_str()
+        } else {
+            ""
+        };
+        let object = store
+            .get(namespace, &ctx.info.name)
+            .ok_or_else(|| store.not_found(&ctx.info.name))?;
+        let presenter = Presenter::new(
+            endpoint,
+            &*self.plugs.printers,
+            output,
+            query.get("includeObject"),
+        );
+        Ok(respond::bytes(
+            StatusCode::OK,
+            output.media,
+            presenter.body(&object),
+        ))
     }
 
-    async fn watch(&self, ctx: &RequestContext, endpoint: &Arc<ResourceEndpoint>, store: &Arc<Store>, headers: &HeaderMap, query: &Query) -> Result<Response<Body>, StatusError> {
-        let namespace = if endpoint.resource.namespaced { ctx.info.namespace.as_str() } else { "" };
+    async fn watch(
+        &self,
+        ctx: &RequestContext,
+        endpoint: &Arc<ResourceEndpoint>,
+        store: &Arc<Store>,
+        headers: &HeaderMap,
+        query: &Query,
+    ) -> Result<Response<Body>, StatusError> {
+        let namespace = if endpoint.resource.namespaced {
+            ctx.info.namespace.as_str()
+        } else {
+            ""
+        };
         watch::watch(watch::WatchRequest {
             endpoint,
             store,
@@ -161,12 +241,20 @@ impl Endpoints {
 
     fn connecter(&self, endpoint: &ResourceEndpoint, subresource: &str) -> Option<&Arc<dyn Connecter>> {
         let key = (endpoint.resource.group, endpoint.resource.resource, subresource);
-        self.plugs.connecters.iter().find(|(own, _)| *own == key).map(|(_, connecter)| connecter)
+        self.plugs
+            .connecters
+            .iter()
+            .find(|(own, _)| *own == key)
+            .map(|(_, connecter)| connecter)
     }
 
     fn creater(&self, endpoint: &ResourceEndpoint, subresource: &str) -> Option<&Arc<dyn Creater>> {
         let key = (endpoint.resource.group, endpoint.resource.resource, subresource);
-        self.plugs.creaters.iter().find(|(own, _)| *own == key).map(|(_, creater)| creater)
+        self.plugs
+            .creaters
+            .iter()
+            .find(|(own, _)| *own == key)
+            .map(|(_, creater)| creater)
     }
 }
 
@@ -215,10 +303,13 @@ fn check_verb(endpoint: &ResourceEndpoint, ctx: &RequestContext) -> Result<(), S
     Err(status::method_not_allowed())
 }
 
-
 /// What no route knows.
 fn not_found() -> Response<Body> {
-    typed(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "404 page not found\n")
+    typed(
+        StatusCode::NOT_FOUND,
+        "text/plain; charset=utf-8",
+        "404 page not found\n",
+    )
 }
 
 /// The headers that decide in which form an error goes out.
@@ -234,5 +325,8 @@ fn error_headers(headers: &HeaderMap) -> HeaderMap {
 
 fn error_output(headers: &HeaderMap) -> Output {
     let output = Output::negotiate(headers, &Query::parse(None)).unwrap_or(Output::JSON);
-    Output { form: negotiation::Form::Object, ..output }
+    Output {
+        form: negotiation::Form::Object,
+        ..output
+    }
 }

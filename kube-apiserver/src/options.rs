@@ -28,84 +28,399 @@ type Row = (&'static str, Kind, &'static str, &'static str);
 
 const FLAGS: &[Row] = &[
     // Serving.
-    ("advertise-address", Text, "", "The IP address on which to advertise the apiserver to members of the cluster. If empty, the --bind-address is used, or the host's default interface where that is unspecified."),
-    ("bind-address", Text, "0.0.0.0", "The IP address on which to listen for the --secure-port port."),
-    ("secure-port", Int, "6443", "The port on which to serve HTTPS with authentication and authorization."),
-    ("cert-dir", Text, "/var/run/kubernetes", "The directory where generated TLS certificates are written when no --tls-cert-file is given."),
-    ("tls-cert-file", Text, "", "File with the x509 certificate for HTTPS, followed by any intermediates."),
-    ("tls-private-key-file", Text, "", "File with the private key matching --tls-cert-file."),
-    ("tls-min-version", Text, "", "Minimum TLS version supported: VersionTLS12 or VersionTLS13."),
-    ("tls-cipher-suites", List, "", "Comma-separated list of cipher suites by their Go names."),
-    ("external-hostname", Text, "", "The hostname to use in externalized URLs for this server."),
-    ("http2-max-streams-per-connection", Int, "0", "Streams a client may have open on one HTTP/2 connection; 0 means 250."),
-    ("strict-transport-security-directives", List, "", "Directives for the Strict-Transport-Security header."),
-    ("request-timeout", Span, "1m0s", "How long a request that is no watch may take before it is timed out."),
-    ("min-request-timeout", Int, "1800", "Seconds that a watch without timeoutSeconds lasts at least."),
-    ("shutdown-delay-duration", Span, "0s", "How long to keep serving, unready, after the signal to stop."),
-    ("max-requests-inflight", Int, "400", "Non-mutating requests in flight before more are refused; 0 for no limit."),
-    ("max-mutating-requests-inflight", Int, "200", "Mutating requests in flight before more are refused; 0 for no limit."),
+    (
+        "advertise-address",
+        Text,
+        "",
+        "The IP address on which to advertise the apiserver to members of the cluster. If empty, the --bind-address is used, or the host's default interface where that is unspecified.",
+    ),
+    (
+        "bind-address",
+        Text,
+        "0.0.0.0",
+        "The IP address on which to listen for the --secure-port port.",
+    ),
+    (
+        "secure-port",
+        Int,
+        "6443",
+        "The port on which to serve HTTPS with authentication and authorization.",
+    ),
+    (
+        "cert-dir",
+        Text,
+        "/var/run/kubernetes",
+        "The directory where generated TLS certificates are written when no --tls-cert-file is given.",
+    ),
+    (
+        "tls-cert-file",
+        Text,
+        "",
+        "File with the x509 certificate for HTTPS, followed by any intermediates.",
+    ),
+    (
+        "tls-private-key-file",
+        Text,
+        "",
+        "File with the private key matching --tls-cert-file.",
+    ),
+    (
+        "tls-min-version",
+        Text,
+        "",
+        "Minimum TLS version supported: VersionTLS12 or VersionTLS13.",
+    ),
+    (
+        "tls-cipher-suites",
+        List,
+        "",
+        "Comma-separated list of cipher suites by their Go names.",
+    ),
+    (
+        "external-hostname",
+        Text,
+        "",
+        "The hostname to use in externalized URLs for this server.",
+    ),
+    (
+        "http2-max-streams-per-connection",
+        Int,
+        "0",
+        "Streams a client may have open on one HTTP/2 connection; 0 means 250.",
+    ),
+    (
+        "strict-transport-security-directives",
+        List,
+        "",
+        "Directives for the Strict-Transport-Security header.",
+    ),
+    (
+        "request-timeout",
+        Span,
+        "1m0s",
+        "How long a request that is no watch may take before it is timed out.",
+    ),
+    (
+        "min-request-timeout",
+        Int,
+        "1800",
+        "Seconds that a watch without timeoutSeconds lasts at least.",
+    ),
+    (
+        "shutdown-delay-duration",
+        Span,
+        "0s",
+        "How long to keep serving, unready, after the signal to stop.",
+    ),
+    (
+        "max-requests-inflight",
+        Int,
+        "400",
+        "Non-mutating requests in flight before more are refused; 0 for no limit.",
+    ),
+    (
+        "max-mutating-requests-inflight",
+        Int,
+        "200",
+        "Mutating requests in flight before more are refused; 0 for no limit.",
+    ),
     // etcd.
-    ("etcd-servers", List, "", "etcd servers to connect with (scheme://ip:port), comma separated."),
-    ("etcd-prefix", Text, "/registry", "The prefix of all resource paths in etcd."),
+    (
+        "etcd-servers",
+        List,
+        "",
+        "etcd servers to connect with (scheme://ip:port), comma separated.",
+    ),
+    (
+        "etcd-prefix",
+        Text,
+        "/registry",
+        "The prefix of all resource paths in etcd.",
+    ),
     ("etcd-cafile", Text, "", "CA file for etcd's certificates."),
     ("etcd-certfile", Text, "", "Client certificate for etcd."),
     ("etcd-keyfile", Text, "", "Client key for etcd."),
-    ("etcd-compaction-interval", Span, "5m0s", "How often etcd's history is compacted; 0 disables it."),
-    ("etcd-healthcheck-timeout", Span, "2s", "Timeout of the check of etcd's health."),
-    ("etcd-readycheck-timeout", Span, "2s", "Timeout of the check of etcd's readiness."),
+    (
+        "etcd-compaction-interval",
+        Span,
+        "5m0s",
+        "How often etcd's history is compacted; 0 disables it.",
+    ),
+    (
+        "etcd-healthcheck-timeout",
+        Span,
+        "2s",
+        "Timeout of the check of etcd's health.",
+    ),
+    (
+        "etcd-readycheck-timeout",
+        Span,
+        "2s",
+        "Timeout of the check of etcd's readiness.",
+    ),
     ("event-ttl", Span, "1h0m0s", "How long events are kept."),
     ("storage-backend", Text, "", "The storage backend: etcd3."),
-    ("storage-media-type", Text, "application/vnd.kubernetes.protobuf", "The media type of objects in storage."),
-    ("encryption-provider-config", Text, "", "File with the configuration of encryption at rest."),
-    ("encryption-provider-config-automatic-reload", Flag, "false", "Reload that file when it changes."),
+    (
+        "storage-media-type",
+        Text,
+        "application/vnd.kubernetes.protobuf",
+        "The media type of objects in storage.",
+    ),
+    (
+        "encryption-provider-config",
+        Text,
+        "",
+        "File with the configuration of encryption at rest.",
+    ),
+    (
+        "encryption-provider-config-automatic-reload",
+        Flag,
+        "false",
+        "Reload that file when it changes.",
+    ),
     // Authentication.
-    ("anonymous-auth", Flag, "true", "Requests without credentials are those of system:anonymous."),
-    ("client-ca-file", Text, "", "CA file for client certificates: their CommonName is the user, their organizations the groups."),
+    (
+        "anonymous-auth",
+        Flag,
+        "true",
+        "Requests without credentials are those of system:anonymous.",
+    ),
+    (
+        "client-ca-file",
+        Text,
+        "",
+        "CA file for client certificates: their CommonName is the user, their organizations the groups.",
+    ),
     ("token-auth-file", Text, "", "File with static bearer tokens."),
-    ("enable-bootstrap-token-auth", Flag, "false", "Tokens from bootstrap.kubernetes.io/token secrets in kube-system are accepted."),
-    ("api-audiences", List, "", "Audiences of the API: what service account tokens must be made for. Defaults to the issuer."),
-    ("service-account-issuer", List, "", "Identifier of the service account token issuer; the first one issues, all are accepted."),
-    ("service-account-key-file", List, "", "Files with PEM public or private keys, or certificates, that verify service account tokens."),
-    ("service-account-signing-key-file", Text, "", "File with the key that signs service account tokens."),
-    ("service-account-jwks-uri", Text, "", "Overrides the URI of the JSON web key set in the discovery document."),
-    ("service-account-lookup", Flag, "true", "Service account tokens are checked against the objects they are bound to."),
-    ("service-account-max-token-expiration", Span, "0s", "The longest validity of a token; 0 for no limit."),
-    ("service-account-extend-token-expiration", Flag, "true", "Tokens of pods are extended for clients that do not reload them."),
-    ("requestheader-client-ca-file", Text, "", "CA file for the front proxy's client certificates."),
-    ("requestheader-allowed-names", List, "", "CommonNames of front proxies; empty allows any name that the CA signed."),
-    ("requestheader-username-headers", List, "", "Headers that name the user."),
-    ("requestheader-uid-headers", List, "", "Headers that give the user's UID."),
-    ("requestheader-group-headers", List, "", "Headers that name the groups."),
-    ("requestheader-extra-headers-prefix", List, "", "Prefixes of headers with extra facts on the user."),
+    (
+        "enable-bootstrap-token-auth",
+        Flag,
+        "false",
+        "Tokens from bootstrap.kubernetes.io/token secrets in kube-system are accepted.",
+    ),
+    (
+        "api-audiences",
+        List,
+        "",
+        "Audiences of the API: what service account tokens must be made for. Defaults to the issuer.",
+    ),
+    (
+        "service-account-issuer",
+        List,
+        "",
+        "Identifier of the service account token issuer; the first one issues, all are accepted.",
+    ),
+    (
+        "service-account-key-file",
+        List,
+        "",
+        "Files with PEM public or private keys, or certificates, that verify service account tokens.",
+    ),
+    (
+        "service-account-signing-key-file",
+        Text,
+        "",
+        "File with the key that signs service account tokens.",
+    ),
+    (
+        "service-account-jwks-uri",
+        Text,
+        "",
+        "Overrides the URI of the JSON web key set in the discovery document.",
+    ),
+    (
+        "service-account-lookup",
+        Flag,
+        "true",
+        "Service account tokens are checked against the objects they are bound to.",
+    ),
+    (
+        "service-account-max-token-expiration",
+        Span,
+        "0s",
+        "The longest validity of a token; 0 for no limit.",
+    ),
+    (
+        "service-account-extend-token-expiration",
+        Flag,
+        "true",
+        "Tokens of pods are extended for clients that do not reload them.",
+    ),
+    (
+        "requestheader-client-ca-file",
+        Text,
+        "",
+        "CA file for the front proxy's client certificates.",
+    ),
+    (
+        "requestheader-allowed-names",
+        List,
+        "",
+        "CommonNames of front proxies; empty allows any name that the CA signed.",
+    ),
+    (
+        "requestheader-username-headers",
+        List,
+        "",
+        "Headers that name the user.",
+    ),
+    (
+        "requestheader-uid-headers",
+        List,
+        "",
+        "Headers that give the user's UID.",
+    ),
+    (
+        "requestheader-group-headers",
+        List,
+        "",
+        "Headers that name the groups.",
+    ),
+    (
+        "requestheader-extra-headers-prefix",
+        List,
+        "",
+        "Prefixes of headers with extra facts on the user.",
+    ),
     // Authorization and admission.
-    ("authorization-mode", List, "", "Authorizers in order: AlwaysAllow, AlwaysDeny, Node, RBAC. Defaults to AlwaysAllow."),
-    ("enable-admission-plugins", List, "", "Admission plugins besides the default ones."),
-    ("disable-admission-plugins", List, "", "Default admission plugins that are off."),
-    ("admission-control-config-file", Text, "", "File with the configuration of admission plugins."),
-    ("allow-privileged", Flag, "false", "Privileged containers may be created."),
+    (
+        "authorization-mode",
+        List,
+        "",
+        "Authorizers in order: AlwaysAllow, AlwaysDeny, Node, RBAC. Defaults to AlwaysAllow.",
+    ),
+    (
+        "enable-admission-plugins",
+        List,
+        "",
+        "Admission plugins besides the default ones.",
+    ),
+    (
+        "disable-admission-plugins",
+        List,
+        "",
+        "Default admission plugins that are off.",
+    ),
+    (
+        "admission-control-config-file",
+        Text,
+        "",
+        "File with the configuration of admission plugins.",
+    ),
+    (
+        "allow-privileged",
+        Flag,
+        "false",
+        "Privileged containers may be created.",
+    ),
     // Audit.
     ("audit-policy-file", Text, "", "File with the audit policy."),
-    ("audit-log-path", Text, "", "Where the audit log is written; - is standard output."),
-    ("audit-log-format", Text, "json", "Format of the audit log: json or legacy."),
-    ("audit-log-maxage", Int, "0", "Days that old audit logs are kept; 0 for ever."),
-    ("audit-log-maxbackup", Int, "0", "Old audit logs that are kept; 0 for all."),
-    ("audit-log-maxsize", Int, "0", "Megabytes of an audit log before it is rotated; 0 means 100."),
-    ("audit-log-compress", Flag, "false", "Rotated audit logs are compressed."),
+    (
+        "audit-log-path",
+        Text,
+        "",
+        "Where the audit log is written; - is standard output.",
+    ),
+    (
+        "audit-log-format",
+        Text,
+        "json",
+        "Format of the audit log: json or legacy.",
+    ),
+    (
+        "audit-log-maxage",
+        Int,
+        "0",
+        "Days that old audit logs are kept; 0 for ever.",
+    ),
+    (
+        "audit-log-maxbackup",
+        Int,
+        "0",
+        "Old audit logs that are kept; 0 for all.",
+    ),
+    (
+        "audit-log-maxsize",
+        Int,
+        "0",
+        "Megabytes of an audit log before it is rotated; 0 means 100.",
+    ),
+    (
+        "audit-log-compress",
+        Flag,
+        "false",
+        "Rotated audit logs are compressed.",
+    ),
     // Resources.
-    ("runtime-config", Map, "", "API versions on or off: api/all=true, api/beta=true, apps/v1=false, ..."),
-    ("service-cluster-ip-range", Text, "", "CIDR, or two of different families, of cluster addresses. Defaults to 10.0.0.0/24."),
-    ("service-node-port-range", Text, "30000-32767", "Port range of services with node ports, both ends included."),
-    ("kubernetes-service-node-port", Int, "0", "If not 0, the kubernetes service is of type NodePort with this port."),
-    ("apiserver-count", Int, "1", "Number of API servers of the cluster."),
-    ("endpoint-reconciler-type", Text, "lease", "How the kubernetes service's endpoints are kept: lease or none."),
+    (
+        "runtime-config",
+        Map,
+        "",
+        "API versions on or off: api/all=true, api/beta=true, apps/v1=false, ...",
+    ),
+    (
+        "service-cluster-ip-range",
+        Text,
+        "",
+        "CIDR, or two of different families, of cluster addresses. Defaults to 10.0.0.0/24.",
+    ),
+    (
+        "service-node-port-range",
+        Text,
+        "30000-32767",
+        "Port range of services with node ports, both ends included.",
+    ),
+    (
+        "kubernetes-service-node-port",
+        Int,
+        "0",
+        "If not 0, the kubernetes service is of type NodePort with this port.",
+    ),
+    (
+        "apiserver-count",
+        Int,
+        "1",
+        "Number of API servers of the cluster.",
+    ),
+    (
+        "endpoint-reconciler-type",
+        Text,
+        "lease",
+        "How the kubernetes service's endpoints are kept: lease or none.",
+    ),
     // Towards kubelets and extension servers.
-    ("kubelet-certificate-authority", Text, "", "CA file for kubelets' serving certificates."),
-    ("kubelet-client-certificate", Text, "", "Client certificate for kubelets."),
+    (
+        "kubelet-certificate-authority",
+        Text,
+        "",
+        "CA file for kubelets' serving certificates.",
+    ),
+    (
+        "kubelet-client-certificate",
+        Text,
+        "",
+        "Client certificate for kubelets.",
+    ),
     ("kubelet-client-key", Text, "", "Client key for kubelets."),
-    ("kubelet-preferred-address-types", List, "Hostname,InternalDNS,InternalIP,ExternalDNS,ExternalIP", "Address types to try for kubelets."),
+    (
+        "kubelet-preferred-address-types",
+        List,
+        "Hostname,InternalDNS,InternalIP,ExternalDNS,ExternalIP",
+        "Address types to try for kubelets.",
+    ),
     ("kubelet-timeout", Span, "5s", "Timeout of kubelet calls."),
-    ("proxy-client-cert-file", Text, "", "Client certificate for extension servers and webhooks."),
-    ("proxy-client-key-file", Text, "", "Client key for extension servers and webhooks."),
+    (
+        "proxy-client-cert-file",
+        Text,
+        "",
+        "Client certificate for extension servers and webhooks.",
+    ),
+    (
+        "proxy-client-key-file",
+        Text,
+        "",
+        "Client key for extension servers and webhooks.",
+    ),
 ];
 
 pub fn flag_set() -> FlagSet {
@@ -123,7 +438,13 @@ pub fn flag_set() -> FlagSet {
     set
 }
 
-fn declare(set: FlagSet, name: &'static str, kind: &Kind, default: &'static str, help: &'static str) -> FlagSet {
+fn declare(
+    set: FlagSet,
+    name: &'static str,
+    kind: &Kind,
+    default: &'static str,
+    help: &'static str,
+) -> FlagSet {
     match kind {
         Text => set.string(name, default, help),
         Flag => set.bool(name, default == "true", help),
@@ -153,7 +474,10 @@ impl Options {
     pub fn new(flags: Flags) -> Result<Options> {
         let mut errors = Vec::new();
         check(&flags, &mut errors);
-        let bind_address = flags.string("bind-address").parse().unwrap_or(IpAddr::from([0, 0, 0, 0]));
+        let bind_address = flags
+            .string("bind-address")
+            .parse()
+            .unwrap_or(IpAddr::from([0, 0, 0, 0]));
         let service_ranges = ranges(&flags).unwrap_or_else(|e| {
             errors.push(e.to_string());
             Vec::new()
@@ -194,38 +518,82 @@ fn check(flags: &Flags, errors: &mut Vec<String>) {
             errors.push(text);
         }
     };
-    refuse(flags.strings("etcd-servers").is_empty(), "--etcd-servers must be specified".into());
+    refuse(
+        flags.strings("etcd-servers").is_empty(),
+        "--etcd-servers must be specified".into(),
+    );
     let backend = flags.string("storage-backend");
-    refuse(!matches!(backend, "" | "etcd3"), "--storage-backend invalid, allowed values: etcd3. If not specified, it will default to 'etcd3'".into());
+    refuse(
+        !matches!(backend, "" | "etcd3"),
+        "--storage-backend invalid, allowed values: etcd3. If not specified, it will default to 'etcd3'"
+            .into(),
+    );
     let media = flags.string("storage-media-type");
     refuse(
         !matches!(media, "application/json" | "application/vnd.kubernetes.protobuf"),
-        format!("--storage-media-type {media:?} invalid, allowed values: application/json, application/vnd.kubernetes.protobuf"),
+        format!(
+            "--storage-media-type {media:?} invalid, allowed values: application/json, application/vnd.kubernetes.protobuf"
+        ),
     );
     refuse(
-        flags.bool("encryption-provider-config-automatic-reload") && flags.string("encryption-provider-config").is_empty(),
+        flags.bool("encryption-provider-config-automatic-reload")
+            && flags.string("encryption-provider-config").is_empty(),
         "--encryption-provider-config-automatic-reload must be set with --encryption-provider-config".into(),
     );
     let port = flags.int("secure-port");
-    refuse(!(1..=65535).contains(&port), format!("--secure-port {port} must be between 1 and 65535, inclusive. It cannot be turned off with 0"));
+    refuse(
+        !(1..=65535).contains(&port),
+        format!(
+            "--secure-port {port} must be between 1 and 65535, inclusive. It cannot be turned off with 0"
+        ),
+    );
     let bind = flags.string("bind-address");
-    refuse(bind.parse::<IpAddr>().is_err(), format!("invalid argument {bind:?} for \"--bind-address\" flag: failed to parse IP: {bind:?}"));
+    refuse(
+        bind.parse::<IpAddr>().is_err(),
+        format!("invalid argument {bind:?} for \"--bind-address\" flag: failed to parse IP: {bind:?}"),
+    );
     let node_port = flags.int("kubernetes-service-node-port");
     refuse(
         !(0..=65535).contains(&node_port),
-        format!("--kubernetes-service-node-port {node_port} must be between 0 and 65535, inclusive. If 0, the Kubernetes master service will be of type ClusterIP"),
+        format!(
+            "--kubernetes-service-node-port {node_port} must be between 0 and 65535, inclusive. If 0, the Kubernetes master service will be of type ClusterIP"
+        ),
     );
     let count = flags.int("apiserver-count");
-    refuse(count <= 0, format!("--apiserver-count should be a positive number, but value '{count}' provided"));
-    refuse(flags.int("max-requests-inflight") < 0, "--max-requests-inflight can not be negative value".into());
-    refuse(flags.int("max-mutating-requests-inflight") < 0, "--max-mutating-requests-inflight can not be negative value".into());
-    refuse(flags.int("min-request-timeout") < 0, "--min-request-timeout can not be negative value".into());
-    let (cert, key) = (flags.string("tls-cert-file"), flags.string("tls-private-key-file"));
-    refuse(cert.is_empty() != key.is_empty(), "--tls-cert-file and --tls-private-key-file must be given together".into());
+    refuse(
+        count <= 0,
+        format!("--apiserver-count should be a positive number, but value '{count}' provided"),
+    );
+    refuse(
+        flags.int("max-requests-inflight") < 0,
+        "--max-requests-inflight can not be negative value".into(),
+    );
+    refuse(
+        flags.int("max-mutating-requests-inflight") < 0,
+        "--max-mutating-requests-inflight can not be negative value".into(),
+    );
+    refuse(
+        flags.int("min-request-timeout") < 0,
+        "--min-request-timeout can not be negative value".into(),
+    );
+    let (cert, key) = (
+        flags.string("tls-cert-file"),
+        flags.string("tls-private-key-file"),
+    );
+    refuse(
+        cert.is_empty() != key.is_empty(),
+        "--tls-cert-file and --tls-private-key-file must be given together".into(),
+    );
     let (cert, key) = (flags.string("etcd-certfile"), flags.string("etcd-keyfile"));
-    refuse(cert.is_empty() != key.is_empty(), "--etcd-certfile and --etcd-keyfile must be given together".into());
+    refuse(
+        cert.is_empty() != key.is_empty(),
+        "--etcd-certfile and --etcd-keyfile must be given together".into(),
+    );
     let reconciler = flags.string("endpoint-reconciler-type");
-    refuse(!matches!(reconciler, "lease" | "none" | "master-count"), format!("--endpoint-reconciler-type: unknown reconciler {reconciler:?}; use lease or none"));
+    refuse(
+        !matches!(reconciler, "lease" | "none" | "master-count"),
+        format!("--endpoint-reconciler-type: unknown reconciler {reconciler:?}; use lease or none"),
+    );
 }
 
 /// Upstream's default where the flag is absent.
@@ -236,25 +604,42 @@ const MAX_SERVICE_BITS: u32 = 20;
 
 fn ranges(flags: &Flags) -> Result<Vec<Cidr>> {
     let text = flags.string("service-cluster-ip-range");
-    let text = if text.is_empty() { DEFAULT_SERVICE_RANGE } else { text };
-    let parse = |part: &str| part.trim().parse::<Cidr>().with_context(|| "--service-cluster-ip-range is not a valid CIDR");
+    let text = if text.is_empty() {
+        DEFAULT_SERVICE_RANGE
+    } else {
+        text
+    };
+    let parse = |part: &str| {
+        part.trim()
+            .parse::<Cidr>()
+            .with_context(|| "--service-cluster-ip-range is not a valid CIDR")
+    };
     let ranges = text.split(',').map(parse).collect::<Result<Vec<_>>>()?;
     for range in &ranges {
         let (bits, host) = (range.width(), range.host_bits());
         if host > MAX_SERVICE_BITS && bits == 32 {
-            bail!("specified --service-cluster-ip-range is too large; for {bits}-bit addresses, the mask must be >= {}", bits - MAX_SERVICE_BITS);
+            bail!(
+                "specified --service-cluster-ip-range is too large; for {bits}-bit addresses, the mask must be >= {}",
+                bits - MAX_SERVICE_BITS
+            );
         }
     }
     match ranges.as_slice() {
         [_] => Ok(ranges),
         [a, b] if a.is_ipv4() != b.is_ipv4() => Ok(ranges),
-        [_, _] => bail!("--service-cluster-ip-range and --secondary-service-cluster-ip-range must be of different IP family"),
+        [_, _] => bail!(
+            "--service-cluster-ip-range and --secondary-service-cluster-ip-range must be of different IP family"
+        ),
         _ => bail!("--service-cluster-ip-range must not contain more than two entries"),
     }
 }
 
 fn port_range(text: &str) -> Result<(u16, u16)> {
-    let bad = || format!("invalid argument {text:?} for \"--service-node-port-range\" flag: want first-last or base+size");
+    let bad = || {
+        format!(
+            "invalid argument {text:?} for \"--service-node-port-range\" flag: want first-last or base+size"
+        )
+    };
     let (first, last) = match (text.split_once('-'), text.split_once('+')) {
         (Some((first, last)), _) => (first.parse().with_context(bad)?, last.parse().with_context(bad)?),
         (None, Some((first, size))) => {
@@ -276,7 +661,11 @@ fn port_range(text: &str) -> Result<(u16, u16)> {
 fn advertise(flags: &Flags, bind: IpAddr) -> Result<IpAddr> {
     let given = flags.string("advertise-address");
     if !given.is_empty() {
-        return given.parse().with_context(|| format!("invalid argument {given:?} for \"--advertise-address\" flag: failed to parse IP: {given:?}"));
+        return given.parse().with_context(|| {
+            format!(
+                "invalid argument {given:?} for \"--advertise-address\" flag: failed to parse IP: {given:?}"
+            )
+        });
     }
     if !bind.is_unspecified() && !bind.is_loopback() {
         return Ok(bind);
@@ -296,7 +685,9 @@ mod tests {
     use super::*;
 
     fn options(args: &[&str]) -> Result<Options> {
-        let flags = flag_set().parse(args.iter().map(std::ffi::OsString::from)).map_err(|e| anyhow::anyhow!("{e}"))?;
+        let flags = flag_set()
+            .parse(args.iter().map(std::ffi::OsString::from))
+            .map_err(|e| anyhow::anyhow!("{e}"))?;
         Options::new(flags)
     }
 
@@ -304,16 +695,33 @@ mod tests {
     fn mistakes_are_told_together_with_upstreams_words() {
         let error = options(&["--secure-port=0"]).err().unwrap().to_string();
         assert!(error.contains("--etcd-servers must be specified"), "{error}");
-        assert!(error.contains("--secure-port 0 must be between 1 and 65535, inclusive. It cannot be turned off with 0"), "{error}");
+        assert!(
+            error.contains(
+                "--secure-port 0 must be between 1 and 65535, inclusive. It cannot be turned off with 0"
+            ),
+            "{error}"
+        );
     }
 
     #[test]
     fn the_hard_way_and_the_course_start() {
         let hard_way = [
-            "--allow-privileged=true", "--apiserver-count=1", "--audit-log-maxage=30", "--audit-log-path=/tmp/audit.log", "--authorization-mode=Node,RBAC",
-            "--bind-address=0.0.0.0", "--enable-admission-plugins=NamespaceLifecycle,NodeRestriction", "--etcd-servers=http://127.0.0.1:2379", "--event-ttl=1h",
-            "--runtime-config=api/all=true", "--service-cluster-ip-range=10.32.0.0/24", "--service-node-port-range=30000-32767", "--v=2",
-            "--enable-swagger-ui=true", "--kubelet-https=true", "--experimental-encryption-provider-config=/x",
+            "--allow-privileged=true",
+            "--apiserver-count=1",
+            "--audit-log-maxage=30",
+            "--audit-log-path=/tmp/audit.log",
+            "--authorization-mode=Node,RBAC",
+            "--bind-address=0.0.0.0",
+            "--enable-admission-plugins=NamespaceLifecycle,NodeRestriction",
+            "--etcd-servers=http://127.0.0.1:2379",
+            "--event-ttl=1h",
+            "--runtime-config=api/all=true",
+            "--service-cluster-ip-range=10.32.0.0/24",
+            "--service-node-port-range=30000-32767",
+            "--v=2",
+            "--enable-swagger-ui=true",
+            "--kubelet-https=true",
+            "--experimental-encryption-provider-config=/x",
         ];
         let options = options(&hard_way).unwrap();
         assert_eq!(options.node_ports, (30000, 32767));
@@ -323,8 +731,20 @@ mod tests {
 
     #[test]
     fn ranges_must_be_one_or_two_families() {
-        assert!(options(&["--etcd-servers=http://a", "--service-cluster-ip-range=10.0.0.0/16,fd00::/112"]).is_ok());
-        assert!(options(&["--etcd-servers=http://a", "--service-cluster-ip-range=10.0.0.0/16,10.1.0.0/16"]).is_err());
+        assert!(
+            options(&[
+                "--etcd-servers=http://a",
+                "--service-cluster-ip-range=10.0.0.0/16,fd00::/112"
+            ])
+            .is_ok()
+        );
+        assert!(
+            options(&[
+                "--etcd-servers=http://a",
+                "--service-cluster-ip-range=10.0.0.0/16,10.1.0.0/16"
+            ])
+            .is_err()
+        );
         assert!(options(&["--etcd-servers=http://a", "--service-cluster-ip-range=10.0.0.0/8"]).is_err());
         assert_eq!(port_range("30000+10").unwrap(), (30000, 30010));
         assert!(port_range("9-5").is_err());

@@ -64,9 +64,13 @@ impl Registry {
         let endpoint = Arc::new(endpoint);
         let resource = endpoint.resource;
         if let Some(store) = &endpoint.store {
-            self.stores.insert(Key::new(&resource.group, "", &resource.resource), store.clone());
+            self.stores
+                .insert(Key::new(resource.group, "", resource.resource), store.clone());
         }
-        self.endpoints.insert(Key::new(&resource.group, &resource.version, &resource.resource), endpoint.clone());
+        self.endpoints.insert(
+            Key::new(resource.group, resource.version, resource.resource),
+            endpoint.clone(),
+        );
         self.order.push(endpoint);
     }
 }

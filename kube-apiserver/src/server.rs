@@ -10,9 +10,11 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use component_base::drain::Drain;
 use component_base::health::{Gate, Health};
-use component_base::{metrics, sd_notify};
 use component_base::serve::{self, Handler, Limits};
-use component_base::tls::{ClientAuth, ServerConfigHandle, ServerTls, parse_cipher_suites, parse_min_version};
+use component_base::tls::{
+    ClientAuth, ServerConfigHandle, ServerTls, parse_cipher_suites, parse_min_version,
+};
+use component_base::{metrics, sd_notify};
 
 use crate::bootstrap::{self, AuthenticationInfo, KubernetesService, ServiceConfig};
 use crate::endpoints::Endpoints;
@@ -37,7 +39,12 @@ pub async fn run(options: Options, drain: Drain) -> Result<()> {
     let tls = serving_tls(&options)?;
     let mut storage = Storage::new(&options)?;
     let address = SocketAddr::new(options.advertise_address, options.secure_port);
-    let parts = Parts { flags: &options.flags, registry: &storage.registry, address, health: &health };
+    let parts = Parts {
+        flags: &options.flags,
+        registry: &storage.registry,
+        address,
+        health: &health,
+    };
     let around = assemble(&parts)?;
     storage.admit_with(around.admission);
     let hooks: Vec<Gate> = POST_START_HOOKS.iter().map(|name| health.gate(name)).collect();
@@ -45,18 +52,39 @@ pub async fn run(options: Options, drain: Drain) -> Result<()> {
     add_checks(&health, &storage, &drain);
     export_object_counts(&storage.registry);
 
-    let endpoints = Endpoints::new(storage.registry.clone(), around.plugs, drain.clone(), options.min_watch);
+    let endpoints = Endpoints::new(
+        storage.registry.clone(),
+        around.plugs,
+        drain.clone(),
+        options.min_watch,
+    );
     let handler = around.filters.around(Arc::new(endpoints));
     let listening = listen(&options, tls, handler, drain.clone())?;
     let service = kubernetes_service(&options, &storage);
-    tokio::spawn(post_start(storage.registry.clone(), storage.backend.clone(), around.authentication, service, hooks, drain.clone()));
-    tokio::spawn(storage::compact(storage.backend.etcd.clone(), options.flags.duration("etcd-compaction-interval"), drain));
+    tokio::spawn(post_start(
+        storage.registry.clone(),
+        storage.backend.clone(),
+        around.authentication,
+        service,
+        hooks,
+        drain.clone(),
+    ));
+    tokio::spawn(storage::compact(
+        storage.backend.etcd.clone(),
+        options.flags.duration("etcd-compaction-interval"),
+        drain,
+    ));
     listening.await
 }
 
 fn serving_tls(options: &Options) -> Result<ServerConfigHandle> {
-    let (Some(cert), Some(key)) = (options.file("tls-cert-file"), options.file("tls-private-key-file")) else {
-        bail!("--tls-cert-file and --tls-private-key-file are not given; `pki init` makes a serving certificate");
+    let (Some(cert), Some(key)) = (
+        options.file("tls-cert-file"),
+        options.file("tls-private-key-file"),
+    ) else {
+        bail!(
+            "--tls-cert-file and --tls-private-key-file are not given; `pki init` makes a serving certificate"
+        );
     };
     let mut tls = ServerTls::new(cert, key);
     if let Some(ca) = options.file("client-ca-file") {
@@ -73,7 +101,13 @@ fn add_checks(health: &Health, storage: &Storage, drain: &Drain) {
     let feed = storage.backend.feed.clone();
     health.add_ready("etcd-readiness", move || feed.connected());
     let drain = drain.clone();
-    health.add_ready("shutdown", move || if drain.is_draining() { Err("process is shutting down".to_owned()) } else { Ok(()) });
+    health.add_ready("shutdown", move || {
+        if drain.is_draining() {
+            Err("process is shutting down".to_owned())
+        } else {
+            Ok(())
+        }
+    });
 }
 
 /// `apiserver_storage_objects{resource}`, counted when asked.
@@ -84,7 +118,10 @@ fn export_object_counts(registry: &Arc<Registry>) {
         out.push_str("# HELP apiserver_storage_objects [STABLE] Number of stored objects at the time of last check split by kind.\n# TYPE apiserver_storage_objects gauge\n");
         for store in registry.stores() {
             let count = store.snapshot().objects.len();
-            out.push_str(&format!("{NAME}{{resource=\"{}\"}} {count}\n", store.group_resource()));
+            out.push_str(&format!(
+                "{NAME}{{resource=\"{}\"}} {count}\n",
+                store.group_resource()
+            ));
         }
     });
 }
@@ -128,7 +165,12 @@ async fn post_start(
 }
 
 /// Opens the port; the future serves it.
-fn listen(options: &Options, tls: ServerConfigHandle, handler: Handler, drain: Drain) -> Result<impl Future<Output = Result<()>>> {
+fn listen(
+    options: &Options,
+    tls: ServerConfigHandle,
+    handler: Handler,
+    drain: Drain,
+) -> Result<impl Future<Output = Result<()>>> {
     let listener = serve::bind(SocketAddr::new(options.bind_address, options.secure_port))?;
     tracing::info!(address = %listener.local_addr()?, "Serving securely");
     let mut limits = Limits::default();

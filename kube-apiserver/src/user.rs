@@ -18,7 +18,11 @@ pub const APISERVER: &str = "system:apiserver";
 
 impl UserInfo {
     pub fn new(name: impl Into<String>, groups: &[&str]) -> UserInfo {
-        UserInfo { name: name.into(), groups: groups.iter().map(|g| (*g).to_owned()).collect(), ..Default::default() }
+        UserInfo {
+            name: name.into(),
+            groups: groups.iter().map(|g| (*g).to_owned()).collect(),
+            ..Default::default()
+        }
     }
 
     /// The identity of this process' own writes (role reconciliation, namespaces, the kubernetes service).

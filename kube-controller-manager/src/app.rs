@@ -18,19 +18,32 @@ pub async fn run(flags: Flags, drain: Drain) -> Result<()> {
     let options = Options::from_flags(&flags)?;
     controllers::check_names(&options.controllers)?;
     let config = options.rest_config()?;
-    let anonymous = options.own_identities.then(|| Client::new(config.anonymous(), &user_agent())).transpose().context("--kubeconfig")?;
+    let anonymous = options
+        .own_identities
+        .then(|| Client::new(config.anonymous(), &user_agent()))
+        .transpose()
+        .context("--kubeconfig")?;
     let client = Client::new(config, &user_agent()).context("--kubeconfig")?;
     let health = Health::new();
     server::start(&options, &flags, health.clone(), &client, drain.clone())?;
     component_base::sd_notify::ready();
     let fence = Fence::default();
     let anonymous = anonymous.map(|a| a.fenced(fence.clone()));
-    let manager = Arc::new(Manager { client: client.fenced(fence.clone()), anonymous, options, running: Mutex::default() });
+    let manager = Arc::new(Manager {
+        client: client.fenced(fence.clone()),
+        anonymous,
+        options,
+        running: Mutex::default(),
+    });
     manager.run(client, fence, drain).await
 }
 
 fn user_agent() -> String {
-    format!("kube-controller-manager/{} (linux/{})", component_base::version::GIT_VERSION, std::env::consts::ARCH)
+    format!(
+        "kube-controller-manager/{} (linux/{})",
+        component_base::version::GIT_VERSION,
+        std::env::consts::ARCH
+    )
 }
 
 struct Manager {
@@ -55,7 +68,9 @@ impl Manager {
             let manager = self.clone();
             async move { manager.lead().await }
         };
-        leaderelection::run(election_client, election, drain, lead).await.context("leader election")
+        leaderelection::run(election_client, election, drain, lead)
+            .await
+            .context("leader election")
     }
 
     /// Runs all controllers until dropped.
@@ -90,11 +105,16 @@ impl Options {
     fn rest_config(&self) -> Result<RestConfig> {
         let mut config = match (&self.kubeconfig, &self.master) {
             (Some(path), _) => client::kubeconfig::load(path)?,
-            (None, Some(master)) => RestConfig::plain(master).map_err(|e| anyhow::anyhow!("--master: {e}"))?,
-            (None, None) => client::kubeconfig::in_cluster().context("neither --kubeconfig nor --master was given")?,
+            (None, Some(master)) => {
+                RestConfig::plain(master).map_err(|e| anyhow::anyhow!("--master: {e}"))?
+            }
+            (None, None) => {
+                client::kubeconfig::in_cluster().context("neither --kubeconfig nor --master was given")?
+            }
         };
         if let (Some(_), Some(master)) = (&self.kubeconfig, &self.master) {
-            config.server = client::kubeconfig::Server::parse(master).map_err(|e| anyhow::anyhow!("--master: {e}"))?;
+            config.server =
+                client::kubeconfig::Server::parse(master).map_err(|e| anyhow::anyhow!("--master: {e}"))?;
         }
         Ok(config)
     }

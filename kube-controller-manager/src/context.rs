@@ -23,7 +23,12 @@ impl Context {
     /// With an `anonymous` client each controller acts as its own service account.
     pub fn new(client: Client, anonymous: Option<Client>, options: Options) -> Self {
         let informers = Arc::new(Informers::new(&client));
-        Context { client, anonymous, informers, options: Arc::new(options) }
+        Context {
+            client,
+            anonymous,
+            informers,
+            options: Arc::new(options),
+        }
     }
 
     /// The client for a controller's writes; `account` is upstream's name for its service account, which its role is bound to.

@@ -56,19 +56,34 @@ impl Discovery {
         // A slash marks a subresource.
         for resource in list.resources.into_iter().filter(|r| !r.name.contains('/')) {
             let resource_type = ResourceType {
-                group: resource.group.filter(|g| !g.is_empty()).unwrap_or_else(|| group.to_owned()),
-                version: resource.version.filter(|v| !v.is_empty()).unwrap_or_else(|| version.to_owned()),
+                group: resource
+                    .group
+                    .filter(|g| !g.is_empty())
+                    .unwrap_or_else(|| group.to_owned()),
+                version: resource
+                    .version
+                    .filter(|v| !v.is_empty())
+                    .unwrap_or_else(|| version.to_owned()),
                 resource: resource.name,
                 kind: resource.kind,
                 namespaced: resource.namespaced,
             };
-            self.resources.push(Discovered { resource: resource_type, verbs: resource.verbs });
+            self.resources.push(Discovered {
+                resource: resource_type,
+                verbs: resource.verbs,
+            });
         }
     }
 
     /// One version of each resource is enough: they show the same objects.
     fn keep_first_versions(&mut self) {
         let mut seen = BTreeMap::new();
-        self.resources.retain(|found| seen.insert((found.resource.group.clone(), found.resource.resource.clone()), ()).is_none());
+        self.resources.retain(|found| {
+            seen.insert(
+                (found.resource.group.clone(), found.resource.resource.clone()),
+                (),
+            )
+            .is_none()
+        });
     }
 }

@@ -81,7 +81,9 @@ impl<R: Reconciler> Driver<R> {
         let mut tasks = JoinSet::new();
         loop {
             // The semaphore is never closed.
-            let Ok(slot) = slots.clone().acquire_owned().await else { return };
+            let Ok(slot) = slots.clone().acquire_owned().await else {
+                return;
+            };
             let Some(key) = self.queue.get().await else { return };
             while tasks.try_join_next().is_some() {}
             let (name, queue, reconciler) = (self.name, self.queue.clone(), self.reconciler.clone());
@@ -94,7 +96,12 @@ impl<R: Reconciler> Driver<R> {
 }
 
 async fn process<R: Reconciler>(name: &'static str, queue: WorkQueue<String>, key: String, reconciler: &R) {
-    let mut work = InWork { name, queue, key, settled: false };
+    let mut work = InWork {
+        name,
+        queue,
+        key,
+        settled: false,
+    };
     let outcome = reconciler.reconcile(&work.key).await;
     work.settled = true;
     let (queue, key) = (&work.queue, &work.key);
@@ -115,7 +122,9 @@ async fn process<R: Reconciler>(name: &'static str, queue: WorkQueue<String>, ke
 fn report(controller: &str, key: &str, failure: &Failure) {
     match failure {
         Failure::NotYet(reason) => tracing::debug!(controller, key, reason, "Not finished, will retry"),
-        Failure::Api(error) if error.is_conflict() => tracing::debug!(controller, key, %error, "Conflict, will retry"),
+        Failure::Api(error) if error.is_conflict() => {
+            tracing::debug!(controller, key, %error, "Conflict, will retry")
+        }
         failure => tracing::error!(controller, key, err = %failure, "Sync failed, will retry"),
     }
 }
@@ -158,7 +167,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_key_survives_a_panic_and_an_error_and_is_then_forgotten() {
-        let driver = Driver { name: "test", queue: WorkQueue::new("test"), reconciler: Arc::new(Flaky(AtomicUsize::new(0))), workers: 2, needs: Vec::new() };
+        let driver = Driver {
+            name: "test",
+            queue: WorkQueue::new("test"),
+            reconciler: Arc::new(Flaky(AtomicUsize::new(0))),
+            workers: 2,
+            needs: Vec::new(),
+        };
         driver.queue.add("k".to_owned());
         let reached = async {
             while driver.reconciler.0.load(Ordering::SeqCst) < 3 {

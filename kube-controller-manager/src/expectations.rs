@@ -30,7 +30,11 @@ impl Expectations {
 
     /// Both at once, for controllers that do both in one pass.
     pub fn set(&self, key: &str, creations: i64, deletions: HashSet<String>) {
-        let expected = Expected { creations, deletions, since: Instant::now() };
+        let expected = Expected {
+            creations,
+            deletions,
+            since: Instant::now(),
+        };
         self.by_key.lock().insert(key.to_owned(), expected);
     }
 
@@ -48,7 +52,9 @@ impl Expectations {
 
     pub fn satisfied(&self, key: &str) -> bool {
         let by_key = self.by_key.lock();
-        by_key.get(key).is_none_or(|e| (e.creations <= 0 && e.deletions.is_empty()) || e.since.elapsed() > TIMEOUT)
+        by_key
+            .get(key)
+            .is_none_or(|e| (e.creations <= 0 && e.deletions.is_empty()) || e.since.elapsed() > TIMEOUT)
     }
 
     pub fn forget(&self, key: &str) {

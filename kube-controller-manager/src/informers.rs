@@ -10,7 +10,10 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, Repl
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Container, Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, ReplicationController, Secret, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Container, Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, ReplicationController,
+    Service, ServiceAccount,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -34,7 +37,6 @@ pub struct Informers {
     pub endpoints: Informer<Endpoints>,
     pub endpoint_slices: Informer<EndpointSlice>,
     pub service_accounts: Informer<ServiceAccount>,
-    pub token_secrets: Informer<Secret>,
     pub root_ca_config_maps: Informer<ConfigMap>,
     pub replica_sets: Informer<ReplicaSet>,
     pub replication_controllers: Informer<ReplicationController>,
@@ -55,17 +57,19 @@ pub const ROOT_CA_CONFIG_MAP: &str = "kube-root-ca.crt";
 impl Informers {
     pub fn new(client: &Client) -> Self {
         let root_ca = ListOptions::fields(format!("metadata.name={ROOT_CA_CONFIG_MAP}"));
-        let tokens = ListOptions::fields("type=kubernetes.io/service-account-token");
         Informers {
-            pods: dependents::<Pod>(client).index(NODE, |pod| node_of(pod).into_iter().collect()).index(NAMESPACE, in_namespace).transform(cut_pod),
+            pods: dependents::<Pod>(client)
+                .index(NODE, |pod| node_of(pod).into_iter().collect())
+                .index(NAMESPACE, in_namespace)
+                .transform(cut_pod),
             nodes: informer(client),
             node_leases: Informer::new(client.namespaced("kube-node-lease"), ListOptions::default()),
             namespaces: informer(client),
             services: informer(client),
             endpoints: informer(client),
-            endpoint_slices: informer::<EndpointSlice>(client).index(SERVICE, |slice| service_of(slice).into_iter().collect()),
+            endpoint_slices: informer::<EndpointSlice>(client)
+                .index(SERVICE, |slice| service_of(slice).into_iter().collect()),
             service_accounts: informer(client),
-            token_secrets: Informer::new(client.all(), tokens),
             root_ca_config_maps: Informer::new(client.all(), root_ca),
             replica_sets: dependents(client).index(NAMESPACE, in_namespace),
             replication_controllers: informer(client).index(NAMESPACE, in_namespace),
@@ -88,7 +92,11 @@ fn informer<T: Object>(client: &Client) -> Informer<T> {
 
 /// A kind whose objects have controllers.
 fn dependents<T: Object>(client: &Client) -> Informer<T> {
-    informer(client).index(OWNER, |object: &T| owner(object.metadata()).into_iter().collect()).index(ORPHANS, |object: &T| orphanage(object.metadata()).into_iter().collect())
+    informer(client)
+        .index(OWNER, |object: &T| owner(object.metadata()).into_iter().collect())
+        .index(ORPHANS, |object: &T| {
+            orphanage(object.metadata()).into_iter().collect()
+        })
 }
 
 fn owner(meta: &ObjectMeta) -> Option<String> {
@@ -96,7 +104,11 @@ fn owner(meta: &ObjectMeta) -> Option<String> {
 }
 
 fn orphanage(meta: &ObjectMeta) -> Option<String> {
-    if controller_of(meta).is_none() { meta.namespace.clone() } else { None }
+    if controller_of(meta).is_none() {
+        meta.namespace.clone()
+    } else {
+        None
+    }
 }
 
 fn in_namespace<T: Object>(object: &T) -> Vec<String> {
@@ -104,12 +116,23 @@ fn in_namespace<T: Object>(object: &T) -> Vec<String> {
 }
 
 fn node_of(pod: &Pod) -> Option<String> {
-    pod.spec.as_ref()?.node_name.clone().filter(|name| !name.is_empty())
+    pod.spec
+        .as_ref()?
+        .node_name
+        .clone()
+        .filter(|name| !name.is_empty())
 }
 
 fn service_of(slice: &EndpointSlice) -> Option<String> {
-    let name = slice.metadata.labels.as_ref()?.get("kubernetes.io/service-name")?;
-    Some(format!("{}/{name}", slice.metadata.namespace.as_deref().unwrap_or("")))
+    let name = slice
+        .metadata
+        .labels
+        .as_ref()?
+        .get("kubernetes.io/service-name")?;
+    Some(format!(
+        "{}/{name}",
+        slice.metadata.namespace.as_deref().unwrap_or("")
+    ))
 }
 
 /// What is controlled by `uid`, and what nobody controls in `namespace`: the candidates for adoption.
@@ -120,7 +143,13 @@ pub fn claimable<T: Object>(store: &Store<T>, namespace: &str, uid: &str) -> Vec
 }
 
 /// The annotations of pods that controllers read.
-const POD_ANNOTATIONS: &[&str] = &["controller.kubernetes.io/pod-deletion-cost", "kubernetes.io/config.mirror", "batch.kubernetes.io/job-completion-index", "batch.kubernetes.io/job-index-failure-count", "batch.kubernetes.io/job-index-ignored-failure-count"];
+const POD_ANNOTATIONS: &[&str] = &[
+    "controller.kubernetes.io/pod-deletion-cost",
+    "kubernetes.io/config.mirror",
+    "batch.kubernetes.io/job-completion-index",
+    "batch.kubernetes.io/job-index-failure-count",
+    "batch.kubernetes.io/job-index-ignored-failure-count",
+];
 
 fn cut_pod(pod: &mut Pod) {
     pod.metadata.managed_fields = None;
@@ -135,7 +164,10 @@ fn cut_pod(pod: &mut Pod) {
     spec.containers.iter_mut().for_each(cut_container);
     spec.init_containers.iter_mut().flatten().for_each(cut_container);
     for volume in spec.volumes.iter_mut().flatten() {
-        let kept = (std::mem::take(&mut volume.name), volume.persistent_volume_claim.take());
+        let kept = (
+            std::mem::take(&mut volume.name),
+            volume.persistent_volume_claim.take(),
+        );
         *volume = Default::default();
         (volume.name, volume.persistent_volume_claim) = kept;
     }
@@ -143,5 +175,10 @@ fn cut_pod(pod: &mut Pod) {
 
 /// Ports stay, because services name them.
 fn cut_container(container: &mut Container) {
-    *container = Container { name: std::mem::take(&mut container.name), ports: container.ports.take(), restart_policy: container.restart_policy.take(), ..Container::default() };
+    *container = Container {
+        name: std::mem::take(&mut container.name),
+        ports: container.ports.take(),
+        restart_policy: container.restart_policy.take(),
+        ..Container::default()
+    };
 }

@@ -6,13 +6,22 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference,
 use k8s_openapi::jiff::Timestamp;
 
 pub fn controller_of(meta: &ObjectMeta) -> Option<&OwnerReference> {
-    meta.owner_references.iter().flatten().find(|reference| reference.controller == Some(true))
+    meta.owner_references
+        .iter()
+        .flatten()
+        .find(|reference| reference.controller == Some(true))
 }
 
 /// The controller's uid, when the controller is of the kind `T`.
 pub fn controlled_by_kind<T: Resource>(meta: &ObjectMeta) -> Option<&OwnerReference> {
-    let group = |api_version: &str| api_version.split_once('/').map_or("", |(group, _)| group).to_owned();
-    controller_of(meta).filter(|reference| reference.kind == T::KIND && group(&reference.api_version) == T::GROUP)
+    let group = |api_version: &str| {
+        api_version
+            .split_once('/')
+            .map_or("", |(group, _)| group)
+            .to_owned()
+    };
+    controller_of(meta)
+        .filter(|reference| reference.kind == T::KIND && group(&reference.api_version) == T::GROUP)
 }
 
 pub fn is_controlled_by(meta: &ObjectMeta, owner: &ObjectMeta) -> bool {

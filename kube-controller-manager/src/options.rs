@@ -10,8 +10,13 @@ use std::time::Duration;
 pub const COMPONENT: &str = "kube-controller-manager";
 
 pub fn flags() -> FlagSet {
-    let flags = FlagSet::new(COMPONENT, "The Kubernetes controller manager embeds the core control loops shipped with Kubernetes.");
-    removed(unused(tuning(signing(network(election(serving(identity(flags))))))))
+    let flags = FlagSet::new(
+        COMPONENT,
+        "The Kubernetes controller manager embeds the core control loops shipped with Kubernetes.",
+    );
+    removed(unused(tuning(signing(network(election(serving(identity(
+        flags,
+    ))))))))
 }
 
 fn identity(flags: FlagSet) -> FlagSet {
@@ -181,18 +186,46 @@ fn removed(flags: FlagSet) -> FlagSet {
     flags
         .removed("address", true, "use --bind-address")
         .removed("port", true, "use --secure-port")
-        .removed("pod-eviction-timeout", true, "taint-based eviction uses tolerationSeconds")
+        .removed(
+            "pod-eviction-timeout",
+            true,
+            "taint-based eviction uses tolerationSeconds",
+        )
         .removed("enable-taint-manager", true, "taint-based eviction is always on")
-        .removed("experimental-cluster-signing-duration", true, "use --cluster-signing-duration")
-        .removed("deployment-controller-sync-period", true, "deployments are not resynced")
+        .removed(
+            "experimental-cluster-signing-duration",
+            true,
+            "use --cluster-signing-duration",
+        )
+        .removed(
+            "deployment-controller-sync-period",
+            true,
+            "deployments are not resynced",
+        )
         .removed("register-retry-count", true, "it has no effect")
         .removed("deleting-pods-qps", true, "use --node-eviction-rate")
         .removed("deleting-pods-burst", true, "use --node-eviction-rate")
-        .removed("insecure-experimental-approve-all-kubelet-csrs-for-group", true, "bind the clusterrole system:certificates.k8s.io:certificatesigningrequests:nodeclient")
+        .removed(
+            "insecure-experimental-approve-all-kubelet-csrs-for-group",
+            true,
+            "bind the clusterrole system:certificates.k8s.io:certificatesigningrequests:nodeclient",
+        )
         .removed("service-sync-period", true, "it has no effect")
-        .removed("horizontal-pod-autoscaler-use-rest-clients", true, "it is always on")
-        .removed("horizontal-pod-autoscaler-upscale-delay", true, "it has no effect")
-        .removed("horizontal-pod-autoscaler-downscale-delay", true, "use --horizontal-pod-autoscaler-downscale-stabilization")
+        .removed(
+            "horizontal-pod-autoscaler-use-rest-clients",
+            true,
+            "it is always on",
+        )
+        .removed(
+            "horizontal-pod-autoscaler-upscale-delay",
+            true,
+            "it has no effect",
+        )
+        .removed(
+            "horizontal-pod-autoscaler-downscale-delay",
+            true,
+            "use --horizontal-pod-autoscaler-downscale-stabilization",
+        )
         .removed("volume-host-cidr-denylist", true, "it has no effect")
         .removed("volume-host-allow-local-loopback", true, "it has no effect")
 }
@@ -260,7 +293,6 @@ pub struct Workers {
     pub endpoint_slice: usize,
     pub namespace: usize,
     pub garbage_collector: usize,
-    pub service_account_token: usize,
     pub ttl_after_finished: usize,
 }
 
@@ -277,7 +309,6 @@ pub struct Options {
     pub node_cidrs: Option<NodeCidrs>,
     pub signing: Signing,
     pub root_ca: Option<String>,
-    pub service_account_key: Option<PathBuf>,
     pub terminated_pod_threshold: usize,
     pub garbage_collector: bool,
     pub max_endpoints_per_slice: usize,
@@ -285,6 +316,8 @@ pub struct Options {
 
 impl Options {
     pub fn from_flags(flags: &Flags) -> Result<Self> {
+        // Nothing is signed with it here, since tokens are the API server's; a wrong path is still an error.
+        readable(flags, "service-account-private-key-file")?;
         Ok(Options {
             kubeconfig: path(flags, "kubeconfig"),
             master: Some(flags.string("master").to_owned()).filter(|m| !m.is_empty()),
@@ -296,7 +329,6 @@ impl Options {
             node_cidrs: node_cidrs(flags)?,
             signing: signing_pairs(flags)?,
             root_ca: root_ca(flags)?,
-            service_account_key: readable(flags, "service-account-private-key-file")?,
             terminated_pod_threshold: usize::try_from(flags.int("terminated-pod-gc-threshold")).unwrap_or(0),
             garbage_collector: flags.bool("enable-garbage-collector"),
             max_endpoints_per_slice: in_range(flags, "max-endpoints-per-slice", 1, 1000)?,
@@ -316,7 +348,9 @@ fn path(flags: &Flags, name: &str) -> Option<PathBuf> {
 
 /// A file that must be there now, so that a wrong path is an error at the start and not a silent loss later.
 fn readable(flags: &Flags, name: &str) -> Result<Option<PathBuf>> {
-    let Some(path) = path(flags, name) else { return Ok(None) };
+    let Some(path) = path(flags, name) else {
+        return Ok(None);
+    };
     std::fs::File::open(&path).with_context(|| format!("--{name}: {}", path.display()))?;
     Ok(Some(path))
 }
@@ -334,9 +368,15 @@ fn leader_election(flags: &Flags) -> Result<Option<LeaderElection>> {
         return Ok(None);
     }
     if flags.string("leader-elect-resource-lock") != "leases" {
-        bail!("--leader-elect-resource-lock: only leases are supported, not {:?}", flags.string("leader-elect-resource-lock"));
+        bail!(
+            "--leader-elect-resource-lock: only leases are supported, not {:?}",
+            flags.string("leader-elect-resource-lock")
+        );
     }
-    let (namespace, name) = (flags.string("leader-elect-resource-namespace"), flags.string("leader-elect-resource-name"));
+    let (namespace, name) = (
+        flags.string("leader-elect-resource-namespace"),
+        flags.string("leader-elect-resource-name"),
+    );
     let mut election = LeaderElection::new(namespace, name, client::leaderelection::identity());
     election.lease_duration = flags.duration("leader-elect-lease-duration");
     election.renew_deadline = flags.duration("leader-elect-renew-deadline");
@@ -359,7 +399,6 @@ fn workers(flags: &Flags) -> Workers {
         endpoint_slice: count("concurrent-service-endpoint-syncs"),
         namespace: count("concurrent-namespace-syncs"),
         garbage_collector: count("concurrent-gc-syncs"),
-        service_account_token: count("concurrent-serviceaccount-token-syncs"),
         ttl_after_finished: count("concurrent-ttl-after-finished-syncs"),
     }
 }
@@ -381,27 +420,59 @@ fn node_cidrs(flags: &Flags) -> Result<Option<NodeCidrs>> {
         return Ok(None);
     }
     if !matches!(flags.string("cidr-allocator-type"), "RangeAllocator") {
-        tracing::warn!(r#type = flags.string("cidr-allocator-type"), "Unknown --cidr-allocator-type, using RangeAllocator");
+        tracing::warn!(
+            r#type = flags.string("cidr-allocator-type"),
+            "Unknown --cidr-allocator-type, using RangeAllocator"
+        );
     }
-    let parse = |name: &str, text: &str| Cidr::parse(text).with_context(|| format!("--{name}: {text:?} is not a CIDR"));
-    let cluster: Vec<_> = flags.strings("cluster-cidr").iter().map(|c| parse("cluster-cidr", c)).collect::<Result<_>>()?;
+    let parse = |name: &str, text: &str| {
+        Cidr::parse(text).with_context(|| format!("--{name}: {text:?} is not a CIDR"))
+    };
+    let cluster: Vec<_> = flags
+        .strings("cluster-cidr")
+        .iter()
+        .map(|c| parse("cluster-cidr", c))
+        .collect::<Result<_>>()?;
     if cluster.is_empty() {
         bail!("--cluster-cidr must be set when --allocate-node-cidrs is");
     }
-    let service = flags.string("service-cluster-ip-range").split(',').filter(|c| !c.is_empty()).map(|c| parse("service-cluster-ip-range", c)).collect::<Result<_>>()?;
-    let cidrs = NodeCidrs { mask_v4: mask(flags, "node-cidr-mask-size-ipv4", 24, 32)?, mask_v6: mask(flags, "node-cidr-mask-size-ipv6", 64, 128)?, cluster, service };
+    let service = flags
+        .string("service-cluster-ip-range")
+        .split(',')
+        .filter(|c| !c.is_empty())
+        .map(|c| parse("service-cluster-ip-range", c))
+        .collect::<Result<_>>()?;
+    let cidrs = NodeCidrs {
+        mask_v4: mask(flags, "node-cidr-mask-size-ipv4", 24, 32)?,
+        mask_v6: mask(flags, "node-cidr-mask-size-ipv6", 64, 128)?,
+        cluster,
+        service,
+    };
     for range in &cidrs.cluster {
-        let mask = if range.address.is_ipv4() { cidrs.mask_v4 } else { cidrs.mask_v6 };
+        let mask = if range.address.is_ipv4() {
+            cidrs.mask_v4
+        } else {
+            cidrs.mask_v6
+        };
         // Upstream's limit: more than 2^16 pieces are not kept track of.
         if mask < range.prefix || mask - range.prefix > 16 {
-            bail!("--node-cidr-mask-size: /{mask} does not fit --cluster-cidr /{}: it must be between /{} and /{}", range.prefix, range.prefix, range.prefix.saturating_add(16));
+            bail!(
+                "--node-cidr-mask-size: /{mask} does not fit --cluster-cidr /{}: it must be between /{} and /{}",
+                range.prefix,
+                range.prefix,
+                range.prefix.saturating_add(16)
+            );
         }
     }
     Ok(Some(cidrs))
 }
 
 fn mask(flags: &Flags, family: &str, default: u8, bits: u8) -> Result<u8> {
-    let name = if flags.is_set(family) { family } else { "node-cidr-mask-size" };
+    let name = if flags.is_set(family) {
+        family
+    } else {
+        "node-cidr-mask-size"
+    };
     match u8::try_from(flags.int(name)) {
         Ok(0) => Ok(default),
         Ok(mask) if mask <= bits => Ok(mask),
@@ -421,7 +492,9 @@ fn signing_pairs(flags: &Flags) -> Result<Signing> {
         }
     };
     let common = pair("cluster-signing")?;
-    let own = |signer: &str| Ok::<_, anyhow::Error>(pair(&format!("cluster-signing-{signer}"))?.or_else(|| common.clone()));
+    let own = |signer: &str| {
+        Ok::<_, anyhow::Error>(pair(&format!("cluster-signing-{signer}"))?.or_else(|| common.clone()))
+    };
     Ok(Signing {
         kubelet_client: own("kubelet-client")?,
         kubelet_serving: own("kubelet-serving")?,
@@ -432,8 +505,11 @@ fn signing_pairs(flags: &Flags) -> Result<Signing> {
 }
 
 fn root_ca(flags: &Flags) -> Result<Option<String>> {
-    let Some(path) = path(flags, "root-ca-file") else { return Ok(None) };
-    let text = std::fs::read_to_string(&path).with_context(|| format!("--root-ca-file: {}", path.display()))?;
+    let Some(path) = path(flags, "root-ca-file") else {
+        return Ok(None);
+    };
+    let text =
+        std::fs::read_to_string(&path).with_context(|| format!("--root-ca-file: {}", path.display()))?;
     if !text.contains("-----BEGIN CERTIFICATE-----") {
         bail!("--root-ca-file: {} holds no PEM certificate", path.display());
     }
@@ -445,7 +521,11 @@ mod tests {
     use super::*;
 
     fn parse(arguments: &[&str]) -> Result<Options> {
-        Options::from_flags(&flags().parse(arguments.iter().map(std::ffi::OsString::from)).map_err(|e| anyhow::anyhow!("{e}"))?)
+        Options::from_flags(
+            &flags()
+                .parse(arguments.iter().map(std::ffi::OsString::from))
+                .map_err(|e| anyhow::anyhow!("{e}"))?,
+        )
     }
 
     #[test]
@@ -473,9 +553,18 @@ mod tests {
         let text = |arguments: &[&str]| parse(arguments).unwrap_err().to_string();
         assert!(text(&["--allocate-node-cidrs"]).contains("--cluster-cidr"));
         assert!(text(&["--allocate-node-cidrs", "--cluster-cidr=10.0.0/8"]).contains("--cluster-cidr"));
-        assert!(text(&["--allocate-node-cidrs", "--cluster-cidr=10.0.0.0/24", "--node-cidr-mask-size=16"]).contains("--node-cidr-mask-size"));
+        assert!(
+            text(&[
+                "--allocate-node-cidrs",
+                "--cluster-cidr=10.0.0.0/24",
+                "--node-cidr-mask-size=16"
+            ])
+            .contains("--node-cidr-mask-size")
+        );
         assert!(text(&["--root-ca-file=/nonexistent"]).contains("--root-ca-file: /nonexistent"));
         assert!(text(&["--leader-elect-lease-duration=5s"]).contains("--leader-elect-lease-duration"));
-        assert!(text(&["--cluster-signing-key-file=/proc/self/cmdline"]).contains("--cluster-signing-cert-file"));
+        assert!(
+            text(&["--cluster-signing-key-file=/proc/self/cmdline"]).contains("--cluster-signing-cert-file")
+        );
     }
 }

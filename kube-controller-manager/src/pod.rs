@@ -22,7 +22,12 @@ pub fn is_terminating(pod: &Pod) -> bool {
 }
 
 pub fn condition<'a>(pod: &'a Pod, type_: &str) -> Option<&'a PodCondition> {
-    pod.status.as_ref()?.conditions.iter().flatten().find(|c| c.type_ == type_)
+    pod.status
+        .as_ref()?
+        .conditions
+        .iter()
+        .flatten()
+        .find(|c| c.type_ == type_)
 }
 
 pub fn ready_condition(pod: &Pod) -> Option<&PodCondition> {
@@ -34,7 +39,10 @@ pub fn is_ready(pod: &Pod) -> bool {
 }
 
 pub fn ready_since(pod: &Pod) -> Option<&Time> {
-    ready_condition(pod).filter(|c| c.status == "True")?.last_transition_time.as_ref()
+    ready_condition(pod)
+        .filter(|c| c.status == "True")?
+        .last_transition_time
+        .as_ref()
 }
 
 /// Ready for at least `min_ready_seconds`.
@@ -54,11 +62,17 @@ pub fn seconds_until_available(pod: &Pod, min_ready_seconds: i32) -> Option<i64>
 }
 
 pub fn node_name(pod: &Pod) -> &str {
-    pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).unwrap_or("")
+    pod.spec
+        .as_ref()
+        .and_then(|s| s.node_name.as_deref())
+        .unwrap_or("")
 }
 
 /// The most restarts of any of its containers.
 pub fn max_restarts(pod: &Pod) -> i32 {
-    let statuses = pod.status.iter().flat_map(|s| s.container_statuses.iter().flatten());
+    let statuses = pod
+        .status
+        .iter()
+        .flat_map(|s| s.container_statuses.iter().flatten());
     statuses.map(|s| s.restart_count).max().unwrap_or(0)
 }

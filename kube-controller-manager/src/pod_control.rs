@@ -23,29 +23,58 @@ impl PodControl {
 
     /// Creates `pod` in the owner's namespace, and tells so on the owner.
     pub async fn create<T: Object>(&self, owner: &T, pod: &Pod) -> Result<Pod, client::Error> {
-        let created = self.client.namespaced::<Pod>(namespace(owner.metadata())).create(pod).await;
+        let created = self
+            .client
+            .namespaced::<Pod>(namespace(owner.metadata()))
+            .create(pod)
+            .await;
         match &created {
-            Ok(pod) => self.tell(owner, "Normal", "SuccessfulCreate", &format!("Created pod: {}", name(&pod.metadata))),
+            Ok(pod) => self.tell(
+                owner,
+                "Normal",
+                "SuccessfulCreate",
+                &format!("Created pod: {}", name(&pod.metadata)),
+            ),
             // Nobody can act on it, and the namespace would refuse the event too.
             Err(error) if error.is_namespace_terminating() => {}
-            Err(error) => self.tell(owner, "Warning", "FailedCreate", &format!("Error creating: {error}")),
+            Err(error) => self.tell(
+                owner,
+                "Warning",
+                "FailedCreate",
+                &format!("Error creating: {error}"),
+            ),
         }
         created
     }
 
     pub async fn delete<T: Object>(&self, owner: &T, pod: &Pod) -> Result<(), client::Error> {
         let name = name(&pod.metadata);
-        let deleted = self.client.namespaced::<Pod>(namespace(&pod.metadata)).delete(name, &Default::default()).await;
+        let deleted = self
+            .client
+            .namespaced::<Pod>(namespace(&pod.metadata))
+            .delete(name, &Default::default())
+            .await;
         match &deleted {
-            Ok(()) => self.tell(owner, "Normal", "SuccessfulDelete", &format!("Deleted pod: {name}")),
+            Ok(()) => self.tell(
+                owner,
+                "Normal",
+                "SuccessfulDelete",
+                &format!("Deleted pod: {name}"),
+            ),
             Err(error) if error.is_not_found() => {}
-            Err(error) => self.tell(owner, "Warning", "FailedDelete", &format!("Error deleting: {error}")),
+            Err(error) => self.tell(
+                owner,
+                "Warning",
+                "FailedDelete",
+                &format!("Error deleting: {error}"),
+            ),
         }
         deleted
     }
 
     fn tell<T: Object>(&self, owner: &T, type_: &str, reason: &str, message: &str) {
-        self.recorder.event(&object_reference(owner), type_, reason, message);
+        self.recorder
+            .event(&object_reference(owner), type_, reason, message);
     }
 }
 
@@ -69,7 +98,11 @@ pub fn pod_from_template<T: Object>(owner: &T, template: &PodTemplateSpec) -> Po
 /// Upstream leaves the dash out when the name would not be valid with it.
 fn name_prefix(owner: &str) -> String {
     const MAX_NAME: usize = 253;
-    if owner.len() < MAX_NAME { format!("{owner}-") } else { owner.to_owned() }
+    if owner.len() < MAX_NAME {
+        format!("{owner}-")
+    } else {
+        owner.to_owned()
+    }
 }
 
 /// Pods are created in batches of 1, 2, 4, … so that a refusal that would meet all of them is met by few.
@@ -94,7 +127,9 @@ where
 }
 
 /// Runs all at once; how many succeeded, and the first error.
-pub async fn all<Fut: Future<Output = Result<(), client::Error>>>(work: impl IntoIterator<Item = Fut>) -> (usize, Option<client::Error>) {
+pub async fn all<Fut: Future<Output = Result<(), client::Error>>>(
+    work: impl IntoIterator<Item = Fut>,
+) -> (usize, Option<client::Error>) {
     let outcomes = futures_util::future::join_all(work).await;
     let total = outcomes.len();
     let mut errors: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
@@ -105,7 +140,12 @@ pub async fn all<Fut: Future<Output = Result<(), client::Error>>>(work: impl Int
 
 /// Decides which of `candidates` belong to `owner`: keeps its own that match, adopts orphans that match, releases its own that
 /// do not match any more. Before the first adoption the owner is read afresh, because a stale one could claim after its deletion.
-pub async fn claim<T: Object, C: Object>(client: &Client, owner: &T, candidates: Vec<Arc<C>>, matches: impl Fn(&C) -> bool) -> Result<Vec<Arc<C>>, Failure> {
+pub async fn claim<T: Object, C: Object>(
+    client: &Client,
+    owner: &T,
+    candidates: Vec<Arc<C>>,
+    matches: impl Fn(&C) -> bool,
+) -> Result<Vec<Arc<C>>, Failure> {
     let mut claimed = Vec::with_capacity(candidates.len());
     let mut may_adopt = None;
     for candidate in candidates {
@@ -118,7 +158,10 @@ pub async fn claim<T: Object, C: Object>(client: &Client, owner: &T, candidates:
             }
             continue;
         }
-        let adoptable = controller_of(meta).is_none() && !is_deleted(owner.metadata()) && !is_deleted(meta) && matches(&candidate);
+        let adoptable = controller_of(meta).is_none()
+            && !is_deleted(owner.metadata())
+            && !is_deleted(meta)
+            && matches(&candidate);
         if !adoptable {
             continue;
         }
@@ -136,10 +179,21 @@ async fn check_owner<T: Object>(client: &Client, owner: &T) -> Result<(), Failur
     let meta = owner.metadata();
     let fresh: T = client.namespaced(namespace(meta)).get(name(meta)).await?;
     if uid(fresh.metadata()) != uid(meta) {
-        return Err(Failure::other(format!("original {} {}/{} is gone: got uid {}, wanted {}", T::KIND, namespace(meta), name(meta), uid(fresh.metadata()), uid(meta))));
+        return Err(Failure::other(format!(
+            "original {} {}/{} is gone: got uid {}, wanted {}",
+            T::KIND,
+            namespace(meta),
+            name(meta),
+            uid(fresh.metadata()),
+            uid(meta)
+        )));
     }
     if is_deleted(fresh.metadata()) {
-        return Err(Failure::other(format!("{}/{} has just been deleted", namespace(meta), name(meta))));
+        return Err(Failure::other(format!(
+            "{}/{} has just been deleted",
+            namespace(meta),
+            name(meta)
+        )));
     }
     Ok(())
 }
@@ -158,7 +212,11 @@ async fn release<T: Object, C: Object>(client: &Client, owner: &T, dependent: &C
 }
 
 /// False when the object went away or was replaced meanwhile, which settles the matter.
-async fn patch_unless_gone<C: Object>(client: &Client, object: &C, patch: serde_json::Value) -> Result<bool, Failure> {
+async fn patch_unless_gone<C: Object>(
+    client: &Client,
+    object: &C,
+    patch: serde_json::Value,
+) -> Result<bool, Failure> {
     let meta = object.metadata();
     let api = client.namespaced::<C>(namespace(meta));
     match api.patch(name(meta), &Patch::Strategic(patch), None).await {

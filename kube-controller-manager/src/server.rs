@@ -13,7 +13,9 @@ use component_base::tls::{ClientAuth, ServerConfigHandle, ServerTls, parse_min_v
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
-use k8s_openapi::api::authorization::v1::{NonResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use k8s_openapi::api::authorization::v1::{
+    NonResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
+};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -29,9 +31,14 @@ pub fn start(options: &Options, flags: &Flags, health: Health, client: &Client, 
         return Ok(());
     }
     let address = flags.string("bind-address");
-    let address = if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") };
+    let address = if address.contains(':') {
+        format!("[{address}]:{port}")
+    } else {
+        format!("{address}:{port}")
+    };
     let tls = server_tls(flags)?;
-    let listener = serve::bind(&address).with_context(|| format!("--bind-address, --secure-port: {address}"))?;
+    let listener =
+        serve::bind(&address).with_context(|| format!("--bind-address, --secure-port: {address}"))?;
     let gate = Gatekeeper::new(flags, client, options)?;
     let routes = DebugRoutes::new(COMPONENT, &health, serde_json::json!({})).flags(flags);
     let handler = serve::handler(move |request: Request<Incoming>| {
@@ -72,15 +79,25 @@ fn server_tls(flags: &Flags) -> Result<ServerConfigHandle> {
 
 /// Without a certificate one is made for this run, as upstream does.
 fn certificate(flags: &Flags) -> Result<(PathBuf, PathBuf)> {
-    let (cert, key) = (flags.string("tls-cert-file"), flags.string("tls-private-key-file"));
+    let (cert, key) = (
+        flags.string("tls-cert-file"),
+        flags.string("tls-private-key-file"),
+    );
     match (cert.is_empty(), key.is_empty()) {
         (false, false) => return Ok((cert.into(), key.into())),
         (true, true) => {}
         _ => anyhow::bail!("--tls-cert-file and --tls-private-key-file must be set together"),
     }
     let given = flags.string("cert-dir");
-    let folder = if given.is_empty() { std::env::temp_dir().join(format!("{COMPONENT}-{}", std::process::id())) } else { given.into() };
-    let (cert, key) = (folder.join(format!("{COMPONENT}.crt")), folder.join(format!("{COMPONENT}.key")));
+    let folder = if given.is_empty() {
+        std::env::temp_dir().join(format!("{COMPONENT}-{}", std::process::id()))
+    } else {
+        given.into()
+    };
+    let (cert, key) = (
+        folder.join(format!("{COMPONENT}.crt")),
+        folder.join(format!("{COMPONENT}.key")),
+    );
     if given.is_empty() || !(cert.exists() && key.exists()) {
         self_signed(&folder, &cert, &key).with_context(|| format!("--cert-dir: {}", folder.display()))?;
     }
@@ -90,11 +107,24 @@ fn certificate(flags: &Flags) -> Result<(PathBuf, PathBuf)> {
 fn self_signed(folder: &Path, cert: &Path, key: &Path) -> Result<()> {
     use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let names = vec![host.trim().to_owned(), "localhost".to_owned(), "127.0.0.1".to_owned()];
-    let made = rcgen::generate_simple_self_signed(names.into_iter().filter(|n| !n.is_empty()).collect::<Vec<_>>())?;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let names = vec![
+        host.trim().to_owned(),
+        "localhost".to_owned(),
+        "127.0.0.1".to_owned(),
+    ];
+    let made =
+        rcgen::generate_simple_self_signed(names.into_iter().filter(|n| !n.is_empty()).collect::<Vec<_>>())?;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)?;
     std::fs::write(cert, made.cert.pem())?;
-    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(key)?;
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(key)?;
     std::io::Write::write_all(&mut file, made.signing_key.serialize_pem().as_bytes())?;
     Ok(())
 }
@@ -137,7 +167,9 @@ impl Gatekeeper {
             users: Memory::new(flags.duration("authentication-token-webhook-cache-ttl")),
             verdicts: Memory::new(flags.duration("authorization-webhook-cache-authorized-ttl")),
         };
-        Ok(Gatekeeper { inner: Arc::new(inner) })
+        Ok(Gatekeeper {
+            inner: Arc::new(inner),
+        })
     }
 
     /// `/metrics` is exact, `/metrics*` a prefix.
@@ -148,7 +180,13 @@ impl Gatekeeper {
         })
     }
 
-    async fn admit(&self, method: &Method, path: &str, headers: &HeaderMap, info: Option<Arc<ConnInfo>>) -> Result<(), Response<Body>> {
+    async fn admit(
+        &self,
+        method: &Method,
+        path: &str,
+        headers: &HeaderMap,
+        info: Option<Arc<ConnInfo>>,
+    ) -> Result<(), Response<Body>> {
         let user = match self.user(headers, info).await {
             Ok(user) => user,
             Err(()) => return Err(text(StatusCode::UNAUTHORIZED, "Unauthorized\n")),
@@ -156,24 +194,46 @@ impl Gatekeeper {
         let verb = method.as_str().to_lowercase();
         match self.may(&user, &verb, path).await {
             Ok(true) => Ok(()),
-            Ok(false) => Err(text(StatusCode::FORBIDDEN, &format!("forbidden: User \"{}\" cannot {verb} path \"{path}\"\n", user.name))),
+            Ok(false) => Err(text(
+                StatusCode::FORBIDDEN,
+                &format!(
+                    "forbidden: User \"{}\" cannot {verb} path \"{path}\"\n",
+                    user.name
+                ),
+            )),
             Err(error) => {
                 tracing::error!(%error, "Cannot authorize a request");
-                Err(text(StatusCode::INTERNAL_SERVER_ERROR, "authorization is not available\n"))
+                Err(text(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "authorization is not available\n",
+                ))
             }
         }
     }
 
     /// A verified certificate, else a token the API server knows, else anonymous.
     async fn user(&self, headers: &HeaderMap, info: Option<Arc<ConnInfo>>) -> Result<User, ()> {
-        let certificate = info.as_ref().and_then(|i| i.client_cert.clone()).filter(|c| c.verified.is_ok());
+        let certificate = info
+            .as_ref()
+            .and_then(|i| i.client_cert.clone())
+            .filter(|c| c.verified.is_ok());
         if let Some(certificate) = certificate {
-            return Ok(authenticated(&certificate.common_name, &certificate.organizations));
+            return Ok(authenticated(
+                &certificate.common_name,
+                &certificate.organizations,
+            ));
         }
-        let bearer = headers.get(http::header::AUTHORIZATION).and_then(|v| v.to_str().ok()).and_then(|v| v.strip_prefix("Bearer "));
+        let bearer = headers
+            .get(http::header::AUTHORIZATION)
+            .and_then(|v| v.to_str().ok())
+            .and_then(|v| v.strip_prefix("Bearer "));
         match bearer {
             Some(token) => self.review_token(token.trim()).await.ok().flatten().ok_or(()),
-            None => Ok(User { name: "system:anonymous".into(), uid: String::new(), groups: vec!["system:unauthenticated".into()] }),
+            None => Ok(User {
+                name: "system:anonymous".into(),
+                uid: String::new(),
+                groups: vec!["system:unauthenticated".into()],
+            }),
         }
     }
 
@@ -181,20 +241,38 @@ impl Gatekeeper {
         if let Some(known) = self.inner.users.get(token) {
             return Ok(known);
         }
-        let review = TokenReview { spec: TokenReviewSpec { token: token.to_owned(), ..Default::default() }, ..Default::default() };
-        let answer: TokenReview = self.inner.authentication.post_json("/apis/authentication.k8s.io/v1/tokenreviews", &review).await?;
+        let review = TokenReview {
+            spec: TokenReviewSpec {
+                token: token.to_owned(),
+                ..Default::default()
+            },
+            ..Default::default()
+        };
+        let answer: TokenReview = self
+            .inner
+            .authentication
+            .post_json("/apis/authentication.k8s.io/v1/tokenreviews", &review)
+            .await?;
         let status = answer.status.unwrap_or_default();
-        let user = status.user.filter(|_| status.authenticated == Some(true)).map(|user| User {
-            name: user.username.unwrap_or_default(),
-            uid: user.uid.unwrap_or_default(),
-            groups: user.groups.unwrap_or_default(),
-        });
+        let user = status
+            .user
+            .filter(|_| status.authenticated == Some(true))
+            .map(|user| User {
+                name: user.username.unwrap_or_default(),
+                uid: user.uid.unwrap_or_default(),
+                groups: user.groups.unwrap_or_default(),
+            });
         self.inner.users.put(token.to_owned(), user.clone());
         Ok(user)
     }
 
     async fn may(&self, user: &User, verb: &str, path: &str) -> Result<bool, client::Error> {
-        let key = format!("{}\n{}\n{}\n{verb}\n{path}", user.name, user.uid, user.groups.join(","));
+        let key = format!(
+            "{}\n{}\n{}\n{verb}\n{path}",
+            user.name,
+            user.uid,
+            user.groups.join(",")
+        );
         if let Some(known) = self.inner.verdicts.get(&key) {
             return Ok(known);
         }
@@ -202,11 +280,21 @@ impl Gatekeeper {
             user: Some(user.name.clone()),
             uid: Some(user.uid.clone()),
             groups: Some(user.groups.clone()),
-            non_resource_attributes: Some(NonResourceAttributes { path: Some(path.to_owned()), verb: Some(verb.to_owned()) }),
+            non_resource_attributes: Some(NonResourceAttributes {
+                path: Some(path.to_owned()),
+                verb: Some(verb.to_owned()),
+            }),
             ..Default::default()
         };
-        let review = SubjectAccessReview { spec, ..Default::default() };
-        let answer: SubjectAccessReview = self.inner.authorization.post_json("/apis/authorization.k8s.io/v1/subjectaccessreviews", &review).await?;
+        let review = SubjectAccessReview {
+            spec,
+            ..Default::default()
+        };
+        let answer: SubjectAccessReview = self
+            .inner
+            .authorization
+            .post_json("/apis/authorization.k8s.io/v1/subjectaccessreviews", &review)
+            .await?;
         let allowed = answer.status.is_some_and(|s| s.allowed);
         self.inner.verdicts.put(key, allowed);
         Ok(allowed)
@@ -216,7 +304,11 @@ impl Gatekeeper {
 fn authenticated(name: &str, groups: &[String]) -> User {
     let mut groups = groups.to_vec();
     groups.push("system:authenticated".into());
-    User { name: name.to_owned(), uid: String::new(), groups }
+    User {
+        name: name.to_owned(),
+        uid: String::new(),
+        groups,
+    }
 }
 
 /// Recent answers, each for a limited time.
@@ -227,12 +319,18 @@ struct Memory<V> {
 
 impl<V: Clone> Memory<V> {
     fn new(ttl: Duration) -> Self {
-        Memory { ttl, entries: Mutex::default() }
+        Memory {
+            ttl,
+            entries: Mutex::default(),
+        }
     }
 
     fn get(&self, key: &str) -> Option<V> {
         let entries = self.entries.lock();
-        entries.get(key).filter(|(at, _)| at.elapsed() < self.ttl).map(|(_, value)| value.clone())
+        entries
+            .get(key)
+            .filter(|(at, _)| at.elapsed() < self.ttl)
+            .map(|(_, value)| value.clone())
     }
 
     fn put(&self, key: String, value: V) {

@@ -28,14 +28,29 @@ fn measure(services: u32, endpoints: u32) -> Result<(), Box<dyn std::error::Erro
     };
     let mut proxier = Proxier::new(Netlink::open()?, settings);
     for index in 0..services {
-        proxier.set_service("bench", &format!("service-{index}"), vec![(String::new(), port(index, endpoints))]);
+        proxier.set_service(
+            "bench",
+            &format!("service-{index}"),
+            vec![(String::new(), port(index, endpoints))],
+        );
     }
     let cold = timed(|| proxier.sync())?;
-    proxier.set_service("bench", "one-more", vec![(String::new(), port(services, endpoints))]);
+    proxier.set_service(
+        "bench",
+        "one-more",
+        vec![(String::new(), port(services, endpoints))],
+    );
     let added = timed(|| proxier.sync())?;
-    proxier.set_service("bench", "service-0", vec![(String::new(), port(0, endpoints + 1))]);
+    proxier.set_service(
+        "bench",
+        "service-0",
+        vec![(String::new(), port(0, endpoints + 1))],
+    );
     let changed = timed(|| proxier.sync())?;
-    println!("{services} services x {endpoints} endpoints: cold {cold:?}, one more service {added:?}, one more endpoint {changed:?}, resident {}", resident()?);
+    println!(
+        "{services} services x {endpoints} endpoints: cold {cold:?}, one more service {added:?}, one more endpoint {changed:?}, resident {}",
+        resident()?
+    );
     proxier.cleanup()?;
     Ok(())
 }
@@ -48,7 +63,13 @@ fn timed<E>(act: impl FnOnce() -> Result<(), E>) -> Result<Duration, E> {
 
 fn port(index: u32, endpoints: u32) -> ServicePort {
     let address = |first: u8, number: u32| IpAddr::V4(Ipv4Addr::from((u32::from(first) << 24) + number));
-    let endpoints = (0..endpoints).map(|at| Endpoint { ip: address(10, (1 << 23) + index * 8 + at), port: 8080, local: false }).collect();
+    let endpoints = (0..endpoints)
+        .map(|at| Endpoint {
+            ip: address(10, (1 << 23) + index * 8 + at),
+            port: 8080,
+            local: false,
+        })
+        .collect();
     ServicePort {
         cluster_ip: address(11, index),
         protocol: Protocol::Tcp,
@@ -67,5 +88,10 @@ fn port(index: u32, endpoints: u32) -> ServicePort {
 
 fn resident() -> Result<String, std::io::Error> {
     let status = std::fs::read_to_string("/proc/self/status")?;
-    Ok(status.lines().find(|line| line.starts_with("VmRSS")).map_or_else(String::new, |line| line.trim_start_matches("VmRSS:").trim().to_owned()))
+    Ok(status
+        .lines()
+        .find(|line| line.starts_with("VmRSS"))
+        .map_or_else(String::new, |line| {
+            line.trim_start_matches("VmRSS:").trim().to_owned()
+        }))
 }

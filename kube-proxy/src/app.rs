@@ -45,7 +45,8 @@ pub async fn run(flags: Flags, drain: Drain) -> Result<()> {
     if let path @ [_, ..] = flags.string("write-config-to").as_bytes() {
         let path = String::from_utf8_lossy(path).into_owned();
         let text = serde_json::to_string_pretty(&options.configuration)?;
-        return std::fs::write(&path, text).with_context(|| format!("--write-config-to: cannot write {path}"));
+        return std::fs::write(&path, text)
+            .with_context(|| format!("--write-config-to: cannot write {path}"));
     }
     if flags.bool("init-only") {
         return Ok(());
@@ -57,8 +58,16 @@ pub async fn run(flags: Flags, drain: Drain) -> Result<()> {
     let health = ProxyHealth::default();
     serve_endpoints(&options, &flags, &health, &drain)?;
     let watched = watch(&client, &options, &health);
-    let families = families.into_iter().map(|proxier| (proxier, Expected::default())).collect();
-    let syncer = Syncer { families, watched, node_name: options.node_name.clone(), health };
+    let families = families
+        .into_iter()
+        .map(|proxier| (proxier, Expected::default()))
+        .collect();
+    let syncer = Syncer {
+        families,
+        watched,
+        node_name: options.node_name.clone(),
+        health,
+    };
     tokio::select! {
         () = syncer.run() => Ok(()),
         // The rules stay: traffic goes on while kube-proxy is replaced.
@@ -68,7 +77,9 @@ pub async fn run(flags: Flags, drain: Drain) -> Result<()> {
 
 fn cleanup() -> Result<()> {
     for family in [Family::Ipv4, Family::Ipv6] {
-        Proxier::new(Netlink::open()?, settings(None, family)).cleanup().with_context(|| format!("cannot remove the {family:?} table"))?;
+        Proxier::new(Netlink::open()?, settings(None, family))
+            .cleanup()
+            .with_context(|| format!("cannot remove the {family:?} table"))?;
     }
     info!("Removed the nftables tables");
     Ok(())
@@ -78,16 +89,25 @@ fn rest_config(options: &Options) -> Result<RestConfig> {
     let mut config = match &options.kubeconfig {
         Some(path) => kubeconfig::load(path)?,
         None if options.master.is_some() => RestConfig::default(),
-        None => kubeconfig::in_cluster().context("neither --kubeconfig nor --master was given, and this is not a pod")?,
+        None => kubeconfig::in_cluster()
+            .context("neither --kubeconfig nor --master was given, and this is not a pod")?,
     };
     if let Some(master) = &options.master {
-        config.server = kubeconfig::Server::parse(master).map_err(anyhow::Error::msg).context("--master")?;
+        config.server = kubeconfig::Server::parse(master)
+            .map_err(anyhow::Error::msg)
+            .context("--master")?;
     }
     Ok(config)
 }
 
 fn settings(options: Option<&Options>, family: Family) -> Settings {
-    let of_family = |cidrs: &[(std::net::IpAddr, u8)]| cidrs.iter().copied().filter(|(ip, _)| Family::of(*ip) == family).collect();
+    let of_family = |cidrs: &[(std::net::IpAddr, u8)]| {
+        cidrs
+            .iter()
+            .copied()
+            .filter(|(ip, _)| Family::of(*ip) == family)
+            .collect()
+    };
     Settings {
         family,
         masquerade_bit: options.map_or(14, |options| options.masquerade_bit),
@@ -106,7 +126,8 @@ fn open_families(options: &Options) -> Result<Vec<Proxier<Netlink>>> {
     families
         .into_iter()
         .map(|family| {
-            let kernel = Netlink::open().context("cannot open a netfilter socket: kube-proxy needs root or CAP_NET_ADMIN")?;
+            let kernel = Netlink::open()
+                .context("cannot open a netfilter socket: kube-proxy needs root or CAP_NET_ADMIN")?;
             Ok(Proxier::new(kernel, settings(Some(options), family)))
         })
         .collect()
@@ -115,18 +136,44 @@ fn open_families(options: &Options) -> Result<Vec<Proxier<Netlink>>> {
 fn serve_endpoints(options: &Options, flags: &Flags, health: &ProxyHealth, drain: &Drain) -> Result<()> {
     let checks = Health::new();
     let probe = health.clone();
-    checks.add("proxier", move || if probe.is_live() { Ok(()) } else { Err("the rules are not in the kernel".to_owned()) });
+    checks.add("proxier", move || {
+        if probe.is_live() {
+            Ok(())
+        } else {
+            Err("the rules are not in the kernel".to_owned())
+        }
+    });
     sd_notify::guard(&checks);
-    let mode = if options.mode.is_empty() { "nftables" } else { &options.mode }.to_owned();
-    let debug = DebugRoutes::new("kube-proxy", &checks, configz("kubeproxy.config.k8s.io", &options.configuration)).flags(flags);
-    listen(&options.healthz_bind_address, options.bind_address_hard_fail, drain, {
-        let health = health.clone();
-        move |path, _| health.respond(path)
-    })?;
-    listen(&options.metrics_bind_address, options.bind_address_hard_fail, drain, move |path, query| match path {
-        "/proxyMode" => Some(http::text(hyper::StatusCode::OK, &mode)),
-        _ => debug.respond(&hyper::Method::GET, path, query),
-    })
+    let mode = if options.mode.is_empty() {
+        "nftables"
+    } else {
+        &options.mode
+    }
+    .to_owned();
+    let debug = DebugRoutes::new(
+        "kube-proxy",
+        &checks,
+        configz("kubeproxy.config.k8s.io", &options.configuration),
+    )
+    .flags(flags);
+    listen(
+        &options.healthz_bind_address,
+        options.bind_address_hard_fail,
+        drain,
+        {
+            let health = health.clone();
+            move |path, _| health.respond(path)
+        },
+    )?;
+    listen(
+        &options.metrics_bind_address,
+        options.bind_address_hard_fail,
+        drain,
+        move |path, query| match path {
+            "/proxyMode" => Some(http::text(hyper::StatusCode::OK, &mode)),
+            _ => debug.respond(&hyper::Method::GET, path, query),
+        },
+    )
 }
 
 type Answer = hyper::Response<http::Body>;
@@ -150,7 +197,9 @@ fn listen(
     };
     let handler = serve::handler(move |request: hyper::Request<hyper::body::Incoming>| {
         let response = answer(request.uri().path(), request.uri().query());
-        std::future::ready(response.unwrap_or_else(|| http::text(hyper::StatusCode::NOT_FOUND, "404 page not found\n")))
+        std::future::ready(
+            response.unwrap_or_else(|| http::text(hyper::StatusCode::NOT_FOUND, "404 page not found\n")),
+        )
     });
     let drain = drain.clone();
     tokio::spawn(async move {
@@ -190,27 +239,40 @@ fn watch(client: &Client, options: &Options, health: &ProxyHealth) -> Watched {
         .index(BY_SERVICE, |slice| service_of(slice).into_iter().collect());
     services.on_event({
         let (changed, health) = (changed.clone(), health.clone());
-        move |event| each_object(event, |service| {
-            metrics::SERVICE_CHANGES.with(&["IPv4"]).inc();
-            queue(&changed, &health, object_key(&**service));
-        })
+        move |event| {
+            each_object(event, |service| {
+                metrics::SERVICE_CHANGES.with(&["IPv4"]).inc();
+                queue(&changed, &health, object_key(&**service));
+            })
+        }
     });
     slices.on_event({
         let (changed, health) = (changed.clone(), health.clone());
-        move |event| each_object(event, |slice| {
-            metrics::ENDPOINT_CHANGES.with(&[slice.address_type.as_str()]).inc();
-            changed.triggers.lock().extend(trigger_time(slice));
-            if let Some(key) = service_of(slice) {
-                queue(&changed, &health, key);
-            }
-        })
+        move |event| {
+            each_object(event, |slice| {
+                metrics::ENDPOINT_CHANGES
+                    .with(&[slice.address_type.as_str()])
+                    .inc();
+                changed.triggers.lock().extend(trigger_time(slice));
+                if let Some(key) = service_of(slice) {
+                    queue(&changed, &health, key);
+                }
+            })
+        }
     });
     watch_node(client, options, health);
-    Watched { services: services.start(), slices: slices.start(), changed }
+    Watched {
+        services: services.start(),
+        slices: slices.start(),
+        changed,
+    }
 }
 
 fn watch_node(client: &Client, options: &Options, health: &ProxyHealth) {
-    let node = Informer::new(client.all::<Node>(), ListOptions::fields(format!("metadata.name={}", options.node_name)));
+    let node = Informer::new(
+        client.all::<Node>(),
+        ListOptions::fields(format!("metadata.name={}", options.node_name)),
+    );
     let health = health.clone();
     node.on_event(move |event| match event {
         Event::Added(node) | Event::Modified(_, node) => health.set_node_is_leaving(is_leaving(node)),
@@ -240,14 +302,19 @@ fn each_object<T>(event: Event<&Arc<T>>, mut act: impl FnMut(&Arc<T>)) {
 }
 
 fn queue(changed: &Changed, health: &ProxyHealth, key: String) {
-    metrics::LAST_QUEUED.with(&["IPv4"]).set(unix_seconds(SystemTime::now()));
+    metrics::LAST_QUEUED
+        .with(&["IPv4"])
+        .set(unix_seconds(SystemTime::now()));
     health.queued();
     changed.mark(key);
 }
 
 fn service_of(slice: &EndpointSlice) -> Option<String> {
     let name = slice.metadata.labels.as_ref()?.get(SERVICE_NAME_LABEL)?;
-    Some(format!("{}/{name}", slice.metadata.namespace.as_deref().unwrap_or("")))
+    Some(format!(
+        "{}/{name}",
+        slice.metadata.namespace.as_deref().unwrap_or("")
+    ))
 }
 
 fn trigger_time(slice: &EndpointSlice) -> Option<SystemTime> {
@@ -256,7 +323,8 @@ fn trigger_time(slice: &EndpointSlice) -> Option<SystemTime> {
 }
 
 fn unix_seconds(time: SystemTime) -> f64 {
-    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0.0, |since| since.as_secs_f64())
 }
 
 /// Owns the kernel's tables.
@@ -272,7 +340,10 @@ impl Syncer {
     async fn run(mut self) {
         self.watched.services.wait_synced().await;
         self.watched.slices.wait_synced().await;
-        info!(services = self.watched.services.len(), "Caches are synced, writing the first rules");
+        info!(
+            services = self.watched.services.len(),
+            "Caches are synced, writing the first rules"
+        );
         let mut ready = false;
         loop {
             let succeeded = self.sync_changed();
@@ -302,8 +373,13 @@ impl Syncer {
         if succeeded {
             self.health.updated();
             let now = SystemTime::now();
-            for latency in triggers.iter().filter_map(|trigger| now.duration_since(*trigger).ok()) {
-                metrics::PROGRAMMING_DURATION.with(&["IPv4"]).observe(latency.as_secs_f64());
+            for latency in triggers
+                .iter()
+                .filter_map(|trigger| now.duration_since(*trigger).ok())
+            {
+                metrics::PROGRAMMING_DURATION
+                    .with(&["IPv4"])
+                    .observe(latency.as_secs_f64());
             }
         }
         succeeded
@@ -311,11 +387,22 @@ impl Syncer {
 }
 
 /// Tells the proxier what the changed Services want now, and `flows` which UDP flows may stay.
-fn update(proxier: &mut Proxier<Netlink>, watched: &Watched, node_name: &str, keys: &BTreeSet<String>, flows: &mut Expected) {
+fn update(
+    proxier: &mut Proxier<Netlink>,
+    watched: &Watched,
+    node_name: &str,
+    keys: &BTreeSet<String>,
+    flows: &mut Expected,
+) {
     let family = proxier.family();
     for key in keys {
-        let Some((namespace, name)) = key.split_once('/') else { continue };
-        let before: Vec<(String, ServicePort)> = proxier.ports_of(namespace, name).map(|(name, port)| (name.port.clone(), port.clone())).collect();
+        let Some((namespace, name)) = key.split_once('/') else {
+            continue;
+        };
+        let before: Vec<(String, ServicePort)> = proxier
+            .ports_of(namespace, name)
+            .map(|(name, port)| (name.port.clone(), port.clone()))
+            .collect();
         let slices = watched.slices.by_index(BY_SERVICE, key);
         let ports = match watched.services.get(key) {
             Some(service) => service_ports(&service, slices.iter().map(|slice| &**slice), node_name, family),
@@ -328,8 +415,15 @@ fn update(proxier: &mut Proxier<Netlink>, watched: &Watched, node_name: &str, ke
 
 fn expect_flows(flows: &mut Expected, before: &[(String, ServicePort)], after: &[(String, ServicePort)]) {
     for (name, old) in before {
-        let current = after.iter().find(|(candidate, _)| candidate == name).map(|(_, port)| port);
-        let gone = ServicePort { endpoints: Vec::new(), local_endpoints: Vec::new(), ..old.clone() };
+        let current = after
+            .iter()
+            .find(|(candidate, _)| candidate == name)
+            .map(|(_, port)| port);
+        let gone = ServicePort {
+            endpoints: Vec::new(),
+            local_endpoints: Vec::new(),
+            ..old.clone()
+        };
         if current != Some(old) {
             flows.add(old, current.unwrap_or(&gone));
         }
@@ -351,8 +445,12 @@ fn commit(proxier: &mut Proxier<Netlink>, flows: &mut Expected) -> bool {
         error!(ipFamily = family, err = %failure, retryAfter = ?RETRY, "Cannot write the rules");
         return false;
     }
-    metrics::SYNC_DURATION.with(&[family]).observe(began.elapsed().as_secs_f64());
-    metrics::LAST_SYNC.with(&[family]).set(unix_seconds(SystemTime::now()));
+    metrics::SYNC_DURATION
+        .with(&[family])
+        .observe(began.elapsed().as_secs_f64());
+    metrics::LAST_SYNC
+        .with(&[family])
+        .set(unix_seconds(SystemTime::now()));
     // Only now: a flow deleted earlier could have found its way to the old endpoint again.
     match conntrack::reconcile(&std::mem::take(flows), proxier.family()) {
         Ok(deleted) => metrics::STALE_FLOWS.with(&[family]).add(deleted as f64),

@@ -27,9 +27,15 @@ type Claimant = (Rank, ServicePortName);
 
 fn frontends(port: &ServicePort) -> impl Iterator<Item = (Rank, FrontendKey)> {
     let ip = |ip| FrontendKey::Ip(ip, port.protocol, port.port);
-    let external = port.external_ips().map(move |external| (Rank::Other, ip(external)));
-    let node_port = port.node_port.map(|number| (Rank::Other, FrontendKey::NodePort(port.protocol, number)));
-    std::iter::once((Rank::ClusterIp, ip(port.cluster_ip))).chain(external).chain(node_port)
+    let external = port
+        .external_ips()
+        .map(move |external| (Rank::Other, ip(external)));
+    let node_port = port
+        .node_port
+        .map(|number| (Rank::Other, FrontendKey::NodePort(port.protocol, number)));
+    std::iter::once((Rank::ClusterIp, ip(port.cluster_ip)))
+        .chain(external)
+        .chain(node_port)
 }
 
 #[derive(Default)]
@@ -37,7 +43,10 @@ pub struct Claims(HashMap<FrontendKey, BTreeSet<Claimant>>);
 
 impl Claims {
     pub fn owns(&self, name: &ServicePortName, key: FrontendKey) -> bool {
-        self.0.get(&key).and_then(BTreeSet::first).is_some_and(|(_, owner)| owner == name)
+        self.0
+            .get(&key)
+            .and_then(BTreeSet::first)
+            .is_some_and(|(_, owner)| owner == name)
     }
 
     /// Returns whose ownership changes by this claim, other than the claimant's.

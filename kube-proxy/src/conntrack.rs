@@ -44,7 +44,13 @@ impl Expected {
         if port.protocol != Protocol::Udp {
             return;
         }
-        let allowed = || endpoints.endpoints.iter().chain(&endpoints.local_endpoints).map(|endpoint| (endpoint.ip, endpoint.port));
+        let allowed = || {
+            endpoints
+                .endpoints
+                .iter()
+                .chain(&endpoints.local_endpoints)
+                .map(|endpoint| (endpoint.ip, endpoint.port))
+        };
         // What was said of a frontend before no longer holds.
         for ip in port.external_ips().chain([port.cluster_ip]) {
             self.frontends.insert((ip, port.port), allowed().collect());
@@ -59,7 +65,10 @@ impl Expected {
     }
 
     fn is_stale(&self, flow: &Flow) -> bool {
-        let allowed = self.frontends.get(&flow.destination).or_else(|| self.node_ports.get(&flow.destination.1));
+        let allowed = self
+            .frontends
+            .get(&flow.destination)
+            .or_else(|| self.node_ports.get(&flow.destination.1));
         allowed.is_some_and(|allowed| !allowed.contains(&flow.answered_by))
     }
 }
@@ -127,7 +136,9 @@ fn request(kind: u16, flags: u16, family: Family, attributes: &[u8]) -> Vec<u8> 
 }
 
 fn error_of(message: &[u8]) -> io::Error {
-    let code = message.first_chunk::<4>().map_or(0, |code| i32::from_ne_bytes(*code));
+    let code = message
+        .first_chunk::<4>()
+        .map_or(0, |code| i32::from_ne_bytes(*code));
     io::Error::from_raw_os_error(-code)
 }
 
@@ -165,7 +176,12 @@ fn flow(message: &[u8]) -> Option<Flow> {
         }
     }
     let (original, reply) = (original?, reply?);
-    Some(Flow { destination: original.destination, answered_by: reply.source, protocol: original.protocol, identity })
+    Some(Flow {
+        destination: original.destination,
+        answered_by: reply.source,
+        protocol: original.protocol,
+        identity,
+    })
 }
 
 struct Tuple {
@@ -175,7 +191,8 @@ struct Tuple {
 }
 
 fn tuple(bytes: &[u8]) -> Option<Tuple> {
-    let (mut source, mut destination, mut protocol, mut source_port, mut destination_port) = (None, None, None, None, None);
+    let (mut source, mut destination, mut protocol, mut source_port, mut destination_port) =
+        (None, None, None, None, None);
     for (kind, body, _) in attributes(bytes) {
         for (field, value, _) in attributes(body) {
             match (kind, field) {
@@ -183,12 +200,18 @@ fn tuple(bytes: &[u8]) -> Option<Tuple> {
                 (TUPLE_IP, 2 | 4) => destination = address(value),
                 (TUPLE_PROTO, 1) => protocol = value.first().copied(),
                 (TUPLE_PROTO, 2) => source_port = value.first_chunk().map(|port| u16::from_be_bytes(*port)),
-                (TUPLE_PROTO, 3) => destination_port = value.first_chunk().map(|port| u16::from_be_bytes(*port)),
+                (TUPLE_PROTO, 3) => {
+                    destination_port = value.first_chunk().map(|port| u16::from_be_bytes(*port))
+                }
                 _ => (),
             }
         }
     }
-    Some(Tuple { source: (source?, source_port?), destination: (destination?, destination_port?), protocol: protocol? })
+    Some(Tuple {
+        source: (source?, source_port?),
+        destination: (destination?, destination_port?),
+        protocol: protocol?,
+    })
 }
 
 fn address(bytes: &[u8]) -> Option<IpAddr> {

@@ -59,13 +59,23 @@ impl ProxyHealth {
             "currentTime": format_time(now),
             "nodeEligible": !state.node_is_leaving,
         });
-        Some(json(if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &body))
+        Some(json(
+            if healthy {
+                StatusCode::OK
+            } else {
+                StatusCode::SERVICE_UNAVAILABLE
+            },
+            &body,
+        ))
     }
 }
 
 impl State {
     fn is_live(&self, now: SystemTime) -> bool {
-        let late = self.pending_since.and_then(|since| now.duration_since(since).ok()).is_some_and(|age| age > TIMEOUT);
+        let late = self
+            .pending_since
+            .and_then(|since| now.duration_since(since).ok())
+            .is_some_and(|age| age > TIMEOUT);
         !late
     }
 }
@@ -89,7 +99,11 @@ mod tests {
 
     #[test]
     fn a_change_that_waits_too_long_is_unhealthy() {
-        let state = State { pending_since: Some(SystemTime::UNIX_EPOCH), synced_at: Some(SystemTime::UNIX_EPOCH), node_is_leaving: false };
+        let state = State {
+            pending_since: Some(SystemTime::UNIX_EPOCH),
+            synced_at: Some(SystemTime::UNIX_EPOCH),
+            node_is_leaving: false,
+        };
         assert!(state.is_live(SystemTime::UNIX_EPOCH + TIMEOUT));
         assert!(!state.is_live(SystemTime::UNIX_EPOCH + TIMEOUT + Duration::from_secs(1)));
     }

@@ -78,7 +78,10 @@ impl Field {
 /// Length of a concatenation and its type number: six bits for each field.
 pub fn concatenation(fields: &[Field], family: Family) -> (u32, u32) {
     fields.iter().fold((0, 0), |(len, kind), field| {
-        (len + field.padded_len(family) as u32, (kind << 6) | field.datatype(family))
+        (
+            len + field.padded_len(family) as u32,
+            (kind << 6) | field.datatype(family),
+        )
     })
 }
 

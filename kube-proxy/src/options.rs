@@ -16,46 +16,133 @@ const KINDS: &[(&str, &str)] = &[("kubeproxy.config.k8s.io/v1alpha1", "KubeProxy
 const MAX_MASQUERADE_BIT: i64 = 31;
 
 pub fn flags() -> FlagSet {
-    network_flags(FlagSet::new("kube-proxy", "Routes the traffic of Services on this node by nftables."))
-        .string("config", "", "The path to the configuration file.")
-        .string("kubeconfig", "", "Path to kubeconfig file with authorization information.")
-        .string("master", "", "The address of the Kubernetes API server (overrides any value in kubeconfig).")
-        .string("hostname-override", "", "Name of this node. Default: the host name.")
-        .string("healthz-bind-address", "0.0.0.0:10256", "IP:port of the health check server; empty disables it.")
-        .string("metrics-bind-address", "127.0.0.1:10249", "IP:port of the metrics server; empty disables it.")
-        .bool("bind-address-hard-fail", false, "Treat a failure to bind to a port as fatal.")
-        .bool("profiling", false, "Serve /debug/pprof (accepted; there is no such handler here).")
-        .bool("cleanup", false, "Remove the nftables table and exit.")
-        .bool("init-only", false, "Do what needs full privileges and exit (nothing does).")
-        .string("write-config-to", "", "Write the effective configuration to this file and exit.")
-        .map("feature-gates", "", "Accepted; the engine has no gates.")
-        .string("kube-api-content-type", "application/vnd.kubernetes.protobuf", "Accepted; requests are JSON.")
-        .int("kube-api-burst", 10, "Accepted; there is no client-side limit.")
-        .float("kube-api-qps", 5.0, "Accepted; there is no client-side limit.")
-        .int("oom-score-adj", -999, "The oom_score_adj of this process.")
-        .duration("config-sync-period", "15m0s", "Accepted; changes come by watch.")
-        .string("show-hidden-metrics-for-version", "", "Accepted; no metrics are hidden.")
-        .removed("resource-container", true, "it was removed upstream")
-        .removed("udp-timeout", true, "it was removed upstream")
-        .removed("cleanup-ipvs", true, "use --cleanup")
-        .removed("proxy-port-range", true, "it was removed upstream")
-        .removed("masquerade-bit", true, "use --iptables-masquerade-bit")
+    network_flags(FlagSet::new(
+        "kube-proxy",
+        "Routes the traffic of Services on this node by nftables.",
+    ))
+    .string("config", "", "The path to the configuration file.")
+    .string(
+        "kubeconfig",
+        "",
+        "Path to kubeconfig file with authorization information.",
+    )
+    .string(
+        "master",
+        "",
+        "The address of the Kubernetes API server (overrides any value in kubeconfig).",
+    )
+    .string(
+        "hostname-override",
+        "",
+        "Name of this node. Default: the host name.",
+    )
+    .string(
+        "healthz-bind-address",
+        "0.0.0.0:10256",
+        "IP:port of the health check server; empty disables it.",
+    )
+    .string(
+        "metrics-bind-address",
+        "127.0.0.1:10249",
+        "IP:port of the metrics server; empty disables it.",
+    )
+    .bool(
+        "bind-address-hard-fail",
+        false,
+        "Treat a failure to bind to a port as fatal.",
+    )
+    .bool(
+        "profiling",
+        false,
+        "Serve /debug/pprof (accepted; there is no such handler here).",
+    )
+    .bool("cleanup", false, "Remove the nftables table and exit.")
+    .bool(
+        "init-only",
+        false,
+        "Do what needs full privileges and exit (nothing does).",
+    )
+    .string(
+        "write-config-to",
+        "",
+        "Write the effective configuration to this file and exit.",
+    )
+    .map("feature-gates", "", "Accepted; the engine has no gates.")
+    .string(
+        "kube-api-content-type",
+        "application/vnd.kubernetes.protobuf",
+        "Accepted; requests are JSON.",
+    )
+    .int("kube-api-burst", 10, "Accepted; there is no client-side limit.")
+    .float("kube-api-qps", 5.0, "Accepted; there is no client-side limit.")
+    .int("oom-score-adj", -999, "The oom_score_adj of this process.")
+    .duration("config-sync-period", "15m0s", "Accepted; changes come by watch.")
+    .string(
+        "show-hidden-metrics-for-version",
+        "",
+        "Accepted; no metrics are hidden.",
+    )
+    .removed("resource-container", true, "it was removed upstream")
+    .removed("udp-timeout", true, "it was removed upstream")
+    .removed("cleanup-ipvs", true, "use --cleanup")
+    .removed("proxy-port-range", true, "it was removed upstream")
+    .removed("masquerade-bit", true, "use --iptables-masquerade-bit")
 }
 
 fn network_flags(flags: FlagSet) -> FlagSet {
     flags
-        .string("proxy-mode", "", "'iptables', 'ipvs' or 'nftables'; all are served by nftables.")
-        .string("cluster-cidr", "", "The CIDRs of the pods, comma-separated for dual stack.")
+        .string(
+            "proxy-mode",
+            "",
+            "'iptables', 'ipvs' or 'nftables'; all are served by nftables.",
+        )
+        .string(
+            "cluster-cidr",
+            "",
+            "The CIDRs of the pods, comma-separated for dual stack.",
+        )
         .bool("masquerade-all", false, "SNAT all traffic sent to cluster IPs.")
-        .int("iptables-masquerade-bit", 14, "The bit of the packet mark that asks for SNAT, 0 to 31.")
-        .strings("nodeport-addresses", "", "CIDRs of local addresses on which node ports answer. Default: all but loopback.")
-        .string("bind-address", "0.0.0.0", "Overrides the node's primary IP (accepted; not needed).")
+        .int(
+            "iptables-masquerade-bit",
+            14,
+            "The bit of the packet mark that asks for SNAT, 0 to 31.",
+        )
+        .strings(
+            "nodeport-addresses",
+            "",
+            "CIDRs of local addresses on which node ports answer. Default: all but loopback.",
+        )
+        .string(
+            "bind-address",
+            "0.0.0.0",
+            "Overrides the node's primary IP (accepted; not needed).",
+        )
         .string("detect-local-mode", "", "Only ClusterCIDR is served.")
-        .string("pod-bridge-interface", "", "For --detect-local-mode=BridgeInterface (not served).")
-        .string("pod-interface-name-prefix", "", "For --detect-local-mode=InterfaceNamePrefix (not served).")
-        .bool("iptables-localhost-nodeports", true, "Accepted; node ports never answer on loopback with nftables.")
-        .duration("iptables-sync-period", "30s", "Accepted; what was committed is known.")
-        .duration("iptables-min-sync-period", "1s", "Accepted; a change is committed at once.")
+        .string(
+            "pod-bridge-interface",
+            "",
+            "For --detect-local-mode=BridgeInterface (not served).",
+        )
+        .string(
+            "pod-interface-name-prefix",
+            "",
+            "For --detect-local-mode=InterfaceNamePrefix (not served).",
+        )
+        .bool(
+            "iptables-localhost-nodeports",
+            true,
+            "Accepted; node ports never answer on loopback with nftables.",
+        )
+        .duration(
+            "iptables-sync-period",
+            "30s",
+            "Accepted; what was committed is known.",
+        )
+        .duration(
+            "iptables-min-sync-period",
+            "1s",
+            "Accepted; a change is committed at once.",
+        )
         .duration("ipvs-sync-period", "30s", "Accepted.")
         .duration("ipvs-min-sync-period", "1s", "Accepted.")
         .string("ipvs-scheduler", "", "Accepted; endpoints are chosen at random.")
@@ -64,13 +151,37 @@ fn network_flags(flags: FlagSet) -> FlagSet {
         .duration("ipvs-tcp-timeout", "0s", "Accepted.")
         .duration("ipvs-tcpfin-timeout", "0s", "Accepted.")
         .duration("ipvs-udp-timeout", "0s", "Accepted.")
-        .int("conntrack-max-per-core", 32768, "Conntrack entries for each core; 0 leaves the limit as it is.")
-        .int("conntrack-min", 131_072, "The least number of conntrack entries, whatever the cores.")
-        .duration("conntrack-tcp-timeout-established", "24h0m0s", "Idle timeout of established TCP; 0 leaves it as it is.")
-        .duration("conntrack-tcp-timeout-close-wait", "1h0m0s", "Timeout of TCP in CLOSE_WAIT.")
+        .int(
+            "conntrack-max-per-core",
+            32768,
+            "Conntrack entries for each core; 0 leaves the limit as it is.",
+        )
+        .int(
+            "conntrack-min",
+            131_072,
+            "The least number of conntrack entries, whatever the cores.",
+        )
+        .duration(
+            "conntrack-tcp-timeout-established",
+            "24h0m0s",
+            "Idle timeout of established TCP; 0 leaves it as it is.",
+        )
+        .duration(
+            "conntrack-tcp-timeout-close-wait",
+            "1h0m0s",
+            "Timeout of TCP in CLOSE_WAIT.",
+        )
         .bool("conntrack-tcp-be-liberal", false, "Be liberal about TCP windows.")
-        .duration("conntrack-udp-timeout", "0s", "Idle timeout of UDP; 0 leaves it as it is.")
-        .duration("conntrack-udp-timeout-stream", "0s", "Idle timeout of UDP streams; 0 leaves it as it is.")
+        .duration(
+            "conntrack-udp-timeout",
+            "0s",
+            "Idle timeout of UDP; 0 leaves it as it is.",
+        )
+        .duration(
+            "conntrack-udp-timeout-stream",
+            "0s",
+            "Idle timeout of UDP streams; 0 leaves it as it is.",
+        )
 }
 
 /// The file, with upstream's names. Only what the engine reads has a type; the rest is kept as it was written.
@@ -188,7 +299,10 @@ impl Options {
         };
         Configuration {
             bind_address_hard_fail: flags.bool("bind-address-hard-fail"),
-            client_connection: ClientConnection { kubeconfig: flags.string("kubeconfig").to_owned(), ..ClientConnection::default() },
+            client_connection: ClientConnection {
+                kubeconfig: flags.string("kubeconfig").to_owned(),
+                ..ClientConnection::default()
+            },
             cluster_cidr: flags.string("cluster-cidr").to_owned(),
             conntrack: Conntrack {
                 max_per_core: Some(flags.int("conntrack-max-per-core")),
@@ -214,26 +328,53 @@ impl Options {
     fn complete(flags: &Flags, configuration: Configuration) -> Result<Self> {
         let mode = match configuration.mode.as_str() {
             mode @ ("" | "iptables" | "ipvs" | "nftables") => mode,
-            other => bail!("mode: unsupported value {other:?}: supported values are \"iptables\", \"ipvs\", \"nftables\""),
+            other => bail!(
+                "mode: unsupported value {other:?}: supported values are \"iptables\", \"ipvs\", \"nftables\""
+            ),
         };
-        let rules = if mode == "nftables" { &configuration.nftables } else { &configuration.iptables };
+        let rules = if mode == "nftables" {
+            &configuration.nftables
+        } else {
+            &configuration.iptables
+        };
         let bit = rules.masquerade_bit.unwrap_or(14);
         if !(0..=MAX_MASQUERADE_BIT).contains(&bit) {
             bail!("masqueradeBit: {bit} must be within the range [0, {MAX_MASQUERADE_BIT}]");
         }
         check_local_mode(&configuration.detect_local_mode);
-        let text = |value: &str| if value.is_empty() { None } else { Some(value.to_owned()) };
+        let text = |value: &str| {
+            if value.is_empty() {
+                None
+            } else {
+                Some(value.to_owned())
+            }
+        };
         Ok(Self {
             kubeconfig: text(&configuration.client_connection.kubeconfig).map(PathBuf::from),
             master: text(flags.string("master")),
             node_name: node_name(flags, &configuration)?,
-            healthz_bind_address: address("healthzBindAddress", &configuration.healthz_bind_address, "0.0.0.0:10256", 10256)?,
-            metrics_bind_address: address("metricsBindAddress", &configuration.metrics_bind_address, "127.0.0.1:10249", 10249)?,
+            healthz_bind_address: address(
+                "healthzBindAddress",
+                &configuration.healthz_bind_address,
+                "0.0.0.0:10256",
+                10256,
+            )?,
+            metrics_bind_address: address(
+                "metricsBindAddress",
+                &configuration.metrics_bind_address,
+                "127.0.0.1:10249",
+                10249,
+            )?,
             bind_address_hard_fail: configuration.bind_address_hard_fail,
             mode: mode.to_owned(),
             masquerade_all: rules.masquerade_all,
             masquerade_bit: bit as u32,
-            cluster_cidrs: configuration.cluster_cidr.split(',').filter(|cidr| !cidr.is_empty()).map(|cidr| parse_cidr("clusterCIDR", cidr)).collect::<Result<_>>()?,
+            cluster_cidrs: configuration
+                .cluster_cidr
+                .split(',')
+                .filter(|cidr| !cidr.is_empty())
+                .map(|cidr| parse_cidr("clusterCIDR", cidr))
+                .collect::<Result<_>>()?,
             node_port_cidrs: node_port_cidrs(&configuration)?,
             conntrack: conntrack_limits(&configuration.conntrack),
             oom_score_adj: configuration.oom_score_adj.unwrap_or(-999),
@@ -243,7 +384,10 @@ impl Options {
 }
 
 fn node_name(flags: &Flags, configuration: &Configuration) -> Result<String> {
-    let overrides = [flags.string("hostname-override"), configuration.hostname_override.as_str()];
+    let overrides = [
+        flags.string("hostname-override"),
+        configuration.hostname_override.as_str(),
+    ];
     let name = match overrides.into_iter().find(|name| !name.is_empty()) {
         Some(name) => name.to_owned(),
         None => rustix::system::uname().nodename().to_string_lossy().into_owned(),
@@ -264,15 +408,23 @@ fn address(field: &str, value: &Option<String>, default: &str, port: u16) -> Res
     if text.is_empty() {
         return Ok(String::new());
     }
-    let full = if text.parse::<IpAddr>().is_ok() { std::net::SocketAddr::new(text.parse()?, port).to_string() } else { text.to_owned() };
-    full.parse::<std::net::SocketAddr>().with_context(|| format!("{field}: {text:?} is not IP:port"))?;
+    let full = if text.parse::<IpAddr>().is_ok() {
+        std::net::SocketAddr::new(text.parse()?, port).to_string()
+    } else {
+        text.to_owned()
+    };
+    full.parse::<std::net::SocketAddr>()
+        .with_context(|| format!("{field}: {text:?} is not IP:port"))?;
     Ok(full)
 }
 
 fn node_port_cidrs(configuration: &Configuration) -> Result<Vec<(IpAddr, u8)>> {
     let cidrs = configuration.node_port_addresses.iter().flatten();
     // "primary" means the node's own addresses; every local address but loopback includes them.
-    cidrs.filter(|cidr| *cidr != "primary").map(|cidr| parse_cidr("nodePortAddresses", cidr)).collect()
+    cidrs
+        .filter(|cidr| *cidr != "primary")
+        .map(|cidr| parse_cidr("nodePortAddresses", cidr))
+        .collect()
 }
 
 pub fn parse_cidr(field: &str, text: &str) -> Result<(IpAddr, u8)> {
@@ -286,12 +438,19 @@ pub fn parse_cidr(field: &str, text: &str) -> Result<(IpAddr, u8)> {
 
 fn check_local_mode(mode: &str) {
     if !matches!(mode, "" | "ClusterCIDR") {
-        warn!(detectLocalMode = mode, "Only ClusterCIDR is served: without clusterCIDR, nothing is masqueraded on the way to cluster IPs");
+        warn!(
+            detectLocalMode = mode,
+            "Only ClusterCIDR is served: without clusterCIDR, nothing is masqueraded on the way to cluster IPs"
+        );
     }
 }
 
 fn conntrack_limits(conntrack: &Conntrack) -> ConntrackLimits {
-    let duration = |value: &Option<GoDuration>, default: u64| value.as_ref().map_or(Duration::from_secs(default), |value| value.0);
+    let duration = |value: &Option<GoDuration>, default: u64| {
+        value
+            .as_ref()
+            .map_or(Duration::from_secs(default), |value| value.0)
+    };
     ConntrackLimits {
         max_per_core: conntrack.max_per_core.unwrap_or(32768),
         min: conntrack.min.unwrap_or(131_072),
@@ -308,7 +467,10 @@ pub fn announce_mode(mode: &str) {
     match mode {
         "nftables" => info!("Using nftables Proxier"),
         "" => info!("Using nftables Proxier (no mode was chosen)"),
-        other => info!(mode = other, "Using nftables Proxier: it serves this mode too, and makes no iptables or ipvs rules"),
+        other => info!(
+            mode = other,
+            "Using nftables Proxier: it serves this mode too, and makes no iptables or ipvs rules"
+        ),
     }
 }
 
@@ -324,16 +486,29 @@ mod tests {
     fn the_tutorials_config_file_is_read() {
         let path = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(&path, "kind: KubeProxyConfiguration\napiVersion: kubeproxy.config.k8s.io/v1alpha1\nclientConnection:\n  kubeconfig: \"/var/lib/kube-proxy/kubeconfig\"\nmode: \"iptables\"\nclusterCIDR: \"10.200.0.0/16\"\n").unwrap();
-        let options = load(&["--config", path.path().to_str().unwrap(), "--hostname-override=Node-0"]).unwrap();
-        assert_eq!(options.kubeconfig.unwrap().to_str(), Some("/var/lib/kube-proxy/kubeconfig"));
+        let options = load(&[
+            "--config",
+            path.path().to_str().unwrap(),
+            "--hostname-override=Node-0",
+        ])
+        .unwrap();
+        assert_eq!(
+            options.kubeconfig.unwrap().to_str(),
+            Some("/var/lib/kube-proxy/kubeconfig")
+        );
         assert_eq!(options.cluster_cidrs, [("10.200.0.0".parse().unwrap(), 16)]);
-        assert_eq!((options.node_name.as_str(), options.healthz_bind_address.as_str()), ("node-0", "0.0.0.0:10256"));
+        assert_eq!(
+            (options.node_name.as_str(), options.healthz_bind_address.as_str()),
+            ("node-0", "0.0.0.0:10256")
+        );
     }
 
     #[test]
     fn bad_values_name_the_field() {
         let error = |arguments: &[&str]| load(arguments).unwrap_err().to_string();
-        assert!(error(&["--cluster-cidr=10.0.0.0/33"]).starts_with("clusterCIDR: \"10.0.0.0/33\" is not a CIDR"));
+        assert!(
+            error(&["--cluster-cidr=10.0.0.0/33"]).starts_with("clusterCIDR: \"10.0.0.0/33\" is not a CIDR")
+        );
         assert!(error(&["--proxy-mode=userspace"]).contains("unsupported value \"userspace\""));
         assert!(error(&["--iptables-masquerade-bit=32"]).contains("[0, 31]"));
         assert!(error(&["--metrics-bind-address=nowhere"]).contains("metricsBindAddress"));
@@ -343,7 +518,13 @@ mod tests {
     fn a_misspelt_field_is_an_error() {
         let path = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(&path, "kind: KubeProxyConfiguration\napiVersion: kubeproxy.config.k8s.io/v1alpha1\nclusterCidr: \"10.200.0.0/16\"\n").unwrap();
-        let error = format!("{:#}", load(&["--config", path.path().to_str().unwrap()]).unwrap_err());
-        assert!(error.contains("clusterCidr") && error.contains("line 3"), "{error}");
+        let error = format!(
+            "{:#}",
+            load(&["--config", path.path().to_str().unwrap()]).unwrap_err()
+        );
+        assert!(
+            error.contains("clusterCidr") && error.contains("line 3"),
+            "{error}"
+        );
     }
 }

@@ -37,7 +37,9 @@ struct Desired {
 
 impl Desired {
     fn contribution(&self, name: &ServicePortName) -> Option<Contribution> {
-        self.ports.get(name).map(|port| contribution(port, |key| self.claims.owns(name, key)))
+        self.ports
+            .get(name)
+            .map(|port| contribution(port, |key| self.claims.owns(name, key)))
     }
 
     /// Returns the ports whose contribution changes by this, the named one included.
@@ -69,12 +71,22 @@ struct Committed {
 
 impl<K: Kernel> Proxier<K> {
     pub fn new(kernel: K, settings: Settings) -> Self {
-        Self { kernel, settings, desired: Desired::default(), changed: BTreeSet::new(), committed: None }
+        Self {
+            kernel,
+            settings,
+            desired: Desired::default(),
+            changed: BTreeSet::new(),
+            committed: None,
+        }
     }
 
     /// All ports that a Service has now; those that it had before and has no more are removed.
     pub fn set_service(&mut self, namespace: &str, name: &str, ports: Vec<(String, ServicePort)>) {
-        let key = |port: &str| ServicePortName { namespace: namespace.to_owned(), name: name.to_owned(), port: port.to_owned() };
+        let key = |port: &str| ServicePortName {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            port: port.to_owned(),
+        };
         let gone: Vec<ServicePortName> = self
             .ports_of(namespace, name)
             .map(|(port, _)| port.clone())
@@ -88,9 +100,20 @@ impl<K: Kernel> Proxier<K> {
         }
     }
 
-    pub fn ports_of<'a>(&'a self, namespace: &'a str, name: &'a str) -> impl Iterator<Item = (&'a ServicePortName, &'a ServicePort)> {
-        let first = ServicePortName { namespace: namespace.to_owned(), name: name.to_owned(), port: String::new() };
-        self.desired.ports.range(first..).take_while(move |(port, _)| port.namespace == namespace && port.name == name)
+    pub fn ports_of<'a>(
+        &'a self,
+        namespace: &'a str,
+        name: &'a str,
+    ) -> impl Iterator<Item = (&'a ServicePortName, &'a ServicePort)> {
+        let first = ServicePortName {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            port: String::new(),
+        };
+        self.desired
+            .ports
+            .range(first..)
+            .take_while(move |(port, _)| port.namespace == namespace && port.name == name)
     }
 
     pub fn family(&self) -> Family {
@@ -114,7 +137,9 @@ impl<K: Kernel> Proxier<K> {
     }
 
     fn sync_changes(&mut self) -> Result<(), KernelError> {
-        let Some(committed) = &mut self.committed else { return Ok(()) };
+        let Some(committed) = &mut self.committed else {
+            return Ok(());
+        };
         let change = Change::between(committed, &self.desired, &self.changed);
         let batch = change.batch(&self.settings, &committed.chains);
         if !batch.is_empty() {
@@ -130,7 +155,9 @@ impl<K: Kernel> Proxier<K> {
         let all = self.desired.ports.keys().cloned().collect();
         let change = Change::between(&committed, &self.desired, &all);
         let mut batch = skeleton(&self.settings);
-        batch.operations.extend(change.batch(&self.settings, &committed.chains).operations);
+        batch
+            .operations
+            .extend(change.batch(&self.settings, &committed.chains).operations);
         self.kernel.commit(&batch)?;
         change.apply(&mut committed);
         info!(servicePorts = committed.ports.len(), family = ?self.settings.family, "Replaced the nftables table");
@@ -158,8 +185,13 @@ struct Change {
 
 impl Change {
     fn between(committed: &Committed, desired: &Desired, changed: &BTreeSet<ServicePortName>) -> Self {
-        let mut change =
-            Self { ports: Vec::new(), add: Vec::new(), delete: Vec::new(), shared: HashMap::new(), chains: BTreeSet::new() };
+        let mut change = Self {
+            ports: Vec::new(),
+            add: Vec::new(),
+            delete: Vec::new(),
+            shared: HashMap::new(),
+            chains: BTreeSet::new(),
+        };
         for name in changed {
             let new = desired.contribution(name);
             change.port(committed.ports.get(name), new.as_ref());
@@ -171,7 +203,8 @@ impl Change {
 
     fn port(&mut self, old: Option<&Contribution>, new: Option<&Contribution>) {
         let elements = |side: Option<&Contribution>| -> HashSet<Element> {
-            side.map(|side| side.elements.iter().cloned().collect()).unwrap_or_else(HashSet::new)
+            side.map(|side| side.elements.iter().cloned().collect())
+                .unwrap_or_default()
         };
         let (before, after) = (elements(old), elements(new));
         self.delete.extend(before.difference(&after).cloned());
@@ -182,7 +215,8 @@ impl Change {
         for element in new.into_iter().flat_map(|new| &new.shared) {
             *self.shared.entry(element.clone()).or_default() += 1;
         }
-        self.chains.extend(new.into_iter().flat_map(|new| new.chains.iter().cloned()));
+        self.chains
+            .extend(new.into_iter().flat_map(|new| new.chains.iter().cloned()));
     }
 
     fn count_shared(&mut self, committed: &Committed) {
@@ -200,9 +234,15 @@ impl Change {
     fn batch(&self, settings: &Settings, known: &HashSet<Chain>) -> Batch {
         let mut batch = Batch::new(settings.family, TABLE);
         for chain in self.new_chains(known) {
-            batch.push(Operation::AddChain { name: chain.to_string(), hook: None });
+            batch.push(Operation::AddChain {
+                name: chain.to_string(),
+                hook: None,
+            });
             for rule in chain.rules(settings) {
-                batch.push(Operation::AddRule { chain: chain.to_string(), rule });
+                batch.push(Operation::AddRule {
+                    chain: chain.to_string(),
+                    rule,
+                });
             }
         }
         batch.delete_elements(self.delete.clone());

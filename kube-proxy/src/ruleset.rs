@@ -87,9 +87,15 @@ pub struct ServicePort {
 impl ServicePort {
     /// All addresses but the cluster IP, each once.
     pub fn external_ips(&self) -> impl Iterator<Item = IpAddr> {
-        let ips: std::collections::BTreeSet<IpAddr> = self.external_ips.iter().chain(&self.load_balancer_ips).copied().collect();
+        let ips: std::collections::BTreeSet<IpAddr> = self
+            .external_ips
+            .iter()
+            .chain(&self.load_balancer_ips)
+            .copied()
+            .collect();
         let cluster_ip = self.cluster_ip;
-        ips.into_iter().filter(move |ip| *ip != cluster_ip && ip.is_ipv4() == cluster_ip.is_ipv4())
+        ips.into_iter()
+            .filter(move |ip| *ip != cluster_ip && ip.is_ipv4() == cluster_ip.is_ipv4())
     }
 }
 
@@ -107,7 +113,11 @@ pub const ENDPOINTS: SetSpec = set(
 pub const FIREWALL_IPS: SetSpec = set("firewall-ips", SERVICE_KEY, Values::Verdict);
 pub const NO_ENDPOINT_SERVICES: SetSpec = set("no-endpoint-services", SERVICE_KEY, Values::Verdict);
 pub const NO_ENDPOINT_NODE_PORTS: SetSpec = set("no-endpoint-nodeports", NODE_PORT_KEY, Values::Verdict);
-pub const HAIRPIN: SetSpec = set("hairpin-connections", &[Field::Address, Field::Address], Values::None);
+pub const HAIRPIN: SetSpec = set(
+    "hairpin-connections",
+    &[Field::Address, Field::Address],
+    Values::None,
+);
 /// Client and Service port to the endpoint that it was sent to; filled by the kernel.
 pub const AFFINITY: SetSpec = SetSpec {
     name: "affinity",
@@ -118,7 +128,13 @@ pub const AFFINITY: SetSpec = SetSpec {
 /// The endpoints that a remembered client may still be sent to.
 pub const AFFINITY_ENDPOINTS: SetSpec = set(
     "affinity-endpoints",
-    &[Field::Address, Field::Protocol, Field::Port, Field::Address, Field::Port],
+    &[
+        Field::Address,
+        Field::Protocol,
+        Field::Port,
+        Field::Address,
+        Field::Port,
+    ],
     Values::None,
 );
 
@@ -141,7 +157,12 @@ const SERVICE_KEY: &[Field] = &[Field::Address, Field::Protocol, Field::Port];
 const NODE_PORT_KEY: &[Field] = &[Field::Protocol, Field::Port];
 
 const fn set(name: &'static str, key: &'static [Field], values: Values) -> SetSpec {
-    SetSpec { name, key, values, dynamic: false }
+    SetSpec {
+        name,
+        key,
+        values,
+        dynamic: false,
+    }
 }
 
 /// Builds concatenated keys: every field padded to 32 bits, ports in network order.

@@ -22,8 +22,12 @@ pub fn service_ports<'a>(
     node_name: &str,
     family: Family,
 ) -> Vec<(String, ServicePort)> {
-    let Some(spec) = service.spec.as_ref().filter(|spec| is_proxied(service, spec)) else { return Vec::new() };
-    let Some(cluster_ip) = cluster_ip(spec, family) else { return Vec::new() };
+    let Some(spec) = service.spec.as_ref().filter(|spec| is_proxied(service, spec)) else {
+        return Vec::new();
+    };
+    let Some(cluster_ip) = cluster_ip(spec, family) else {
+        return Vec::new();
+    };
     let external_ips: Vec<IpAddr> = of_family(spec.external_ips.iter().flatten(), family).collect();
     let slices = slices.filter(|slice| slice.address_type == address_type(family));
     spec.ports
@@ -47,7 +51,11 @@ pub fn service_ports<'a>(
                 external_traffic_local,
                 affinity_seconds: affinity_seconds(spec),
                 endpoints: candidates.usable(|_| true),
-                local_endpoints: if keeps_local { candidates.usable(|endpoint| endpoint.local) } else { Vec::new() },
+                local_endpoints: if keeps_local {
+                    candidates.usable(|endpoint| endpoint.local)
+                } else {
+                    Vec::new()
+                },
             };
             Some((port.name.clone().unwrap_or_else(String::new), value))
         })
@@ -55,7 +63,11 @@ pub fn service_ports<'a>(
 }
 
 fn is_proxied(service: &Service, spec: &ServiceSpec) -> bool {
-    let foreign = service.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(PROXY_NAME_LABEL));
+    let foreign = service
+        .metadata
+        .labels
+        .as_ref()
+        .is_some_and(|labels| labels.contains_key(PROXY_NAME_LABEL));
     !foreign && spec.type_.as_deref() != Some("ExternalName")
 }
 
@@ -66,27 +78,43 @@ fn cluster_ip(spec: &ServiceSpec, family: Family) -> Option<IpAddr> {
 }
 
 fn load_balancer_ips(service: &Service, family: Family) -> Vec<IpAddr> {
-    let ingress = service.status.iter().filter_map(|status| status.load_balancer.as_ref()).flat_map(|lb| lb.ingress.iter().flatten());
-    let ips = ingress.filter(|ingress| ingress.ip_mode.as_deref() != Some("Proxy")).filter_map(|ingress| ingress.ip.as_ref());
+    let ingress = service
+        .status
+        .iter()
+        .filter_map(|status| status.load_balancer.as_ref())
+        .flat_map(|lb| lb.ingress.iter().flatten());
+    let ips = ingress
+        .filter(|ingress| ingress.ip_mode.as_deref() != Some("Proxy"))
+        .filter_map(|ingress| ingress.ip.as_ref());
     of_family(ips, family).collect()
 }
 
 /// Ranges that do not parse allow nobody, so they are left out only beside others that do.
 fn load_balancer_sources(spec: &ServiceSpec, family: Family) -> Vec<(IpAddr, u8)> {
     let ranges = spec.load_balancer_source_ranges.iter().flatten();
-    ranges.filter_map(|range| parse_cidr("loadBalancerSourceRanges", range).ok()).filter(|(ip, _)| Family::of(*ip) == family).collect()
+    ranges
+        .filter_map(|range| parse_cidr("loadBalancerSourceRanges", range).ok())
+        .filter(|(ip, _)| Family::of(*ip) == family)
+        .collect()
 }
 
 fn of_family<'a>(ips: impl Iterator<Item = &'a String>, family: Family) -> impl Iterator<Item = IpAddr> {
-    ips.filter_map(|ip| ip.parse().ok()).filter(move |ip| Family::of(*ip) == family)
+    ips.filter_map(|ip| ip.parse().ok())
+        .filter(move |ip| Family::of(*ip) == family)
 }
 
 fn affinity_seconds(spec: &ServiceSpec) -> Option<u32> {
     if spec.session_affinity.as_deref() != Some("ClientIP") {
         return None;
     }
-    let configured = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref()).and_then(|ip| ip.timeout_seconds);
-    u32::try_from(configured.unwrap_or(DEFAULT_AFFINITY_SECONDS)).ok().filter(|seconds| *seconds > 0)
+    let configured = spec
+        .session_affinity_config
+        .as_ref()
+        .and_then(|config| config.client_ip.as_ref())
+        .and_then(|ip| ip.timeout_seconds);
+    u32::try_from(configured.unwrap_or(DEFAULT_AFFINITY_SECONDS))
+        .ok()
+        .filter(|seconds| *seconds > 0)
 }
 
 /// The endpoints that serve a port, by whether they are ready or serve while they terminate.
@@ -103,18 +131,33 @@ impl Candidates {
         node_name: &str,
     ) -> Self {
         let collect = |usable: fn(&ApiEndpoint) -> bool| {
-            slices.clone().flat_map(|slice| endpoints_of(slice, port, protocol, node_name, usable)).collect()
+            slices
+                .clone()
+                .flat_map(|slice| endpoints_of(slice, port, protocol, node_name, usable))
+                .collect()
         };
-        Self { ready: collect(is_ready), terminating: collect(serves_while_terminating) }
+        Self {
+            ready: collect(is_ready),
+            terminating: collect(serves_while_terminating),
+        }
     }
 
     /// Ready ones; where there is none, those that still serve while they terminate.
     fn usable(&self, wanted: impl Fn(&Endpoint) -> bool) -> Vec<Endpoint> {
-        let ready: Vec<Endpoint> = self.ready.iter().filter(|endpoint| wanted(endpoint)).copied().collect();
+        let ready: Vec<Endpoint> = self
+            .ready
+            .iter()
+            .filter(|endpoint| wanted(endpoint))
+            .copied()
+            .collect();
         if !ready.is_empty() {
             return ready;
         }
-        self.terminating.iter().filter(|endpoint| wanted(endpoint)).copied().collect()
+        self.terminating
+            .iter()
+            .filter(|endpoint| wanted(endpoint))
+            .copied()
+            .collect()
     }
 }
 
@@ -133,22 +176,40 @@ fn endpoints_of(
     numbers
         .filter_map(|candidate| port_number(candidate.port?))
         .flat_map(|number| {
-            slice.endpoints.iter().flatten().filter(|endpoint| usable(endpoint)).filter_map(move |endpoint| {
-                let ip = endpoint.addresses.first()?.parse().ok()?;
-                Some(Endpoint { ip, port: number, local: endpoint.node_name.as_deref() == Some(node_name) })
-            })
+            slice
+                .endpoints
+                .iter()
+                .flatten()
+                .filter(|endpoint| usable(endpoint))
+                .filter_map(move |endpoint| {
+                    let ip = endpoint.addresses.first()?.parse().ok()?;
+                    Some(Endpoint {
+                        ip,
+                        port: number,
+                        local: endpoint.node_name.as_deref() == Some(node_name),
+                    })
+                })
         })
         .collect()
 }
 
 fn is_ready(endpoint: &ApiEndpoint) -> bool {
-    endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
+    endpoint
+        .conditions
+        .as_ref()
+        .and_then(|conditions| conditions.ready)
+        .unwrap_or(true)
 }
 
 fn serves_while_terminating(endpoint: &ApiEndpoint) -> bool {
     let conditions = endpoint.conditions.as_ref();
-    let terminating = conditions.and_then(|conditions| conditions.terminating).unwrap_or(false);
-    terminating && conditions.and_then(|conditions| conditions.serving).unwrap_or(false)
+    let terminating = conditions
+        .and_then(|conditions| conditions.terminating)
+        .unwrap_or(false);
+    terminating
+        && conditions
+            .and_then(|conditions| conditions.serving)
+            .unwrap_or(false)
 }
 
 fn address_type(family: Family) -> &'static str {
@@ -168,12 +229,15 @@ mod tests {
     use serde_json::json;
 
     fn service(spec: serde_json::Value) -> Service {
-        serde_json::from_value(json!({"metadata": {"name": "web", "namespace": "default"}, "spec": spec})).unwrap()
+        serde_json::from_value(json!({"metadata": {"name": "web", "namespace": "default"}, "spec": spec}))
+            .unwrap()
     }
 
     fn slice(endpoints: serde_json::Value) -> EndpointSlice {
-        serde_json::from_value(json!({"addressType": "IPv4", "metadata": {}, "endpoints": endpoints,
-            "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}]}))
+        serde_json::from_value(
+            json!({"addressType": "IPv4", "metadata": {}, "endpoints": endpoints,
+            "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}]}),
+        )
         .unwrap()
     }
 
@@ -195,7 +259,11 @@ mod tests {
             {"addresses": ["10.0.0.1"], "conditions": {}},
         ]))];
         let port = only(&service(http()), &slices);
-        let ips: Vec<String> = port.endpoints.iter().map(|endpoint| endpoint.ip.to_string()).collect();
+        let ips: Vec<String> = port
+            .endpoints
+            .iter()
+            .map(|endpoint| endpoint.ip.to_string())
+            .collect();
         assert_eq!(ips, ["10.0.0.1", "10.0.0.2"]);
         assert!(port.endpoints[1].local && !port.endpoints[0].local);
         assert_eq!(port.node_port, Some(30080));
@@ -212,7 +280,10 @@ mod tests {
 
     #[test]
     fn headless_external_name_and_foreign_services_are_not_proxied() {
-        for spec in [json!({"clusterIP": "None", "ports": [{"port": 80}]}), json!({"type": "ExternalName", "externalName": "x"})] {
+        for spec in [
+            json!({"clusterIP": "None", "ports": [{"port": 80}]}),
+            json!({"type": "ExternalName", "externalName": "x"}),
+        ] {
             assert!(service_ports(&service(spec), [].iter(), "node-1", Family::Ipv4).is_empty());
         }
         let mut foreign = service(http());

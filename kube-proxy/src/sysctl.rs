@@ -48,7 +48,11 @@ fn raise(name: &str, value: i64) {
 }
 
 fn read(name: &str) -> Option<i64> {
-    std::fs::read_to_string(format!("/proc/sys/{name}")).ok()?.trim().parse().ok()
+    std::fs::read_to_string(format!("/proc/sys/{name}"))
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
 }
 
 fn write(name: &str, value: i64) {

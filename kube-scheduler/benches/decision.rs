@@ -90,7 +90,7 @@ fn profiles() -> HashMap<String, Profile> {
 
 fn node(n: usize) -> Node {
     let (name, zone) = (format!("node-{n}"), format!("zone-{}", n % 3));
-    let pool = if n % 2 == 0 { "a" } else { "b" };
+    let pool = if n.is_multiple_of(2) { "a" } else { "b" };
     parse(json!({
         "metadata": { "name": name, "labels": { "kubernetes.io/hostname": name, "pool": pool,
             "topology.kubernetes.io/zone": zone } },

@@ -59,12 +59,29 @@ pub async fn run(flags: Flags, drain: Drain) -> Result<()> {
     check_swap(&config)?;
     let root_dir = PathBuf::from(flags.string("root-dir"));
     make_dirs(&root_dir, &config)?;
-    let machine = Machine::look(&config, flags.string("hostname-override"), flags.string("node-ip"), &root_dir)?;
+    let machine = Machine::look(
+        &config,
+        flags.string("hostname-override"),
+        flags.string("node-ip"),
+        &root_dir,
+    )?;
     let runtime: Arc<dyn Runtime> = Arc::new(connect(&config)?);
     let found = find_runtime(runtime.as_ref(), &config).await?;
     bootstrap(&flags, &machine.node_name).await?;
     let client = client(&flags)?;
-    start(Pieces { flags, config, root_dir, machine, runtime, found, client }, drain).await
+    start(
+        Pieces {
+            flags,
+            config,
+            root_dir,
+            machine,
+            runtime,
+            found,
+            client,
+        },
+        drain,
+    )
+    .await
 }
 
 fn check_swap(config: &KubeletConfiguration) -> Result<()> {
@@ -80,7 +97,8 @@ fn check_swap(config: &KubeletConfiguration) -> Result<()> {
 
 fn make_dirs(root_dir: &Path, config: &KubeletConfiguration) -> Result<()> {
     let make = |path: &Path, mode: u32| {
-        std::fs::create_dir_all(path).with_context(|| format!("could not create directory {}", path.display()))?;
+        std::fs::create_dir_all(path)
+            .with_context(|| format!("could not create directory {}", path.display()))?;
         let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
         std::fs::set_permissions(path, permissions).with_context(|| path.display().to_string())
     };
@@ -91,10 +109,18 @@ fn make_dirs(root_dir: &Path, config: &KubeletConfiguration) -> Result<()> {
 }
 
 fn connect(config: &KubeletConfiguration) -> Result<RemoteRuntime> {
-    let timeouts = RuntimeTimeouts { request: config.runtime_request_timeout.0, ..RuntimeTimeouts::default() };
+    let timeouts = RuntimeTimeouts {
+        request: config.runtime_request_timeout.0,
+        ..RuntimeTimeouts::default()
+    };
     let images = Some(config.image_service_endpoint.as_str());
-    RemoteRuntime::connect(&config.container_runtime_endpoint, images, timeouts, Arc::<RuntimeObserver>::default())
-        .map_err(|e| anyhow::anyhow!("{}", e.message))
+    RemoteRuntime::connect(
+        &config.container_runtime_endpoint,
+        images,
+        timeouts,
+        Arc::<RuntimeObserver>::default(),
+    )
+    .map_err(|e| anyhow::anyhow!("{}", e.message))
 }
 
 /// What the runtime says of itself.
@@ -149,15 +175,29 @@ async fn find_runtime(runtime: &dyn Runtime, config: &KubeletConfiguration) -> R
 async fn cgroup_driver_of(runtime: &dyn Runtime) -> Option<Driver> {
     if let Ok(answer) = runtime.runtime_config().await {
         let driver = answer.linux.map(|l| l.cgroup_driver())?;
-        return Some(if driver == cri::v1::CgroupDriver::Systemd { Driver::Systemd } else { Driver::Cgroupfs });
+        return Some(if driver == cri::v1::CgroupDriver::Systemd {
+            Driver::Systemd
+        } else {
+            Driver::Cgroupfs
+        });
     }
     let status = runtime.status(true).await.ok()?;
     let config: serde_json::Value = serde_json::from_str(status.info.get("config")?).ok()?;
     let containerd = config.get("containerd")?;
-    let name = containerd.get("defaultRuntimeName").and_then(|n| n.as_str()).unwrap_or("runc");
+    let name = containerd
+        .get("defaultRuntimeName")
+        .and_then(|n| n.as_str())
+        .unwrap_or("runc");
     let options = containerd.get("runtimes")?.get(name)?.get("options");
-    let systemd = options.and_then(|o| o.get("SystemdCgroup")).and_then(serde_json::Value::as_bool).unwrap_or(false);
-    Some(if systemd { Driver::Systemd } else { Driver::Cgroupfs })
+    let systemd = options
+        .and_then(|o| o.get("SystemdCgroup"))
+        .and_then(serde_json::Value::as_bool)
+        .unwrap_or(false);
+    Some(if systemd {
+        Driver::Systemd
+    } else {
+        Driver::Cgroupfs
+    })
 }
 
 async fn bootstrap(flags: &Flags, node_name: &str) -> Result<()> {
@@ -171,7 +211,14 @@ async fn bootstrap(flags: &Flags, node_name: &str) -> Result<()> {
     }
     let (bootstrap_kubeconfig, kubeconfig) = (Path::new(file), Path::new(kubeconfig));
     let cert_dir = Path::new(flags.string("cert-dir"));
-    Bootstrap { bootstrap_kubeconfig, kubeconfig, cert_dir, node_name }.run().await
+    Bootstrap {
+        bootstrap_kubeconfig,
+        kubeconfig,
+        cert_dir,
+        node_name,
+    }
+    .run()
+    .await
 }
 
 fn client(flags: &Flags) -> Result<Option<Client>> {
@@ -199,12 +246,28 @@ pub struct Pieces {
 type NodeCell = Arc<RwLock<Option<Arc<Node>>>>;
 
 pub async fn start(pieces: Pieces, drain: Drain) -> Result<()> {
-    let Pieces { flags, config, root_dir, machine, runtime, found, client } = pieces;
+    let Pieces {
+        flags,
+        config,
+        root_dir,
+        machine,
+        runtime,
+        found,
+        client,
+    } = pieces;
     let node_name = machine.node_name.clone();
     tracing::info!(version = component_base::version::GIT_VERSION, node = %node_name, runtime = %found.version, cgroup_driver = found.driver.as_str(), "Kubelet version");
     metrics::NODE_NAME.with(&[&node_name]).set(1.0);
     let (tx, rx) = mpsc::unbounded_channel();
-    let kubelet = Arc::new(build(&config, &root_dir, &machine, &runtime, &found, client.clone(), &tx)?);
+    let kubelet = Arc::new(build(
+        &config,
+        &root_dir,
+        &machine,
+        &runtime,
+        &found,
+        client.clone(),
+        &tx,
+    )?);
     let node: NodeCell = Arc::default();
     // What runs already is known before anyone is asked what should run.
     if let Err(error) = kubelet.pleg.relist().await {
@@ -234,7 +297,13 @@ pub async fn start(pieces: Pieces, drain: Drain) -> Result<()> {
         max_bytes: config.log_max_bytes(),
         max_files: usize::try_from(config.container_log_max_files).unwrap_or(5),
     };
-    let setup = Setup { kubelet: kubelet.clone(), sources, node: node.clone(), labels: labels.clone(), rotation };
+    let setup = Setup {
+        kubelet: kubelet.clone(),
+        sources,
+        node: node.clone(),
+        labels: labels.clone(),
+        rotation,
+    };
     let sync_loop = SyncLoop::new(setup, tx.clone());
     if !config.static_pod_path.is_empty() {
         let source = FileSource {
@@ -264,7 +333,12 @@ pub async fn start(pieces: Pieces, drain: Drain) -> Result<()> {
     }
     if let Some(client) = client.clone().filter(|_| config.rotate_certificates) {
         let cert_dir = PathBuf::from(flags.string("cert-dir"));
-        tokio::spawn(bootstrap::rotate(client, cert_dir, node_name.clone(), drain.clone()));
+        tokio::spawn(bootstrap::rotate(
+            client,
+            cert_dir,
+            node_name.clone(),
+            drain.clone(),
+        ));
     }
     start_keepers(&config, &kubelet, &node_health, &node_changed, &tx);
     let health = health(&kubelet);
@@ -278,7 +352,9 @@ pub async fn start(pieces: Pieces, drain: Drain) -> Result<()> {
         node_name: &node_name,
         drain: &drain,
     })?;
-    kubelet.recorder.node(Severity::Normal, "Starting", "Starting kubelet.");
+    kubelet
+        .recorder
+        .node(Severity::Normal, "Starting", "Starting kubelet.");
     component_base::sd_notify::guard(&health);
     component_base::sd_notify::ready();
     tracing::info!("Started kubelet");
@@ -333,8 +409,12 @@ fn build(
     client: Option<Client>,
     tx: &mpsc::UnboundedSender<Event>,
 ) -> Result<Kubelet> {
-    let recorder =
-        Recorder::new(client.clone().map(|c| EventRecorder::new(c, USER_AGENT, &machine.node_name)), &machine.node_name);
+    let recorder = Recorder::new(
+        client
+            .clone()
+            .map(|c| EventRecorder::new(c, USER_AGENT, &machine.node_name)),
+        &machine.node_name,
+    );
     let objects = objects(client.clone(), tx);
     let pleg = Pleg::new(runtime.clone(), runtime_events(tx));
     if let Some(ip) = machine.host_ips().first() {
@@ -352,7 +432,9 @@ fn build(
         config.cgroups_per_qos,
         Some(config.pod_pids_limit),
     );
-    cgroups.set_up(&machine.allocatable).context("could not set up the cgroups of pods (kubepods); run as root, or set cgroupsPerQOS to false")?;
+    cgroups.set_up(&machine.allocatable).context(
+        "could not set up the cgroups of pods (kubepods); run as root, or set cgroupsPerQOS to false",
+    )?;
     let volumes = Arc::new(Volumes::new(root_dir, objects.clone()));
     let manager = RuntimeManager::new(Parts {
         runtime: runtime.clone(),
@@ -362,7 +444,9 @@ fn build(
             runtime.clone(),
             recorder.clone(),
             config.serialize_image_pulls && config.max_parallel_image_pulls.is_none(),
-            config.max_parallel_image_pulls.and_then(|n| usize::try_from(n).ok()),
+            config
+                .max_parallel_image_pulls
+                .and_then(|n| usize::try_from(n).ok()),
         ),
         hooks: HookRunner::new(runtime.clone(), Some(tls)),
         probes: probes.clone(),
@@ -389,20 +473,32 @@ fn build(
 }
 
 fn crash_backoff(config: &KubeletConfiguration) -> Backoff {
-    let max = config.crash_loop_back_off.max_container_restart_period.map_or(MAX_CRASH_BACKOFF, |d| d.0);
+    let max = config
+        .crash_loop_back_off
+        .max_container_restart_period
+        .map_or(MAX_CRASH_BACKOFF, |d| d.0);
     Backoff::new(INITIAL_CRASH_BACKOFF.min(max), max)
 }
 
 fn insecure_tls() -> Result<Arc<rustls::ClientConfig>> {
-    let tls = ClientTls { insecure: true, alpn: vec![b"http/1.1".to_vec()], ..ClientTls::default() };
+    let tls = ClientTls {
+        insecure: true,
+        alpn: vec![b"http/1.1".to_vec()],
+        ..ClientTls::default()
+    };
     Ok(tls.load()?.current())
 }
 
 fn objects(client: Option<Client>, tx: &mpsc::UnboundedSender<Event>) -> Arc<dyn Objects> {
-    let Some(client) = client else { return Arc::new(Standalone) };
+    let Some(client) = client else {
+        return Arc::new(Standalone);
+    };
     let tx = tx.clone();
     // The loop ends only with the process.
-    Arc::new(WatchedObjects::new(client, Arc::new(move |uid| drop(tx.send(Event::Objects(uid))))))
+    Arc::new(WatchedObjects::new(
+        client,
+        Arc::new(move |uid| drop(tx.send(Event::Objects(uid)))),
+    ))
 }
 
 /// The generator speaks of uids, the loop hears events.
@@ -419,7 +515,12 @@ fn runtime_events(tx: &mpsc::UnboundedSender<Event>) -> mpsc::UnboundedSender<cr
     uids
 }
 
-fn settings(config: &KubeletConfiguration, root_dir: &Path, machine: &Machine, cgroups: &Cgroups) -> RuntimeSettings {
+fn settings(
+    config: &KubeletConfiguration,
+    root_dir: &Path,
+    machine: &Machine,
+    cgroups: &Cgroups,
+) -> RuntimeSettings {
     let v2 = cgroups.hierarchy().version() == cgroups::Version::V2;
     RuntimeSettings {
         root_dir: root_dir.into(),
@@ -452,16 +553,36 @@ struct NodeParts<'a> {
 }
 
 fn node_reporter(parts: &NodeParts<'_>, labels: crate::pod::Labels) -> NodeReporter {
-    let NodeParts { flags, config, machine, kubelet, found, client, health, changed, node } = *parts;
+    let NodeParts {
+        flags,
+        config,
+        machine,
+        kubelet,
+        found,
+        client,
+        health,
+        changed,
+        node,
+    } = *parts;
     let (registered_kubelet, cell) = (kubelet.clone(), node.clone());
     let mut taints: Vec<Taint> = config
         .register_with_taints
         .iter()
-        .map(|t| Taint { key: t.key.clone(), value: Some(t.value.clone()).filter(|v| !v.is_empty()), effect: t.effect.clone(), ..Default::default() })
+        .map(|t| Taint {
+            key: t.key.clone(),
+            value: Some(t.value.clone()).filter(|v| !v.is_empty()),
+            effect: t.effect.clone(),
+            ..Default::default()
+        })
         .collect();
     if flags.string("cloud-provider") == "external" {
         let key = "node.cloudprovider.kubernetes.io/uninitialized".to_string();
-        taints.push(Taint { key, value: Some("true".into()), effect: "NoSchedule".into(), ..Default::default() });
+        taints.push(Taint {
+            key,
+            value: Some("true".into()),
+            effect: "NoSchedule".into(),
+            ..Default::default()
+        });
     }
     NodeReporter {
         client: client.clone(),
@@ -496,7 +617,13 @@ fn start_api(
     tx: &mpsc::UnboundedSender<Event>,
     drain: &Drain,
 ) -> Held {
-    let NodeParts { config, kubelet, client, node, .. } = *parts;
+    let NodeParts {
+        config,
+        kubelet,
+        client,
+        node,
+        ..
+    } = *parts;
     let node_name = reporter.machine.node_name.clone();
     let cell = node.clone();
     let lease = LeaseController {
@@ -513,11 +640,22 @@ fn start_api(
     let cidr: Mutex<String> = Mutex::default();
     informer.on_event(move |change| {
         use client::informer::Event as Change;
-        let (Change::Added(node) | Change::Modified(_, node)) = change else { return };
+        let (Change::Added(node) | Change::Modified(_, node)) = change else {
+            return;
+        };
         kubelet.mirrors.set_node(node);
         *cell.write() = Some(node.clone());
-        let wanted = node.spec.as_ref().and_then(|s| s.pod_cidr.clone()).unwrap_or_default();
-        let all = node.spec.as_ref().and_then(|s| s.pod_cidrs.clone()).unwrap_or_default().join(",");
+        let wanted = node
+            .spec
+            .as_ref()
+            .and_then(|s| s.pod_cidr.clone())
+            .unwrap_or_default();
+        let all = node
+            .spec
+            .as_ref()
+            .and_then(|s| s.pod_cidrs.clone())
+            .unwrap_or_default()
+            .join(",");
         let wanted = if all.is_empty() { wanted } else { all };
         if !wanted.is_empty() && std::mem::replace(&mut *cidr.lock(), wanted.clone()) != wanted {
             let runtime = kubelet.manager.runtime.clone();
@@ -525,7 +663,10 @@ fn start_api(
         }
     });
     informer.start();
-    Held { _pods: api::start(client, &node_name, tx.clone()), _node: informer }
+    Held {
+        _pods: api::start(client, &node_name, tx.clone()),
+        _node: informer,
+    }
 }
 
 async fn update_pod_cidr(runtime: &Arc<dyn Runtime>, cidr: &str) {
@@ -561,7 +702,12 @@ impl RuntimeWatch {
         match self.runtime.status(false).await {
             Err(e) => errors.push(format!("container runtime is down: {e}")),
             Ok(answer) => {
-                for c in answer.status.iter().flat_map(|s| &s.conditions).filter(|c| !c.status) {
+                for c in answer
+                    .status
+                    .iter()
+                    .flat_map(|s| &s.conditions)
+                    .filter(|c| !c.status)
+                {
                     let text = format!("{}=false reason:{} message:{}", c.r#type, c.reason, c.message);
                     if c.r#type == "NetworkReady" {
                         errors.push(format!("container runtime network not ready: {text}"));
@@ -576,7 +722,11 @@ impl RuntimeWatch {
         *self.kubelet.network_error.write() = network;
         let mut health = self.health.write();
         if health.errors != errors {
-            tracing::info!(ready = errors.is_empty(), errors = errors.join("; "), "Node readiness changed");
+            tracing::info!(
+                ready = errors.is_empty(),
+                errors = errors.join("; "),
+                "Node readiness changed"
+            );
             health.errors = errors;
             self.changed.notify_one();
         }

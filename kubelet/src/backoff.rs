@@ -23,13 +23,19 @@ fn nanos(duration: Duration) -> Nanos {
 }
 
 pub fn unix_nanos() -> Nanos {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
     nanos(since)
 }
 
 impl Backoff {
     pub fn new(initial: Duration, max: Duration) -> Self {
-        Self { initial, max, entries: HashMap::new() }
+        Self {
+            initial,
+            max,
+            entries: HashMap::new(),
+        }
     }
 
     /// How long from `event` (when it failed) nothing may be tried, if that is still ahead of `now`.
@@ -47,7 +53,9 @@ impl Backoff {
 
     /// When the wait of `key` that began at its last failure is over.
     pub fn until(&self, key: &str) -> Option<Nanos> {
-        self.entries.get(key).map(|e| e.updated.saturating_add(nanos(e.wait)))
+        self.entries
+            .get(key)
+            .map(|e| e.updated.saturating_add(nanos(e.wait)))
     }
 
     /// Another try at `now`; `event` is when the last one failed.
@@ -89,7 +97,10 @@ mod tests {
             let wait = b.wait_since("k", now, now).unwrap();
             waits.push(wait.as_secs());
             now += nanos(wait);
-            assert!(b.wait_since("k", now - nanos(wait), now).is_none(), "over when it is over");
+            assert!(
+                b.wait_since("k", now - nanos(wait), now).is_none(),
+                "over when it is over"
+            );
         }
         assert_eq!(waits, [10, 20, 40, 80, 160, 300, 300, 300]);
     }

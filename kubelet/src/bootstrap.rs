@@ -37,9 +37,14 @@ impl Bootstrap<'_> {
         if self.kubeconfig.exists() {
             return Ok(());
         }
-        let rest = client::kubeconfig::load(self.bootstrap_kubeconfig).map_err(|e| anyhow::anyhow!("--bootstrap-kubeconfig: {e}"))?;
-        let client = Client::new(rest, "kubelet-bootstrap").map_err(|e| anyhow::anyhow!("--bootstrap-kubeconfig: {e}"))?;
-        tracing::info!(node = self.node_name, "Requesting a client certificate with the bootstrap credentials");
+        let rest = client::kubeconfig::load(self.bootstrap_kubeconfig)
+            .map_err(|e| anyhow::anyhow!("--bootstrap-kubeconfig: {e}"))?;
+        let client = Client::new(rest, "kubelet-bootstrap")
+            .map_err(|e| anyhow::anyhow!("--bootstrap-kubeconfig: {e}"))?;
+        tracing::info!(
+            node = self.node_name,
+            "Requesting a client certificate with the bootstrap credentials"
+        );
         let pem = tokio::time::timeout(PATIENCE, request(&client, self.node_name)).await.map_err(|_| {
             anyhow::anyhow!("no client certificate was issued within 15 minutes: approve the request (`kubectl get csr`, `kubectl certificate approve <name>`)")
         })??;
@@ -50,7 +55,10 @@ impl Bootstrap<'_> {
     fn write_kubeconfig(&self, certificate: &Path) -> Result<()> {
         let text = std::fs::read_to_string(self.bootstrap_kubeconfig).context("--bootstrap-kubeconfig")?;
         let bootstrap = component_base::config::yaml_to_json(&text)?;
-        let cluster = bootstrap.pointer("/clusters/0/cluster").cloned().context("--bootstrap-kubeconfig has no cluster")?;
+        let cluster = bootstrap
+            .pointer("/clusters/0/cluster")
+            .cloned()
+            .context("--bootstrap-kubeconfig has no cluster")?;
         let cluster = with_absolute_ca(cluster, self.bootstrap_kubeconfig);
         let shown = certificate.display().to_string();
         let made = serde_json::json!({
@@ -64,7 +72,10 @@ impl Bootstrap<'_> {
 }
 
 fn with_absolute_ca(mut cluster: serde_json::Value, file: &Path) -> serde_json::Value {
-    let relative = cluster.get("certificate-authority").and_then(|c| c.as_str()).filter(|c| !c.starts_with('/'));
+    let relative = cluster
+        .get("certificate-authority")
+        .and_then(|c| c.as_str())
+        .filter(|c| !c.starts_with('/'));
     if let Some(path) = relative.map(|c| file.parent().unwrap_or(Path::new("/")).join(c)) {
         cluster["certificate-authority"] = path.display().to_string().into();
     }
@@ -76,13 +87,20 @@ async fn request(client: &Client, node_name: &str) -> Result<String> {
     let key = rcgen::KeyPair::generate()?;
     let mut params = rcgen::CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(rcgen::DnType::OrganizationName, "system:nodes");
-    params.distinguished_name.push(rcgen::DnType::CommonName, format!("system:node:{node_name}"));
+    params
+        .distinguished_name
+        .push(rcgen::DnType::OrganizationName, "system:nodes");
+    params
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, format!("system:node:{node_name}"));
     let csr = params.serialize_request(&key)?.pem()?;
     let api: Api<CertificateSigningRequest> = client.all();
     let made = api
         .create(&CertificateSigningRequest {
-            metadata: ObjectMeta { generate_name: Some("csr-".into()), ..Default::default() },
+            metadata: ObjectMeta {
+                generate_name: Some("csr-".into()),
+                ..Default::default()
+            },
             spec: CertificateSigningRequestSpec {
                 request: ByteString(csr.into_bytes()),
                 signer_name: SIGNER.into(),
@@ -95,13 +113,29 @@ async fn request(client: &Client, node_name: &str) -> Result<String> {
         .map_err(|e| anyhow::anyhow!("could not create a certificate signing request: {e}"))?;
     let name = made.metadata.name.unwrap_or_default();
     loop {
-        let now = api.get(&name).await.map_err(|e| anyhow::anyhow!("certificate signing request {name}: {e}"))?;
+        let now = api
+            .get(&name)
+            .await
+            .map_err(|e| anyhow::anyhow!("certificate signing request {name}: {e}"))?;
         let status = now.status.unwrap_or_default();
-        if let Some(bad) = status.conditions.iter().flatten().find(|c| matches!(c.type_.as_str(), "Denied" | "Failed")) {
-            bail!("certificate signing request {name} was {}: {}", bad.type_.to_lowercase(), bad.message.clone().unwrap_or_default());
+        if let Some(bad) = status
+            .conditions
+            .iter()
+            .flatten()
+            .find(|c| matches!(c.type_.as_str(), "Denied" | "Failed"))
+        {
+            bail!(
+                "certificate signing request {name} was {}: {}",
+                bad.type_.to_lowercase(),
+                bad.message.clone().unwrap_or_default()
+            );
         }
         if let Some(certificate) = status.certificate.filter(|c| !c.0.is_empty()) {
-            return Ok(format!("{}{}", String::from_utf8_lossy(&certificate.0), key.serialize_pem()));
+            return Ok(format!(
+                "{}{}",
+                String::from_utf8_lossy(&certificate.0),
+                key.serialize_pem()
+            ));
         }
         tokio::time::sleep(POLL).await;
     }
@@ -129,8 +163,12 @@ pub async fn rotate(client: Client, cert_dir: PathBuf, node_name: String, drain:
             () = tokio::time::sleep(ROTATION_CHECK) => {}
             () = drain.signaled() => return,
         }
-        let Ok(pem) = std::fs::read_to_string(&current) else { continue };
-        let Some((begin, end)) = validity(&pem) else { continue };
+        let Ok(pem) = std::fs::read_to_string(&current) else {
+            continue;
+        };
+        let Some((begin, end)) = validity(&pem) else {
+            continue;
+        };
         let now = jiff::Timestamp::now().as_second();
         crate::metrics::CLIENT_CERT_TTL.with(&[]).set((end - now) as f64);
         if (now - begin) * 100 < (end - begin) * ROTATE_AT_PERCENT {
@@ -150,10 +188,18 @@ pub async fn rotate(client: Client, cert_dir: PathBuf, node_name: String, drain:
 
 /// Seconds of Unix time.
 fn validity(pem: &str) -> Option<(i64, i64)> {
-    let body = pem.split("-----BEGIN CERTIFICATE-----").nth(1)?.split("-----END").next()?;
-    let der = STANDARD.decode(body.split_whitespace().collect::<String>()).ok()?;
+    let body = pem
+        .split("-----BEGIN CERTIFICATE-----")
+        .nth(1)?
+        .split("-----END")
+        .next()?;
+    let der = STANDARD
+        .decode(body.split_whitespace().collect::<String>())
+        .ok()?;
     let chain = [rustls_pki_types::CertificateDer::from(der.clone())];
-    let end = component_base::tls::ClientIdentity::parse(&chain)?.not_after.unix_timestamp();
+    let end = component_base::tls::ClientIdentity::parse(&chain)?
+        .not_after
+        .unix_timestamp();
     Some((not_before(&der)?, end))
 }
 
@@ -162,13 +208,22 @@ fn not_before(der: &[u8]) -> Option<i64> {
     let at = der.windows(2).position(|w| w == [0x17, 13] || w == [0x18, 15])?;
     let length = usize::from(der[at + 1]);
     let text = std::str::from_utf8(der.get(at + 2..at + 2 + length)?).ok()?;
-    let full = if length == 13 { format!("20{text}") } else { text.to_string() };
+    let full = if length == 13 {
+        format!("20{text}")
+    } else {
+        text.to_string()
+    };
     let digits: Vec<i64> = [(0, 4), (4, 6), (6, 8), (8, 10), (10, 12), (12, 14)]
         .iter()
         .filter_map(|(a, b)| full.get(*a..*b)?.parse().ok())
         .collect();
-    let [y, mo, d, h, mi, s] = digits.as_slice() else { return None };
-    format!("{y:04}-{mo:02}-{d:02}T{h:02}:{mi:02}:{s:02}Z").parse::<jiff::Timestamp>().ok().map(|t| t.as_second())
+    let [y, mo, d, h, mi, s] = digits.as_slice() else {
+        return None;
+    };
+    format!("{y:04}-{mo:02}-{d:02}T{h:02}:{mi:02}:{s:02}Z")
+        .parse::<jiff::Timestamp>()
+        .ok()
+        .map(|t| t.as_second())
 }
 
 #[cfg(test)]
@@ -183,7 +238,10 @@ mod tests {
         let key = rcgen::KeyPair::generate().unwrap();
         let pem = params.self_signed(&key).unwrap().pem();
         let (begin, end) = validity(&pem).unwrap();
-        assert_eq!(jiff::Timestamp::from_second(begin).unwrap().to_string(), "2026-01-02T00:00:00Z");
+        assert_eq!(
+            jiff::Timestamp::from_second(begin).unwrap().to_string(),
+            "2026-01-02T00:00:00Z"
+        );
         assert_eq!(end - begin, 365 * 24 * 3600);
     }
 

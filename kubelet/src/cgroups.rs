@@ -39,7 +39,11 @@ pub enum Version {
 }
 
 pub fn detect_version(root: &Path) -> Version {
-    if root.join("cgroup.controllers").exists() { Version::V2 } else { Version::V1 }
+    if root.join("cgroup.controllers").exists() {
+        Version::V2
+    } else {
+        Version::V1
+    }
 }
 
 /// Parts of a group's name from the top: `["kubepods", "burstable", "pod1"]`.
@@ -81,13 +85,17 @@ pub struct Hierarchy {
     version: Version,
 }
 
-const V1_CONTROLLERS: [&str; 9] =
-    ["cpu", "cpuacct", "memory", "pids", "cpuset", "blkio", "devices", "freezer", "hugetlb"];
+const V1_CONTROLLERS: [&str; 9] = [
+    "cpu", "cpuacct", "memory", "pids", "cpuset", "blkio", "devices", "freezer", "hugetlb",
+];
 const V2_CONTROLLERS: [&str; 6] = ["cpu", "cpuset", "memory", "pids", "io", "hugetlb"];
 
 impl Hierarchy {
     pub fn new(root: &Path) -> Self {
-        Self { root: root.into(), version: detect_version(root) }
+        Self {
+            root: root.into(),
+            version: detect_version(root),
+        }
     }
 
     pub fn version(&self) -> Version {
@@ -99,7 +107,10 @@ impl Hierarchy {
         match self.version {
             Version::V2 => vec![self.root.clone()],
             Version::V1 => {
-                let mounted = V1_CONTROLLERS.iter().map(|c| self.root.join(c)).chain([self.root.join("systemd")]);
+                let mounted = V1_CONTROLLERS
+                    .iter()
+                    .map(|c| self.root.join(c))
+                    .chain([self.root.join("systemd")]);
                 mounted.filter(|p| p.is_dir()).collect()
             }
         }
@@ -137,7 +148,11 @@ impl Hierarchy {
                 Err(e) => return Err(named(&at, e)),
             }
         }
-        if self.version == Version::V2 { delegate(&at) } else { Ok(()) }
+        if self.version == Version::V2 {
+            delegate(&at)
+        } else {
+            Ok(())
+        }
     }
 
     pub fn apply(&self, group: &Path, limits: &Limits) -> io::Result<()> {
@@ -163,8 +178,14 @@ impl Hierarchy {
     /// Names of child groups.
     pub fn children(&self, group: &Path) -> Vec<String> {
         let base = self.base("memory").join(group);
-        let Ok(entries) = std::fs::read_dir(base) else { return Vec::new() };
-        entries.flatten().filter(|e| e.path().is_dir()).map(|e| e.file_name().to_string_lossy().into_owned()).collect()
+        let Ok(entries) = std::fs::read_dir(base) else {
+            return Vec::new();
+        };
+        entries
+            .flatten()
+            .filter(|e| e.path().is_dir())
+            .map(|e| e.file_name().to_string_lossy().into_owned())
+            .collect()
     }
 
     /// Bytes in use that cannot be given back: usage without inactive file pages.
@@ -176,16 +197,24 @@ impl Hierarchy {
         };
         let usage = read_number(&dir.join(usage))?;
         let stat = std::fs::read_to_string(dir.join("memory.stat")).ok()?;
-        let inactive = stat.lines().find_map(|l| l.strip_prefix(inactive)?.trim().parse::<i64>().ok()).unwrap_or(0);
+        let inactive = stat
+            .lines()
+            .find_map(|l| l.strip_prefix(inactive)?.trim().parse::<i64>().ok())
+            .unwrap_or(0);
         Some((usage - inactive).max(0))
     }
 
     pub fn cpu_usage_nanos(&self, group: &Path) -> Option<u64> {
         match self.version {
-            Version::V1 => u64::try_from(read_number(&self.root.join("cpuacct").join(group).join("cpuacct.usage"))?).ok(),
+            Version::V1 => u64::try_from(read_number(
+                &self.root.join("cpuacct").join(group).join("cpuacct.usage"),
+            )?)
+            .ok(),
             Version::V2 => {
                 let stat = std::fs::read_to_string(self.root.join(group).join("cpu.stat")).ok()?;
-                let micros = stat.lines().find_map(|l| l.strip_prefix("usage_usec ")?.parse::<u64>().ok())?;
+                let micros = stat
+                    .lines()
+                    .find_map(|l| l.strip_prefix("usage_usec ")?.parse::<u64>().ok())?;
                 Some(micros * 1000)
             }
         }
@@ -202,12 +231,16 @@ fn read_number(path: &Path) -> Option<i64> {
 
 /// Gives a group's children the controllers that it has itself.
 fn delegate(group: &Path) -> io::Result<()> {
-    let Ok(available) = std::fs::read_to_string(group.join("cgroup.controllers")) else { return Ok(()) };
+    let Ok(available) = std::fs::read_to_string(group.join("cgroup.controllers")) else {
+        return Ok(());
+    };
     let file = group.join("cgroup.subtree_control");
     let enabled = std::fs::read_to_string(&file).unwrap_or_default();
     let missing: Vec<String> = V2_CONTROLLERS
         .iter()
-        .filter(|c| available.split_whitespace().any(|a| a == **c) && !enabled.split_whitespace().any(|e| e == **c))
+        .filter(|c| {
+            available.split_whitespace().any(|a| a == **c) && !enabled.split_whitespace().any(|e| e == **c)
+        })
         .map(|c| format!("+{c}"))
         .collect();
     if missing.is_empty() {
@@ -230,7 +263,9 @@ fn inherit_cpuset(parent: &Path, child: &Path) -> io::Result<()> {
 }
 
 fn remove_tree(group: &Path) -> io::Result<()> {
-    let Ok(entries) = std::fs::read_dir(group) else { return Ok(()) };
+    let Ok(entries) = std::fs::read_dir(group) else {
+        return Ok(());
+    };
     for entry in entries.flatten().filter(|e| e.path().is_dir()) {
         remove_tree(&entry.path())?;
     }
@@ -263,7 +298,11 @@ fn settings(version: Version, limits: &Limits) -> Vec<(&'static str, &'static st
             }
             if let Some(quota) = limits.cpu_quota_us {
                 let period = limits.cpu_period_us.unwrap_or(resources::QUOTA_PERIOD_US);
-                let quota = if quota < 0 { "max".to_string() } else { quota.to_string() };
+                let quota = if quota < 0 {
+                    "max".to_string()
+                } else {
+                    quota.to_string()
+                };
                 out.push(("cpu", "cpu.max", format!("{quota} {period}")));
             }
             if let Some(bytes) = limits.memory_bytes {
@@ -272,7 +311,11 @@ fn settings(version: Version, limits: &Limits) -> Vec<(&'static str, &'static st
         }
     }
     if let Some(pids) = limits.pids {
-        out.push(("pids", "pids.max", if pids < 0 { "max".into() } else { pids.to_string() }));
+        out.push((
+            "pids",
+            "pids.max",
+            if pids < 0 { "max".into() } else { pids.to_string() },
+        ));
     }
     out
 }
@@ -294,7 +337,13 @@ pub struct Cgroups {
 impl Cgroups {
     pub fn new(root: &Path, driver: Driver, enabled: bool, pod_pids_limit: Option<i64>) -> Self {
         let hierarchy = Hierarchy::new(root);
-        Self { hierarchy, driver, enabled, pod_pids_limit, burstable: Mutex::default() }
+        Self {
+            hierarchy,
+            driver,
+            enabled,
+            pod_pids_limit,
+            burstable: Mutex::default(),
+        }
     }
 
     pub fn hierarchy(&self) -> &Hierarchy {
@@ -312,9 +361,14 @@ impl Cgroups {
             ..Limits::default()
         };
         self.hierarchy.ensure(&path(&[ALL], self.driver), &all)?;
-        let least = Limits { cpu_shares: Some(resources::MIN_SHARES), ..Limits::default() };
-        self.hierarchy.ensure(&path(&[ALL, "besteffort"], self.driver), &least)?;
-        self.hierarchy.ensure(&path(&[ALL, "burstable"], self.driver), &least)
+        let least = Limits {
+            cpu_shares: Some(resources::MIN_SHARES),
+            ..Limits::default()
+        };
+        self.hierarchy
+            .ensure(&path(&[ALL, "besteffort"], self.driver), &least)?;
+        self.hierarchy
+            .ensure(&path(&[ALL, "burstable"], self.driver), &least)
     }
 
     fn with_parts<R>(&self, class: QosClass, uid: &PodUid, f: impl FnOnce(&Parts<'_>) -> R) -> R {
@@ -331,11 +385,15 @@ impl Cgroups {
         if !self.enabled {
             return String::new();
         }
-        self.with_parts(resources::qos_class(pod), &pod.uid(), |parts| parent_for_runtime(parts, self.driver))
+        self.with_parts(resources::qos_class(pod), &pod.uid(), |parts| {
+            parent_for_runtime(parts, self.driver)
+        })
     }
 
     pub fn pod_path(&self, pod: &Pod) -> PathBuf {
-        self.with_parts(resources::qos_class(pod), &pod.uid(), |parts| path(parts, self.driver))
+        self.with_parts(resources::qos_class(pod), &pod.uid(), |parts| {
+            path(parts, self.driver)
+        })
     }
 
     pub fn ensure_pod(&self, pod: &Pod) -> io::Result<()> {
@@ -348,19 +406,30 @@ impl Cgroups {
         }
         let begin = Instant::now();
         if resources::qos_class(pod) == QosClass::Burstable {
-            let cpu = resources::pod_amounts(pod, Which::Requests).get("cpu").copied().unwrap_or(0);
+            let cpu = resources::pod_amounts(pod, Which::Requests)
+                .get("cpu")
+                .copied()
+                .unwrap_or(0);
             self.burstable.lock().insert(pod.uid(), cpu);
             self.update_burstable()?;
         }
-        let made = self.hierarchy.ensure(&group, &pod_limits(pod, self.pod_pids_limit));
-        metrics::CGROUP_DURATION.with(&["create"]).observe(begin.elapsed().as_secs_f64());
+        let made = self
+            .hierarchy
+            .ensure(&group, &pod_limits(pod, self.pod_pids_limit));
+        metrics::CGROUP_DURATION
+            .with(&["create"])
+            .observe(begin.elapsed().as_secs_f64());
         made
     }
 
     fn update_burstable(&self) -> io::Result<()> {
         let sum: i64 = self.burstable.lock().values().sum();
-        let limits = Limits { cpu_shares: Some(resources::cpu_shares(sum)), ..Limits::default() };
-        self.hierarchy.apply(&path(&[ALL, "burstable"], self.driver), &limits)
+        let limits = Limits {
+            cpu_shares: Some(resources::cpu_shares(sum)),
+            ..Limits::default()
+        };
+        self.hierarchy
+            .apply(&path(&[ALL, "burstable"], self.driver), &limits)
     }
 
     pub fn remove_pod(&self, uid: &PodUid) -> io::Result<()> {
@@ -375,7 +444,9 @@ impl Cgroups {
         if self.burstable.lock().remove(uid).is_some() {
             self.update_burstable()?;
         }
-        metrics::CGROUP_DURATION.with(&["destroy"]).observe(begin.elapsed().as_secs_f64());
+        metrics::CGROUP_DURATION
+            .with(&["destroy"])
+            .observe(begin.elapsed().as_secs_f64());
         Ok(())
     }
 
@@ -403,10 +474,18 @@ fn pod_limits(pod: &Pod, pids: Option<i64>) -> Limits {
     let pod_level = pod.spec().resources.as_ref().and_then(|r| r.limits.as_ref());
     let limited = |name: &str| {
         let containers = pod.spec().containers.iter().chain(pod.init_containers());
-        let everyone = containers.clone().all(|c| resources::limit(c, name).is_some_and(|n| n > 0));
-        (everyone || pod_level.is_some_and(|l| l.contains_key(name))).then(|| limits.get(name).copied()).flatten()
+        let everyone = containers
+            .clone()
+            .all(|c| resources::limit(c, name).is_some_and(|n| n > 0));
+        (everyone || pod_level.is_some_and(|l| l.contains_key(name)))
+            .then(|| limits.get(name).copied())
+            .flatten()
     };
-    let cpu_request = requests.get("cpu").or_else(|| limits.get("cpu")).copied().unwrap_or(0);
+    let cpu_request = requests
+        .get("cpu")
+        .or_else(|| limits.get("cpu"))
+        .copied()
+        .unwrap_or(0);
     let quota = limited("cpu").map(|m| resources::cpu_quota(m, resources::QUOTA_PERIOD_US));
     Limits {
         cpu_shares: Some(resources::cpu_shares(cpu_request)),
@@ -443,20 +522,31 @@ mod tests {
     #[test]
     fn names_are_upstreams_for_both_drivers() {
         let parts = ["kubepods", "burstable", "pod1-2"];
-        assert_eq!(path(&parts, Driver::Cgroupfs), Path::new("kubepods/burstable/pod1-2"));
+        assert_eq!(
+            path(&parts, Driver::Cgroupfs),
+            Path::new("kubepods/burstable/pod1-2")
+        );
         assert_eq!(
             path(&parts, Driver::Systemd),
             Path::new("kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1_2.slice")
         );
-        assert_eq!(parent_for_runtime(&parts, Driver::Cgroupfs), "/kubepods/burstable/pod1-2");
-        assert_eq!(parent_for_runtime(&parts, Driver::Systemd), "kubepods-burstable-pod1_2.slice");
+        assert_eq!(
+            parent_for_runtime(&parts, Driver::Cgroupfs),
+            "/kubepods/burstable/pod1-2"
+        );
+        assert_eq!(
+            parent_for_runtime(&parts, Driver::Systemd),
+            "kubepods-burstable-pod1_2.slice"
+        );
     }
 
     #[test]
     fn version_1_gets_shares_quota_and_limit_and_is_removed_again() {
         let tmp = v1();
         let groups = Cgroups::new(tmp.path(), Driver::Cgroupfs, true, Some(100));
-        groups.set_up(&Amounts::from([("cpu".into(), 2000), ("memory".into(), 1 << 30)])).unwrap();
+        groups
+            .set_up(&Amounts::from([("cpu".into(), 2000), ("memory".into(), 1 << 30)]))
+            .unwrap();
         let both = json!({"cpu": "500m", "memory": "64Mi"});
         let p = pod("u", json!({"requests": {"cpu": "250m"}, "limits": both}));
         groups.ensure_pod(&p).unwrap();
@@ -465,7 +555,10 @@ mod tests {
         assert_eq!(read("cpu/kubepods/burstable/cpu.shares"), "256");
         assert_eq!(read("cpu/kubepods/burstable/podu/cpu.shares"), "256");
         assert_eq!(read("cpu/kubepods/burstable/podu/cpu.cfs_quota_us"), "50000");
-        assert_eq!(read("memory/kubepods/burstable/podu/memory.limit_in_bytes"), (64 << 20).to_string());
+        assert_eq!(
+            read("memory/kubepods/burstable/podu/memory.limit_in_bytes"),
+            (64 << 20).to_string()
+        );
         assert_eq!(read("pids/kubepods/burstable/podu/pids.max"), "100");
         assert_eq!(groups.pods_on_disk(), [PodUid::new("u")]);
     }
@@ -475,7 +568,9 @@ mod tests {
         let tmp = v2();
         let groups = Cgroups::new(tmp.path(), Driver::Systemd, true, None);
         groups.set_up(&Amounts::new()).unwrap();
-        groups.ensure_pod(&pod("a-b", json!({"limits": {"cpu": "1", "memory": "64Mi"}}))).unwrap();
+        groups
+            .ensure_pod(&pod("a-b", json!({"limits": {"cpu": "1", "memory": "64Mi"}})))
+            .unwrap();
         let read = |file: &str| std::fs::read_to_string(tmp.path().join(file)).unwrap();
         assert_eq!(read("cgroup.subtree_control"), "+cpu +memory +pids");
         let pod = "kubepods.slice/kubepods-poda_b.slice";

@@ -44,18 +44,25 @@ pub fn lookup(image: &str, secrets: &[Arc<Secret>]) -> Vec<AuthConfig> {
 }
 
 fn entries(secret: &Secret) -> Vec<(String, Entry)> {
-    let Some(data) = &secret.data else { return Vec::new() };
+    let Some(data) = &secret.data else {
+        return Vec::new();
+    };
     if let Some(bytes) = data.get(".dockerconfigjson") {
         let config: DockerConfig = serde_json::from_slice(&bytes.0).unwrap_or_default();
         return config.auths.into_iter().collect();
     }
-    let Some(bytes) = data.get(".dockercfg") else { return Vec::new() };
+    let Some(bytes) = data.get(".dockercfg") else {
+        return Vec::new();
+    };
     let config: HashMap<String, Entry> = serde_json::from_slice(&bytes.0).unwrap_or_default();
     config.into_iter().collect()
 }
 
 fn auth(registry: &str, entry: Entry) -> AuthConfig {
-    let decoded = STANDARD.decode(&entry.auth).ok().and_then(|b| String::from_utf8(b).ok());
+    let decoded = STANDARD
+        .decode(&entry.auth)
+        .ok()
+        .and_then(|b| String::from_utf8(b).ok());
     let (username, password) = match decoded.as_deref().and_then(|d| d.split_once(':')) {
         Some((user, password)) => (user.to_string(), password.trim_end_matches('\0').to_string()),
         None => (entry.username, entry.password),
@@ -73,13 +80,24 @@ fn auth(registry: &str, entry: Entry) -> AuthConfig {
 fn qualified(image: &str) -> String {
     let first = image.split('/').next().unwrap_or_default();
     let names_host = image.contains('/') && (first.contains(['.', ':']) || first == "localhost");
-    if names_host { image.to_string() } else { format!("{DEFAULT_REGISTRY}/{image}") }
+    if names_host {
+        image.to_string()
+    } else {
+        format!("{DEFAULT_REGISTRY}/{image}")
+    }
 }
 
 fn normalized(registry: &str) -> String {
-    let bare = registry.trim_start_matches("https://").trim_start_matches("http://").trim_end_matches('/');
+    let bare = registry
+        .trim_start_matches("https://")
+        .trim_start_matches("http://")
+        .trim_end_matches('/');
     let bare = bare.trim_end_matches("/v1").trim_end_matches("/v2");
-    if bare == "index.docker.io" { DEFAULT_REGISTRY.into() } else { bare.into() }
+    if bare == "index.docker.io" {
+        DEFAULT_REGISTRY.into()
+    } else {
+        bare.into()
+    }
 }
 
 /// Host labels may be `*`; the path is a prefix.
@@ -101,8 +119,16 @@ mod tests {
         let json = r#"{"auths": {"https://reg.example.com": {"auth": "YTpi"}, "reg.example.com/team": {"username": "t", "password": "p"},
             "*.other.com": {"username": "o"}, "https://index.docker.io/v1/": {"username": "hub"}}}"#;
         let data = [(".dockerconfigjson".to_string(), ByteString(json.into()))].into();
-        let secrets = [Arc::new(Secret { data: Some(data), ..Default::default() })];
-        let users = |image: &str| lookup(image, &secrets).into_iter().map(|a| a.username).collect::<Vec<_>>();
+        let secrets = [Arc::new(Secret {
+            data: Some(data),
+            ..Default::default()
+        })];
+        let users = |image: &str| {
+            lookup(image, &secrets)
+                .into_iter()
+                .map(|a| a.username)
+                .collect::<Vec<_>>()
+        };
         assert_eq!(users("reg.example.com/team/app:1"), ["t", "a"]);
         assert_eq!(users("reg.example.com/x"), ["a"]);
         assert_eq!(users("a.other.com/x"), ["o"]);

@@ -48,7 +48,11 @@ fn subscript(path: &str) -> Option<(&str, &str)> {
 
 /// One `key="value"` a line, sorted, quoted as Go quotes.
 fn format_map(map: Option<&Labels>) -> String {
-    let lines: Vec<String> = map.into_iter().flatten().map(|(k, v)| format!("{k}={}", go_quote(v))).collect();
+    let lines: Vec<String> = map
+        .into_iter()
+        .flatten()
+        .map(|(k, v)| format!("{k}={}", go_quote(v)))
+        .collect();
     lines.join("\n")
 }
 
@@ -75,7 +79,11 @@ fn go_quote(text: &str) -> String {
 }
 
 /// `limits.cpu` and the like in units of the divisor, rounded up. A limit that is not set is what the node can give.
-pub fn resource(container: &Container, selector: &ResourceFieldSelector, allocatable: &Amounts) -> Option<String> {
+pub fn resource(
+    container: &Container,
+    selector: &ResourceFieldSelector,
+    allocatable: &Amounts,
+) -> Option<String> {
     let (which, name) = selector.resource.split_once('.')?;
     let own = match which {
         "limits" => resources::limit(container, name).or_else(|| allocatable.get(name).copied()),
@@ -83,8 +91,15 @@ pub fn resource(container: &Container, selector: &ResourceFieldSelector, allocat
         _ => return None,
     };
     let amount = own.unwrap_or(0);
-    let divisor = selector.divisor.as_ref().filter(|q| !q.0.is_empty() && q.0 != "0");
-    let amount_milli = if name == "cpu" { amount } else { amount.saturating_mul(1000) };
+    let divisor = selector
+        .divisor
+        .as_ref()
+        .filter(|q| !q.0.is_empty() && q.0 != "0");
+    let amount_milli = if name == "cpu" {
+        amount
+    } else {
+        amount.saturating_mul(1000)
+    };
     let divisor_milli = divisor.map_or(1000, resources::milli).max(1);
     Some(((i128::from(amount_milli) + i128::from(divisor_milli) - 1) / i128::from(divisor_milli)).to_string())
 }
@@ -102,8 +117,18 @@ mod tests {
     }
 
     fn read(path: &str) -> Option<String> {
-        let addresses = Addresses { pod_ips: &["10.0.0.2".into(), "fd00::2".into()], host_ips: &["192.168.0.1".into()] };
-        field(&pod(), &ObjectFieldSelector { api_version: None, field_path: path.into() }, &addresses)
+        let addresses = Addresses {
+            pod_ips: &["10.0.0.2".into(), "fd00::2".into()],
+            host_ips: &["192.168.0.1".into()],
+        };
+        field(
+            &pod(),
+            &ObjectFieldSelector {
+                api_version: None,
+                field_path: path.into(),
+            },
+            &addresses,
+        )
     }
 
     #[test]
@@ -125,7 +150,11 @@ mod tests {
         let node = Amounts::from([("memory".to_string(), 1 << 30)]);
         let get = |resource: &str, divisor: &str| {
             let divisor = Some(Quantity(divisor.into()));
-            let selector = ResourceFieldSelector { container_name: None, divisor, resource: resource.into() };
+            let selector = ResourceFieldSelector {
+                container_name: None,
+                divisor,
+                resource: resource.into(),
+            };
             super::resource(&container, &selector, &node).unwrap()
         };
         assert_eq!(get("limits.cpu", "1"), "1");

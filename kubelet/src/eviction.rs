@@ -88,7 +88,10 @@ impl Eviction {
     }
 
     fn check(&self, signal: Signal, available: i64, total: i64, short: &mut Vec<(Signal, i64, i64)>) {
-        let threshold = self.thresholds.get(signal.name()).and_then(|t| machine::threshold(t, total));
+        let threshold = self
+            .thresholds
+            .get(signal.name())
+            .and_then(|t| machine::threshold(t, total));
         if let Some(threshold) = threshold.filter(|t| available < *t) {
             short.push((signal, available, threshold));
         }
@@ -97,7 +100,11 @@ impl Eviction {
     fn report(&self, short: &[(Signal, i64, i64)], held: &mut Held) {
         let now = Instant::now();
         let mut is_under = |signal: Signal| {
-            let since = if signal == Signal::Memory { &mut held.memory } else { &mut held.disk };
+            let since = if signal == Signal::Memory {
+                &mut held.memory
+            } else {
+                &mut held.disk
+            };
             if short.iter().any(|(s, ..)| *s == signal) {
                 *since = Some(now);
             }
@@ -118,27 +125,54 @@ impl Eviction {
         }
         let pods = rx.await.unwrap_or_default();
         let usage = |pod: &Pod| match signal {
-            Signal::Memory => self.kubelet.cgroups.hierarchy().working_set(&self.kubelet.cgroups.pod_path(pod)).unwrap_or(0),
+            Signal::Memory => self
+                .kubelet
+                .cgroups
+                .hierarchy()
+                .working_set(&self.kubelet.cgroups.pod_path(pod))
+                .unwrap_or(0),
             Signal::Disk => 0,
         };
-        let Some(victim) = choose(&pods, signal.resource(), &usage) else { return };
+        let Some(victim) = choose(&pods, signal.resource(), &usage) else {
+            return;
+        };
         let name = signal.resource();
-        let message = format!("The node was low on resource: {name}. Threshold quantity: {threshold}, available: {available}. ");
+        let message = format!(
+            "The node was low on resource: {name}. Threshold quantity: {threshold}, available: {available}. "
+        );
         tracing::warn!(pod = %victim.key(), signal = signal.name(), available, threshold, "Evicting pod");
         metrics::EVICTIONS.with(&[signal.name()]).inc();
-        self.kubelet.recorder.pod(&victim, crate::events::Severity::Warning, "Evicted", &message);
-        let status = StatusOverride { reason: "Evicted".into(), message };
+        self.kubelet
+            .recorder
+            .pod(&victim, crate::events::Severity::Warning, "Evicted", &message);
+        let status = StatusOverride {
+            reason: "Evicted".into(),
+            message,
+        };
         // The loop ends only with the process.
-        let _ = self.tx.send(Event::Evict { uid: victim.uid(), status, grace: Some(GRACE_SECONDS) });
+        let _ = self.tx.send(Event::Evict {
+            uid: victim.uid(),
+            status,
+            grace: Some(GRACE_SECONDS),
+        });
     }
 }
 
 /// Who uses more than asked goes first, then the lower priority, then the larger excess. Critical pods never.
 fn choose(pods: &[Arc<Pod>], resource: &str, usage: &dyn Fn(&Pod) -> i64) -> Option<Arc<Pod>> {
     let rank = |pod: &Arc<Pod>| {
-        let excess = usage(pod) - pod_amounts(pod, Which::Requests).get(resource).copied().unwrap_or(0);
+        let excess = usage(pod)
+            - pod_amounts(pod, Which::Requests)
+                .get(resource)
+                .copied()
+                .unwrap_or(0);
         let priority = pod.spec().priority.unwrap_or(0);
-        (excess <= 0, priority, qos_class(pod) == QosClass::Guaranteed, std::cmp::Reverse(excess))
+        (
+            excess <= 0,
+            priority,
+            qos_class(pod) == QosClass::Guaranteed,
+            std::cmp::Reverse(excess),
+        )
     };
     let may_go = |p: &&Arc<Pod>| !p.is_critical() && !is_terminal_phase(p.phase()) && !p.is_deleting();
     pods.iter().filter(may_go).min_by_key(|p| rank(p)).cloned()
@@ -150,13 +184,24 @@ mod tests {
     use serde_json::json;
 
     fn pod(name: &str, request: &str, priority: i32) -> Arc<Pod> {
-        Arc::new(serde_json::from_value(json!({"metadata": {"name": name, "uid": name}, "spec": {"priority": priority,
-            "containers": [{"name": "a", "resources": {"requests": {"memory": request}}}]}})).unwrap())
+        Arc::new(
+            serde_json::from_value(
+                json!({"metadata": {"name": name, "uid": name}, "spec": {"priority": priority,
+            "containers": [{"name": "a", "resources": {"requests": {"memory": request}}}]}}),
+            )
+            .unwrap(),
+        )
     }
 
     #[test]
     fn whoever_uses_most_beyond_its_request_goes_first() {
-        let pods = [pod("within", "100", 0), pod("over", "10", 0), pod("far-over", "1", 0), pod("over-and-vital", "1", 10), pod("critical", "0", 2_000_000_000)];
+        let pods = [
+            pod("within", "100", 0),
+            pod("over", "10", 0),
+            pod("far-over", "1", 0),
+            pod("over-and-vital", "1", 10),
+            pod("critical", "0", 2_000_000_000),
+        ];
         let usage = |p: &Pod| if p.name() == "far-over" { 90 } else { 50 };
         assert_eq!(choose(&pods, "memory", &usage).unwrap().name(), "far-over");
         assert_eq!(choose(&pods[..2], "memory", &usage).unwrap().name(), "over");

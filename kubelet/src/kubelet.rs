@@ -62,9 +62,13 @@ impl Kubelet {
                 ("terminating", outcome)
             }
             Work::Finish { pod } => ("terminated", self.finish(&pod).await),
-            Work::KillOrphan { uid, name, namespace } => ("terminating", self.kill_orphan(&uid, &name, &namespace).await),
+            Work::KillOrphan { uid, name, namespace } => {
+                ("terminating", self.kill_orphan(&uid, &name, &namespace).await)
+            }
         };
-        metrics::POD_WORKER_DURATION.with(&[kind]).observe(begin.elapsed().as_secs_f64());
+        metrics::POD_WORKER_DURATION
+            .with(&[kind])
+            .observe(begin.elapsed().as_secs_f64());
         outcome
     }
 
@@ -75,7 +79,11 @@ impl Kubelet {
 
     /// Computes the pod's status from what is known now.
     fn generate(&self, pod: &Pod, runtime: &PodStatus, terminal: bool) -> ApiPodStatus {
-        let old = self.statuses.get(&pod.uid()).or_else(|| pod.status.clone()).unwrap_or_default();
+        let old = self
+            .statuses
+            .get(&pod.uid())
+            .or_else(|| pod.status.clone())
+            .unwrap_or_default();
         let reasons = self.reasons.lock().get(&pod.uid()).cloned().unwrap_or_default();
         let inputs = Inputs {
             pod,
@@ -114,7 +122,8 @@ impl Kubelet {
         let network = self.network_error.read().clone();
         if let Some(error) = network.filter(|_| !pod.is_host_network()) {
             let message = format!("{NETWORK_NOT_READY}: {error}");
-            self.recorder.pod(pod, Severity::Warning, "NetworkNotReady", &message);
+            self.recorder
+                .pod(pod, Severity::Warning, "NetworkNotReady", &message);
             return Outcome::FailedTransient;
         }
         self.objects.register(pod);
@@ -134,15 +143,27 @@ impl Kubelet {
         pod: &Arc<Pod>,
         runtime: &PodStatus,
     ) -> Result<crate::volumes::VolumeMap, (&'static str, String)> {
-        let cgroup = |e: std::io::Error| ("FailedCreatePodContainer", format!("unable to ensure pod container exists: {e}"));
+        let cgroup = |e: std::io::Error| {
+            (
+                "FailedCreatePodContainer",
+                format!("unable to ensure pod container exists: {e}"),
+            )
+        };
         self.cgroups.ensure_pod(pod).map_err(cgroup)?;
         if let Some(client) = &self.client {
             self.mirrors.reconcile(client, pod, &self.statuses).await;
         }
         let dirs = |e: std::io::Error| ("Failed", format!("error making pod data directories: {e}"));
         self.volumes.make_pod_dirs(&pod.uid()).map_err(dirs)?;
-        let facts = PodFacts { pod_ips: &runtime.ips, host_ips: &self.host_ips, allocatable: &self.allocatable };
-        self.volumes.set_up(pod, &facts).await.map_err(|e| ("FailedMount", e.to_string()))
+        let facts = PodFacts {
+            pod_ips: &runtime.ips,
+            host_ips: &self.host_ips,
+            allocatable: &self.allocatable,
+        };
+        self.volumes
+            .set_up(pod, &facts)
+            .await
+            .map_err(|e| ("FailedMount", e.to_string()))
     }
 
     async fn sync_containers(
@@ -179,12 +200,18 @@ impl Kubelet {
     fn judge(&self, pod: &Pod, runtime: &PodStatus, result: &SyncResult) -> Outcome {
         if !result.is_ok() {
             tracing::error!(pod = %pod.key(), pod_uid = %pod.uid(), error = %result.describe(), "Error syncing pod, skipping");
-            let wait = result.retry_at().map(|at| u64::try_from(at - unix_nanos()).unwrap_or(0));
+            let wait = result
+                .retry_at()
+                .map(|at| u64::try_from(at - unix_nanos()).unwrap_or(0));
             return wait.map_or(Outcome::Failed, |ns| Outcome::RetryIn(Duration::from_nanos(ns)));
         }
         // Something may have ended between the start and the look: then it is known already and no event will tell.
         let next = compute_pod_actions(pod, runtime, self.probes.as_ref());
-        let quiet = PodActions { sandbox_id: next.sandbox_id.clone(), attempt: next.attempt, ..PodActions::default() };
+        let quiet = PodActions {
+            sandbox_id: next.sandbox_id.clone(),
+            attempt: next.attempt,
+            ..PodActions::default()
+        };
         if next != quiet {
             return Outcome::Again;
         }
@@ -215,8 +242,16 @@ impl Kubelet {
             match self.objects.secret(pod.namespace(), &reference.name).await {
                 Ok(secret) => secrets.push(secret),
                 Err(error) => {
-                    let message = format!("Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.", reference.name);
-                    self.recorder.pod(pod, Severity::Warning, "FailedToRetrieveImagePullSecret", &message);
+                    let message = format!(
+                        "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
+                        reference.name
+                    );
+                    self.recorder.pod(
+                        pod,
+                        Severity::Warning,
+                        "FailedToRetrieveImagePullSecret",
+                        &message,
+                    );
                     tracing::warn!(pod = %pod.key(), secret = %reference.name, %error, "Unable to retrieve pull secret");
                 }
             }
@@ -241,7 +276,12 @@ impl Kubelet {
             }
             Err(error) => {
                 tracing::error!(pod = %pod.key(), pod_uid = %pod.uid(), error, "Error killing pod");
-                self.recorder.pod(pod, Severity::Warning, "FailedKillPod", &format!("error killing pod: {error}"));
+                self.recorder.pod(
+                    pod,
+                    Severity::Warning,
+                    "FailedKillPod",
+                    &format!("error killing pod: {error}"),
+                );
                 Outcome::Failed
             }
         }
@@ -252,20 +292,26 @@ impl Kubelet {
         let uid = pod.uid();
         let look = || self.pleg.refresh(&uid, pod.name(), pod.namespace());
         let (_, before) = look().await.map_err(|e| e.to_string())?;
-        self.manager.kill_pod(pod, &before, grace).await.map_err(|e| e.to_string())?;
+        self.manager
+            .kill_pod(pod, &before, grace)
+            .await
+            .map_err(|e| e.to_string())?;
         let (_, after) = look().await.map_err(|e| e.to_string())?;
         let running: Vec<&str> = after.running().map(|c| c.id.as_str()).collect();
         if running.is_empty() {
             return Ok(after);
         }
-        Err(format!("detected running containers after a successful KillPod, CRI violation: {running:?}"))
+        Err(format!(
+            "detected running containers after a successful KillPod, CRI violation: {running:?}"
+        ))
     }
 
     async fn finish(&self, pod: &Arc<Pod>) -> Outcome {
         let uid = pod.uid();
         let runtime = self.known_status(pod);
         // A pod that was refused never had containers: what was said then stays as it is.
-        let never_ran = is_terminal_phase(pod.phase()) && runtime.containers.is_empty() && runtime.sandboxes.is_empty();
+        let never_ran =
+            is_terminal_phase(pod.phase()) && runtime.containers.is_empty() && runtime.sandboxes.is_empty();
         if !never_ran {
             self.statuses.set(pod, self.generate(pod, &runtime, true), false);
         }
@@ -324,15 +370,20 @@ fn started(pod: &Pod, status: Option<&ApiPodStatus>) -> Option<jiff::Timestamp> 
 }
 
 fn deadline_is_over(pod: &Pod, status: &ApiPodStatus) -> bool {
-    let Some(seconds) = pod.spec().active_deadline_seconds else { return false };
+    let Some(seconds) = pod.spec().active_deadline_seconds else {
+        return false;
+    };
     if is_terminal_phase(status.phase.as_deref().unwrap_or_default()) {
         return false;
     }
-    started(pod, Some(status)).is_some_and(|at| jiff::Timestamp::now().as_second() - at.as_second() >= seconds)
+    started(pod, Some(status))
+        .is_some_and(|at| jiff::Timestamp::now().as_second() - at.as_second() >= seconds)
 }
 
 fn time_to_deadline(pod: &Pod) -> Option<Duration> {
     let seconds = pod.spec().active_deadline_seconds?;
     let spent = started(pod, None).map_or(0, |at| jiff::Timestamp::now().as_second() - at.as_second());
-    Some(Duration::from_secs(u64::try_from(seconds - spent).unwrap_or(0).max(1)))
+    Some(Duration::from_secs(
+        u64::try_from(seconds - spent).unwrap_or(0).max(1),
+    ))
 }

@@ -157,19 +157,28 @@ fn seconds(n: u64) -> GoDuration {
 
 impl Default for Webhook {
     fn default() -> Self {
-        Self { enabled: true, cache_ttl: seconds(120) }
+        Self {
+            enabled: true,
+            cache_ttl: seconds(120),
+        }
     }
 }
 
 impl Default for Authorization {
     fn default() -> Self {
-        Self { mode: "Webhook".into(), webhook: AuthorizationWebhook::default() }
+        Self {
+            mode: "Webhook".into(),
+            webhook: AuthorizationWebhook::default(),
+        }
     }
 }
 
 impl Default for AuthorizationWebhook {
     fn default() -> Self {
-        Self { cache_authorized_ttl: seconds(300), cache_unauthorized_ttl: seconds(30) }
+        Self {
+            cache_authorized_ttl: seconds(300),
+            cache_unauthorized_ttl: seconds(30),
+        }
     }
 }
 
@@ -237,20 +246,58 @@ impl Default for KubeletConfiguration {
 }
 
 fn default_eviction() -> BTreeMap<String, String> {
-    let defaults = [("memory.available", "100Mi"), ("nodefs.available", "10%"), ("nodefs.inodesFree", "5%"), ("imagefs.available", "15%"), ("imagefs.inodesFree", "5%")];
+    let defaults = [
+        ("memory.available", "100Mi"),
+        ("nodefs.available", "10%"),
+        ("nodefs.inodesFree", "5%"),
+        ("imagefs.available", "15%"),
+        ("imagefs.inodesFree", "5%"),
+    ];
     defaults.map(|(k, v)| (k.to_string(), v.to_string())).into()
 }
 
 /// Known to upstream and without effect here: said once, so that nobody believes otherwise.
 const WITHOUT_EFFECT: [&str; 40] = [
-    "syncFrequency", "httpCheckFrequency", "staticPodURL", "staticPodURLHeader", "tlsCurvePreferences",
-    "registryPullQPS", "registryBurst", "eventRecordQPS", "eventBurst", "enableDebuggingHandlers",
-    "enableContentionProfiling", "oomScoreAdj", "imageMaximumGCAge", "volumeStatsAggPeriod", "kubeletCgroups",
-    "systemCgroups", "cpuManagerPolicy", "cpuManagerPolicyOptions", "cpuManagerReconcilePeriod", "memoryManagerPolicy",
-    "topologyManagerPolicy", "topologyManagerScope", "topologyManagerPolicyOptions", "qosReserved", "hairpinMode",
-    "runOnce", "nodeStatusMaxImages", "maxOpenFiles", "contentType", "kubeAPIQPS", "kubeAPIBurst",
-    "evictionSoft", "evictionSoftGracePeriod", "evictionPressureTransitionPeriod", "evictionMaxPodGracePeriod",
-    "evictionMinimumReclaim", "podsPerCore", "enableControllerAttachDetach", "protectKernelDefaults", "makeIPTablesUtilChains",
+    "syncFrequency",
+    "httpCheckFrequency",
+    "staticPodURL",
+    "staticPodURLHeader",
+    "tlsCurvePreferences",
+    "registryPullQPS",
+    "registryBurst",
+    "eventRecordQPS",
+    "eventBurst",
+    "enableDebuggingHandlers",
+    "enableContentionProfiling",
+    "oomScoreAdj",
+    "imageMaximumGCAge",
+    "volumeStatsAggPeriod",
+    "kubeletCgroups",
+    "systemCgroups",
+    "cpuManagerPolicy",
+    "cpuManagerPolicyOptions",
+    "cpuManagerReconcilePeriod",
+    "memoryManagerPolicy",
+    "topologyManagerPolicy",
+    "topologyManagerScope",
+    "topologyManagerPolicyOptions",
+    "qosReserved",
+    "hairpinMode",
+    "runOnce",
+    "nodeStatusMaxImages",
+    "maxOpenFiles",
+    "contentType",
+    "kubeAPIQPS",
+    "kubeAPIBurst",
+    "evictionSoft",
+    "evictionSoftGracePeriod",
+    "evictionPressureTransitionPeriod",
+    "evictionMaxPodGracePeriod",
+    "evictionMinimumReclaim",
+    "podsPerCore",
+    "enableControllerAttachDetach",
+    "protectKernelDefaults",
+    "makeIPTablesUtilChains",
 ];
 
 impl KubeletConfiguration {
@@ -269,8 +316,8 @@ impl KubeletConfiguration {
         }
         // YAML's empty values are Go's zero values: the default holds.
         remove_nulls(&mut value);
-        let mut config: Self =
-            serde_json::from_value(value).with_context(|| format!("failed to load kubelet config file {file:?}"))?;
+        let mut config: Self = serde_json::from_value(value)
+            .with_context(|| format!("failed to load kubelet config file {file:?}"))?;
         config.fill_zeroes();
         config.resolve_paths(Path::new(file));
         config.apply_flags(flags)?;
@@ -284,15 +331,36 @@ impl KubeletConfiguration {
         let defaults = Self::default();
         let pairs = [
             (&mut self.file_check_frequency, defaults.file_check_frequency),
-            (&mut self.streaming_connection_idle_timeout, defaults.streaming_connection_idle_timeout),
-            (&mut self.node_status_update_frequency, defaults.node_status_update_frequency),
-            (&mut self.node_status_report_frequency, defaults.node_status_report_frequency),
+            (
+                &mut self.streaming_connection_idle_timeout,
+                defaults.streaming_connection_idle_timeout,
+            ),
+            (
+                &mut self.node_status_update_frequency,
+                defaults.node_status_update_frequency,
+            ),
+            (
+                &mut self.node_status_report_frequency,
+                defaults.node_status_report_frequency,
+            ),
             (&mut self.image_minimum_gc_age, defaults.image_minimum_gc_age),
-            (&mut self.runtime_request_timeout, defaults.runtime_request_timeout),
+            (
+                &mut self.runtime_request_timeout,
+                defaults.runtime_request_timeout,
+            ),
             (&mut self.cpu_cfs_quota_period, defaults.cpu_cfs_quota_period),
-            (&mut self.authentication.webhook.cache_ttl, defaults.authentication.webhook.cache_ttl),
-            (&mut self.authorization.webhook.cache_authorized_ttl, defaults.authorization.webhook.cache_authorized_ttl),
-            (&mut self.authorization.webhook.cache_unauthorized_ttl, defaults.authorization.webhook.cache_unauthorized_ttl),
+            (
+                &mut self.authentication.webhook.cache_ttl,
+                defaults.authentication.webhook.cache_ttl,
+            ),
+            (
+                &mut self.authorization.webhook.cache_authorized_ttl,
+                defaults.authorization.webhook.cache_authorized_ttl,
+            ),
+            (
+                &mut self.authorization.webhook.cache_unauthorized_ttl,
+                defaults.authorization.webhook.cache_unauthorized_ttl,
+            ),
         ];
         for (value, default) in pairs {
             if value.0.is_zero() {
@@ -308,7 +376,9 @@ impl KubeletConfiguration {
     }
 
     fn resolve_paths(&mut self, file: &Path) {
-        let Some(dir) = file.parent().filter(|_| !file.as_os_str().is_empty()) else { return };
+        let Some(dir) = file.parent().filter(|_| !file.as_os_str().is_empty()) else {
+            return;
+        };
         let paths = [
             &mut self.static_pod_path,
             &mut self.tls_cert_file,
@@ -352,7 +422,10 @@ impl KubeletConfiguration {
         text("provider-id", &mut self.provider_id);
         truth("enable-server", &mut self.enable_server);
         truth("anonymous-auth", &mut self.authentication.anonymous.enabled);
-        truth("authentication-token-webhook", &mut self.authentication.webhook.enabled);
+        truth(
+            "authentication-token-webhook",
+            &mut self.authentication.webhook.enabled,
+        );
         truth("rotate-certificates", &mut self.rotate_certificates);
         truth("cgroups-per-qos", &mut self.cgroups_per_qos);
         truth("fail-swap-on", &mut self.fail_swap_on);
@@ -375,7 +448,11 @@ impl KubeletConfiguration {
         if flags.is_set("pod-max-pids") {
             self.pod_pids_limit = flags.int("pod-max-pids");
         }
-        for (name, to) in [("port", &mut self.port), ("read-only-port", &mut self.read_only_port), ("healthz-port", &mut self.healthz_port)] {
+        for (name, to) in [
+            ("port", &mut self.port),
+            ("read-only-port", &mut self.read_only_port),
+            ("healthz-port", &mut self.healthz_port),
+        ] {
             if flags.is_set(name) {
                 let n = flags.int(name);
                 *to = u16::try_from(n).with_context(|| format!("--{name}={n} is not a port"))?;
@@ -390,7 +467,11 @@ impl KubeletConfiguration {
         if flags.is_set("register-with-taints") {
             self.register_with_taints = parse_taints(&flags.strings("register-with-taints"))?;
         }
-        for (name, to) in [("kube-reserved", &mut self.kube_reserved), ("system-reserved", &mut self.system_reserved), ("eviction-hard", &mut self.eviction_hard)] {
+        for (name, to) in [
+            ("kube-reserved", &mut self.kube_reserved),
+            ("system-reserved", &mut self.system_reserved),
+            ("eviction-hard", &mut self.eviction_hard),
+        ] {
             if flags.is_set(name) {
                 *to = flags.map(name);
             }
@@ -399,7 +480,17 @@ impl KubeletConfiguration {
     }
 
     fn warn_of_other(&self) {
-        for name in self.other.keys().filter(|n| !matches!(n.as_str(), "apiVersion" | "kind" | "logging" | "shutdownGracePeriod" | "shutdownGracePeriodCriticalPods" | "metadata")) {
+        for name in self.other.keys().filter(|n| {
+            !matches!(
+                n.as_str(),
+                "apiVersion"
+                    | "kind"
+                    | "logging"
+                    | "shutdownGracePeriod"
+                    | "shutdownGracePeriodCriticalPods"
+                    | "metadata"
+            )
+        }) {
             if WITHOUT_EFFECT.contains(&name.as_str()) {
                 tracing::info!(field = %name, "KubeletConfiguration field has no effect in this kubelet");
             } else {
@@ -415,28 +506,101 @@ impl KubeletConfiguration {
                 problems.push(text);
             }
         };
-        check(self.address.parse::<IpAddr>().is_ok(), format!("address (--address) {:?} is not an IP address", self.address));
-        check(self.healthz_bind_address.parse::<IpAddr>().is_ok(), format!("healthzBindAddress {:?} is not an IP address", self.healthz_bind_address));
+        check(
+            self.address.parse::<IpAddr>().is_ok(),
+            format!("address (--address) {:?} is not an IP address", self.address),
+        );
+        check(
+            self.healthz_bind_address.parse::<IpAddr>().is_ok(),
+            format!(
+                "healthzBindAddress {:?} is not an IP address",
+                self.healthz_bind_address
+            ),
+        );
         for ip in &self.cluster_dns {
-            check(ip.parse::<IpAddr>().is_ok(), format!("clusterDNS (--cluster-dns) {ip:?} is not an IP address"));
+            check(
+                ip.parse::<IpAddr>().is_ok(),
+                format!("clusterDNS (--cluster-dns) {ip:?} is not an IP address"),
+            );
         }
-        check(self.max_pods > 0, format!("maxPods (--max-pods) {} must be greater than 0", self.max_pods));
-        check(matches!(self.cgroup_driver.as_str(), "" | "cgroupfs" | "systemd"), format!("cgroupDriver (--cgroup-driver) {:?} must be \"cgroupfs\" or \"systemd\"", self.cgroup_driver));
-        check(matches!(self.authorization.mode.as_str(), "AlwaysAllow" | "Webhook"), format!("authorization.mode (--authorization-mode) {:?} must be \"AlwaysAllow\" or \"Webhook\"", self.authorization.mode));
-        check(matches!(self.memory_swap.swap_behavior.as_str(), "" | "NoSwap" | "LimitedSwap"), format!("memorySwap.swapBehavior {:?} must be \"NoSwap\" or \"LimitedSwap\"", self.memory_swap.swap_behavior));
-        check(self.image_gc_low_threshold_percent < self.image_gc_high_threshold_percent && self.image_gc_high_threshold_percent <= 100, format!("imageGCLowThresholdPercent ({}) must be less than imageGCHighThresholdPercent ({}), which must be at most 100", self.image_gc_low_threshold_percent, self.image_gc_high_threshold_percent));
-        check(self.container_log_max_files >= 2, format!("containerLogMaxFiles {} must be at least 2", self.container_log_max_files));
-        check(self.log_max_bytes() > 0, format!("containerLogMaxSize {:?} is not a size", self.container_log_max_size));
-        check(self.node_lease_duration_seconds > 0, "nodeLeaseDurationSeconds must be greater than 0".into());
-        check(self.tls_cert_file.is_empty() == self.tls_private_key_file.is_empty(), "tlsCertFile and tlsPrivateKeyFile must be given together".into());
-        check(Path::new(&self.pod_logs_dir).is_absolute(), format!("podLogsDir {:?} must be an absolute path", self.pod_logs_dir));
-        check(self.port > 0 || !self.enable_server, "port must be between 1 and 65535".into());
+        check(
+            self.max_pods > 0,
+            format!("maxPods (--max-pods) {} must be greater than 0", self.max_pods),
+        );
+        check(
+            matches!(self.cgroup_driver.as_str(), "" | "cgroupfs" | "systemd"),
+            format!(
+                "cgroupDriver (--cgroup-driver) {:?} must be \"cgroupfs\" or \"systemd\"",
+                self.cgroup_driver
+            ),
+        );
+        check(
+            matches!(self.authorization.mode.as_str(), "AlwaysAllow" | "Webhook"),
+            format!(
+                "authorization.mode (--authorization-mode) {:?} must be \"AlwaysAllow\" or \"Webhook\"",
+                self.authorization.mode
+            ),
+        );
+        check(
+            matches!(
+                self.memory_swap.swap_behavior.as_str(),
+                "" | "NoSwap" | "LimitedSwap"
+            ),
+            format!(
+                "memorySwap.swapBehavior {:?} must be \"NoSwap\" or \"LimitedSwap\"",
+                self.memory_swap.swap_behavior
+            ),
+        );
+        check(
+            self.image_gc_low_threshold_percent < self.image_gc_high_threshold_percent
+                && self.image_gc_high_threshold_percent <= 100,
+            format!(
+                "imageGCLowThresholdPercent ({}) must be less than imageGCHighThresholdPercent ({}), which must be at most 100",
+                self.image_gc_low_threshold_percent, self.image_gc_high_threshold_percent
+            ),
+        );
+        check(
+            self.container_log_max_files >= 2,
+            format!(
+                "containerLogMaxFiles {} must be at least 2",
+                self.container_log_max_files
+            ),
+        );
+        check(
+            self.log_max_bytes() > 0,
+            format!(
+                "containerLogMaxSize {:?} is not a size",
+                self.container_log_max_size
+            ),
+        );
+        check(
+            self.node_lease_duration_seconds > 0,
+            "nodeLeaseDurationSeconds must be greater than 0".into(),
+        );
+        check(
+            self.tls_cert_file.is_empty() == self.tls_private_key_file.is_empty(),
+            "tlsCertFile and tlsPrivateKeyFile must be given together".into(),
+        );
+        check(
+            Path::new(&self.pod_logs_dir).is_absolute(),
+            format!("podLogsDir {:?} must be an absolute path", self.pod_logs_dir),
+        );
+        check(
+            self.port > 0 || !self.enable_server,
+            "port must be between 1 and 65535".into(),
+        );
         let endpoint = cri::remote::socket_path(&self.container_runtime_endpoint);
-        check(endpoint.is_ok(), endpoint.err().map(|e| e.message).unwrap_or_default());
+        check(
+            endpoint.is_ok(),
+            endpoint.err().map(|e| e.message).unwrap_or_default(),
+        );
         if problems.is_empty() {
             return Ok(());
         }
-        bail!("failed to validate kubelet configuration: {}", problems.join("; "))
+        bail!(
+            "failed to validate kubelet configuration: {}",
+            problems.join("; ")
+        )
     }
 
     pub fn log_max_bytes(&self) -> u64 {
@@ -460,13 +624,20 @@ fn read(path: &Path) -> Result<Value> {
     let field = |name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default();
     let (api_version, kind) = (field("apiVersion"), field("kind"));
     if api_version != API_VERSION || kind != KIND {
-        bail!("{}: apiVersion {api_version:?}, kind {kind:?}: expected {API_VERSION:?} and {KIND:?}", path.display());
+        bail!(
+            "{}: apiVersion {api_version:?}, kind {kind:?}: expected {API_VERSION:?} and {KIND:?}",
+            path.display()
+        );
     }
     // A mistyped field is reported with its file, before drop-ins blur where it came from.
     let mut probe = value.clone();
     remove_nulls(&mut probe);
     if let Err(error) = serde_json::from_value::<KubeletConfiguration>(probe.clone()) {
-        bail!("{}: {}{error}", path.display(), culprit(&probe).map_or(String::new(), |f| format!("field {f:?}: ")));
+        bail!(
+            "{}: {}{error}",
+            path.display(),
+            culprit(&probe).map_or(String::new(), |f| format!("field {f:?}: "))
+        );
     }
     Ok(value)
 }
@@ -476,13 +647,20 @@ fn culprit(value: &Value) -> Option<String> {
     let fails = |key: &String, value: &Value| {
         serde_json::from_value::<KubeletConfiguration>(serde_json::json!({ key.as_str(): value })).is_err()
     };
-    value.as_object()?.iter().find(|(k, v)| fails(k, v)).map(|(k, _)| k.clone())
+    value
+        .as_object()?
+        .iter()
+        .find(|(k, v)| fails(k, v))
+        .map(|(k, _)| k.clone())
 }
 
 fn drop_in_files(dir: &Path) -> Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(dir).with_context(|| format!("--config-dir {}", dir.display()))?;
-    let mut files: Vec<PathBuf> =
-        entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "conf")).collect();
+    let mut files: Vec<PathBuf> = entries
+        .flatten()
+        .map(|e| e.path())
+        .filter(|p| p.extension().is_some_and(|e| e == "conf"))
+        .collect();
     files.sort();
     Ok(files)
 }
@@ -509,12 +687,20 @@ fn remove_nulls(value: &mut Value) {
 /// `key=value:effect`
 fn parse_taints(list: &[String]) -> Result<Vec<Taint>> {
     let parse = |text: &String| {
-        let (rest, effect) = text.rsplit_once(':').with_context(|| format!("--register-with-taints: {text:?} is not key=value:effect"))?;
+        let (rest, effect) = text
+            .rsplit_once(':')
+            .with_context(|| format!("--register-with-taints: {text:?} is not key=value:effect"))?;
         let (key, value) = rest.split_once('=').unwrap_or((rest, ""));
         if !matches!(effect, "NoSchedule" | "PreferNoSchedule" | "NoExecute") {
-            bail!("--register-with-taints: {effect:?} is not an effect (NoSchedule, PreferNoSchedule, NoExecute)");
+            bail!(
+                "--register-with-taints: {effect:?} is not an effect (NoSchedule, PreferNoSchedule, NoExecute)"
+            );
         }
-        Ok(Taint { key: key.into(), value: value.into(), effect: effect.into() })
+        Ok(Taint {
+            key: key.into(),
+            value: value.into(),
+            effect: effect.into(),
+        })
     };
     list.iter().map(parse).collect()
 }
@@ -529,7 +715,9 @@ mod tests {
         std::fs::write(&path, file).unwrap();
         let mut all = vec![format!("--config={}", path.display())];
         all.extend(args.iter().map(|a| a.to_string()));
-        let flags = crate::options::flags().parse(all.into_iter().map(std::ffi::OsString::from)).unwrap();
+        let flags = crate::options::flags()
+            .parse(all.into_iter().map(std::ffi::OsString::from))
+            .unwrap();
         KubeletConfiguration::load(&flags)
     }
 
@@ -537,31 +725,63 @@ mod tests {
 
     #[test]
     fn the_hard_way_file_is_read() {
-        let text = format!("{HEAD}address: \"0.0.0.0\"\nauthentication:\n  anonymous:\n    enabled: false\n  webhook:\n    enabled: true\n  x509:\n    clientCAFile: \"/var/lib/kubelet/ca.crt\"\nauthorization:\n  mode: Webhook\ncgroupDriver: systemd\ncontainerRuntimeEndpoint: \"unix:///var/run/containerd/containerd.sock\"\nenableServer: true\nfailSwapOn: false\nmaxPods: 16\nmemorySwap:\n  swapBehavior: NoSwap\nport: 10250\nresolvConf: \"/etc/resolv.conf\"\nregisterNode: true\nruntimeRequestTimeout: \"15m\"\ntlsCertFile: \"/var/lib/kubelet/kubelet.crt\"\ntlsPrivateKeyFile: \"/var/lib/kubelet/kubelet.key\"\n");
+        let text = format!(
+            "{HEAD}address: \"0.0.0.0\"\nauthentication:\n  anonymous:\n    enabled: false\n  webhook:\n    enabled: true\n  x509:\n    clientCAFile: \"/var/lib/kubelet/ca.crt\"\nauthorization:\n  mode: Webhook\ncgroupDriver: systemd\ncontainerRuntimeEndpoint: \"unix:///var/run/containerd/containerd.sock\"\nenableServer: true\nfailSwapOn: false\nmaxPods: 16\nmemorySwap:\n  swapBehavior: NoSwap\nport: 10250\nresolvConf: \"/etc/resolv.conf\"\nregisterNode: true\nruntimeRequestTimeout: \"15m\"\ntlsCertFile: \"/var/lib/kubelet/kubelet.crt\"\ntlsPrivateKeyFile: \"/var/lib/kubelet/kubelet.key\"\n"
+        );
         let config = load(&text, &[]).unwrap();
-        assert_eq!((config.max_pods, config.fail_swap_on, config.runtime_request_timeout.0.as_secs()), (16, false, 900));
-        assert_eq!(config.authentication.x509.client_ca_file, "/var/lib/kubelet/ca.crt");
+        assert_eq!(
+            (
+                config.max_pods,
+                config.fail_swap_on,
+                config.runtime_request_timeout.0.as_secs()
+            ),
+            (16, false, 900)
+        );
+        assert_eq!(
+            config.authentication.x509.client_ca_file,
+            "/var/lib/kubelet/ca.crt"
+        );
     }
 
     #[test]
     fn a_flag_beats_the_file() {
-        let config = load(&format!("{HEAD}maxPods: 16\n"), &["--max-pods=7", "--register-with-taints=a=b:NoSchedule"]).unwrap();
-        assert_eq!((config.max_pods, config.register_with_taints[0].effect.as_str()), (7, "NoSchedule"));
+        let config = load(
+            &format!("{HEAD}maxPods: 16\n"),
+            &["--max-pods=7", "--register-with-taints=a=b:NoSchedule"],
+        )
+        .unwrap();
+        assert_eq!(
+            (config.max_pods, config.register_with_taints[0].effect.as_str()),
+            (7, "NoSchedule")
+        );
     }
 
     #[test]
     fn mistakes_are_named() {
         let error = |text: &str| format!("{:#}", load(text, &[]).unwrap_err());
         assert!(error("kind: Pod\napiVersion: v1\n").contains("expected \"kubelet.config.k8s.io/v1beta1\""));
-        assert!(error(&format!("{HEAD}maxPods: many\n")).contains("config.yaml: field \"maxPods\": invalid type"));
-        assert!(error(&format!("{HEAD}clusterDNS: [dns]\nmaxPods: 0\n")).contains("clusterDNS (--cluster-dns) \"dns\" is not an IP address; maxPods"));
-        assert!(error(&format!("{HEAD}containerRuntimeEndpoint: npipe://x\n")).contains("unix:///path/to/socket"));
+        assert!(
+            error(&format!("{HEAD}maxPods: many\n")).contains("config.yaml: field \"maxPods\": invalid type")
+        );
+        assert!(
+            error(&format!("{HEAD}clusterDNS: [dns]\nmaxPods: 0\n"))
+                .contains("clusterDNS (--cluster-dns) \"dns\" is not an IP address; maxPods")
+        );
+        assert!(
+            error(&format!("{HEAD}containerRuntimeEndpoint: npipe://x\n")).contains("unix:///path/to/socket")
+        );
     }
 
     #[test]
     fn drop_ins_are_merged_in_order() {
         let mut a = serde_json::json!({"authentication": {"anonymous": {"enabled": true}}, "maxPods": 1});
-        merge(&mut a, serde_json::json!({"authentication": {"webhook": {"enabled": false}}, "maxPods": 2}));
-        assert_eq!(a, serde_json::json!({"authentication": {"anonymous": {"enabled": true}, "webhook": {"enabled": false}}, "maxPods": 2}));
+        merge(
+            &mut a,
+            serde_json::json!({"authentication": {"webhook": {"enabled": false}}, "maxPods": 2}),
+        );
+        assert_eq!(
+            a,
+            serde_json::json!({"authentication": {"anonymous": {"enabled": true}, "webhook": {"enabled": false}}, "maxPods": 2})
+        );
     }
 }

@@ -13,9 +13,24 @@ use parking_lot::Mutex;
 use crate::pod::PodExt;
 use crate::probes::attempt::Attempt;
 
-const SECONDS: &[f64] = &[0.005, 0.0125, 0.03125, 0.078125, 0.1953125, 0.48828125, 1.220703125, 3.0517578125, 7.62939453125, 19.073486328125, 47.6837158203125];
+const SECONDS: &[f64] = &[
+    0.005,
+    0.0125,
+    0.03125,
+    0.078125,
+    0.1953125,
+    0.48828125,
+    1.220703125,
+    3.0517578125,
+    7.62939453125,
+    19.073486328125,
+    47.6837158203125,
+];
 const DEFAULT: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
-const POD_START: &[f64] = &[0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 20.0, 30.0, 45.0, 60.0, 120.0, 180.0, 240.0, 300.0, 360.0, 480.0, 600.0, 900.0, 1200.0, 1800.0, 2700.0, 3600.0];
+const POD_START: &[f64] = &[
+    0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 20.0, 30.0, 45.0, 60.0, 120.0, 180.0, 240.0, 300.0, 360.0,
+    480.0, 600.0, 900.0, 1200.0, 1800.0, 2700.0, 3600.0,
+];
 
 macro_rules! family {
     ($($name:ident: $kind:ident = $make:expr;)*) => {
@@ -62,7 +77,16 @@ pub fn probe_result(kind: &str, outcome: &Attempt, pod: &Pod, container: &str) {
         Attempt::Failure(_) => "failed",
         Attempt::Errored(_) => "unknown",
     };
-    PROBES.with(&[kind, result, container, pod.name(), pod.namespace(), pod.uid().as_str()]).inc();
+    PROBES
+        .with(&[
+            kind,
+            result,
+            container,
+            pod.name(),
+            pod.namespace(),
+            pod.uid().as_str(),
+        ])
+        .inc();
 }
 
 /// Counts the runtime's calls and knows which are under way.
@@ -83,7 +107,9 @@ impl Observer for RuntimeObserver {
     fn end(&self, token: u64, call: &'static str, took: Duration, error: Option<&cri::Error>) {
         CALLS.lock().remove(&token);
         RUNTIME_OPERATIONS.with(&[call]).inc();
-        RUNTIME_OPERATIONS_DURATION.with(&[call]).observe(took.as_secs_f64());
+        RUNTIME_OPERATIONS_DURATION
+            .with(&[call])
+            .observe(took.as_secs_f64());
         if error.is_some() {
             RUNTIME_OPERATIONS_ERRORS.with(&[call]).inc();
         }

@@ -34,7 +34,9 @@ impl Mirrors {
             }
             self.delete(client, &mirror).await;
         }
-        let Some((node, uid)) = self.node.lock().clone() else { return };
+        let Some((node, uid)) = self.node.lock().clone() else {
+            return;
+        };
         match api.create(&mirror_of(pod, &node, &uid)).await {
             Ok(made) => {
                 tracing::info!(pod = %pod.key(), "Created mirror pod for static pod");
@@ -47,9 +49,15 @@ impl Mirrors {
 
     pub async fn delete(&self, client: &Client, mirror: &Pod) {
         let api: Api<Pod> = client.namespaced(mirror.namespace());
-        let preconditions = Preconditions { uid: mirror.metadata.uid.clone(), ..Default::default() };
-        let options =
-            DeleteOptions { grace_period_seconds: Some(0), preconditions: Some(preconditions), ..Default::default() };
+        let preconditions = Preconditions {
+            uid: mirror.metadata.uid.clone(),
+            ..Default::default()
+        };
+        let options = DeleteOptions {
+            grace_period_seconds: Some(0),
+            preconditions: Some(preconditions),
+            ..Default::default()
+        };
         match api.delete(mirror.name(), &options).await {
             Ok(()) => tracing::info!(pod = %mirror.key(), "Deleted mirror pod"),
             Err(e) if e.is_not_found() || e.is_conflict() => {}
@@ -67,7 +75,11 @@ fn mirror_of(pod: &Pod, node: &str, node_uid: &str) -> Pod {
     mirror.status = None;
     mirror.metadata.uid = None;
     let hash = pod.annotation(CONFIG_HASH).unwrap_or_default().to_string();
-    mirror.metadata.annotations.get_or_insert_with(BTreeMap::new).insert(CONFIG_MIRROR.into(), hash);
+    mirror
+        .metadata
+        .annotations
+        .get_or_insert_with(BTreeMap::new)
+        .insert(CONFIG_MIRROR.into(), hash);
     mirror.metadata.owner_references = Some(vec![OwnerReference {
         api_version: "v1".into(),
         kind: "Node".into(),

@@ -18,7 +18,11 @@ pub enum ObjectError {
     #[error("{kind} {name:?} not found")]
     NotFound { kind: &'static str, name: String },
     #[error("couldn't get {kind} {namespace}/{name}, no kubeClient defined")]
-    Standalone { kind: &'static str, namespace: String, name: String },
+    Standalone {
+        kind: &'static str,
+        namespace: String,
+        name: String,
+    },
     #[error("failed to sync {kind} cache: timed out waiting for the condition")]
     Timeout { kind: &'static str },
     #[error("{0}")]
@@ -66,16 +70,28 @@ pub struct Standalone;
 #[async_trait]
 impl Objects for Standalone {
     async fn config_map(&self, namespace: &str, name: &str) -> Result<Arc<ConfigMap>, ObjectError> {
-        Err(ObjectError::Standalone { kind: "configMap", namespace: namespace.into(), name: name.into() })
+        Err(ObjectError::Standalone {
+            kind: "configMap",
+            namespace: namespace.into(),
+            name: name.into(),
+        })
     }
 
     async fn secret(&self, namespace: &str, name: &str) -> Result<Arc<Secret>, ObjectError> {
-        Err(ObjectError::Standalone { kind: "secret", namespace: namespace.into(), name: name.into() })
+        Err(ObjectError::Standalone {
+            kind: "secret",
+            namespace: namespace.into(),
+            name: name.into(),
+        })
     }
 
     async fn token(&self, request: &TokenRequest) -> Result<Token, ObjectError> {
         let (namespace, name) = (request.namespace.clone(), request.service_account.clone());
-        Err(ObjectError::Standalone { kind: "service account token", namespace, name })
+        Err(ObjectError::Standalone {
+            kind: "service account token",
+            namespace,
+            name,
+        })
     }
 
     fn services(&self) -> Option<Vec<Arc<Service>>> {
@@ -93,7 +109,11 @@ pub fn references(pod: &k8s_openapi::api::core::v1::Pod) -> Vec<Reference> {
     let mut found = Vec::new();
     let mut put = |kind, name: &str| {
         if !name.is_empty() {
-            found.push(Reference { kind, namespace: pod.namespace().to_string(), name: name.to_string() });
+            found.push(Reference {
+                kind,
+                namespace: pod.namespace().to_string(),
+                name: name.to_string(),
+            });
         }
     };
     for secret in spec.image_pull_secrets.iter().flatten() {
@@ -101,19 +121,41 @@ pub fn references(pod: &k8s_openapi::api::core::v1::Pod) -> Vec<Reference> {
     }
     for container in spec.containers.iter().chain(pod.init_containers()) {
         for from in container.env_from.iter().flatten() {
-            from.config_map_ref.iter().for_each(|r| put(Kind::ConfigMap, &r.name));
+            from.config_map_ref
+                .iter()
+                .for_each(|r| put(Kind::ConfigMap, &r.name));
             from.secret_ref.iter().for_each(|r| put(Kind::Secret, &r.name));
         }
-        for source in container.env.iter().flatten().filter_map(|e| e.value_from.as_ref()) {
-            source.config_map_key_ref.iter().for_each(|r| put(Kind::ConfigMap, &r.name));
-            source.secret_key_ref.iter().for_each(|r| put(Kind::Secret, &r.name));
+        for source in container
+            .env
+            .iter()
+            .flatten()
+            .filter_map(|e| e.value_from.as_ref())
+        {
+            source
+                .config_map_key_ref
+                .iter()
+                .for_each(|r| put(Kind::ConfigMap, &r.name));
+            source
+                .secret_key_ref
+                .iter()
+                .for_each(|r| put(Kind::Secret, &r.name));
         }
     }
     for volume in spec.volumes.iter().flatten() {
-        volume.config_map.iter().for_each(|v| put(Kind::ConfigMap, &v.name));
-        volume.secret.iter().for_each(|v| put(Kind::Secret, v.secret_name.as_deref().unwrap_or_default()));
+        volume
+            .config_map
+            .iter()
+            .for_each(|v| put(Kind::ConfigMap, &v.name));
+        volume
+            .secret
+            .iter()
+            .for_each(|v| put(Kind::Secret, v.secret_name.as_deref().unwrap_or_default()));
         for source in volume.projected.iter().flat_map(|p| p.sources.iter().flatten()) {
-            source.config_map.iter().for_each(|r| put(Kind::ConfigMap, &r.name));
+            source
+                .config_map
+                .iter()
+                .for_each(|r| put(Kind::ConfigMap, &r.name));
             source.secret.iter().for_each(|r| put(Kind::Secret, &r.name));
         }
     }
@@ -158,28 +200,47 @@ pub mod fake {
 
         pub fn set_config_map(&self, namespace: &str, name: &str, data: &[(&str, &str)]) {
             let data = data.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
-            let map = ConfigMap { data: Some(data), ..Default::default() };
-            self.config_maps.lock().insert((namespace.into(), name.into()), Arc::new(map));
+            let map = ConfigMap {
+                data: Some(data),
+                ..Default::default()
+            };
+            self.config_maps
+                .lock()
+                .insert((namespace.into(), name.into()), Arc::new(map));
         }
     }
 
     #[async_trait]
     impl Objects for FakeObjects {
         async fn config_map(&self, namespace: &str, name: &str) -> Result<Arc<ConfigMap>, ObjectError> {
-            let found = self.config_maps.lock().get(&(namespace.into(), name.into())).cloned();
-            found.ok_or_else(|| ObjectError::NotFound { kind: "configmap", name: name.into() })
+            let found = self
+                .config_maps
+                .lock()
+                .get(&(namespace.into(), name.into()))
+                .cloned();
+            found.ok_or_else(|| ObjectError::NotFound {
+                kind: "configmap",
+                name: name.into(),
+            })
         }
 
         async fn secret(&self, namespace: &str, name: &str) -> Result<Arc<Secret>, ObjectError> {
             let found = self.secrets.lock().get(&(namespace.into(), name.into())).cloned();
-            found.ok_or_else(|| ObjectError::NotFound { kind: "secret", name: name.into() })
+            found.ok_or_else(|| ObjectError::NotFound {
+                kind: "secret",
+                name: name.into(),
+            })
         }
 
         async fn token(&self, request: &TokenRequest) -> Result<Token, ObjectError> {
             self.tokens.lock().push(request.expiration_seconds);
             let issued = jiff::Timestamp::now();
             let expires = issued + jiff::SignedDuration::from_secs(request.expiration_seconds);
-            Ok(Token { token: format!("token-{}", self.tokens.lock().len()), issued, expires })
+            Ok(Token {
+                token: format!("token-{}", self.tokens.lock().len()),
+                issued,
+                expires,
+            })
         }
 
         fn services(&self) -> Option<Vec<Arc<Service>>> {

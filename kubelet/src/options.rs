@@ -76,7 +76,8 @@ fn moved_to_file(flags: FlagSet) -> FlagSet {
 }
 
 fn removed(flags: FlagSet) -> FlagSet {
-    const RUNTIME: &str = "the only container runtime interface is CRI; name it with --container-runtime-endpoint";
+    const RUNTIME: &str =
+        "the only container runtime interface is CRI; name it with --container-runtime-endpoint";
     const NETWORK: &str = "networking is the container runtime's: configure CNI there";
     const GONE: &str = "it has no effect";
     flags
@@ -90,11 +91,23 @@ fn removed(flags: FlagSet) -> FlagSet {
         .removed("non-masquerade-cidr", true, NETWORK)
         .removed("hairpin-mode", true, NETWORK)
         .removed("image-pull-progress-deadline", true, GONE)
-        .removed("cadvisor-port", true, "metrics are served on the kubelet's own port under /metrics/cadvisor")
-        .removed("allow-privileged", false, "privileged pods are the admission policy's decision")
+        .removed(
+            "cadvisor-port",
+            true,
+            "metrics are served on the kubelet's own port under /metrics/cadvisor",
+        )
+        .removed(
+            "allow-privileged",
+            false,
+            "privileged pods are the admission policy's decision",
+        )
         .removed("require-kubeconfig", false, "--kubeconfig alone decides")
         .removed("api-servers", true, "use --kubeconfig")
-        .removed("experimental-bootstrap-kubeconfig", true, "use --bootstrap-kubeconfig")
+        .removed(
+            "experimental-bootstrap-kubeconfig",
+            true,
+            "use --bootstrap-kubeconfig",
+        )
         .removed("keep-terminated-pod-volumes", false, GONE)
         .removed("dynamic-config-dir", true, "use --config")
         .removed("experimental-allocatable-ignore-eviction", false, GONE)
@@ -103,16 +116,36 @@ fn removed(flags: FlagSet) -> FlagSet {
         .removed("kubelet-cgroups", true, GONE)
         .removed("max-open-files", true, GONE)
         .removed("node-ip-family", true, "use --node-ip")
-        .removed("streaming-connection-idle-timeout", true, "set streamingConnectionIdleTimeout in --config")
+        .removed(
+            "streaming-connection-idle-timeout",
+            true,
+            "set streamingConnectionIdleTimeout in --config",
+        )
         .removed("protect-kernel-defaults", false, GONE)
         .removed("make-iptables-util-chains", false, GONE)
         .removed("event-qps", true, GONE)
-        .removed("image-gc-high-threshold", true, "set imageGCHighThresholdPercent in --config")
-        .removed("image-gc-low-threshold", true, "set imageGCLowThresholdPercent in --config")
-        .removed("minimum-image-ttl-duration", true, "set imageMinimumGCAge in --config")
+        .removed(
+            "image-gc-high-threshold",
+            true,
+            "set imageGCHighThresholdPercent in --config",
+        )
+        .removed(
+            "image-gc-low-threshold",
+            true,
+            "set imageGCLowThresholdPercent in --config",
+        )
+        .removed(
+            "minimum-image-ttl-duration",
+            true,
+            "set imageMinimumGCAge in --config",
+        )
         .removed("sync-frequency", true, GONE)
         .removed("file-check-frequency", true, "set fileCheckFrequency in --config")
-        .removed("enforce-node-allocatable", true, "set enforceNodeAllocatable in --config")
+        .removed(
+            "enforce-node-allocatable",
+            true,
+            "set enforceNodeAllocatable in --config",
+        )
         .removed("cloud-config", true, GONE)
         .removed("master-service-namespace", true, GONE)
         .removed("containerized", false, GONE)

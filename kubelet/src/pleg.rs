@@ -46,7 +46,9 @@ impl StatusCache {
             if old.observed > status.observed {
                 return (false, old.clone());
             }
-            let same = old.containers == status.containers && old.sandboxes == status.sandboxes && old.ips == status.ips;
+            let same = old.containers == status.containers
+                && old.sandboxes == status.sandboxes
+                && old.ips == status.ips;
             if same {
                 return (false, old.clone());
             }
@@ -85,7 +87,11 @@ impl StatusCache {
         let sandbox = status.sandboxes.first()?;
         let options = sandbox.linux.as_ref()?.namespaces.as_ref()?.options.as_ref()?;
         let on_host = options.network == NamespaceMode::Node as i32;
-        status.ips.first().cloned().or_else(|| on_host.then(|| self.host_ip.get().cloned())?)
+        status
+            .ips
+            .first()
+            .cloned()
+            .or_else(|| on_host.then(|| self.host_ip.get().cloned())?)
     }
 }
 
@@ -143,7 +149,12 @@ impl Pleg {
         }
     }
 
-    pub async fn refresh(&self, uid: &PodUid, name: &str, namespace: &str) -> cri::Result<(bool, Arc<PodStatus>)> {
+    pub async fn refresh(
+        &self,
+        uid: &PodUid,
+        name: &str,
+        namespace: &str,
+    ) -> cri::Result<(bool, Arc<PodStatus>)> {
         let status = query::pod_status(self.runtime.as_ref(), uid, name, namespace).await?;
         let (changed, status) = self.cache.set(status);
         self.hear_exits(&status);
@@ -168,18 +179,30 @@ impl Pleg {
         let mut last_begin = Instant::now();
         loop {
             let begin = Instant::now();
-            metrics::PLEG_RELIST_INTERVAL.with(&[]).observe((begin - last_begin).as_secs_f64());
+            metrics::PLEG_RELIST_INTERVAL
+                .with(&[])
+                .observe((begin - last_begin).as_secs_f64());
             last_begin = begin;
             match self.relist().await {
                 Ok(()) => {
                     let at = u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX);
                     self.last_relist.store(at, Ordering::Relaxed);
-                    metrics::PLEG_RELIST_DURATION.with(&[]).observe(begin.elapsed().as_secs_f64());
-                    metrics::PLEG_LAST_SEEN.with(&[]).set(crate::backoff::unix_nanos() as f64 / 1e9);
+                    metrics::PLEG_RELIST_DURATION
+                        .with(&[])
+                        .observe(begin.elapsed().as_secs_f64());
+                    metrics::PLEG_LAST_SEEN
+                        .with(&[])
+                        .set(crate::backoff::unix_nanos() as f64 / 1e9);
                 }
-                Err(error) => tracing::error!(call = error.call, %error, "GenericPLEG: Unable to retrieve pods"),
+                Err(error) => {
+                    tracing::error!(call = error.call, %error, "GenericPLEG: Unable to retrieve pods")
+                }
             }
-            let period = if self.has_events.load(Ordering::Relaxed) { AUDIT } else { RELIST };
+            let period = if self.has_events.load(Ordering::Relaxed) {
+                AUDIT
+            } else {
+                RELIST
+            };
             tokio::select! {
                 () = tokio::time::sleep(period) => {}
                 () = self.relist_now.notified() => {}
@@ -206,11 +229,21 @@ impl Pleg {
                 self.tell(&uid);
             }
         }
-        let gone: Vec<PodUid> = old.keys().filter(|uid| !now.contains_key(*uid)).cloned().collect();
+        let gone: Vec<PodUid> = old
+            .keys()
+            .filter(|uid| !now.contains_key(*uid))
+            .cloned()
+            .collect();
         for uid in gone {
             self.outlines.lock().remove(&uid);
-            let Some(known) = self.cache.get(&uid) else { continue };
-            if self.cache.set(PodStatus::empty(uid.clone(), &known.name, &known.namespace)).0 {
+            let Some(known) = self.cache.get(&uid) else {
+                continue;
+            };
+            if self
+                .cache
+                .set(PodStatus::empty(uid.clone(), &known.name, &known.namespace))
+                .0
+            {
                 self.tell(&uid);
             }
         }
@@ -230,7 +263,9 @@ impl Pleg {
                     self.relist_now.notify_one();
                 }
                 Err(error) if error.is_unimplemented() => {
-                    tracing::info!("The container runtime has no event stream: containers' ends are heard from the kernel, everything else by relisting every second");
+                    tracing::info!(
+                        "The container runtime has no event stream: containers' ends are heard from the kernel, everything else by relisting every second"
+                    );
                     return;
                 }
                 Err(_) => {}
@@ -246,10 +281,16 @@ impl Pleg {
             self.relist_now.notify_one();
             return;
         };
-        let Some(identity) = labels::pod_identity(&sandbox.labels) else { return };
+        let Some(identity) = labels::pod_identity(&sandbox.labels) else {
+            return;
+        };
         let observed = Instant::now();
         let known = self.cache.get(&identity.uid);
-        let other_sandboxes = known.iter().flat_map(|k| k.sandboxes.iter()).filter(|s| s.id != sandbox.id).cloned();
+        let other_sandboxes = known
+            .iter()
+            .flat_map(|k| k.sandboxes.iter())
+            .filter(|s| s.id != sandbox.id)
+            .cloned();
         if other_sandboxes.count() > 0 {
             // More than one sandbox in play: the event tells of one only.
             let (uid, pleg) = (identity.uid.clone(), self.changed.clone());
@@ -273,21 +314,40 @@ impl Pleg {
 
     /// Names the call that hangs, if one does.
     pub fn healthy(&self) -> Result<(), String> {
-        let since = self.epoch.elapsed().saturating_sub(Duration::from_millis(self.last_relist.load(Ordering::Relaxed)));
-        let limit = if self.has_events.load(Ordering::Relaxed) { UNHEALTHY_AFTER + AUDIT } else { UNHEALTHY_AFTER };
+        let since = self
+            .epoch
+            .elapsed()
+            .saturating_sub(Duration::from_millis(self.last_relist.load(Ordering::Relaxed)));
+        let limit = if self.has_events.load(Ordering::Relaxed) {
+            UNHEALTHY_AFTER + AUDIT
+        } else {
+            UNHEALTHY_AFTER
+        };
         if since <= limit {
             return Ok(());
         }
-        let hanging = metrics::longest_runtime_call()
-            .map_or(String::new(), |(call, took)| format!("; runtime call {call:?} has been waiting for {}s", took.as_secs()));
-        Err(format!("PLEG is not healthy: pleg was last seen active {}s ago; threshold is 3m0s{hanging}", since.as_secs()))
+        let hanging = metrics::longest_runtime_call().map_or(String::new(), |(call, took)| {
+            format!("; runtime call {call:?} has been waiting for {}s", took.as_secs())
+        });
+        Err(format!(
+            "PLEG is not healthy: pleg was last seen active {}s ago; threshold is 3m0s{hanging}",
+            since.as_secs()
+        ))
     }
 }
 
 fn count_running(pods: &HashMap<PodUid, PodOutline>) {
     use query::OutlineState::Running;
-    let running = pods.values().filter(|p| p.states.values().any(|s| *s == Running)).count();
+    let running = pods
+        .values()
+        .filter(|p| p.states.values().any(|s| *s == Running))
+        .count();
     metrics::RUNNING_PODS.with(&[]).set(running as f64);
-    let containers: usize = pods.values().map(|p| p.states.values().filter(|s| **s == Running).count()).sum();
-    metrics::RUNNING_CONTAINERS.with(&["running"]).set(containers.saturating_sub(running) as f64);
+    let containers: usize = pods
+        .values()
+        .map(|p| p.states.values().filter(|s| **s == Running).count())
+        .sum();
+    metrics::RUNNING_CONTAINERS
+        .with(&["running"])
+        .set(containers.saturating_sub(running) as f64);
 }

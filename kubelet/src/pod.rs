@@ -113,7 +113,12 @@ impl PodExt for Pod {
     }
 
     fn is_critical(&self) -> bool {
-        self.is_static() || self.is_mirror() || self.spec().priority.is_some_and(|p| p >= SYSTEM_CRITICAL_PRIORITY)
+        self.is_static()
+            || self.is_mirror()
+            || self
+                .spec()
+                .priority
+                .is_some_and(|p| p >= SYSTEM_CRITICAL_PRIORITY)
     }
 
     fn is_deleting(&self) -> bool {
@@ -121,7 +126,10 @@ impl PodExt for Pod {
     }
 
     fn phase(&self) -> &str {
-        self.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or_default()
+        self.status
+            .as_ref()
+            .and_then(|s| s.phase.as_deref())
+            .unwrap_or_default()
     }
 
     fn restart_policy(&self) -> &str {
@@ -134,7 +142,12 @@ impl PodExt for Pod {
 
     fn container(&self, name: &str) -> Option<Container> {
         let spec = self.spec();
-        let regular = spec.containers.iter().chain(self.init_containers()).find(|c| c.name == name).cloned();
+        let regular = spec
+            .containers
+            .iter()
+            .chain(self.init_containers())
+            .find(|c| c.name == name)
+            .cloned();
         regular.or_else(|| {
             let ephemeral = spec.ephemeral_containers.as_deref().unwrap_or_default();
             ephemeral.iter().find(|c| c.name == name).map(as_container)
@@ -143,7 +156,9 @@ impl PodExt for Pod {
 
     fn grace_seconds(&self) -> i64 {
         let deletion = self.metadata.deletion_grace_period_seconds;
-        deletion.or(self.spec().termination_grace_period_seconds).unwrap_or(DEFAULT_GRACE_SECONDS)
+        deletion
+            .or(self.spec().termination_grace_period_seconds)
+            .unwrap_or(DEFAULT_GRACE_SECONDS)
     }
 
     fn described(&self) -> String {
@@ -185,7 +200,12 @@ pub fn is_restartable_init(container: &Container) -> bool {
 pub fn restarts_after(container: &Container, is_init: bool, pod_policy: &str, exit_code: i32) -> bool {
     if container.restart_policy.is_some() {
         for rule in container.restart_policy_rules.iter().flatten() {
-            if rule.action == "Restart" && rule.exit_codes.as_ref().is_some_and(|e| exit_code_matches(e, exit_code)) {
+            if rule.action == "Restart"
+                && rule
+                    .exit_codes
+                    .as_ref()
+                    .is_some_and(|e| exit_code_matches(e, exit_code))
+            {
                 return true;
             }
         }
@@ -198,7 +218,10 @@ pub fn restarts_after(container: &Container, is_init: bool, pod_policy: &str, ex
     }
 }
 
-fn exit_code_matches(rule: &k8s_openapi::api::core::v1::ContainerRestartRuleOnExitCodes, exit_code: i32) -> bool {
+fn exit_code_matches(
+    rule: &k8s_openapi::api::core::v1::ContainerRestartRuleOnExitCodes,
+    exit_code: i32,
+) -> bool {
     let listed = rule.values.as_deref().unwrap_or_default().contains(&exit_code);
     match rule.operator.as_str() {
         "In" => listed,
@@ -216,7 +239,11 @@ pub fn status_of<'a>(statuses: &'a [ContainerStatus], name: &str) -> Option<&'a 
 }
 
 pub fn condition_is_true(status: &PodStatus, kind: &str) -> bool {
-    status.conditions.iter().flatten().any(|c| c.type_ == kind && c.status == "True")
+    status
+        .conditions
+        .iter()
+        .flatten()
+        .any(|c| c.type_ == kind && c.status == "True")
 }
 
 /// Whole seconds: the API's times carry no fraction, and comparing with one would always find a difference.
@@ -241,7 +268,10 @@ mod tests {
     fn a_restart_rule_beats_the_policy() {
         let rule = ContainerRestartRule {
             action: "Restart".into(),
-            exit_codes: Some(ContainerRestartRuleOnExitCodes { operator: "In".into(), values: Some(vec![42]) }),
+            exit_codes: Some(ContainerRestartRuleOnExitCodes {
+                operator: "In".into(),
+                values: Some(vec![42]),
+            }),
         };
         let container = Container {
             restart_policy: Some("Never".into()),
@@ -259,6 +289,9 @@ mod tests {
         assert!(!restarts_after(&container, false, "OnFailure", 0));
         assert!(restarts_after(&container, false, "OnFailure", 1));
         assert!(!restarts_after(&container, false, "Never", 1));
-        assert!(!restarts_after(&container, true, "Always", 0), "an init container that succeeded is done");
+        assert!(
+            !restarts_after(&container, true, "Always", 0),
+            "an init container that succeeded is done"
+        );
     }
 }

@@ -36,11 +36,24 @@ pub struct StatusOverride {
 
 #[derive(Debug, Clone)]
 pub enum Work {
-    Sync { pod: Arc<Pod>, first: bool },
-    Terminate { pod: Arc<Pod>, grace: Option<i64>, status: Option<StatusOverride> },
-    Finish { pod: Arc<Pod> },
+    Sync {
+        pod: Arc<Pod>,
+        first: bool,
+    },
+    Terminate {
+        pod: Arc<Pod>,
+        grace: Option<i64>,
+        status: Option<StatusOverride>,
+    },
+    Finish {
+        pod: Arc<Pod>,
+    },
     /// Runs here and no source knows it.
-    KillOrphan { uid: PodUid, name: String, namespace: String },
+    KillOrphan {
+        uid: PodUid,
+        name: String,
+        namespace: String,
+    },
 }
 
 /// Run `work`, tell [`PodWorkers::done`] what came of it; give up early when `cancel` turns true.
@@ -97,7 +110,10 @@ impl PodWorkers {
     /// The pod is as `pod` says. `running`: the runtime has something of it.
     pub fn update(&mut self, pod: &Arc<Pod>, running: bool) -> Vec<Job> {
         let uid = pod.uid();
-        let worker = self.workers.entry(uid.clone()).or_insert_with(|| Worker::new(pod, running));
+        let worker = self
+            .workers
+            .entry(uid.clone())
+            .or_insert_with(|| Worker::new(pod, running));
         if worker.phase == Phase::Finished {
             return Vec::new();
         }
@@ -105,8 +121,14 @@ impl PodWorkers {
         worker.removed = false;
         let ends = pod.is_deleting() || is_terminal_phase(pod.phase());
         if ends {
-            let asked = pod.metadata.deletion_grace_period_seconds.filter(|_| pod.is_deleting());
-            worker.terminate(&Kill { grace: asked, status: None });
+            let asked = pod
+                .metadata
+                .deletion_grace_period_seconds
+                .filter(|_| pod.is_deleting());
+            worker.terminate(&Kill {
+                grace: asked,
+                status: None,
+            });
         }
         worker.pending = true;
         self.dispatch(&uid)
@@ -124,7 +146,9 @@ impl PodWorkers {
     }
 
     pub fn kill(&mut self, uid: &PodUid, kill: &Kill) -> Vec<Job> {
-        let Some(worker) = self.workers.get_mut(uid) else { return Vec::new() };
+        let Some(worker) = self.workers.get_mut(uid) else {
+            return Vec::new();
+        };
         if worker.phase == Phase::Finished {
             return Vec::new();
         }
@@ -143,7 +167,10 @@ impl PodWorkers {
 
     pub fn kill_orphan(&mut self, uid: &PodUid, name: &str, namespace: &str) -> Vec<Job> {
         let worker = self.workers.entry(uid.clone()).or_insert_with(|| Worker {
-            subject: Subject::Orphan { name: name.into(), namespace: namespace.into() },
+            subject: Subject::Orphan {
+                name: name.into(),
+                namespace: namespace.into(),
+            },
             full_name: format!("{name}_{namespace}"),
             phase: Phase::Terminating,
             grace: None,
@@ -159,7 +186,9 @@ impl PodWorkers {
     }
 
     pub fn done(&mut self, uid: &PodUid, outcome: &Outcome, now: Instant, jitter: f64) -> Vec<Job> {
-        let Some(worker) = self.workers.get_mut(uid) else { return Vec::new() };
+        let Some(worker) = self.workers.get_mut(uid) else {
+            return Vec::new();
+        };
         worker.busy = None;
         let orphan = matches!(worker.subject, Subject::Orphan { .. });
         match (outcome, worker.phase) {
@@ -183,7 +212,9 @@ impl PodWorkers {
             }
             (Outcome::Again | Outcome::Cancelled, _) => worker.pending = true,
             (Outcome::RetryIn(wait), _) => worker.due = Some(now + *wait),
-            (Outcome::FailedTransient, _) => worker.due = Some(now + RETRY_TRANSIENT.mul_f64(1.0 + jitter / 2.0)),
+            (Outcome::FailedTransient, _) => {
+                worker.due = Some(now + RETRY_TRANSIENT.mul_f64(1.0 + jitter / 2.0))
+            }
             (Outcome::Failed, _) => worker.due = Some(now + RETRY.mul_f64(1.0 + jitter / 2.0)),
             // A sync that ended while the pod was already told to terminate: the next work is pending.
             (Outcome::Terminal | Outcome::Ok, _) => worker.pending = true,
@@ -193,8 +224,12 @@ impl PodWorkers {
 
     /// What is due by `now`.
     pub fn tick(&mut self, now: Instant) -> Vec<Job> {
-        let due: Vec<PodUid> =
-            self.workers.iter().filter(|(_, w)| w.due.is_some_and(|d| d <= now)).map(|(u, _)| u.clone()).collect();
+        let due: Vec<PodUid> = self
+            .workers
+            .iter()
+            .filter(|(_, w)| w.due.is_some_and(|d| d <= now))
+            .map(|(u, _)| u.clone())
+            .collect();
         let mut jobs = Vec::new();
         for uid in due {
             if let Some(worker) = self.workers.get_mut(&uid) {
@@ -206,14 +241,20 @@ impl PodWorkers {
     }
 
     pub fn next_due(&self) -> Option<Instant> {
-        self.workers.values().filter(|w| w.busy.is_none()).filter_map(|w| w.due).min()
+        self.workers
+            .values()
+            .filter(|w| w.busy.is_none())
+            .filter_map(|w| w.due)
+            .min()
     }
 
     fn dispatch(&mut self, uid: &PodUid) -> Vec<Job> {
         if !self.may_start(uid) {
             return Vec::new();
         }
-        let Some(worker) = self.workers.get_mut(uid) else { return Vec::new() };
+        let Some(worker) = self.workers.get_mut(uid) else {
+            return Vec::new();
+        };
         if !worker.pending || worker.busy.is_some() || worker.phase == Phase::Finished {
             return Vec::new();
         }
@@ -221,12 +262,18 @@ impl PodWorkers {
         (worker.pending, worker.due, worker.busy) = (false, None, Some(cancel));
         let work = worker.work(uid);
         worker.started = true;
-        vec![Job { uid: uid.clone(), work, cancel: watched }]
+        vec![Job {
+            uid: uid.clone(),
+            work,
+            cancel: watched,
+        }]
     }
 
     /// Of static pods of one name only one may be on the node: the next waits until the one before has finished.
     fn may_start(&self, uid: &PodUid) -> bool {
-        let Some(worker) = self.workers.get(uid) else { return false };
+        let Some(worker) = self.workers.get(uid) else {
+            return false;
+        };
         if worker.started || !worker.is_static() {
             return true;
         }
@@ -236,8 +283,12 @@ impl PodWorkers {
     }
 
     fn dispatch_waiting(&mut self) -> Vec<Job> {
-        let waiting: Vec<PodUid> =
-            self.workers.iter().filter(|(_, w)| w.pending && w.busy.is_none()).map(|(u, _)| u.clone()).collect();
+        let waiting: Vec<PodUid> = self
+            .workers
+            .iter()
+            .filter(|(_, w)| w.pending && w.busy.is_none())
+            .map(|(u, _)| u.clone())
+            .collect();
         waiting.iter().flat_map(|uid| self.dispatch(uid)).collect()
     }
 
@@ -316,13 +367,24 @@ impl Worker {
     fn work(&self, uid: &PodUid) -> Work {
         let pod = match &self.subject {
             Subject::Orphan { name, namespace } => {
-                return Work::KillOrphan { uid: uid.clone(), name: name.clone(), namespace: namespace.clone() };
+                return Work::KillOrphan {
+                    uid: uid.clone(),
+                    name: name.clone(),
+                    namespace: namespace.clone(),
+                };
             }
             Subject::Pod(pod) => pod.clone(),
         };
         match self.phase {
-            Phase::Syncing => Work::Sync { pod, first: !self.started },
-            Phase::Terminating => Work::Terminate { pod, grace: self.grace, status: self.status.clone() },
+            Phase::Syncing => Work::Sync {
+                pod,
+                first: !self.started,
+            },
+            Phase::Terminating => Work::Terminate {
+                pod,
+                grace: self.grace,
+                status: self.status.clone(),
+            },
             Phase::Terminated | Phase::Finished => Work::Finish { pod },
         }
     }
@@ -336,13 +398,22 @@ mod tests {
     fn pod(uid: &str, extra: serde_json::Value) -> Arc<Pod> {
         let mut value = json!({"metadata": {"name": "p", "namespace": "n", "uid": uid}, "spec": {"containers": []}, "status": {}});
         for (path, v) in extra.as_object().unwrap() {
-            *value.pointer_mut(path.rsplit_once('/').unwrap().0).unwrap().as_object_mut().unwrap().entry(path.rsplit('/').next().unwrap()).or_insert(json!(null)) = v.clone();
+            *value
+                .pointer_mut(path.rsplit_once('/').unwrap().0)
+                .unwrap()
+                .as_object_mut()
+                .unwrap()
+                .entry(path.rsplit('/').next().unwrap())
+                .or_insert(json!(null)) = v.clone();
         }
         Arc::new(serde_json::from_value(value).unwrap())
     }
 
     fn deleted(uid: &str, grace: i64) -> Arc<Pod> {
-        pod(uid, json!({"/metadata/deletionTimestamp": "2026-01-01T00:00:00Z", "/metadata/deletionGracePeriodSeconds": grace}))
+        pod(
+            uid,
+            json!({"/metadata/deletionTimestamp": "2026-01-01T00:00:00Z", "/metadata/deletionGracePeriodSeconds": grace}),
+        )
     }
 
     fn kind(jobs: &[Job]) -> Vec<&'static str> {
@@ -365,17 +436,33 @@ mod tests {
         let mut w = PodWorkers::default();
         let now = Instant::now();
         assert_eq!(kind(&w.update(&pod("a", json!({})), false)), ["sync"]);
-        assert!(w.update(&pod("a", json!({})), false).is_empty(), "one piece of work at a time");
-        assert_eq!(kind(&w.done(&uid("a"), &Outcome::Ok, now, 0.0)), ["sync"], "what arrived meanwhile is done next");
+        assert!(
+            w.update(&pod("a", json!({})), false).is_empty(),
+            "one piece of work at a time"
+        );
+        assert_eq!(
+            kind(&w.done(&uid("a"), &Outcome::Ok, now, 0.0)),
+            ["sync"],
+            "what arrived meanwhile is done next"
+        );
         assert!(w.done(&uid("a"), &Outcome::Ok, now, 0.0).is_empty());
         assert_eq!(kind(&w.update(&deleted("a", 30), true)), ["terminate"]);
-        assert_eq!(kind(&w.done(&uid("a"), &Outcome::Failed, now, 0.0)), [] as [&str; 0]);
+        assert_eq!(
+            kind(&w.done(&uid("a"), &Outcome::Failed, now, 0.0)),
+            [] as [&str; 0]
+        );
         assert_eq!(kind(&w.tick(now + RETRY)), ["terminate"]);
         assert_eq!(kind(&w.done(&uid("a"), &Outcome::Ok, now, 0.0)), ["finish"]);
         assert!(w.done(&uid("a"), &Outcome::Ok, now, 0.0).is_empty());
         assert_eq!(w.phase(&uid("a")), Some(Phase::Finished));
-        assert!(w.update(&pod("a", json!({})), false).is_empty(), "a uid never starts again");
-        assert!(w.forget_finished().is_empty(), "while its source has it, it is remembered");
+        assert!(
+            w.update(&pod("a", json!({})), false).is_empty(),
+            "a uid never starts again"
+        );
+        assert!(
+            w.forget_finished().is_empty(),
+            "while its source has it, it is remembered"
+        );
         w.removed(&uid("a"));
         assert_eq!(w.forget_finished(), [uid("a")]);
     }
@@ -388,7 +475,10 @@ mod tests {
         w.update(&deleted("a", 30), true);
         assert!(*sync[0].cancel.borrow());
         let terminate = w.done(&uid("a"), &Outcome::Cancelled, Instant::now(), 0.0);
-        assert!(matches!(terminate[0].work, Work::Terminate { grace: Some(30), .. }));
+        assert!(matches!(
+            terminate[0].work,
+            Work::Terminate { grace: Some(30), .. }
+        ));
         w.update(&deleted("a", 60), true);
         assert!(!*terminate[0].cancel.borrow(), "grace is never lengthened");
         w.update(&deleted("a", 0), true);
@@ -401,15 +491,27 @@ mod tests {
     fn a_pod_that_reached_its_end_is_terminated_and_finished() {
         let mut w = PodWorkers::default();
         w.update(&pod("a", json!({})), false);
-        assert_eq!(kind(&w.done(&uid("a"), &Outcome::Terminal, Instant::now(), 0.0)), ["terminate"]);
-        assert_eq!(kind(&w.done(&uid("a"), &Outcome::Ok, Instant::now(), 0.0)), ["finish"]);
+        assert_eq!(
+            kind(&w.done(&uid("a"), &Outcome::Terminal, Instant::now(), 0.0)),
+            ["terminate"]
+        );
+        assert_eq!(
+            kind(&w.done(&uid("a"), &Outcome::Ok, Instant::now(), 0.0)),
+            ["finish"]
+        );
     }
 
     #[test]
     fn a_pod_that_ended_under_an_earlier_kubelet_is_only_finished() {
         let mut w = PodWorkers::default();
-        assert_eq!(kind(&w.update(&pod("a", json!({"/status/phase": "Failed"})), false)), ["finish"]);
-        assert_eq!(kind(&w.update(&pod("b", json!({"/status/phase": "Failed"})), true)), ["terminate"]);
+        assert_eq!(
+            kind(&w.update(&pod("a", json!({"/status/phase": "Failed"})), false)),
+            ["finish"]
+        );
+        assert_eq!(
+            kind(&w.update(&pod("b", json!({"/status/phase": "Failed"})), true)),
+            ["terminate"]
+        );
     }
 
     #[test]

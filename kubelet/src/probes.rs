@@ -108,7 +108,14 @@ impl Probes {
         recorder: Recorder,
         changed: Box<dyn Fn(PodUid, ProbeKind) + Send + Sync>,
     ) -> Self {
-        Self { workers: Mutex::default(), results: Mutex::default(), containers, prober, recorder, changed }
+        Self {
+            workers: Mutex::default(),
+            results: Mutex::default(),
+            containers,
+            prober,
+            recorder,
+            changed,
+        }
     }
 
     fn verdict(&self, id: &str, kind: ProbeKind) -> Option<Verdict> {
@@ -137,7 +144,14 @@ impl Probes {
                     continue;
                 }
                 let poke = Arc::new(Notify::new());
-                let run = run(self.clone(), pod.clone(), container.clone(), kind, probe.clone(), poke.clone());
+                let run = run(
+                    self.clone(),
+                    pod.clone(),
+                    container.clone(),
+                    kind,
+                    probe.clone(),
+                    poke.clone(),
+                );
                 let task = tokio::spawn(run).abort_handle();
                 workers.insert(key, Worker { poke, task });
             }
@@ -155,7 +169,9 @@ impl Probes {
 
     /// A pod that is being stopped must not be restarted by a probe; readiness still takes it out of services.
     pub fn stop_liveness_and_startup(&self, uid: &PodUid) {
-        self.workers.lock().retain(|(pod, _, kind), _| pod != uid || *kind == ProbeKind::Readiness);
+        self.workers
+            .lock()
+            .retain(|(pod, _, kind), _| pod != uid || *kind == ProbeKind::Readiness);
     }
 
     pub fn remove_pod(&self, uid: &PodUid) {
@@ -168,7 +184,9 @@ impl Probes {
     }
 
     fn has_worker(&self, uid: &PodUid, container: &str, kind: ProbeKind) -> bool {
-        self.workers.lock().contains_key(&(uid.clone(), container.to_string(), kind))
+        self.workers
+            .lock()
+            .contains_key(&(uid.clone(), container.to_string(), kind))
     }
 
     fn is_started(&self, uid: &PodUid, name: &str, id: &str, has_probe: bool) -> bool {
@@ -217,7 +235,14 @@ pub fn bare_id(id: &str) -> &str {
     id.split_once("://").map_or(id, |(_, id)| id)
 }
 
-async fn run(probes: Arc<Probes>, pod: Arc<Pod>, container: Container, kind: ProbeKind, probe: Probe, poke: Arc<Notify>) {
+async fn run(
+    probes: Arc<Probes>,
+    pod: Arc<Pod>,
+    container: Container,
+    kind: ProbeKind,
+    probe: Probe,
+    poke: Arc<Notify>,
+) {
     let uid = pod.uid();
     let mut schedule = Schedule::new(kind, &probe);
     loop {
@@ -225,8 +250,14 @@ async fn run(probes: Arc<Probes>, pod: Arc<Pod>, container: Container, kind: Pro
         let started = view.as_ref().is_some_and(|v| {
             v.running && probes.is_started(&uid, &container.name, &v.id, container.startup_probe.is_some())
         });
-        let was_ready = view.as_ref().is_some_and(|v| was_ready(&pod, &container.name, &v.id));
-        let view = View { container: view, started, was_ready };
+        let was_ready = view
+            .as_ref()
+            .is_some_and(|v| was_ready(&pod, &container.name, &v.id));
+        let view = View {
+            container: view,
+            started,
+            was_ready,
+        };
         match schedule.step(&view, Instant::now(), crate::backoff::unix_nanos()) {
             Step::Begin { id, verdict } => probes.set(&uid, &id, kind, verdict),
             Step::Gone { id } => probes.set(&uid, &id, kind, Verdict::Failure),
@@ -238,7 +269,12 @@ async fn run(probes: Arc<Probes>, pod: Arc<Pod>, container: Container, kind: Pro
                 }
             }
             Step::Probe { id, ip } => {
-                let target = Target { pod: &pod, container: &container, container_id: &id, pod_ip: ip.as_deref() };
+                let target = Target {
+                    pod: &pod,
+                    container: &container,
+                    container_id: &id,
+                    pod_ip: ip.as_deref(),
+                };
                 let outcome = probe_once(&probes, kind, &probe, &target).await;
                 if let Some(verdict) = schedule.record(outcome, Instant::now()) {
                     probes.set(&uid, &id, kind, verdict);
@@ -249,12 +285,22 @@ async fn run(probes: Arc<Probes>, pod: Arc<Pod>, container: Container, kind: Pro
 }
 
 fn was_ready(pod: &Pod, container: &str, id: &str) -> bool {
-    let statuses = pod.status.iter().flat_map(|s| s.container_statuses.iter().chain(&s.init_container_statuses)).flatten();
-    statuses.filter(|s| s.name == container).any(|s| s.ready && bare_id(s.container_id.as_deref().unwrap_or_default()) == id)
+    let statuses = pod
+        .status
+        .iter()
+        .flat_map(|s| s.container_statuses.iter().chain(&s.init_container_statuses))
+        .flatten();
+    statuses
+        .filter(|s| s.name == container)
+        .any(|s| s.ready && bare_id(s.container_id.as_deref().unwrap_or_default()) == id)
 }
 
 async fn probe_once(probes: &Probes, kind: ProbeKind, probe: &Probe, target: &Target<'_>) -> Option<Verdict> {
-    let limit = Duration::from_secs(u64::try_from(probe.timeout_seconds.unwrap_or(1)).unwrap_or(1).max(1));
+    let limit = Duration::from_secs(
+        u64::try_from(probe.timeout_seconds.unwrap_or(1))
+            .unwrap_or(1)
+            .max(1),
+    );
     let (pod, name) = (target.pod, &target.container.name);
     let outcome = probes.prober.attempt(probe, target, limit).await;
     crate::metrics::probe_result(kind.as_str(), &outcome, pod, name);
@@ -263,12 +309,19 @@ async fn probe_once(probes: &Probes, kind: ProbeKind, probe: &Probe, target: &Ta
         Attempt::Failure(output) => {
             let message = format!("{} probe failed: {output}", kind.as_str());
             tracing::debug!(pod = %pod.key(), container = %name, probe = kind.as_str(), output, "Probe failed");
-            probes.recorder.container(pod, name, Severity::Warning, "Unhealthy", &message);
+            probes
+                .recorder
+                .container(pod, name, Severity::Warning, "Unhealthy", &message);
             Some(Verdict::Failure)
         }
         Attempt::Errored(error) => {
-            let message = format!("{} probe errored and resulted in unknown state: {error}", kind.as_str());
-            probes.recorder.container(pod, name, Severity::Warning, "Unhealthy", &message);
+            let message = format!(
+                "{} probe errored and resulted in unknown state: {error}",
+                kind.as_str()
+            );
+            probes
+                .recorder
+                .container(pod, name, Severity::Warning, "Unhealthy", &message);
             None
         }
     }

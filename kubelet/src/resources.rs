@@ -22,24 +22,44 @@ const BEST_EFFORT_OOM_SCORE: i64 = 1000;
 
 /// Whole units, rounded up.
 pub fn value(quantity: &Quantity) -> i64 {
-    quantity::Quantity::parse(&quantity.0).map(|q| q.value()).unwrap_or(0)
+    quantity::Quantity::parse(&quantity.0)
+        .map(|q| q.value())
+        .unwrap_or(0)
 }
 
 /// Thousandths, rounded up.
 pub fn milli(quantity: &Quantity) -> i64 {
-    quantity::Quantity::parse(&quantity.0).map(|q| q.milli_value()).unwrap_or(0)
+    quantity::Quantity::parse(&quantity.0)
+        .map(|q| q.milli_value())
+        .unwrap_or(0)
 }
 
 fn amount(name: &str, quantity: &Quantity) -> i64 {
-    if name == "cpu" { milli(quantity) } else { value(quantity) }
+    if name == "cpu" {
+        milli(quantity)
+    } else {
+        value(quantity)
+    }
 }
 
 pub fn request(container: &Container, name: &str) -> Option<i64> {
-    container.resources.as_ref()?.requests.as_ref()?.get(name).map(|q| amount(name, q))
+    container
+        .resources
+        .as_ref()?
+        .requests
+        .as_ref()?
+        .get(name)
+        .map(|q| amount(name, q))
 }
 
 pub fn limit(container: &Container, name: &str) -> Option<i64> {
-    container.resources.as_ref()?.limits.as_ref()?.get(name).map(|q| amount(name, q))
+    container
+        .resources
+        .as_ref()?
+        .limits
+        .as_ref()?
+        .get(name)
+        .map(|q| amount(name, q))
 }
 
 /// CPU in thousandths, everything else in units.
@@ -60,7 +80,11 @@ fn of(requirements: Option<&ResourceRequirements>, which: Which) -> Option<&Reso
 }
 
 fn amounts(requirements: Option<&ResourceRequirements>, which: Which) -> Amounts {
-    of(requirements, which).into_iter().flatten().map(|(k, q)| (k.clone(), amount(k, q))).collect()
+    of(requirements, which)
+        .into_iter()
+        .flatten()
+        .map(|(k, q)| (k.clone(), amount(k, q)))
+        .collect()
 }
 
 fn add(into: &mut Amounts, more: &Amounts) {
@@ -146,7 +170,10 @@ fn compute_qos_class(pod: &Pod) -> QosClass {
 
 fn class_of(all: &[Option<&ResourceRequirements>]) -> QosClass {
     let positive = |r: Option<&ResourceRequirements>, which, name| {
-        of(r, which).and_then(|l| l.get(name)).map(milli).filter(|n| *n > 0)
+        of(r, which)
+            .and_then(|l| l.get(name))
+            .map(milli)
+            .filter(|n| *n > 0)
     };
     let mut any = false;
     let mut guaranteed = true;
@@ -190,9 +217,14 @@ pub fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity: i64) -> 
         QosClass::BestEffort => return BEST_EFFORT_OOM_SCORE,
         QosClass::Burstable => {}
     }
-    let request = request(container, "memory").or_else(|| limit(container, "memory")).unwrap_or(0);
+    let request = request(container, "memory")
+        .or_else(|| limit(container, "memory"))
+        .unwrap_or(0);
     let score = 1000 - (1000 * request) / memory_capacity.max(1);
-    let is_sidecar = pod.init_containers().iter().any(|c| c.name == container.name && is_restartable_init(c));
+    let is_sidecar = pod
+        .init_containers()
+        .iter()
+        .any(|c| c.name == container.name && is_restartable_init(c));
     let score = if is_sidecar {
         let lowest = pod.spec().containers.iter().map(|c| {
             let request = self::request(c, "memory").unwrap_or(0);
@@ -206,7 +238,11 @@ pub fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity: i64) -> 
     if score < 1000 + CRITICAL_OOM_SCORE {
         return 1000 + CRITICAL_OOM_SCORE;
     }
-    if score == BEST_EFFORT_OOM_SCORE { score - 1 } else { score }
+    if score == BEST_EFFORT_OOM_SCORE {
+        score - 1
+    } else {
+        score
+    }
 }
 
 /// Whole-number quantity.
@@ -215,12 +251,20 @@ pub fn quantity(n: i64) -> Quantity {
 }
 
 pub fn milli_quantity(n: i64) -> Quantity {
-    if n % 1000 == 0 { Quantity((n / 1000).to_string()) } else { Quantity(format!("{n}m")) }
+    if n % 1000 == 0 {
+        Quantity((n / 1000).to_string())
+    } else {
+        Quantity(format!("{n}m"))
+    }
 }
 
 /// Bytes in `Ki`, the form in which nodes report memory.
 pub fn kib_quantity(bytes: i64) -> Quantity {
-    if bytes % 1024 == 0 { Quantity(format!("{}Ki", bytes / 1024)) } else { quantity(bytes) }
+    if bytes % 1024 == 0 {
+        Quantity(format!("{}Ki", bytes / 1024))
+    } else {
+        quantity(bytes)
+    }
 }
 
 #[cfg(test)]
@@ -229,7 +273,8 @@ mod tests {
     use serde_json::json;
 
     fn pod(containers: serde_json::Value) -> Pod {
-        serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {"containers": containers}})).unwrap()
+        serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {"containers": containers}}))
+            .unwrap()
     }
 
     #[test]

@@ -42,7 +42,16 @@ pub struct Setup<'a> {
 
 /// Ports are bound when this returns.
 pub fn start(setup: &Setup<'_>) -> Result<()> {
-    let Setup { config, flags, kubelet, client, health, tx, node_name, drain } = *setup;
+    let Setup {
+        config,
+        flags,
+        kubelet,
+        client,
+        health,
+        tx,
+        node_name,
+        drain,
+    } = *setup;
     let configz = serve::configz("kubeletconfig", config);
     let debug = DebugRoutes::new("kubelet", health, configz).flags(flags);
     let auth = auth::Auth::new(config, client.cloned(), node_name);
@@ -54,45 +63,82 @@ pub fn start(setup: &Setup<'_>) -> Result<()> {
         auth,
     });
     if config.healthz_port > 0 {
-        let listener = serve::bind(format!("{}:{}", bracketed(&config.healthz_bind_address), config.healthz_port))
-            .context("--healthz-port")?;
+        let listener = serve::bind(format!(
+            "{}:{}",
+            bracketed(&config.healthz_bind_address),
+            config.healthz_port
+        ))
+        .context("--healthz-port")?;
         let health = health.clone();
         let handler = serve::handler(move |request: Request<Incoming>| {
             let answer = health.respond(request.uri().path(), request.uri().query());
             async move { answer.unwrap_or_else(not_found) }
         });
-        tokio::spawn(serve::serve(listener, None, handler, Limits::default(), drain.clone()));
+        tokio::spawn(serve::serve(
+            listener,
+            None,
+            handler,
+            Limits::default(),
+            drain.clone(),
+        ));
     }
     if config.read_only_port > 0 {
-        let listener = serve::bind(format!("{}:{}", bracketed(&config.address), config.read_only_port)).context("readOnlyPort")?;
+        let listener = serve::bind(format!(
+            "{}:{}",
+            bracketed(&config.address),
+            config.read_only_port
+        ))
+        .context("readOnlyPort")?;
         let server = server.clone();
         let handler = serve::handler(move |request| {
             let server = server.clone();
             async move { server.read_only(request).await }
         });
-        tokio::spawn(serve::serve(listener, None, handler, Limits::default(), drain.clone()));
+        tokio::spawn(serve::serve(
+            listener,
+            None,
+            handler,
+            Limits::default(),
+            drain.clone(),
+        ));
     }
     if config.enable_server {
-        let tls = tls(config, flags, node_name)?.load().context("the kubelet's serving certificate")?;
-        let listener = serve::bind(format!("{}:{}", bracketed(&config.address), config.port)).context("--port")?;
+        let tls = tls(config, flags, node_name)?
+            .load()
+            .context("the kubelet's serving certificate")?;
+        let listener =
+            serve::bind(format!("{}:{}", bracketed(&config.address), config.port)).context("--port")?;
         let handler = serve::handler(move |request| {
             let server = server.clone();
             async move { server.handle(request).await }
         });
-        tokio::spawn(serve::serve(listener, Some(tls), handler, Limits::default(), drain.clone()));
+        tokio::spawn(serve::serve(
+            listener,
+            Some(tls),
+            handler,
+            Limits::default(),
+            drain.clone(),
+        ));
     }
     Ok(())
 }
 
 fn bracketed(ip: &str) -> String {
-    if ip.contains(':') { format!("[{ip}]") } else { ip.to_string() }
+    if ip.contains(':') {
+        format!("[{ip}]")
+    } else {
+        ip.to_string()
+    }
 }
 
 fn tls(config: &KubeletConfiguration, flags: &Flags, node_name: &str) -> Result<ServerTls> {
     let (cert, key) = if config.tls_cert_file.is_empty() {
         self_signed(Path::new(flags.string("cert-dir")), node_name)?
     } else {
-        (PathBuf::from(&config.tls_cert_file), PathBuf::from(&config.tls_private_key_file))
+        (
+            PathBuf::from(&config.tls_cert_file),
+            PathBuf::from(&config.tls_private_key_file),
+        )
     };
     let mut tls = ServerTls::new(cert, key);
     if !config.authentication.x509.client_ca_file.is_empty() {
@@ -119,7 +165,10 @@ fn self_signed(dir: &Path, node_name: &str) -> Result<(PathBuf, PathBuf)> {
     std::fs::create_dir_all(dir).with_context(|| format!("--cert-dir {}", dir.display()))?;
     let mut params = rcgen::CertificateParams::new(vec![node_name.to_string()])?;
     params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(rcgen::DnType::CommonName, format!("{node_name}@{}", jiff::Timestamp::now().as_second()));
+    params.distinguished_name.push(
+        rcgen::DnType::CommonName,
+        format!("{node_name}@{}", jiff::Timestamp::now().as_second()),
+    );
     let pair = rcgen::KeyPair::generate()?;
     let made = params.self_signed(&pair)?;
     write_private(&key, pair.serialize_pem().as_bytes())?;
@@ -132,7 +181,13 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
     let mut options = std::fs::OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path).with_context(|| path.display().to_string())?;
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .with_context(|| path.display().to_string())?;
     file.write_all(bytes).with_context(|| path.display().to_string())
 }
 
@@ -159,8 +214,14 @@ impl Server {
     /// Nothing that changes anything or shows what a container says.
     async fn read_only(&self, request: Request<Incoming>) -> Response<Body> {
         let path = request.uri().path();
-        let open = ["/pods", "/metrics", "/stats", "/healthz"].iter().any(|p| path == *p || path.starts_with(&format!("{p}/")));
-        if open && request.method() == Method::GET { self.route(request).await } else { not_found() }
+        let open = ["/pods", "/metrics", "/stats", "/healthz"]
+            .iter()
+            .any(|p| path == *p || path.starts_with(&format!("{p}/")));
+        if open && request.method() == Method::GET {
+            self.route(request).await
+        } else {
+            not_found()
+        }
     }
 
     async fn route(&self, request: Request<Incoming>) -> Response<Body> {
@@ -169,24 +230,47 @@ impl Server {
         match parts.as_slice() {
             ["pods"] => self.pods().await,
             ["runningpods"] => self.running_pods(),
-            ["containerLogs", namespace, pod, container] => self.container_logs(namespace, pod, container, request.uri().query()).await,
-            ["exec" | "attach", namespace, pod, container] | ["exec" | "attach", namespace, pod, _, container] => {
-                let target = streams::Target { kind: parts[0], namespace, pod, container };
+            ["containerLogs", namespace, pod, container] => {
+                self.container_logs(namespace, pod, container, request.uri().query())
+                    .await
+            }
+            ["exec" | "attach", namespace, pod, container]
+            | ["exec" | "attach", namespace, pod, _, container] => {
+                let target = streams::Target {
+                    kind: parts[0],
+                    namespace,
+                    pod,
+                    container,
+                };
                 self.stream(request, &target).await
             }
             ["portForward", namespace, pod] | ["portForward", namespace, pod, _] => {
-                let target = streams::Target { kind: "portForward", namespace, pod, container: "" };
+                let target = streams::Target {
+                    kind: "portForward",
+                    namespace,
+                    pod,
+                    container: "",
+                };
                 self.stream(request, &target).await
             }
-            ["run", namespace, pod, container] | ["run", namespace, pod, _, container] if request.method() == Method::POST => {
-                self.run_command(namespace, pod, container, request.uri().query()).await
+            ["run", namespace, pod, container] | ["run", namespace, pod, _, container]
+                if request.method() == Method::POST =>
+            {
+                self.run_command(namespace, pod, container, request.uri().query())
+                    .await
             }
-            ["stats", "summary"] => reply::json(StatusCode::OK, &stats::summary(&self.kubelet, &self.node_name).await),
+            ["stats", "summary"] => reply::json(
+                StatusCode::OK,
+                &stats::summary(&self.kubelet, &self.node_name).await,
+            ),
             ["metrics", "resource"] => metrics_text(stats::resource_metrics(&self.kubelet).await),
             ["metrics", "cadvisor"] => metrics_text(stats::cadvisor_metrics(&self.kubelet).await),
             ["metrics", "probes"] => metrics_text(probe_metrics()),
             ["logs", rest @ ..] => node_logs::serve(rest).await,
-            _ => self.debug.respond(request.method(), &path, request.uri().query()).unwrap_or_else(not_found),
+            _ => self
+                .debug
+                .respond(request.method(), &path, request.uri().query())
+                .unwrap_or_else(not_found),
         }
     }
 
@@ -199,12 +283,23 @@ impl Server {
     }
 
     async fn find(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
-        self.all_pods().await.into_iter().find(|p| p.namespace() == namespace && p.name() == name)
+        self.all_pods()
+            .await
+            .into_iter()
+            .find(|p| p.namespace() == namespace && p.name() == name)
     }
 
     async fn pods(&self) -> Response<Body> {
-        let items: Vec<Pod> = self.all_pods().await.iter().map(|p| self.with_status(p)).collect();
-        reply::json(StatusCode::OK, &json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}))
+        let items: Vec<Pod> = self
+            .all_pods()
+            .await
+            .iter()
+            .map(|p| self.with_status(p))
+            .collect();
+        reply::json(
+            StatusCode::OK,
+            &json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}),
+        )
     }
 
     fn with_status(&self, pod: &Pod) -> Pod {
@@ -228,7 +323,10 @@ impl Server {
                 json!({"metadata": {"name": s.name, "namespace": s.namespace, "uid": s.uid.as_str()}, "spec": {"containers": containers}, "status": {}})
             })
             .collect();
-        reply::json(StatusCode::OK, &json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}))
+        reply::json(
+            StatusCode::OK,
+            &json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}),
+        )
     }
 }
 
@@ -244,8 +342,14 @@ fn probe_metrics() -> String {
 
 /// The values of a query parameter, decoded.
 pub fn query_values(query: Option<&str>, name: &str) -> Vec<String> {
-    let pairs = query.unwrap_or_default().split('&').filter_map(|p| p.split_once('=').or(Some((p, ""))));
-    pairs.filter(|(k, _)| *k == name).map(|(_, v)| percent_decode(v)).collect()
+    let pairs = query
+        .unwrap_or_default()
+        .split('&')
+        .filter_map(|p| p.split_once('=').or(Some((p, ""))));
+    pairs
+        .filter(|(k, _)| *k == name)
+        .map(|(_, v)| percent_decode(v))
+        .collect()
 }
 
 pub fn query_value(query: Option<&str>, name: &str) -> Option<String> {
@@ -296,6 +400,9 @@ mod tests {
         let first = std::fs::read(&cert).unwrap();
         self_signed(tmp.path(), "node").unwrap();
         assert_eq!(std::fs::read(&cert).unwrap(), first);
-        assert_eq!(std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(key).unwrap()) & 0o777, 0o600);
+        assert_eq!(
+            std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(key).unwrap()) & 0o777,
+            0o600
+        );
     }
 }

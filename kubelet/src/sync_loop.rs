@@ -34,7 +34,11 @@ pub enum Event {
     Probe(PodUid),
     /// An object that it refers to changed.
     Objects(PodUid),
-    Evict { uid: PodUid, status: StatusOverride, grace: Option<i64> },
+    Evict {
+        uid: PodUid,
+        status: StatusOverride,
+        grace: Option<i64>,
+    },
     Done(PodUid, Outcome),
     /// Lists the pods for the server.
     Pods(tokio::sync::oneshot::Sender<Vec<Arc<Pod>>>),
@@ -87,7 +91,10 @@ impl SyncLoop {
 
     pub async fn run(mut self, mut events: mpsc::UnboundedReceiver<Event>, drain: Drain) {
         loop {
-            let due = self.workers.next_due().map_or(self.housekeeping_due, |d| d.min(self.housekeeping_due));
+            let due = self
+                .workers
+                .next_due()
+                .map_or(self.housekeeping_due, |d| d.min(self.housekeeping_due));
             tokio::select! {
                 event = events.recv() => match event {
                     Some(event) => self.handle(event),
@@ -136,7 +143,13 @@ impl SyncLoop {
                 self.start(jobs);
             }
             Event::Evict { uid, status, grace } => {
-                let jobs = self.workers.kill(&uid, &Kill { grace, status: Some(status) });
+                let jobs = self.workers.kill(
+                    &uid,
+                    &Kill {
+                        grace,
+                        status: Some(status),
+                    },
+                );
                 self.start(jobs);
             }
             Event::Done(uid, outcome) => {
@@ -167,14 +180,20 @@ impl SyncLoop {
     }
 
     fn mirror(&mut self, mirror: Arc<Pod>) {
-        self.kubelet.statuses.server_has(&mirror.key(), Some(mirror.clone()));
+        self.kubelet
+            .statuses
+            .server_has(&mirror.key(), Some(mirror.clone()));
         self.mirrors.insert(mirror.full_name(), mirror.clone());
         self.poke_static(&mirror.full_name());
     }
 
     /// A static pod looks after its mirror in its own sync.
     fn poke_static(&mut self, full_name: &str) {
-        let own = self.pods.values().find(|p| p.is_static() && p.full_name() == full_name).map(|p| p.uid());
+        let own = self
+            .pods
+            .values()
+            .find(|p| p.is_static() && p.full_name() == full_name)
+            .map(|p| p.uid());
         match own {
             Some(uid) => {
                 let jobs = self.workers.poke(&uid);
@@ -211,21 +230,35 @@ impl SyncLoop {
     }
 
     fn admit(&self, pod: &Arc<Pod>) -> Result<(), Rejection> {
-        let others: Vec<Arc<Pod>> = self.pods.values().filter(|p| self.workers.knows(&p.uid())).cloned().collect();
+        let others: Vec<Arc<Pod>> = self
+            .pods
+            .values()
+            .filter(|p| self.workers.knows(&p.uid()))
+            .cloned()
+            .collect();
         let node = self.node.read().clone();
         let node_labels = node.as_ref().and_then(|n| n.metadata.labels.as_ref());
         let labels = node_labels.unwrap_or(&self.labels);
-        let facts = NodeFacts { node: node.as_deref(), labels, allocatable: &self.kubelet.allocatable };
+        let facts = NodeFacts {
+            node: node.as_deref(),
+            labels,
+            allocatable: &self.kubelet.allocatable,
+        };
         admission::admit(pod, &others, &facts)
     }
 
     fn reject(&self, pod: &Arc<Pod>, rejection: &Rejection) {
         tracing::info!(pod = %pod.key(), reason = %rejection.reason, message = %rejection.message, "Pod was rejected");
-        self.kubelet.recorder.pod(pod, Severity::Warning, &rejection.reason, &rejection.message);
+        self.kubelet
+            .recorder
+            .pod(pod, Severity::Warning, &rejection.reason, &rejection.message);
         let status = PodStatus {
             phase: Some("Failed".into()),
             reason: Some(rejection.reason.clone()),
-            message: Some(format!("Pod was rejected: {}", rejection.message.trim_start_matches("Pod was rejected: "))),
+            message: Some(format!(
+                "Pod was rejected: {}",
+                rejection.message.trim_start_matches("Pod was rejected: ")
+            )),
             start_time: Some(now()),
             qos_class: Some(crate::resources::qos_class(pod).as_str().into()),
             observed_generation: pod.metadata.generation,
@@ -288,7 +321,9 @@ impl SyncLoop {
             .filter(|s| s.is_running() && !self.pods.contains_key(&s.uid) && !self.workers.knows(&s.uid))
             .collect();
         for status in orphans {
-            let jobs = self.workers.kill_orphan(&status.uid, &status.name, &status.namespace);
+            let jobs = self
+                .workers
+                .kill_orphan(&status.uid, &status.name, &status.namespace);
             self.start(jobs);
         }
     }
@@ -298,8 +333,20 @@ impl SyncLoop {
         let known = |uid: &PodUid| self.pods.contains_key(uid) || self.workers.knows(uid);
         let runs = |uid: &PodUid| self.kubelet.pleg.cache.get(uid).is_some_and(|s| s.is_running());
         let left = |uid: &PodUid| !known(uid) && !runs(uid);
-        let volumes: Vec<PodUid> = self.kubelet.volumes.pods_on_disk().into_iter().filter(|u| left(u)).collect();
-        let groups: Vec<PodUid> = self.kubelet.cgroups.pods_on_disk().into_iter().filter(|u| left(u)).collect();
+        let volumes: Vec<PodUid> = self
+            .kubelet
+            .volumes
+            .pods_on_disk()
+            .into_iter()
+            .filter(|u| left(u))
+            .collect();
+        let groups: Vec<PodUid> = self
+            .kubelet
+            .cgroups
+            .pods_on_disk()
+            .into_iter()
+            .filter(|u| left(u))
+            .collect();
         if volumes.is_empty() && groups.is_empty() {
             return;
         }
@@ -308,7 +355,9 @@ impl SyncLoop {
             for uid in volumes {
                 match kubelet.volumes.tear_down(&uid) {
                     Ok(()) => tracing::info!(pod_uid = %uid, "Cleaned up orphaned pod volumes dir"),
-                    Err(error) => tracing::error!(pod_uid = %uid, %error, "Orphaned pod found, but its volumes could not be cleaned up"),
+                    Err(error) => {
+                        tracing::error!(pod_uid = %uid, %error, "Orphaned pod found, but its volumes could not be cleaned up")
+                    }
                 }
             }
             for uid in groups {
@@ -321,9 +370,14 @@ impl SyncLoop {
 
     /// Mirrors whose static pod is gone.
     fn clean_mirrors(&self) {
-        let Some(client) = self.kubelet.client.clone() else { return };
+        let Some(client) = self.kubelet.client.clone() else {
+            return;
+        };
         for mirror in self.mirrors.values() {
-            let has_pod = self.pods.values().any(|p| p.is_static() && p.full_name() == mirror.full_name());
+            let has_pod = self
+                .pods
+                .values()
+                .any(|p| p.is_static() && p.full_name() == mirror.full_name());
             if !has_pod {
                 let (kubelet, client, mirror) = (self.kubelet.clone(), client.clone(), mirror.clone());
                 tokio::spawn(async move { kubelet.mirrors.delete(&client, &mirror).await });
@@ -340,18 +394,32 @@ impl SyncLoop {
             .filter(|u| self.pods.get(u).is_some_and(|p| p.is_deleting()))
             .cloned()
             .collect();
-        let terminating: std::collections::HashSet<PodUid> =
-            kubelet.pleg.cache.all().iter().map(|s| s.uid.clone()).filter(|u| self.workers.knows(u)).collect();
+        let terminating: std::collections::HashSet<PodUid> = kubelet
+            .pleg
+            .cache
+            .all()
+            .iter()
+            .map(|s| s.uid.clone())
+            .filter(|u| self.workers.knows(u))
+            .collect();
         tokio::spawn(async move {
             let is_known = |uid: &PodUid| known.contains(uid) || terminating.contains(uid);
             let removable = |uid: &PodUid| finished.contains(uid);
-            let knowledge = gc::Knowledge { known: &is_known, removable: &removable };
+            let knowledge = gc::Knowledge {
+                known: &is_known,
+                removable: &removable,
+            };
             let logs = &kubelet.manager.settings.pod_logs_dir;
             if let Err(error) = gc::collect(kubelet.manager.runtime.as_ref(), &knowledge, logs).await {
                 tracing::error!(%error, "Container garbage collection failed");
             }
-            let alive: std::collections::HashSet<String> =
-                kubelet.pleg.cache.all().iter().flat_map(|s| s.containers.iter().map(|c| c.id.clone())).collect();
+            let alive: std::collections::HashSet<String> = kubelet
+                .pleg
+                .cache
+                .all()
+                .iter()
+                .flat_map(|s| s.containers.iter().map(|c| c.id.clone()))
+                .collect();
             kubelet.probes.keep_results(&|id| alive.contains(id));
         });
     }

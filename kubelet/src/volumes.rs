@@ -80,7 +80,11 @@ pub struct Volumes {
 
 impl Volumes {
     pub fn new(root_dir: &Path, objects: Arc<dyn Objects>) -> Self {
-        Self { pods: root_dir.join("pods"), objects, tokens: sources::TokenCache::default() }
+        Self {
+            pods: root_dir.join("pods"),
+            objects,
+            tokens: sources::TokenCache::default(),
+        }
     }
 
     pub fn pod_dir(&self, uid: &PodUid) -> PathBuf {
@@ -88,13 +92,20 @@ impl Volumes {
     }
 
     fn volume_path(&self, uid: &PodUid, plugin: &str, name: &str) -> PathBuf {
-        self.pod_dir(uid).join("volumes").join(format!("kubernetes.io~{plugin}")).join(name)
+        self.pod_dir(uid)
+            .join("volumes")
+            .join(format!("kubernetes.io~{plugin}"))
+            .join(name)
     }
 
     /// The directories that every pod has.
     pub fn make_pod_dirs(&self, uid: &PodUid) -> io::Result<()> {
         let pod = self.pod_dir(uid);
-        for (path, mode) in [(pod.clone(), 0o750), (pod.join("volumes"), 0o750), (pod.join("plugins"), 0o750)] {
+        for (path, mode) in [
+            (pod.clone(), 0o750),
+            (pod.join("volumes"), 0o750),
+            (pod.join("plugins"), 0o750),
+        ] {
             Dir::create(&path, mode)?;
         }
         Ok(())
@@ -105,16 +116,27 @@ impl Volumes {
         let mut map = VolumeMap::default();
         for volume in pod.spec().volumes.iter().flatten() {
             let mounted = self.set_up_one(pod, volume, facts).await;
-            let mounted = mounted.map_err(|source| VolumeError::SetUp { volume: volume.name.clone(), source })?;
+            let mounted = mounted.map_err(|source| VolumeError::SetUp {
+                volume: volume.name.clone(),
+                source,
+            })?;
             map.0.insert(volume.name.clone(), mounted);
         }
         Ok(map)
     }
 
-    async fn set_up_one(&self, pod: &Pod, volume: &Volume, facts: &PodFacts<'_>) -> Result<MountedVolume, SetUpError> {
+    async fn set_up_one(
+        &self,
+        pod: &Pod,
+        volume: &Volume,
+        facts: &PodFacts<'_>,
+    ) -> Result<MountedVolume, SetUpError> {
         if let Some(source) = &volume.host_path {
             check_host_path(source)?;
-            return Ok(MountedVolume { path: source.path.clone().into(), read_only: false });
+            return Ok(MountedVolume {
+                path: source.path.clone().into(),
+                read_only: false,
+            });
         }
         if let Some(source) = &volume.empty_dir {
             return self.set_up_empty_dir(pod, &volume.name, source);
@@ -122,14 +144,22 @@ impl Volumes {
         let Some(kind) = sources::AtomicSource::of(volume) else {
             return Err(SetUpError::Unsupported(unsupported_kind(volume)));
         };
-        let payload = sources::payload(&kind, pod, volume, facts, self.objects.as_ref(), &self.tokens).await?;
+        let payload =
+            sources::payload(&kind, pod, volume, facts, self.objects.as_ref(), &self.tokens).await?;
         let path = self.volume_path(&pod.uid(), kind.plugin(), &volume.name);
         // Secrets and tokens never touch a disk.
-        let dir = if kind.in_memory() { memory_dir(&path, None)? } else { Dir::create(&path, 0o777)? };
+        let dir = if kind.in_memory() {
+            memory_dir(&path, None)?
+        } else {
+            Dir::create(&path, 0o777)?
+        };
         let group = fs_group(pod);
         let prepare = |fresh: &Dir| group.map_or(Ok(()), |gid| fresh.give_to_group(gid, true));
         atomic_writer::write(&dir, &payload, &prepare)?;
-        Ok(MountedVolume { path, read_only: true })
+        Ok(MountedVolume {
+            path,
+            read_only: true,
+        })
     }
 
     fn set_up_empty_dir(
@@ -144,18 +174,33 @@ impl Volumes {
             "" => {
                 if existed {
                     // Its mode and owner are the pod's to change.
-                    return Ok(MountedVolume { path, read_only: false });
+                    return Ok(MountedVolume {
+                        path,
+                        read_only: false,
+                    });
                 }
                 Dir::create(&path, 0o777)?
             }
-            "Memory" if mounts::is_mount_point(&path) => return Ok(MountedVolume { path, read_only: false }),
+            "Memory" if mounts::is_mount_point(&path) => {
+                return Ok(MountedVolume {
+                    path,
+                    read_only: false,
+                });
+            }
             "Memory" => memory_dir(&path, memory_size(pod, source))?,
-            _ => return Err(SetUpError::Unsupported("emptyDir medium other than \"\" and \"Memory\"")),
+            _ => {
+                return Err(SetUpError::Unsupported(
+                    "emptyDir medium other than \"\" and \"Memory\"",
+                ));
+            }
         };
         if let Some(gid) = fs_group(pod) {
             dir.give_to_group(gid, false)?;
         }
-        Ok(MountedVolume { path, read_only: false })
+        Ok(MountedVolume {
+            path,
+            read_only: false,
+        })
     }
 
     /// Unmounts and removes everything of a pod whose containers are gone. Blocking: a large emptyDir takes its time.
@@ -174,8 +219,13 @@ impl Volumes {
 
     /// Pods that have a directory here: what an earlier kubelet left is found by it.
     pub fn pods_on_disk(&self) -> Vec<PodUid> {
-        let Ok(entries) = std::fs::read_dir(&self.pods) else { return Vec::new() };
-        entries.flatten().map(|e| PodUid::new(&e.file_name().to_string_lossy())).collect()
+        let Ok(entries) = std::fs::read_dir(&self.pods) else {
+            return Vec::new();
+        };
+        entries
+            .flatten()
+            .map(|e| PodUid::new(&e.file_name().to_string_lossy()))
+            .collect()
     }
 
     pub fn exists(&self, uid: &PodUid) -> bool {
@@ -198,9 +248,19 @@ fn memory_dir(path: &Path, size: Option<i64>) -> io::Result<Dir> {
 
 /// The smaller of the volume's own limit and what the pod may use of memory.
 fn memory_size(pod: &Pod, source: &EmptyDirVolumeSource) -> Option<i64> {
-    let own = source.size_limit.as_ref().map(resources::value).filter(|n| *n > 0);
-    let limited = pod.spec().containers.iter().all(|c| resources::limit(c, "memory").is_some());
-    let pods = resources::pod_amounts(pod, resources::Which::Limits).get("memory").copied();
+    let own = source
+        .size_limit
+        .as_ref()
+        .map(resources::value)
+        .filter(|n| *n > 0);
+    let limited = pod
+        .spec()
+        .containers
+        .iter()
+        .all(|c| resources::limit(c, "memory").is_some());
+    let pods = resources::pod_amounts(pod, resources::Which::Limits)
+        .get("memory")
+        .copied();
     let pods = pods.filter(|n| limited && *n > 0);
     own.into_iter().chain(pods).min()
 }
@@ -209,7 +269,10 @@ fn check_host_path(source: &HostPathVolumeSource) -> Result<(), SetUpError> {
     let path = Path::new(&source.path);
     let kind = source.type_.as_deref().unwrap_or_default();
     if source.path.split('/').any(|part| part == "..") {
-        return Err(SetUpError::Io(io::Error::other(format!("hostPath {} must not contain '..'", source.path))));
+        return Err(SetUpError::Io(io::Error::other(format!(
+            "hostPath {} must not contain '..'",
+            source.path
+        ))));
     }
     match kind {
         "" => return Ok(()),
@@ -217,7 +280,11 @@ fn check_host_path(source: &HostPathVolumeSource) -> Result<(), SetUpError> {
             Dir::create(path, 0o755)?;
         }
         "FileOrCreate" if !path.exists() => {
-            let file = std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+            let file = std::fs::OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(path)?;
             file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
         }
         _ => {}
@@ -234,7 +301,14 @@ fn check_host_path(source: &HostPathVolumeSource) -> Result<(), SetUpError> {
         "BlockDevice" => (file.is_block_device(), "block device"),
         _ => (false, "known hostPath type"),
     };
-    if holds { Ok(()) } else { Err(SetUpError::HostPathType { path: source.path.clone(), wanted }) }
+    if holds {
+        Ok(())
+    } else {
+        Err(SetUpError::HostPathType {
+            path: source.path.clone(),
+            wanted,
+        })
+    }
 }
 
 fn unsupported_kind(volume: &Volume) -> &'static str {

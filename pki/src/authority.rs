@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use component_base::tls::{self, CertPool, Certificate, Pem};
-use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyUsagePurpose, SanType, SerialNumber};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyUsagePurpose, SanType, SerialNumber,
+};
 use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
 
@@ -43,7 +46,12 @@ pub enum Origin {
 
 impl Authority {
     /// Adopts what lies there, or makes a new one. A certificate without key is adopted too; a key without certificate gets one.
-    pub fn ensure(row: &'static profiles::Authority, cert_dir: &Path, algorithm: Algorithm, validity: Duration) -> Result<(Self, Origin)> {
+    pub fn ensure(
+        row: &'static profiles::Authority,
+        cert_dir: &Path,
+        algorithm: Algorithm,
+        validity: Duration,
+    ) -> Result<(Self, Origin)> {
         let base = cert_dir.join(row.path);
         if store::crt(&base).exists() {
             return Ok((Self::load(row, cert_dir)?, Origin::Adopted));
@@ -62,12 +70,23 @@ impl Authority {
         let key = key.exists().then(|| Key::load(&key)).transpose()?;
         let parsed = Certificate::parse(&der)?;
         if key.as_ref().is_some_and(|key| key.spki() != parsed.spki()) {
-            bail!("{}: the key beside it belongs to another certificate", crt.display());
+            bail!(
+                "{}: the key beside it belongs to another certificate",
+                crt.display()
+            );
         }
         if parsed.not_after() < OffsetDateTime::now_utc() {
-            bail!("{}: the authority has expired; make a new one under another name, or move it away and run pki init", crt.display());
+            bail!(
+                "{}: the authority has expired; make a new one under another name, or move it away and run pki init",
+                crt.display()
+            );
         }
-        Ok(Authority { name: row.name, der, pem, key })
+        Ok(Authority {
+            name: row.name,
+            der,
+            pem,
+            key,
+        })
     }
 
     pub fn is_external(&self) -> bool {
@@ -81,11 +100,18 @@ impl Authority {
     /// Signs; the PEM of the certificate.
     pub fn issue(&self, request: &Request<'_>, key: &Key) -> Result<String> {
         let Some(signing) = &self.key else {
-            bail!("the key of authority {} is not here (an external CA): sign {:?} where it is, and put certificate and key here", self.name, request.common_name)
+            bail!(
+                "the key of authority {} is not here (an external CA): sign {:?} where it is, and put certificate and key here",
+                self.name,
+                request.common_name
+            )
         };
-        let issuer = Issuer::from_ca_cert_der(&self.der, signing).with_context(|| format!("authority {}", self.name))?;
+        let issuer = Issuer::from_ca_cert_der(&self.der, signing)
+            .with_context(|| format!("authority {}", self.name))?;
         let ca_end = Certificate::parse(&self.der)?.not_after();
-        let certificate = parameters(request, ca_end)?.signed_by(&key, &issuer).with_context(|| format!("signing {:?}", request.common_name))?;
+        let certificate = parameters(request, ca_end)?
+            .signed_by(&key, &issuer)
+            .with_context(|| format!("signing {:?}", request.common_name))?;
         Ok(certificate.pem())
     }
 }
@@ -94,9 +120,19 @@ fn parameters(request: &Request<'_>, ca_end: OffsetDateTime) -> Result<Certifica
     let mut params = CertificateParams::default();
     params.distinguished_name = subject(request.common_name, request.organizations);
     params.subject_alt_names = alt_names(request.names)?;
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
-    let usages = [(request.server, ExtendedKeyUsagePurpose::ServerAuth), (request.client, ExtendedKeyUsagePurpose::ClientAuth)];
-    params.extended_key_usages = usages.into_iter().filter(|(wanted, _)| *wanted).map(|(_, usage)| usage).collect();
+    params.key_usages = vec![
+        KeyUsagePurpose::DigitalSignature,
+        KeyUsagePurpose::KeyEncipherment,
+    ];
+    let usages = [
+        (request.server, ExtendedKeyUsagePurpose::ServerAuth),
+        (request.client, ExtendedKeyUsagePurpose::ClientAuth),
+    ];
+    params.extended_key_usages = usages
+        .into_iter()
+        .filter(|(wanted, _)| *wanted)
+        .map(|(_, usage)| usage)
+        .collect();
     params.is_ca = IsCa::ExplicitNoCa;
     params.use_authority_key_identifier_extension = true;
     params.serial_number = Some(serial());
@@ -111,7 +147,11 @@ fn self_signed(common_name: &str, key: &Key, validity: Duration) -> Result<Strin
     let mut params = CertificateParams::default();
     params.distinguished_name = subject(common_name, &[]);
     params.subject_alt_names = vec![SanType::DnsName(common_name.try_into()?)];
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment, KeyUsagePurpose::KeyCertSign];
+    params.key_usages = vec![
+        KeyUsagePurpose::DigitalSignature,
+        KeyUsagePurpose::KeyEncipherment,
+        KeyUsagePurpose::KeyCertSign,
+    ];
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.serial_number = Some(serial());
     let now = now();
@@ -122,20 +162,30 @@ fn self_signed(common_name: &str, key: &Key, validity: Duration) -> Result<Strin
 
 /// Certificates carry whole seconds.
 fn now() -> OffsetDateTime {
-    OffsetDateTime::now_utc().replace_nanosecond(0).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+    OffsetDateTime::now_utc()
+        .replace_nanosecond(0)
+        .unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
 
 /// Organizations first, as Go orders them.
 fn subject(common_name: &str, organizations: &[String]) -> DistinguishedName {
     let mut name = DistinguishedName::new();
-    organizations.iter().for_each(|organization| name.push(DnType::OrganizationName, organization.as_str()));
+    organizations
+        .iter()
+        .for_each(|organization| name.push(DnType::OrganizationName, organization.as_str()));
     name.push(DnType::CommonName, common_name);
     name
 }
 
 fn alt_names(names: &AltNames) -> Result<Vec<SanType>> {
-    let dns = names.dns.iter().map(|name| Ok(SanType::DnsName(name.as_str().try_into()?)));
-    let addresses = names.addresses.iter().map(|address| Ok(SanType::IpAddress(*address)));
+    let dns = names
+        .dns
+        .iter()
+        .map(|name| Ok(SanType::DnsName(name.as_str().try_into()?)));
+    let addresses = names
+        .addresses
+        .iter()
+        .map(|address| Ok(SanType::IpAddress(*address)));
     dns.chain(addresses).collect()
 }
 

@@ -11,7 +11,11 @@ use crate::profiles::{self, AUTHORITIES, KUBECONFIGS, PROFILES, Profile};
 use crate::renew::usages;
 
 pub fn flags() -> FlagSet {
-    FlagSet::plain("pki explain", "Lists the profiles, explains one, or tells what is in a certificate or kubeconfig file.").with_arguments()
+    FlagSet::plain(
+        "pki explain",
+        "Lists the profiles, explains one, or tells what is in a certificate or kubeconfig file.",
+    )
+    .with_arguments()
 }
 
 pub fn run(flags: &Flags) -> Result<bool> {
@@ -22,7 +26,13 @@ pub fn run(flags: &Flags) -> Result<bool> {
         if let Some(row) = profiles::profile(what) {
             print!("{}", profile(row));
         } else if let Some(row) = profiles::kubeconfig(what).filter(|_| !Path::new(what).exists()) {
-            println!("{}: {}; CN={} O={}, signed by ca", row.file, row.purpose, row.common_name, row.organization.unwrap_or("-"));
+            println!(
+                "{}: {}; CN={} O={}, signed by ca",
+                row.file,
+                row.purpose,
+                row.common_name,
+                row.organization.unwrap_or("-")
+            );
         } else if let Some(row) = profiles::authority(what) {
             println!("{}.crt: {}; CN={}", row.path, row.purpose, row.common_name);
         } else if Path::new(what).exists() {
@@ -44,11 +54,18 @@ fn list() {
     for row in KUBECONFIGS {
         println!("{:26} {}", row.file, row.purpose);
     }
-    println!("{:26} signing and verifying service account tokens (kube-apiserver --service-account-signing-key-file, --service-account-key-file)", "sa.key, sa.pub");
+    println!(
+        "{:26} signing and verifying service account tokens (kube-apiserver --service-account-signing-key-file, --service-account-key-file)",
+        "sa.key, sa.pub"
+    );
 }
 
 fn profile(row: &Profile) -> String {
-    let usages: Vec<&str> = [(row.server, "server"), (row.client, "client")].into_iter().filter(|(on, _)| *on).map(|(_, name)| name).collect();
+    let usages: Vec<&str> = [(row.server, "server"), (row.client, "client")]
+        .into_iter()
+        .filter(|(on, _)| *on)
+        .map(|(_, name)| name)
+        .collect();
     format!(
         "{}: {}\n  file       {}.crt, {}.key\n  signed by  {}\n  subject    CN={} O={}\n  usage      {}\n",
         row.name,
@@ -79,7 +96,14 @@ fn file(path: &Path) -> Result<()> {
         println!("certificate (version {})", offered.version);
         println!("  subject    {}", offered.subject);
         println!("  issuer     {}", offered.issuer);
-        println!("  names      {}", if offered.names.is_empty() { "none".to_owned() } else { offered.names.join(", ") });
+        println!(
+            "  names      {}",
+            if offered.names.is_empty() {
+                "none".to_owned()
+            } else {
+                offered.names.join(", ")
+            }
+        );
         println!("  usage      server={server} client={client}");
         println!("  valid      until {}", offered.not_after);
         println!("  serial     {}", cert.parsed.raw_serial_as_string());

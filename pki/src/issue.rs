@@ -14,7 +14,10 @@ use crate::settings::{self, Settings};
 use crate::store;
 
 pub fn flags() -> FlagSet {
-    let set = FlagSet::plain("pki issue", "Issues certificates: pki issue <profile>. For a worker: pki issue kubelet --node=NAME --node-ip=ADDRESS --out-dir=DIR.");
+    let set = FlagSet::plain(
+        "pki issue",
+        "Issues certificates: pki issue <profile>. For a worker: pki issue kubelet --node=NAME --node-ip=ADDRESS --out-dir=DIR.",
+    );
     settings::flags(set)
         .string("node", "", "As --node-name.")
         .string("out-dir", "", "Where certificate and key go, by their file names, instead of their places below --cert-dir and --kubelet-dir.")
@@ -25,7 +28,10 @@ pub fn flags() -> FlagSet {
 pub fn run(flags: &Flags) -> Result<bool> {
     let names = flags.arguments();
     if names.is_empty() {
-        bail!("which profile? One of: {}", PROFILES.iter().map(|row| row.name).collect::<Vec<_>>().join(", "));
+        bail!(
+            "which profile? One of: {}",
+            PROFILES.iter().map(|row| row.name).collect::<Vec<_>>().join(", ")
+        );
     }
     let mut flags = flags.clone();
     if flags.is_set("node") {
@@ -33,9 +39,14 @@ pub fn run(flags: &Flags) -> Result<bool> {
         flags.set("node-name", &node)?;
     }
     let settings = Settings::read(&flags)?;
-    let out = Some(flags.string("out-dir")).filter(|dir| !dir.is_empty()).map(Path::new);
+    let out = Some(flags.string("out-dir"))
+        .filter(|dir| !dir.is_empty())
+        .map(Path::new);
     for name in names {
-        let rows: Vec<&Profile> = PROFILES.iter().filter(|row| row.name == name || (name == "kubelet" && row.name == "kubelet-client")).collect();
+        let rows: Vec<&Profile> = PROFILES
+            .iter()
+            .filter(|row| row.name == name || (name == "kubelet" && row.name == "kubelet-client"))
+            .collect();
         if rows.is_empty() {
             bail!("there is no profile {name:?}; pki explain lists them");
         }
@@ -48,12 +59,18 @@ pub fn run(flags: &Flags) -> Result<bool> {
 }
 
 fn authority_of(row: &Profile, settings: &Settings) -> Result<Authority> {
-    let authority = profiles::authority(row.authority).with_context(|| format!("no authority {}", row.authority))?;
+    let authority =
+        profiles::authority(row.authority).with_context(|| format!("no authority {}", row.authority))?;
     Authority::load(authority, &settings.cert_dir).context("run pki init first")
 }
 
 /// Keeps a certificate that serves; otherwise issues one, with the key that is there or a new one. The line says which.
-pub fn ensure(row: &Profile, authority: &Authority, settings: &Settings, out: Option<&Path>) -> Result<String> {
+pub fn ensure(
+    row: &Profile,
+    authority: &Authority,
+    settings: &Settings,
+    out: Option<&Path>,
+) -> Result<String> {
     let base = match out {
         Some(dir) => dir.join(row.path.rsplit('/').next().unwrap_or(row.path)),
         None => settings.home(row.home).join(row.path),
@@ -65,7 +82,9 @@ pub fn ensure(row: &Profile, authority: &Authority, settings: &Settings, out: Op
         true => lacking(row, &crt, &key_file, &authority.pool(), &names)?,
         false => Some("not there yet".to_owned()),
     };
-    let Some(lack) = lack else { return Ok(format!("{}: kept", crt.display())) };
+    let Some(lack) = lack else {
+        return Ok(format!("{}: kept", crt.display()));
+    };
     let key = Key::ensure(&key_file, settings.algorithm)?;
     let organizations: Vec<String> = row.organization.iter().map(ToString::to_string).collect();
     let request = Request {
@@ -84,14 +103,28 @@ pub fn ensure(row: &Profile, authority: &Authority, settings: &Settings, out: Op
 }
 
 /// Why a certificate that is there does not serve. A key that does not fit is an error: somebody must decide.
-fn lacking(row: &Profile, crt: &Path, key_file: &Path, pool: &CertPool, names: &AltNames) -> Result<Option<String>> {
+fn lacking(
+    row: &Profile,
+    crt: &Path,
+    key_file: &Path,
+    pool: &CertPool,
+    names: &AltNames,
+) -> Result<Option<String>> {
     let chain = tls::load_certs(&Pem::File(crt.to_path_buf()))?;
     let cert = Certificate::parse(&chain[0])?;
     if key_file.exists() && Key::load(key_file)?.spki() != cert.spki() {
-        bail!("{} and {} do not belong together: move one of them away", crt.display(), key_file.display());
+        bail!(
+            "{} and {} do not belong together: move one of them away",
+            crt.display(),
+            key_file.display()
+        );
     }
     if !key_file.exists() {
-        bail!("{} is there without {}: put the key back, or move the certificate away", crt.display(), key_file.display());
+        bail!(
+            "{} is there without {}: put the key back, or move the certificate away",
+            crt.display(),
+            key_file.display()
+        );
     }
     for (wanted, usage) in [(row.server, Usage::ServerAuth), (row.client, Usage::ClientAuth)] {
         if wanted && let Err(refusal) = pool.verify(&chain, usage, OffsetDateTime::now_utc()) {

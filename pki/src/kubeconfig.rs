@@ -18,15 +18,33 @@ use crate::settings::{self, Settings};
 use crate::store;
 
 pub fn flags() -> FlagSet {
-    let set = FlagSet::plain("pki kubeconfig", "Writes a kubeconfig: pki kubeconfig <name>. For a worker: pki kubeconfig kubelet --node=NAME --out=FILE.");
-    settings::flags(set).string("node", "", "As --node-name.").string("out", "", "The file to write instead of the one in --kubeconfig-dir.").with_arguments()
+    let set = FlagSet::plain(
+        "pki kubeconfig",
+        "Writes a kubeconfig: pki kubeconfig <name>. For a worker: pki kubeconfig kubelet --node=NAME --out=FILE.",
+    );
+    settings::flags(set)
+        .string("node", "", "As --node-name.")
+        .string(
+            "out",
+            "",
+            "The file to write instead of the one in --kubeconfig-dir.",
+        )
+        .with_arguments()
 }
 
 pub fn run(flags: &Flags) -> Result<bool> {
     let [name] = flags.arguments() else {
-        bail!("which kubeconfig? One of: {}", KUBECONFIGS.iter().map(|row| row.name).collect::<Vec<_>>().join(", "));
+        bail!(
+            "which kubeconfig? One of: {}",
+            KUBECONFIGS
+                .iter()
+                .map(|row| row.name)
+                .collect::<Vec<_>>()
+                .join(", ")
+        );
     };
-    let row = profiles::kubeconfig(name).with_context(|| format!("there is no kubeconfig {name:?}; pki explain lists them"))?;
+    let row = profiles::kubeconfig(name)
+        .with_context(|| format!("there is no kubeconfig {name:?}; pki explain lists them"))?;
     let mut flags = flags.clone();
     if flags.is_set("node") {
         let node = flags.string("node").to_owned();
@@ -35,21 +53,34 @@ pub fn run(flags: &Flags) -> Result<bool> {
     let settings = Settings::read(&flags)?;
     let ca = profiles::authority("ca").context("no authority ca")?;
     let authority = Authority::load(ca, &settings.cert_dir).context("run pki init first")?;
-    let out = Some(flags.string("out")).filter(|file| !file.is_empty()).map(PathBuf::from);
+    let out = Some(flags.string("out"))
+        .filter(|file| !file.is_empty())
+        .map(PathBuf::from);
     println!("{}", ensure(row, &authority, &settings, out)?);
     Ok(true)
 }
 
 /// Keeps a file that serves; otherwise writes it, with the key that it has or a new one. The line says which.
-pub fn ensure(row: &Kubeconfig, authority: &Authority, settings: &Settings, out: Option<PathBuf>) -> Result<String> {
+pub fn ensure(
+    row: &Kubeconfig,
+    authority: &Authority,
+    settings: &Settings,
+    out: Option<PathBuf>,
+) -> Result<String> {
     let path = out.unwrap_or_else(|| settings.kubeconfig_dir.join(row.file));
     let server = match row.server {
         Endpoint::Cluster => settings.cluster_url(),
         Endpoint::Local => settings.local_url(),
     };
     let existing = path.exists().then(|| Credentials::read(&path)).transpose()?;
-    let lack = existing.as_ref().map_or(Some("not there yet".to_owned()), |credentials| credentials.lacking(authority, &server));
-    let Some(lack) = lack else { return Ok(format!("{}: kept", path.display())) };
+    let lack = existing
+        .as_ref()
+        .map_or(Some("not there yet".to_owned()), |credentials| {
+            credentials.lacking(authority, &server)
+        });
+    let Some(lack) = lack else {
+        return Ok(format!("{}: kept", path.display()));
+    };
     let common_name = row.common_name.replace("{node}", &settings.node_name);
     let key_pem = match &existing {
         Some(credentials) => credentials.key.clone(),
@@ -65,8 +96,17 @@ pub fn ensure(row: &Kubeconfig, authority: &Authority, settings: &Settings, out:
         validity: settings.validity,
     };
     let cert = authority.issue(&request, &Key::from_pem(&key_pem)?)?;
-    let credentials = Credentials { server, ca: authority.pem.clone(), cert, key: key_pem };
-    store::replace(&path, &credentials.render(&common_name, &settings.cluster_name), store::SECRET)?;
+    let credentials = Credentials {
+        server,
+        ca: authority.pem.clone(),
+        cert,
+        key: key_pem,
+    };
+    store::replace(
+        &path,
+        &credentials.render(&common_name, &settings.cluster_name),
+        store::SECRET,
+    )?;
     Ok(match existing {
         Some(_) => format!("{}: written again: {lack}", path.display()),
         None => format!("{}: written", path.display()),
@@ -92,8 +132,18 @@ impl Credentials {
         let config = config::yaml_to_json(text)?;
         let current = text_at(&config, "/current-context").unwrap_or_default();
         let context = entry(&config, "contexts", "context", &current)?;
-        let cluster = entry(&config, "clusters", "cluster", &text_at(&context, "/cluster").unwrap_or_default())?;
-        let user = entry(&config, "users", "user", &text_at(&context, "/user").unwrap_or_default())?;
+        let cluster = entry(
+            &config,
+            "clusters",
+            "cluster",
+            &text_at(&context, "/cluster").unwrap_or_default(),
+        )?;
+        let user = entry(
+            &config,
+            "users",
+            "user",
+            &text_at(&context, "/user").unwrap_or_default(),
+        )?;
         Ok(Credentials {
             server: text_at(&cluster, "/server").unwrap_or_default(),
             ca: material(&cluster, "certificate-authority", directory)?,
@@ -108,7 +158,10 @@ impl Credentials {
             Ok(chain) => chain,
             Err(error) => return Some(format!("its certificate cannot be read: {error:#}")),
         };
-        if let Err(refusal) = authority.pool().verify(&chain, Usage::ClientAuth, OffsetDateTime::now_utc()) {
+        if let Err(refusal) = authority
+            .pool()
+            .verify(&chain, Usage::ClientAuth, OffsetDateTime::now_utc())
+        {
             return Some(refusal.error.to_string());
         }
         if self.server != server {
@@ -141,10 +194,17 @@ impl Credentials {
 
     /// The same file with another certificate; names of cluster and user stay.
     pub fn with_cert(text: &str, cert: &str) -> Result<String> {
-        let line = text.lines().find(|line| line.trim_start().starts_with("client-certificate-data:"));
-        let line = line.ok_or_else(|| anyhow!("its certificate is not embedded: renew the file that it names"))?;
+        let line = text
+            .lines()
+            .find(|line| line.trim_start().starts_with("client-certificate-data:"));
+        let line =
+            line.ok_or_else(|| anyhow!("its certificate is not embedded: renew the file that it names"))?;
         let indent = &line[..line.len() - line.trim_start().len()];
-        Ok(text.replacen(line, &format!("{indent}client-certificate-data: {}", STANDARD.encode(cert)), 1))
+        Ok(text.replacen(
+            line,
+            &format!("{indent}client-certificate-data: {}", STANDARD.encode(cert)),
+            1,
+        ))
     }
 }
 
@@ -153,19 +213,31 @@ fn text_at(value: &Value, pointer: &str) -> Option<String> {
 }
 
 fn entry(config: &Value, list: &str, field: &str, name: &str) -> Result<Value> {
-    let items = config.get(list).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let found = items.iter().find(|item| item.get("name").and_then(Value::as_str) == Some(name));
-    found.and_then(|item| item.get(field)).cloned().ok_or_else(|| anyhow!("{list} has no entry {name:?}"))
+    let items = config
+        .get(list)
+        .and_then(Value::as_array)
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    let found = items
+        .iter()
+        .find(|item| item.get("name").and_then(Value::as_str) == Some(name));
+    found
+        .and_then(|item| item.get(field))
+        .cloned()
+        .ok_or_else(|| anyhow!("{list} has no entry {name:?}"))
 }
 
 /// `<field>-data` wins over the file that `<field>` names, as in client-go.
 fn material(value: &Value, field: &str, directory: &Path) -> Result<String> {
     if let Some(data) = value.get(format!("{field}-data")).and_then(Value::as_str) {
-        let bytes = STANDARD.decode(data).with_context(|| format!("{field}-data is not base64"))?;
+        let bytes = STANDARD
+            .decode(data)
+            .with_context(|| format!("{field}-data is not base64"))?;
         return String::from_utf8(bytes).with_context(|| format!("{field}-data is not PEM"));
     }
     match value.get(field).and_then(Value::as_str) {
-        Some(file) => std::fs::read_to_string(directory.join(file)).with_context(|| format!("{field}: {}", directory.join(file).display())),
+        Some(file) => std::fs::read_to_string(directory.join(file))
+            .with_context(|| format!("{field}: {}", directory.join(file).display())),
         None => bail!("neither {field}-data nor {field} is set"),
     }
 }

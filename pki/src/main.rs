@@ -56,7 +56,10 @@ Use \"pki <command> --help\" for the flags of a command.";
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
-    let name = args.next().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = args
+        .next()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default();
     if let Some((_, flags, run)) = COMMANDS.iter().find(|(command, ..)| *command == name) {
         return command(flags(), *run, args.collect());
     }

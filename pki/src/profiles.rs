@@ -67,8 +67,18 @@ pub enum Endpoint {
 }
 
 pub const AUTHORITIES: &[Authority] = &[
-    Authority { name: "ca", path: "ca", common_name: "kubernetes", purpose: "identities of all Kubernetes components and users" },
-    Authority { name: "etcd-ca", path: "etcd/ca", common_name: "etcd-ca", purpose: "identities of etcd's members and clients" },
+    Authority {
+        name: "ca",
+        path: "ca",
+        common_name: "kubernetes",
+        purpose: "identities of all Kubernetes components and users",
+    },
+    Authority {
+        name: "etcd-ca",
+        path: "etcd/ca",
+        common_name: "etcd-ca",
+        purpose: "identities of etcd's members and clients",
+    },
     Authority {
         name: "front-proxy-ca",
         path: "front-proxy-ca",
@@ -252,7 +262,9 @@ pub fn profile(name: &str) -> Option<&'static Profile> {
 
 /// By name or file name.
 pub fn kubeconfig(name: &str) -> Option<&'static Kubeconfig> {
-    KUBECONFIGS.iter().find(|row| row.name == name || row.file == name)
+    KUBECONFIGS
+        .iter()
+        .find(|row| row.name == name || row.file == name)
 }
 
 /// The subject alternative names of a leaf.
@@ -277,7 +289,10 @@ impl AltNames {
             }
             Names::Node => {
                 alt.add(&settings.node_name);
-                settings.node_addresses.iter().for_each(|address| alt.address(*address));
+                settings
+                    .node_addresses
+                    .iter()
+                    .for_each(|address| alt.address(*address));
             }
         }
         alt
@@ -315,7 +330,11 @@ impl AltNames {
     /// What is wanted and not there.
     pub fn missing_from(&self, dns: &[String], addresses: &[IpAddr]) -> Vec<String> {
         let names = self.dns.iter().filter(|name| !dns.contains(name)).cloned();
-        let addresses = self.addresses.iter().filter(|address| !addresses.contains(address)).map(ToString::to_string);
+        let addresses = self
+            .addresses
+            .iter()
+            .filter(|address| !addresses.contains(address))
+            .map(ToString::to_string);
         names.chain(addresses).collect()
     }
 }
@@ -329,7 +348,12 @@ mod tests {
         for profile in PROFILES {
             assert!(authority(profile.authority).is_some(), "{}", profile.name);
             assert!(profile.server || profile.client);
-            assert_eq!(profile.server, profile.names != Names::None, "{}: servers and only servers have names", profile.name);
+            assert_eq!(
+                profile.server,
+                profile.names != Names::None,
+                "{}: servers and only servers have names",
+                profile.name
+            );
         }
     }
 }

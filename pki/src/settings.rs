@@ -89,7 +89,10 @@ impl Settings {
     }
 
     pub fn local_url(&self) -> String {
-        format!("https://{}", host_port(&self.advertise_address.to_string(), self.bind_port))
+        format!(
+            "https://{}",
+            host_port(&self.advertise_address.to_string(), self.bind_port)
+        )
     }
 
     pub fn cluster_url(&self) -> String {
@@ -106,10 +109,23 @@ impl Settings {
 
 pub fn read_directories(flags: &Flags) -> (PathBuf, PathBuf, PathBuf) {
     let cert_dir = PathBuf::from(flags.string("cert-dir"));
-    let given = |name: &str| Some(flags.string(name)).filter(|text| !text.is_empty()).map(PathBuf::from);
+    let given = |name: &str| {
+        Some(flags.string(name))
+            .filter(|text| !text.is_empty())
+            .map(PathBuf::from)
+    };
     let parent = || cert_dir.parent().unwrap_or(Path::new(".")).to_path_buf();
-    let kubelet = || if cert_dir == Path::new(DEFAULT_CERT_DIR) { DEFAULT_KUBELET_DIR.into() } else { cert_dir.join("kubelet") };
-    let (kubeconfig_dir, kubelet_dir) = (given("kubeconfig-dir").unwrap_or_else(parent), given("kubelet-dir").unwrap_or_else(kubelet));
+    let kubelet = || {
+        if cert_dir == Path::new(DEFAULT_CERT_DIR) {
+            DEFAULT_KUBELET_DIR.into()
+        } else {
+            cert_dir.join("kubelet")
+        }
+    };
+    let (kubeconfig_dir, kubelet_dir) = (
+        given("kubeconfig-dir").unwrap_or_else(parent),
+        given("kubelet-dir").unwrap_or_else(kubelet),
+    );
     (cert_dir, kubeconfig_dir, kubelet_dir)
 }
 
@@ -138,7 +154,12 @@ fn node_name(flags: &Flags) -> Result<String> {
         text => text.to_owned(),
     };
     let name = name.trim().to_lowercase();
-    let valid = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    let valid = |part: &str| {
+        !part.is_empty()
+            && part
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
     match name.len() <= 253 && name.split('.').all(valid) {
         true => Ok(name),
         false => bail!("--node-name={name:?} is not a DNS name"),
@@ -153,7 +174,8 @@ fn node_addresses(flags: &Flags, advertise: IpAddr) -> Result<Vec<IpAddr>> {
 }
 
 fn address(flag: &str, text: &str) -> Result<IpAddr> {
-    text.parse().with_context(|| format!("--{flag}={text:?} is not an IP address"))
+    text.parse()
+        .with_context(|| format!("--{flag}={text:?} is not an IP address"))
 }
 
 fn port(flags: &Flags) -> Result<i64> {
@@ -172,7 +194,10 @@ fn positive(flags: &Flags, name: &str) -> Result<Duration> {
 
 fn extra_names(flags: &Flags) -> Result<Vec<String>> {
     let names = flags.strings("apiserver-cert-extra-sans");
-    match names.iter().find(|name| name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_graphic())) {
+    match names
+        .iter()
+        .find(|name| name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_graphic()))
+    {
         Some(bad) => bail!("--apiserver-cert-extra-sans: {bad:?} is neither a DNS name nor an IP address"),
         None => Ok(names),
     }
@@ -185,8 +210,12 @@ fn first_address(cidr: &str) -> Result<IpAddr> {
     let (base, bits) = first.split_once('/').with_context(bad)?;
     let (base, bits): (IpAddr, u32) = (base.parse().with_context(bad)?, bits.parse().with_context(bad)?);
     match base {
-        IpAddr::V4(base) if bits <= 30 => Ok(IpAddr::from((u32::from(base) & (u32::MAX << (32 - bits).min(31)) | 1).to_be_bytes())),
-        IpAddr::V6(base) if bits <= 126 => Ok(IpAddr::from((u128::from(base) & (u128::MAX << (128 - bits).min(127)) | 1).to_be_bytes())),
+        IpAddr::V4(base) if bits <= 30 => Ok(IpAddr::from(
+            (u32::from(base) & (u32::MAX << (32 - bits).min(31)) | 1).to_be_bytes(),
+        )),
+        IpAddr::V6(base) if bits <= 126 => Ok(IpAddr::from(
+            (u128::from(base) & (u128::MAX << (128 - bits).min(127)) | 1).to_be_bytes(),
+        )),
         _ => bail!(bad()),
     }
 }
@@ -209,7 +238,10 @@ mod tests {
     #[test]
     fn the_first_address_of_a_range_is_the_api_servers() {
         assert_eq!(first_address("10.96.0.0/12").unwrap().to_string(), "10.96.0.1");
-        assert_eq!(first_address("10.32.0.0/24,fd00::/108").unwrap().to_string(), "10.32.0.1");
+        assert_eq!(
+            first_address("10.32.0.0/24,fd00::/108").unwrap().to_string(),
+            "10.32.0.1"
+        );
         assert_eq!(first_address("fd00:1::/108").unwrap().to_string(), "fd00:1::1");
         assert!(first_address("10.96.0.0").is_err() && first_address("10.96.0.0/33").is_err());
     }

@@ -21,7 +21,10 @@ pub fn write_new(path: &Path, text: &str, mode: u32) -> Result<()> {
     std::fs::remove_file(&temporary).with_context(|| temporary.display().to_string())?;
     match linked {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            bail!("{} exists and is not overwritten; move it away if it is not wanted", path.display())
+            bail!(
+                "{} exists and is not overwritten; move it away if it is not wanted",
+                path.display()
+            )
         }
         other => other.with_context(|| path.display().to_string()),
     }
@@ -34,12 +37,24 @@ pub fn replace(path: &Path, text: &str, mode: u32) -> Result<()> {
 }
 
 fn write_temporary(path: &Path, text: &str, mode: u32) -> Result<PathBuf> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::DirBuilder::new().recursive(true).mode(DIRECTORY).create(directory).with_context(|| directory.display().to_string())?;
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(DIRECTORY)
+        .create(directory)
+        .with_context(|| directory.display().to_string())?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = directory.join(format!(".{name}.{}", std::process::id()));
     let write = || {
-        let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(mode)
+            .open(&temporary)?;
         // The umask may have taken bits away.
         file.set_permissions(std::fs::Permissions::from_mode(mode))?;
         file.write_all(text.as_bytes())?;
@@ -67,11 +82,22 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("sub/sa.key");
         write_new(&path, "one", SECRET).unwrap();
-        assert!(write_new(&path, "two", SECRET).unwrap_err().to_string().contains("exists and is not overwritten"));
+        assert!(
+            write_new(&path, "two", SECRET)
+                .unwrap_err()
+                .to_string()
+                .contains("exists and is not overwritten")
+        );
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "one");
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
         replace(&path, "three", PUBLIC).unwrap();
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o644
+        );
         assert_eq!(std::fs::read_dir(dir.path().join("sub")).unwrap().count(), 1);
     }
 }

@@ -20,12 +20,31 @@ const READABLE_BY_OTHERS: u32 = 0o077;
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 pub fn flags() -> FlagSet {
-    FlagSet::plain("pki verify", "Says why a peer would refuse the files. Exit code 1 when one would be.")
-        .string("ca", "", "The CA file of the peer (default: the authority that kubeadm's layout has for the file).")
-        .string("key", "", "The key of the certificate (default: the .key beside it).")
-        .string("host", "", "A name or address that clients will use for the server.")
-        .string("usage", "", "server or client (default: what the certificate says).")
-        .with_arguments()
+    FlagSet::plain(
+        "pki verify",
+        "Says why a peer would refuse the files. Exit code 1 when one would be.",
+    )
+    .string(
+        "ca",
+        "",
+        "The CA file of the peer (default: the authority that kubeadm's layout has for the file).",
+    )
+    .string(
+        "key",
+        "",
+        "The key of the certificate (default: the .key beside it).",
+    )
+    .string(
+        "host",
+        "",
+        "A name or address that clients will use for the server.",
+    )
+    .string(
+        "usage",
+        "",
+        "server or client (default: what the certificate says).",
+    )
+    .with_arguments()
 }
 
 pub fn run(flags: &Flags) -> Result<bool> {
@@ -69,7 +88,11 @@ fn modes(path: &Path, forbidden: u32, wanted: &str) -> Result<()> {
     let mode = std::fs::metadata(path)?.permissions().mode() & 0o7777;
     match mode & forbidden {
         0 => Ok(()),
-        _ => bail!("mode {mode:04o} lets others at it, want {wanted}: chmod {} {}", &wanted[1..], path.display()),
+        _ => bail!(
+            "mode {mode:04o} lets others at it, want {wanted}: chmod {} {}",
+            &wanted[1..],
+            path.display()
+        ),
     }
 }
 
@@ -100,9 +123,16 @@ fn is_authority(cert: &Certificate<'_>) -> bool {
 fn authority(chain: &[CertificateDer<'static>], path: &Path) -> Result<String> {
     for der in chain {
         let cert = Certificate::parse(der)?;
-        CertPool::new(path.display().to_string(), vec![der.clone()]).verify(std::slice::from_ref(der), Usage::ClientAuth, OffsetDateTime::now_utc())?;
+        CertPool::new(path.display().to_string(), vec![der.clone()]).verify(
+            std::slice::from_ref(der),
+            Usage::ClientAuth,
+            OffsetDateTime::now_utc(),
+        )?;
         if matches!(cert.parsed.key_usage(), Ok(Some(usage)) if !usage.value.key_cert_sign()) {
-            bail!("x509: {} may not sign certificates (key usage lacks certSign)", cert.subject());
+            bail!(
+                "x509: {} may not sign certificates (key usage lacks certSign)",
+                cert.subject()
+            );
         }
     }
     Ok(format!("authority {}", describe(&Certificate::parse(&chain[0])?)))
@@ -118,7 +148,10 @@ fn key_beside(path: &Path, flags: &Flags, leaf: &Certificate<'_>) -> Result<()> 
     }
     match Key::load(&key)?.spki() == leaf.spki() {
         true => modes(&key, READABLE_BY_OTHERS, "0600"),
-        false => bail!("tls: private key does not match public key: {} belongs to another certificate", key.display()),
+        false => bail!(
+            "tls: private key does not match public key: {} belongs to another certificate",
+            key.display()
+        ),
     }
 }
 
@@ -129,7 +162,11 @@ fn wanted_usages(leaf: &Certificate<'_>, flags: &Flags) -> Result<Vec<Usage>> {
         "" => {
             let (server, client) = usages(leaf);
             let both = [(server, Usage::ServerAuth), (client, Usage::ClientAuth)];
-            Ok(both.into_iter().filter(|(wanted, _)| *wanted).map(|(_, usage)| usage).collect())
+            Ok(both
+                .into_iter()
+                .filter(|(wanted, _)| *wanted)
+                .map(|(_, usage)| usage)
+                .collect())
         }
         other => bail!("--usage={other:?} is neither server nor client"),
     }
@@ -141,7 +178,8 @@ fn authorities_for(path: &Path, flags: &Flags) -> Result<Option<CertPool>> {
         "" => layout_ca(path),
         given => Some(PathBuf::from(given)),
     };
-    file.map(|file| CertPool::load(&Pem::File(file)).context("CA")).transpose()
+    file.map(|file| CertPool::load(&Pem::File(file)).context("CA"))
+        .transpose()
 }
 
 /// Finds the row whose path ends the file's, then its authority in the same tree; else a ca.crt beside the file.
@@ -151,21 +189,35 @@ fn layout_ca(path: &Path) -> Option<PathBuf> {
     let by_row = row.and_then(|row| {
         let depth = row.path.split('/').count();
         let root = base.ancestors().nth(depth)?;
-        let authority = AUTHORITIES.iter().find(|authority| authority.name == row.authority)?;
+        let authority = AUTHORITIES
+            .iter()
+            .find(|authority| authority.name == row.authority)?;
         Some(store::crt(&root.join(authority.path)))
     });
-    by_row.into_iter().chain(path.parent().map(|parent| parent.join("ca.crt"))).find(|file| file.exists())
+    by_row
+        .into_iter()
+        .chain(path.parent().map(|parent| parent.join("ca.crt")))
+        .find(|file| file.exists())
 }
 
 fn describe(cert: &Certificate<'_>) -> String {
     let offered = cert.offered();
-    let names = if offered.names.is_empty() { String::new() } else { format!(", names {}", offered.names.join(",")) };
+    let names = if offered.names.is_empty() {
+        String::new()
+    } else {
+        format!(", names {}", offered.names.join(","))
+    };
     let left = (cert.not_after() - OffsetDateTime::now_utc()).whole_days();
     let version = match cert.is_version_1() {
-        true => "; version 1 without extensions: fine for clients, but a server needs names (openssl x509 -req -extfile ...)",
+        true => {
+            "; version 1 without extensions: fine for clients, but a server needs names (openssl x509 -req -extfile ...)"
+        }
         false => "",
     };
-    format!("{} issued by {}{names}, valid until {} ({left} days){version}", offered.subject, offered.issuer, offered.not_after)
+    format!(
+        "{} issued by {}{names}, valid until {} ({left} days){version}",
+        offered.subject, offered.issuer, offered.not_after
+    )
 }
 
 fn private_key(path: &Path, key: &Key) -> Result<String> {
@@ -188,20 +240,25 @@ fn public_key(path: &Path, text: &str) -> Result<String> {
     let squeezed = |text: &str| text.split_whitespace().collect::<String>();
     match squeezed(&Key::load(&private)?.public_pem()) == squeezed(text) {
         true => Ok(format!("the public half of {}", private.display())),
-        false => bail!("it is not the public half of {}: tokens signed with that key would not verify", private.display()),
+        false => bail!(
+            "it is not the public half of {}: tokens signed with that key would not verify",
+            private.display()
+        ),
     }
 }
 
 fn kubeconfig(path: &Path, flags: &Flags) -> Result<String> {
     let credentials = Credentials::read(path)?;
-    let chain = tls::load_certs(&Pem::Data(credentials.cert.clone().into_bytes())).context("client-certificate")?;
+    let chain =
+        tls::load_certs(&Pem::Data(credentials.cert.clone().into_bytes())).context("client-certificate")?;
     let leaf = Certificate::parse(&chain[0])?;
     if Key::from_pem(&credentials.key).context("client-key")?.spki() != leaf.spki() {
         bail!("tls: private key does not match public key: client-key belongs to another certificate");
     }
     let pool = match authorities_for(path, flags)? {
         Some(pool) => pool,
-        None => CertPool::load(&Pem::Data(credentials.ca.clone().into_bytes())).context("certificate-authority")?,
+        None => CertPool::load(&Pem::Data(credentials.ca.clone().into_bytes()))
+            .context("certificate-authority")?,
     };
     pool.verify(&chain, Usage::ClientAuth, OffsetDateTime::now_utc())?;
     Ok(format!("for {}: {}", credentials.server, describe(&leaf)))

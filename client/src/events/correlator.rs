@@ -40,7 +40,12 @@ struct Budget {
 
 impl Correlator {
     pub fn new(source: EventSource) -> Self {
-        Correlator { source, aggregates: Recent::default(), observed: Recent::default(), budgets: Recent::default() }
+        Correlator {
+            source,
+            aggregates: Recent::default(),
+            observed: Recent::default(),
+            budgets: Recent::default(),
+        }
     }
 
     /// What to write and the key to confirm it by; `None` when the source has said too much about the object.
@@ -50,23 +55,46 @@ impl Correlator {
         if !self.within_budget(occurrence, now) {
             return None;
         }
-        let write = if again { patch_of(event) } else { Write::Create(Box::new(event)) };
+        let write = if again {
+            patch_of(event)
+        } else {
+            Write::Create(Box::new(event))
+        };
         Some((write, key))
     }
 
     /// The server may have chosen another name or count than we assumed.
     pub fn written(&mut self, key: &str, event: &Event) {
-        let first = event.first_timestamp.clone().unwrap_or_else(|| Time(Timestamp::now()));
+        let first = event
+            .first_timestamp
+            .clone()
+            .unwrap_or_else(|| Time(Timestamp::now()));
         let name = event.metadata.name.clone().unwrap_or_default();
-        self.observed.put(key.to_owned(), Observed { count: event.count.unwrap_or(1), first, name });
+        self.observed.put(
+            key.to_owned(),
+            Observed {
+                count: event.count.unwrap_or(1),
+                first,
+                name,
+            },
+        );
     }
 
     fn aggregate(&mut self, o: &Occurrence, now: Timestamp) -> (String, String) {
         let similar = similar_key(&self.source, o);
-        let known = self.aggregates.get_mut(&similar).filter(|a| now.as_second() - a.last.as_second() <= AGGREGATE_WITHIN_SECONDS);
+        let known = self
+            .aggregates
+            .get_mut(&similar)
+            .filter(|a| now.as_second() - a.last.as_second() <= AGGREGATE_WITHIN_SECONDS);
         let aggregate = match known {
             Some(aggregate) => aggregate,
-            None => self.aggregates.put(similar.clone(), Aggregate { messages: BTreeSet::new(), last: now }),
+            None => self.aggregates.put(
+                similar.clone(),
+                Aggregate {
+                    messages: BTreeSet::new(),
+                    last: now,
+                },
+            ),
         };
         aggregate.messages.insert(o.message.clone());
         aggregate.last = now;
@@ -81,8 +109,15 @@ impl Correlator {
         let before = self.observed.get_mut(key).cloned();
         let again = before.is_some();
         let observed = before.map_or_else(
-            || Observed { count: 1, first: Time(now), name: event_name(&o.regarding, now.as_nanosecond()) },
-            |before| Observed { count: before.count.saturating_add(1), ..before },
+            || Observed {
+                count: 1,
+                first: Time(now),
+                name: event_name(&o.regarding, now.as_nanosecond()),
+            },
+            |before| Observed {
+                count: before.count.saturating_add(1),
+                ..before
+            },
         );
         self.observed.put(key.to_owned(), observed.clone());
         (self.event(o, message, observed, now), again)
@@ -91,7 +126,11 @@ impl Correlator {
     fn event(&self, o: &Occurrence, message: String, observed: Observed, now: Timestamp) -> Event {
         let host = Some(self.source.host.clone()).filter(|h| !h.is_empty());
         Event {
-            metadata: ObjectMeta { name: Some(observed.name), namespace: Some(namespace_of(&o.regarding)), ..ObjectMeta::default() },
+            metadata: ObjectMeta {
+                name: Some(observed.name),
+                namespace: Some(namespace_of(&o.regarding)),
+                ..ObjectMeta::default()
+            },
             count: Some(observed.count),
             first_timestamp: Some(observed.first),
             last_timestamp: Some(Time(now)),
@@ -101,7 +140,10 @@ impl Correlator {
             type_: Some(o.type_.clone()),
             reporting_component: Some(self.source.component.clone()),
             reporting_instance: host.clone(),
-            source: Some(CoreSource { component: Some(self.source.component.clone()), host }),
+            source: Some(CoreSource {
+                component: Some(self.source.component.clone()),
+                host,
+            }),
             ..Event::default()
         }
     }
@@ -131,7 +173,11 @@ fn patch_of(event: Event) -> Write<Event> {
         "lastTimestamp": event.last_timestamp,
         "message": event.message,
     });
-    Write::Patch { name: event.metadata.name.clone().unwrap_or_default(), patch, otherwise: Box::new(event) }
+    Write::Patch {
+        name: event.metadata.name.clone().unwrap_or_default(),
+        patch,
+        otherwise: Box::new(event),
+    }
 }
 
 fn spam_key(source: &EventSource, o: &Occurrence) -> String {
@@ -149,7 +195,13 @@ fn equal_key(source: &EventSource, o: &Occurrence) -> String {
 
 fn identity(reference: &ObjectReference) -> String {
     let part = |p: &Option<String>| p.clone().unwrap_or_default();
-    join(&[&part(&reference.kind), &part(&reference.namespace), &part(&reference.name), &part(&reference.uid), &part(&reference.api_version)])
+    join(&[
+        &part(&reference.kind),
+        &part(&reference.namespace),
+        &part(&reference.name),
+        &part(&reference.uid),
+        &part(&reference.api_version),
+    ])
 }
 
 /// A separator that no part contains keeps distinct events distinct.
@@ -165,7 +217,10 @@ pub(super) struct Recent<V> {
 
 impl<V> Default for Recent<V> {
     fn default() -> Self {
-        Recent { young: HashMap::new(), old: HashMap::new() }
+        Recent {
+            young: HashMap::new(),
+            old: HashMap::new(),
+        }
     }
 }
 
@@ -192,7 +247,12 @@ mod tests {
 
     fn occurrence(message: &str) -> Occurrence {
         Occurrence {
-            regarding: ObjectReference { kind: Some("Pod".into()), name: Some("web".into()), namespace: Some("ns".into()), ..Default::default() },
+            regarding: ObjectReference {
+                kind: Some("Pod".into()),
+                name: Some("web".into()),
+                namespace: Some("ns".into()),
+                ..Default::default()
+            },
             related: None,
             type_: "Normal".into(),
             reason: "Pulled".into(),
@@ -202,7 +262,10 @@ mod tests {
     }
 
     fn correlator() -> Correlator {
-        Correlator::new(EventSource { component: "kubelet".into(), host: "n1".into() })
+        Correlator::new(EventSource {
+            component: "kubelet".into(),
+            host: "n1".into(),
+        })
     }
 
     fn at(second: i64) -> Timestamp {
@@ -213,10 +276,18 @@ mod tests {
     fn the_same_event_again_is_a_patch_of_its_count() {
         let mut correlator = correlator();
         let first = correlator.correlate(&occurrence("a"), at(0)).unwrap();
-        let Write::Create(event) = first.0 else { panic!("first is a create") };
+        let Write::Create(event) = first.0 else {
+            panic!("first is a create")
+        };
         assert_eq!(event.metadata.name.as_deref(), Some("web.17979cfe362a0000"));
-        let Write::Patch { name, patch, .. } = correlator.correlate(&occurrence("a"), at(5)).unwrap().0 else { panic!("second is a patch") };
-        assert_eq!((Some(name), &patch["count"]), (event.metadata.name, &serde_json::json!(2)));
+        let Write::Patch { name, patch, .. } = correlator.correlate(&occurrence("a"), at(5)).unwrap().0
+        else {
+            panic!("second is a patch")
+        };
+        assert_eq!(
+            (Some(name), &patch["count"]),
+            (event.metadata.name, &serde_json::json!(2))
+        );
     }
 
     #[test]
@@ -224,7 +295,10 @@ mod tests {
         let mut correlator = correlator();
         let mut messages = Vec::new();
         for n in 0..12 {
-            let write = correlator.correlate(&occurrence(&format!("m{n}")), at(n)).unwrap().0;
+            let write = correlator
+                .correlate(&occurrence(&format!("m{n}")), at(n))
+                .unwrap()
+                .0;
             messages.push(match write {
                 Write::Create(event) => event.message.unwrap(),
                 Write::Patch { patch, .. } => patch["message"].as_str().unwrap().to_owned(),
@@ -239,7 +313,13 @@ mod tests {
     #[test]
     fn the_26th_event_in_a_row_about_one_object_is_dropped() {
         let mut correlator = correlator();
-        let accepted = (0..40).filter(|n| correlator.correlate(&occurrence(&format!("m{n}")), at(0)).is_some()).count();
+        let accepted = (0..40)
+            .filter(|n| {
+                correlator
+                    .correlate(&occurrence(&format!("m{n}")), at(0))
+                    .is_some()
+            })
+            .count();
         assert_eq!(accepted, 25);
         assert!(correlator.correlate(&occurrence("later"), at(301)).is_some());
     }

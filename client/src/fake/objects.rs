@@ -13,7 +13,11 @@ pub(super) struct Refusal {
 
 impl Refusal {
     fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Refusal { code, reason, message: message.into() }
+        Refusal {
+            code,
+            reason,
+            message: message.into(),
+        }
     }
 
     pub fn not_found(what: &str) -> Self {
@@ -34,7 +38,12 @@ pub(super) struct Objects {
 }
 
 fn key(of: &Collection, name: &str) -> Key {
-    (of.root.clone(), of.resource.clone(), of.namespace.clone().unwrap_or_default(), name.to_owned())
+    (
+        of.root.clone(),
+        of.resource.clone(),
+        of.namespace.clone().unwrap_or_default(),
+        name.to_owned(),
+    )
 }
 
 impl Objects {
@@ -56,34 +65,80 @@ impl Objects {
         self.live.remove(&key(of, name));
     }
 
-    pub fn handle(&mut self, method: &Method, target: Target, query: &Query, headers: &HeaderMap, body: &[u8]) -> Result<Value, Refusal> {
-        let body = || serde_json::from_slice::<Value>(body).map_err(|e| Refusal::new(400, "BadRequest", e.to_string()));
+    pub fn handle(
+        &mut self,
+        method: &Method,
+        target: Target,
+        query: &Query,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Result<Value, Refusal> {
+        let body = || {
+            serde_json::from_slice::<Value>(body).map_err(|e| Refusal::new(400, "BadRequest", e.to_string()))
+        };
         match (method.as_str(), target) {
             ("GET", Target::Collection(of)) => Ok(self.list(&of, query)),
             ("POST", Target::Collection(of)) => self.create(of, body()?),
-            ("DELETE", Target::Collection(of)) => self.delete_collection(&of, query, &body().unwrap_or(Value::Null)),
+            ("DELETE", Target::Collection(of)) => {
+                self.delete_collection(&of, query, &body().unwrap_or(Value::Null))
+            }
             ("GET", Target::Object { target, name, .. }) => self.get(&target, &name).cloned(),
-            ("PUT", Target::Object { target, name, subresource }) => self.put(&target, &name, subresource.as_deref(), body()?),
-            ("PATCH", Target::Object { target, name, subresource }) => {
-                let kind = headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+            (
+                "PUT",
+                Target::Object {
+                    target,
+                    name,
+                    subresource,
+                },
+            ) => self.put(&target, &name, subresource.as_deref(), body()?),
+            (
+                "PATCH",
+                Target::Object {
+                    target,
+                    name,
+                    subresource,
+                },
+            ) => {
+                let kind = headers
+                    .get(http::header::CONTENT_TYPE)
+                    .and_then(|v| v.to_str().ok())
+                    .unwrap_or("");
                 let patched = patched(self.get(&target, &name)?.clone(), body()?, kind);
                 self.put(&target, &name, subresource.as_deref(), patched)
             }
-            ("DELETE", Target::Object { target, name, .. }) => self.delete(&target, &name, &body().unwrap_or(Value::Null)),
-            ("POST", Target::Object { target, name, subresource }) => self.post_subresource(&target, &name, subresource.as_deref(), body()?),
+            ("DELETE", Target::Object { target, name, .. }) => {
+                self.delete(&target, &name, &body().unwrap_or(Value::Null))
+            }
+            (
+                "POST",
+                Target::Object {
+                    target,
+                    name,
+                    subresource,
+                },
+            ) => self.post_subresource(&target, &name, subresource.as_deref(), body()?),
             (method, _) => Err(Refusal::new(405, "MethodNotAllowed", method)),
         }
     }
 
     fn get(&self, of: &Collection, name: &str) -> Result<&Value, Refusal> {
-        self.live.get(&key(of, name)).ok_or_else(|| Refusal::not_found(&format!("{} {name:?} not found", of.resource)))
+        self.live
+            .get(&key(of, name))
+            .ok_or_else(|| Refusal::not_found(&format!("{} {name:?} not found", of.resource)))
     }
 
     fn list(&self, of: &Collection, query: &Query) -> Value {
-        let limit = query.get("limit").and_then(|l| l.parse().ok()).unwrap_or(usize::MAX);
+        let limit = query
+            .get("limit")
+            .and_then(|l| l.parse().ok())
+            .unwrap_or(usize::MAX);
         let after: Option<Key> = query.get("continue").and_then(|c| serde_json::from_str(c).ok());
         let fits = |k: &&Key| after.as_ref().is_none_or(|after| *k > after);
-        let mut found: Vec<_> = self.live.iter().filter(|(k, v)| within(of, k) && selected(query, v) && fits(k)).collect();
+        let mut found: Vec<_> = self
+            .live
+            .iter()
+            .filter(|(k, v)| within(of, k) && selected(query, v) && fits(k))
+            .collect();
         let token = match found.len() > limit {
             true => json!(found.get(limit - 1).map(|(k, _)| k)).to_string(),
             false => String::new(),
@@ -107,11 +162,16 @@ impl Objects {
             meta.insert("namespace".into(), json!(namespace));
         }
         meta.insert("uid".into(), json!(uuid::Uuid::new_v4().to_string()));
-        meta.entry("creationTimestamp").or_insert_with(|| json!(jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()));
+        meta.entry("creationTimestamp")
+            .or_insert_with(|| json!(jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()));
         meta.insert("generation".into(), json!(1));
         let key = key(&of, &name);
         if self.live.contains_key(&key) {
-            return Err(Refusal::new(409, "AlreadyExists", format!("{} {name:?} already exists", of.resource)));
+            return Err(Refusal::new(
+                409,
+                "AlreadyExists",
+                format!("{} {name:?} already exists", of.resource),
+            ));
         }
         Ok(self.store("ADDED", key, object))
     }
@@ -119,7 +179,8 @@ impl Objects {
     fn store(&mut self, event: &'static str, key: Key, mut object: Value) -> Value {
         self.revision += 1;
         meta(&mut object).insert("resourceVersion".into(), json!(self.revision.to_string()));
-        self.history.push((self.revision, event, key.clone(), object.clone()));
+        self.history
+            .push((self.revision, event, key.clone(), object.clone()));
         match event {
             "DELETED" => self.live.remove(&key),
             _ => self.live.insert(key, object.clone()),
@@ -127,17 +188,45 @@ impl Objects {
         object
     }
 
-    fn put(&mut self, of: &Collection, name: &str, subresource: Option<&str>, mut new: Value) -> Result<Value, Refusal> {
+    fn put(
+        &mut self,
+        of: &Collection,
+        name: &str,
+        subresource: Option<&str>,
+        mut new: Value,
+    ) -> Result<Value, Refusal> {
         let old = self.get(of, name)?.clone();
         let sent = new["metadata"]["resourceVersion"].as_str().unwrap_or("");
         if !sent.is_empty() && sent != old["metadata"]["resourceVersion"] {
-            return Err(Refusal::new(409, "Conflict", format!("Operation cannot be fulfilled on {} {name:?}: the object has been modified", of.resource)));
+            return Err(Refusal::new(
+                409,
+                "Conflict",
+                format!(
+                    "Operation cannot be fulfilled on {} {name:?}: the object has been modified",
+                    of.resource
+                ),
+            ));
         }
-        if new["metadata"]["uid"].as_str().is_some_and(|uid| old["metadata"]["uid"] != uid) {
-            return Err(Refusal::new(409, "Conflict", format!("the UID in the precondition does not match the UID in record of {name:?}")));
+        if new["metadata"]["uid"]
+            .as_str()
+            .is_some_and(|uid| old["metadata"]["uid"] != uid)
+        {
+            return Err(Refusal::new(
+                409,
+                "Conflict",
+                format!("the UID in the precondition does not match the UID in record of {name:?}"),
+            ));
         }
         merge_by_subresource(&old, &mut new, subresource);
-        for kept in ["uid", "creationTimestamp", "generation", "resourceVersion", "namespace", "name", "deletionTimestamp"] {
+        for kept in [
+            "uid",
+            "creationTimestamp",
+            "generation",
+            "resourceVersion",
+            "namespace",
+            "name",
+            "deletionTimestamp",
+        ] {
             match old["metadata"].get(kept) {
                 Some(value) => meta(&mut new).insert(kept.into(), value.clone()),
                 None => meta(&mut new).remove(kept),
@@ -154,10 +243,24 @@ impl Objects {
         Ok(self.store(event, key(of, name), new))
     }
 
-    fn delete_collection(&mut self, of: &Collection, query: &Query, options: &Value) -> Result<Value, Refusal> {
-        let found: Vec<Key> = self.live.iter().filter(|(k, v)| within(of, k) && selected(query, v)).map(|(k, _)| k.clone()).collect();
+    fn delete_collection(
+        &mut self,
+        of: &Collection,
+        query: &Query,
+        options: &Value,
+    ) -> Result<Value, Refusal> {
+        let found: Vec<Key> = self
+            .live
+            .iter()
+            .filter(|(k, v)| within(of, k) && selected(query, v))
+            .map(|(k, _)| k.clone())
+            .collect();
         for (root, resource, namespace, name) in found {
-            let of = Collection { root, resource, namespace: Some(namespace) };
+            let of = Collection {
+                root,
+                resource,
+                namespace: Some(namespace),
+            };
             self.delete(&of, &name, options)?;
         }
         Ok(json!({"kind": "Status", "status": "Success"}))
@@ -166,8 +269,15 @@ impl Objects {
     fn delete(&mut self, of: &Collection, name: &str, options: &Value) -> Result<Value, Refusal> {
         let mut object = self.get(of, name)?.clone();
         for precondition in ["uid", "resourceVersion"] {
-            if let Some(wanted) = options["preconditions"][precondition].as_str().filter(|w| object["metadata"][precondition] != *w) {
-                return Err(Refusal::new(409, "Conflict", format!("the {precondition} {wanted} does not match the record")));
+            if let Some(wanted) = options["preconditions"][precondition]
+                .as_str()
+                .filter(|w| object["metadata"][precondition] != *w)
+            {
+                return Err(Refusal::new(
+                    409,
+                    "Conflict",
+                    format!("the {precondition} {wanted} does not match the record"),
+                ));
             }
         }
         let finalizer = match options["propagationPolicy"].as_str() {
@@ -178,11 +288,19 @@ impl Objects {
         let meta_map = meta(&mut object);
         if let Some(finalizer) = finalizer {
             let finalizers = meta_map.entry("finalizers").or_insert_with(|| json!([]));
-            if let Some(list) = finalizers.as_array_mut().filter(|l| !l.contains(&json!(finalizer))) {
+            if let Some(list) = finalizers
+                .as_array_mut()
+                .filter(|l| !l.contains(&json!(finalizer)))
+            {
                 list.push(json!(finalizer));
             }
         }
-        if meta_map.get("finalizers").and_then(Value::as_array).is_none_or(Vec::is_empty) && object["spec"]["finalizers"].as_array().is_none_or(Vec::is_empty) {
+        if meta_map
+            .get("finalizers")
+            .and_then(Value::as_array)
+            .is_none_or(Vec::is_empty)
+            && object["spec"]["finalizers"].as_array().is_none_or(Vec::is_empty)
+        {
             return Ok(self.store("DELETED", key(of, name), object));
         }
         let now = json!(jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
@@ -193,7 +311,13 @@ impl Objects {
         Ok(self.store("MODIFIED", key(of, name), object))
     }
 
-    fn post_subresource(&mut self, of: &Collection, name: &str, subresource: Option<&str>, body: Value) -> Result<Value, Refusal> {
+    fn post_subresource(
+        &mut self,
+        of: &Collection,
+        name: &str,
+        subresource: Option<&str>,
+        body: Value,
+    ) -> Result<Value, Refusal> {
         match subresource {
             Some("binding") => {
                 let mut pod = self.get(of, name)?.clone();
@@ -209,7 +333,11 @@ impl Objects {
     /// The frames of a watch after `from`, and the revision they reach.
     pub fn events_after(&self, of: &Collection, query: &Query, from: u64) -> (String, u64) {
         let mut lines = String::new();
-        for (_, event, _, object) in self.history.iter().filter(|(r, _, k, o)| *r > from && within(of, k) && selected(query, o)) {
+        for (_, event, _, object) in self
+            .history
+            .iter()
+            .filter(|(r, _, k, o)| *r > from && within(of, k) && selected(query, o))
+        {
             lines.push_str(&json!({"type": event, "object": object}).to_string());
             lines.push('\n');
         }
@@ -240,22 +368,25 @@ fn merge_by_subresource(old: &Value, new: &mut Value, subresource: Option<&str>)
 }
 
 fn copy_field(from: &Value, to: &mut Value, field: &str) {
-    match (from.get(field), to.as_object_mut()) {
-        (Some(value), Some(to)) => drop(to.insert(field.into(), value.clone())),
-        (None, Some(_)) | (_, None) => {}
+    if let (Some(value), Some(to)) = (from.get(field), to.as_object_mut()) {
+        to.insert(field.into(), value.clone());
     }
 }
 
 fn is_finished(object: &Value) -> bool {
     let empty = |list: &Value| list.as_array().is_none_or(Vec::is_empty);
-    object["metadata"]["deletionTimestamp"].is_string() && empty(&object["metadata"]["finalizers"]) && empty(&object["spec"]["finalizers"])
+    object["metadata"]["deletionTimestamp"].is_string()
+        && empty(&object["metadata"]["finalizers"])
+        && empty(&object["spec"]["finalizers"])
 }
 
 fn meta(object: &mut Value) -> &mut Map<String, Value> {
     if !object["metadata"].is_object() {
         object["metadata"] = json!({});
     }
-    object["metadata"].as_object_mut().expect("it was made an object above")
+    object["metadata"]
+        .as_object_mut()
+        .expect("it was made an object above")
 }
 
 fn within(of: &Collection, (root, resource, namespace, _): &Key) -> bool {
@@ -263,18 +394,34 @@ fn within(of: &Collection, (root, resource, namespace, _): &Key) -> bool {
 }
 
 fn selected(query: &Query, object: &Value) -> bool {
-    let label = |name: &str| object["metadata"]["labels"][name].as_str().unwrap_or("").to_owned();
-    let field = |path: &str| path.split('.').fold(object, |o, segment| &o[segment]).as_str().unwrap_or("").to_owned();
+    let label = |name: &str| {
+        object["metadata"]["labels"][name]
+            .as_str()
+            .unwrap_or("")
+            .to_owned()
+    };
+    let field = |path: &str| {
+        path.split('.')
+            .fold(object, |o, segment| &o[segment])
+            .as_str()
+            .unwrap_or("")
+            .to_owned()
+    };
     matches_all(query.get("labelSelector"), label) && matches_all(query.get("fieldSelector"), field)
 }
 
 /// Equality terms only.
 fn matches_all(selector: Option<&String>, value: impl Fn(&str) -> String) -> bool {
-    selector.map(String::as_str).unwrap_or("").split(',').filter(|t| !t.is_empty()).all(|term| match (term.split_once("!="), term.split_once('=')) {
-        (Some((name, unwanted)), _) => value(name) != unwanted,
-        (None, Some((name, wanted))) => value(name) == wanted.trim_start_matches('='),
-        (None, None) => !value(term).is_empty(),
-    })
+    selector
+        .map(String::as_str)
+        .unwrap_or("")
+        .split(',')
+        .filter(|t| !t.is_empty())
+        .all(|term| match (term.split_once("!="), term.split_once('=')) {
+            (Some((name, unwanted)), _) => value(name) != unwanted,
+            (None, Some((name, wanted))) => value(name) == wanted.trim_start_matches('='),
+            (None, None) => !value(term).is_empty(),
+        })
 }
 
 fn patched(mut object: Value, patch: Value, content_type: &str) -> Value {

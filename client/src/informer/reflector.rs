@@ -35,11 +35,17 @@ pub(super) async fn run<T: Object>(informer: Informer<T>) {
 
 /// Reads a snapshot page by page into the store, then removes what the snapshot does not have.
 async fn list<T: Object>(informer: &Informer<T>) -> Result<String, Error> {
-    let mut options = ListOptions { limit: Some(PAGE), ..informer.inner.options.clone() };
+    let mut options = ListOptions {
+        limit: Some(PAGE),
+        ..informer.inner.options.clone()
+    };
     let mut seen = HashSet::new();
     loop {
         let page = informer.inner.api.list(&options).await?;
-        let (version, token) = (page.resource_version().to_owned(), page.continue_token().map(str::to_owned));
+        let (version, token) = (
+            page.resource_version().to_owned(),
+            page.continue_token().map(str::to_owned),
+        );
         for object in page.items {
             seen.insert(object_key(&object));
             take(informer, object);
@@ -104,7 +110,11 @@ async fn follow<T: Object>(informer: &Informer<T>, mut from: String, backoff: &m
 }
 
 async fn watch<T: Object>(informer: &Informer<T>, from: &mut String) -> Result<(), Error> {
-    let options = ListOptions { resource_version: Some(from.clone()), allow_watch_bookmarks: true, ..informer.inner.options.clone() };
+    let options = ListOptions {
+        resource_version: Some(from.clone()),
+        allow_watch_bookmarks: true,
+        ..informer.inner.options.clone()
+    };
     let mut stream: WatchStream<T> = informer.inner.api.watch(&options).await?;
     while let Some(event) = stream.next().await {
         if let Some(version) = apply(informer, event?) {
@@ -140,7 +150,9 @@ struct Backoff {
 
 impl Backoff {
     async fn wait(&mut self, asked: Option<Duration>) {
-        let own = MIN_BACKOFF.saturating_mul(1 << self.failures.min(12)).min(MAX_BACKOFF);
+        let own = MIN_BACKOFF
+            .saturating_mul(1 << self.failures.min(12))
+            .min(MAX_BACKOFF);
         self.failures = self.failures.saturating_add(1);
         tokio::time::sleep(jitter(asked.unwrap_or(own), 0.5)).await;
     }

@@ -14,7 +14,9 @@ pub struct Store<T> {
 
 impl<T> Clone for Store<T> {
     fn clone(&self) -> Self {
-        Store { inner: self.inner.clone() }
+        Store {
+            inner: self.inner.clone(),
+        }
     }
 }
 
@@ -36,8 +38,16 @@ struct Index<T> {
 
 impl<T: Object> Store<T> {
     pub(super) fn new() -> Self {
-        let content = Content { objects: HashMap::new(), indexes: Vec::new() };
-        Store { inner: Arc::new(Inner { content: RwLock::new(content), synced: watch::Sender::new(false) }) }
+        let content = Content {
+            objects: HashMap::new(),
+            indexes: Vec::new(),
+        };
+        Store {
+            inner: Arc::new(Inner {
+                content: RwLock::new(content),
+                synced: watch::Sender::new(false),
+            }),
+        }
     }
 
     /// A store that holds just these, for the tests of whoever reads stores.
@@ -79,7 +89,9 @@ impl<T: Object> Store<T> {
     /// Objects for which the index function named `value`; none for an index that was never added.
     pub fn by_index(&self, index: &str, value: &str) -> Vec<Arc<T>> {
         let content = self.inner.content.read();
-        let Some(index) = content.indexes.iter().find(|i| i.name == index) else { return Vec::new() };
+        let Some(index) = content.indexes.iter().find(|i| i.name == index) else {
+            return Vec::new();
+        };
         let keys = index.keys.get(value).into_iter().flatten();
         keys.filter_map(|key| content.objects.get(key).cloned()).collect()
     }
@@ -95,7 +107,11 @@ impl<T: Object> Store<T> {
 
     pub(super) fn add_index(&self, name: &'static str, of: IndexFn<T>) {
         let mut content = self.inner.content.write();
-        let mut index = Index { name, of, keys: HashMap::new() };
+        let mut index = Index {
+            name,
+            of,
+            keys: HashMap::new(),
+        };
         for (key, object) in &content.objects {
             index.add(key, object);
         }

@@ -5,7 +5,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::time::Duration;
 
 fn config_map(name: &str) -> ConfigMap {
-    ConfigMap { metadata: ObjectMeta { name: Some(name.into()), ..ObjectMeta::default() }, ..ConfigMap::default() }
+    ConfigMap {
+        metadata: ObjectMeta {
+            name: Some(name.into()),
+            ..ObjectMeta::default()
+        },
+        ..ConfigMap::default()
+    }
 }
 
 type Log = Arc<Mutex<Vec<String>>>;
@@ -65,7 +71,12 @@ async fn a_watch_that_ends_is_resumed_without_a_gap_or_a_relist() {
     let log = recorded(&informer);
     informer.start().wait_synced().await;
     server.end_watches();
-    server.client().namespaced::<ConfigMap>("ns").create(&config_map("a")).await.unwrap();
+    server
+        .client()
+        .namespaced::<ConfigMap>("ns")
+        .create(&config_map("a"))
+        .await
+        .unwrap();
     until("the event after the break", || log.lock().len() == 2).await;
     assert_eq!(*log.lock(), ["synced", "+a"]);
 }
@@ -119,7 +130,9 @@ async fn indexes_follow_changes_and_late_handlers_hear_everything() {
     let mut a = config_map("a");
     a.data = Some([("color".to_owned(), "red".to_owned())].into());
     let mut a = api.create(&a).await.unwrap();
-    let informer = informer(&server).index("color", |o| o.data.iter().flatten().map(|(_, v)| v.clone()).collect());
+    let informer = informer(&server).index("color", |o| {
+        o.data.iter().flatten().map(|(_, v)| v.clone()).collect()
+    });
     let store = informer.start();
     store.wait_synced().await;
     assert_eq!(store.by_index("color", "red").len(), 1);

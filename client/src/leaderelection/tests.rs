@@ -23,9 +23,15 @@ async fn only_one_of_two_holds_the_lease_and_a_silent_holder_loses_it() {
     assert!(a.try_acquire_or_renew().await.unwrap());
     assert!(!b.try_acquire_or_renew().await.unwrap());
     tokio::time::sleep(Duration::from_millis(1100)).await;
-    assert!(b.try_acquire_or_renew().await.unwrap(), "a was silent for longer than its lease");
+    assert!(
+        b.try_acquire_or_renew().await.unwrap(),
+        "a was silent for longer than its lease"
+    );
     assert_eq!(b.spec().unwrap().lease_transitions, Some(1));
-    assert!(!a.try_acquire_or_renew().await.unwrap(), "a's own write conflicts, and then it sees b");
+    assert!(
+        !a.try_acquire_or_renew().await.unwrap(),
+        "a's own write conflicts, and then it sees b"
+    );
 }
 
 #[tokio::test]
@@ -44,7 +50,13 @@ async fn a_token_fences_writes_after_its_lease_but_not_reads() {
     token.extend(Instant::now(), Duration::from_millis(50));
     let client = server.client().fenced(token);
     let api = client.namespaced::<Lease>("ns");
-    let lease = Lease { metadata: ObjectMeta { name: Some("x".into()), ..ObjectMeta::default() }, spec: None };
+    let lease = Lease {
+        metadata: ObjectMeta {
+            name: Some("x".into()),
+            ..ObjectMeta::default()
+        },
+        spec: None,
+    };
     api.create(&lease).await.unwrap();
     tokio::time::sleep(Duration::from_millis(60)).await;
     assert!(matches!(api.update(&lease).await, Err(Error::Fenced(_))));

@@ -5,7 +5,9 @@ fn queue() -> WorkQueue<&'static str> {
 }
 
 async fn next(queue: &WorkQueue<&'static str>) -> Option<&'static str> {
-    tokio::time::timeout(Duration::from_secs(5), queue.get()).await.expect("a key within 5 s")
+    tokio::time::timeout(Duration::from_secs(5), queue.get())
+        .await
+        .expect("a key within 5 s")
 }
 
 #[tokio::test]
@@ -101,7 +103,10 @@ async fn many_due_keys_wake_many_workers() {
     queue.shut_down();
     let mut total = 0;
     for worker in workers {
-        total += tokio::time::timeout(Duration::from_secs(5), worker).await.expect("workers end").unwrap();
+        total += tokio::time::timeout(Duration::from_secs(5), worker)
+            .await
+            .expect("workers end")
+            .unwrap();
     }
     assert_eq!(total, 100);
 }

@@ -5,8 +5,12 @@ use serde_json::{Number, Value};
 pub(super) fn resolve(text: &str) -> Value {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => Value::Null,
-        "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => Value::Bool(true),
-        "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => Value::Bool(false),
+        "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => {
+            Value::Bool(true)
+        }
+        "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => {
+            Value::Bool(false)
+        }
         _ => number(text).map_or_else(|| Value::String(text.to_owned()), Value::Number),
     }
 }
@@ -38,7 +42,10 @@ fn integer(text: &str) -> Option<Number> {
     }
     let value = i128::from_str_radix(digits, radix).ok()?;
     let value = if negative { -value } else { value };
-    i64::try_from(value).map(Number::from).ok().or_else(|| u64::try_from(value).map(Number::from).ok())
+    i64::try_from(value)
+        .map(Number::from)
+        .ok()
+        .or_else(|| u64::try_from(value).map(Number::from).ok())
 }
 
 /// `[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?`; infinities and NaN have no JSON and stay text.
@@ -50,7 +57,12 @@ fn float(text: &str) -> Option<Number> {
     };
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    if whole.is_empty() && fraction.is_empty() || exponent.is_empty() || !digits(whole) || !digits(fraction) || !digits(exponent) {
+    if whole.is_empty() && fraction.is_empty()
+        || exponent.is_empty()
+        || !digits(whole)
+        || !digits(fraction)
+        || !digits(exponent)
+    {
         return None;
     }
     let value: f64 = text.strip_prefix('+').unwrap_or(text).parse().ok()?;

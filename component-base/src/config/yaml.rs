@@ -46,7 +46,11 @@ struct Open {
 
 enum Collection {
     List(Vec<Value>),
-    Map { fields: Map<String, Value>, merged: Vec<Value>, key: Option<Key> },
+    Map {
+        fields: Map<String, Value>,
+        merged: Vec<Value>,
+        key: Option<Key>,
+    },
 }
 
 enum Key {
@@ -71,11 +75,23 @@ impl Builder {
             }
             Event::SequenceStart(_, anchor, _) => self.open(anchor, Collection::List(Vec::new()), line)?,
             Event::MappingStart(_, anchor, _) => {
-                self.open(anchor, Collection::Map { fields: Map::new(), merged: Vec::new(), key: None }, line)?;
+                self.open(
+                    anchor,
+                    Collection::Map {
+                        fields: Map::new(),
+                        merged: Vec::new(),
+                        key: None,
+                    },
+                    line,
+                )?;
             }
             Event::SequenceEnd | Event::MappingEnd => self.close(line)?,
             Event::Alias(id) => {
-                let (value, nodes) = self.anchors.get(&id).cloned().ok_or_else(|| content(line, "an alias inside its own anchor"))?;
+                let (value, nodes) = self
+                    .anchors
+                    .get(&id)
+                    .cloned()
+                    .ok_or_else(|| content(line, "an alias inside its own anchor"))?;
                 self.count(nodes, line)?;
                 self.place(value, line)?;
             }
@@ -85,11 +101,21 @@ impl Builder {
     }
 
     fn wants_key(&self) -> bool {
-        matches!(self.open.last(), Some(Open { kind: Collection::Map { key: None, .. }, .. }))
+        matches!(
+            self.open.last(),
+            Some(Open {
+                kind: Collection::Map { key: None, .. },
+                ..
+            })
+        )
     }
 
     fn key(&mut self, name: Key) -> Result<(), YamlError> {
-        if let Some(Open { kind: Collection::Map { key, .. }, .. }) = self.open.last_mut() {
+        if let Some(Open {
+            kind: Collection::Map { key, .. },
+            ..
+        }) = self.open.last_mut()
+        {
             *key = Some(name);
         }
         Ok(())
@@ -115,12 +141,18 @@ impl Builder {
             return Err(content(line, "exceeded max depth of 100"));
         }
         self.count(1, line)?;
-        self.open.push(Open { anchor, nodes_before: self.nodes - 1, kind });
+        self.open.push(Open {
+            anchor,
+            nodes_before: self.nodes - 1,
+            kind,
+        });
         Ok(())
     }
 
     fn close(&mut self, line: usize) -> Result<(), YamlError> {
-        let Some(open) = self.open.pop() else { return Ok(()) };
+        let Some(open) = self.open.pop() else {
+            return Ok(());
+        };
         let value = match open.kind {
             Collection::List(items) => Value::Array(items),
             Collection::Map { fields, merged, .. } => merge(fields, merged, line)?,
@@ -158,10 +190,15 @@ fn merge(mut fields: Map<String, Value>, merged: Vec<Value>, line: usize) -> Res
             other => vec![other],
         };
         for source in sources {
-            let Value::Object(entries) = source else { return Err(content(line, "map merge requires map or sequence of maps as the value")) };
+            let Value::Object(entries) = source else {
+                return Err(content(
+                    line,
+                    "map merge requires map or sequence of maps as the value",
+                ));
+            };
             for (key, value) in entries {
-            fields.entry(key).or_insert(value);
-        }
+                fields.entry(key).or_insert(value);
+            }
         }
     }
     Ok(Value::Object(fields))
@@ -190,7 +227,10 @@ fn key_text(value: Value, line: usize) -> Result<String, YamlError> {
 }
 
 fn content(line: usize, text: &str) -> YamlError {
-    YamlError::Content { line, text: text.to_owned() }
+    YamlError::Content {
+        line,
+        text: text.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -204,13 +244,19 @@ mod tests {
 
     #[test]
     fn quoted_scalars_stay_text() {
-        assert_eq!(one("a: \"yes\"\nb: '0777'\nc: |\n  on\n"), json!({"a": "yes", "b": "0777", "c": "on\n"}));
+        assert_eq!(
+            one("a: \"yes\"\nb: '0777'\nc: |\n  on\n"),
+            json!({"a": "yes", "b": "0777", "c": "on\n"})
+        );
     }
 
     #[test]
     fn anchors_aliases_and_merges_are_followed() {
         let text = "base: &b {x: 1, z: 2}\nuse:\n  <<: *b\n  z: 3\nlist: [*b]\n";
-        assert_eq!(one(text), json!({"base": {"x": 1, "z": 2}, "use": {"x": 1, "z": 3}, "list": [{"x": 1, "z": 2}]}));
+        assert_eq!(
+            one(text),
+            json!({"base": {"x": 1, "z": 2}, "use": {"x": 1, "z": 3}, "list": [{"x": 1, "z": 2}]})
+        );
     }
 
     #[test]
@@ -227,7 +273,12 @@ mod tests {
             let items = vec![format!("*a{}", level - 1); 10].join(", ");
             text.push_str(&format!("a{level}: &a{level} [{items}]\n"));
         }
-        assert!(documents(&text).unwrap_err().to_string().contains("excessive aliasing"));
+        assert!(
+            documents(&text)
+                .unwrap_err()
+                .to_string()
+                .contains("excessive aliasing")
+        );
         assert!(documents(&"[".repeat(200)).is_err());
     }
 

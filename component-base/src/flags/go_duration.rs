@@ -44,11 +44,18 @@ pub(super) fn parse_signed(text: &str) -> Result<i128, String> {
 
 /// One number with its unit.
 fn element<'a>(rest: &'a str, whole: &str) -> Result<(i128, &'a str), String> {
-    let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(|| format!("time: missing unit in duration {whole:?}"))?;
+    let digits = rest
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .ok_or_else(|| format!("time: missing unit in duration {whole:?}"))?;
     let (number, after) = rest.split_at(digits);
-    let end = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
+    let end = after
+        .find(|c: char| c.is_ascii_digit() || c == '.')
+        .unwrap_or(after.len());
     let (unit, after) = after.split_at(end);
-    let scale = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, scale)| *scale);
+    let scale = UNITS
+        .iter()
+        .find(|(name, _)| *name == unit)
+        .map(|(_, scale)| *scale);
     let scale = scale.ok_or_else(|| format!("time: unknown unit {unit:?} in duration {whole:?}"))?;
     let nanos = scaled(number, scale).ok_or_else(|| format!("time: invalid duration {whole:?}"))?;
     Ok((nanos, after))
@@ -61,8 +68,14 @@ fn scaled(number: &str, scale: i128) -> Option<i128> {
     }
     let fraction = &fraction[..fraction.len().min(15)];
     let whole: i128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
-    let part: i128 = if fraction.is_empty() { 0 } else { fraction.parse().ok()? };
-    whole.checked_mul(scale)?.checked_add(part * scale / 10i128.pow(fraction.len() as u32))
+    let part: i128 = if fraction.is_empty() {
+        0
+    } else {
+        fraction.parse().ok()?
+    };
+    whole
+        .checked_mul(scale)?
+        .checked_add(part * scale / 10i128.pow(fraction.len() as u32))
 }
 
 /// `1h0m0s`, `1.5s`, `300ms`, `0s`: as Go's `Duration.String`.
@@ -121,8 +134,14 @@ mod tests {
 
     #[test]
     fn what_go_refuses_is_refused_with_its_words() {
-        assert_eq!(parse_duration("5").unwrap_err(), "time: missing unit in duration \"5\"");
-        assert_eq!(parse_duration("5x").unwrap_err(), "time: unknown unit \"x\" in duration \"5x\"");
+        assert_eq!(
+            parse_duration("5").unwrap_err(),
+            "time: missing unit in duration \"5\""
+        );
+        assert_eq!(
+            parse_duration("5x").unwrap_err(),
+            "time: unknown unit \"x\" in duration \"5x\""
+        );
         assert_eq!(parse_duration("").unwrap_err(), "time: invalid duration \"\"");
         assert!(parse_duration("1.2.3s").is_err());
         assert!(parse_duration("99999999999999999h").is_err());

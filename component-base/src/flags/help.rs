@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::{FlagSet, Spec};
 use super::value::Kind;
+use super::{FlagSet, Spec};
 
 pub(super) fn text(set: &FlagSet) -> String {
     let mut specs: Vec<&Spec> = set.specs.iter().filter(|spec| spec.removed.is_none()).collect();

@@ -38,7 +38,10 @@ impl Kind {
             Kind::String | Kind::Version => Ok(text.to_owned()),
             Kind::Bool => parse_bool(text).map(|value| value.to_string()),
             Kind::Int => parse_int(text).map(|value| value.to_string()),
-            Kind::Float => text.parse::<f64>().map(|_| text.to_owned()).map_err(|_| syntax("ParseFloat", text)),
+            Kind::Float => text
+                .parse::<f64>()
+                .map(|_| text.to_owned())
+                .map_err(|_| syntax("ParseFloat", text)),
             Kind::Duration => parse_signed(text).map(|_| text.to_owned()),
             Kind::Strings => split_list(text).map(|_| text.to_owned()),
             Kind::Map => check_map(text).map(|()| text.to_owned()),
@@ -56,7 +59,9 @@ impl Kind {
 }
 
 fn format_signed(nanos: i128) -> String {
-    let text = format_duration(std::time::Duration::from_nanos(nanos.unsigned_abs().min(u128::from(u64::MAX)) as u64));
+    let text = format_duration(std::time::Duration::from_nanos(
+        nanos.unsigned_abs().min(u128::from(u64::MAX)) as u64,
+    ));
     if nanos < 0 { format!("-{text}") } else { text }
 }
 
@@ -90,7 +95,8 @@ fn parse_int(text: &str) -> Result<i64, String> {
         return Err(syntax("ParseInt", text));
     }
     let value = i128::from_str_radix(digits, radix).unwrap_or(i128::MAX);
-    i64::try_from(if negative { -value } else { value }).map_err(|_| format!("strconv.ParseInt: parsing {text:?}: value out of range"))
+    i64::try_from(if negative { -value } else { value })
+        .map_err(|_| format!("strconv.ParseInt: parsing {text:?}: value out of range"))
 }
 
 /// One line of CSV, as pflag's StringSlice reads it: quotes protect commas.
@@ -102,7 +108,8 @@ pub(super) fn split_list(text: &str) -> Result<Vec<String>, String> {
     let mut rest = text;
     loop {
         let (item, after) = match rest.strip_prefix('"') {
-            Some(quoted) => quoted_item(quoted).ok_or_else(|| format!("extraneous or missing \" in quoted-field: {text}"))?,
+            Some(quoted) => quoted_item(quoted)
+                .ok_or_else(|| format!("extraneous or missing \" in quoted-field: {text}"))?,
             None => match rest.split_once(',') {
                 Some((item, after)) => (item.to_owned(), Some(after)),
                 None => (rest.to_owned(), None),
@@ -135,7 +142,10 @@ fn quoted_item(text: &str) -> Option<(String, Option<&str>)> {
 }
 
 fn check_map(text: &str) -> Result<(), String> {
-    match split_list(text)?.iter().find(|item| !item.is_empty() && !item.contains('=')) {
+    match split_list(text)?
+        .iter()
+        .find(|item| !item.is_empty() && !item.contains('='))
+    {
         Some(item) => Err(format!("malformed pair, expect string=string, got {item:?}")),
         None => Ok(()),
     }

@@ -22,8 +22,12 @@ pub(super) struct Now {
 impl Now {
     pub fn read() -> Self {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let date = OffsetDateTime::from_unix_timestamp_nanos(since_epoch.as_nanos() as i128).unwrap_or(OffsetDateTime::UNIX_EPOCH);
-        Now { since_epoch_ms: since_epoch.as_secs_f64() * 1000.0, date }
+        let date = OffsetDateTime::from_unix_timestamp_nanos(since_epoch.as_nanos() as i128)
+            .unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        Now {
+            since_epoch_ms: since_epoch.as_secs_f64() * 1000.0,
+            date,
+        }
     }
 }
 
@@ -117,7 +121,13 @@ fn letter(level: &Level) -> char {
 
 fn caller(event: &Event<'_>, out: &mut Vec<u8>) {
     let metadata = event.metadata();
-    write!(out, "\"{}:{}\"", base_name(metadata.file().unwrap_or("???")), metadata.line().unwrap_or(1)).ok();
+    write!(
+        out,
+        "\"{}:{}\"",
+        base_name(metadata.file().unwrap_or("???")),
+        metadata.line().unwrap_or(1)
+    )
+    .ok();
 }
 
 fn json_pairs(fields: &Fields, out: &mut Vec<u8>) {
@@ -193,7 +203,10 @@ fn block(text: &str, out: &mut Vec<u8>) {
 
 impl Fields {
     fn of(event: &Event<'_>) -> Self {
-        let mut fields = Fields { message: String::new(), pairs: Vec::new() };
+        let mut fields = Fields {
+            message: String::new(),
+            pairs: Vec::new(),
+        };
         event.record(&mut fields);
         fields
     }
@@ -242,7 +255,14 @@ impl Visit for Fields {
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.push(field, if value.is_finite() { Value::Plain(value.to_string()) } else { Value::Quoted(value.to_string()) });
+        self.push(
+            field,
+            if value.is_finite() {
+                Value::Plain(value.to_string())
+            } else {
+                Value::Quoted(value.to_string())
+            },
+        );
     }
 }
 
@@ -268,8 +288,19 @@ mod tests {
         fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
         fn event(&self, event: &Event<'_>) {
             let nanos = 1_761_351_315_525_108_000i128;
-            let now = Now { since_epoch_ms: nanos as f64 / 1e6, date: OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap() };
-            (self.0)(event, &Context { component: "kubelet", pid: 1, now }, &mut self.1.lock().unwrap());
+            let now = Now {
+                since_epoch_ms: nanos as f64 / 1e6,
+                date: OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap(),
+            };
+            (self.0)(
+                event,
+                &Context {
+                    component: "kubelet",
+                    pid: 1,
+                    now,
+                },
+                &mut self.1.lock().unwrap(),
+            );
         }
         fn enter(&self, _: &span::Id) {}
         fn exit(&self, _: &span::Id) {}
@@ -284,10 +315,19 @@ mod tests {
 
     #[test]
     fn text_lines_are_klog_lines() {
-        let line = rendered(text, || tracing::info!(pod = %"kube-system/kubedns", ready = true, restarts = 3, "Pod status updated"));
+        let line = rendered(
+            text,
+            || tracing::info!(pod = %"kube-system/kubedns", ready = true, restarts = 3, "Pod status updated"),
+        );
         let (head, rest) = line.split_once("] ").unwrap();
-        assert!(head.starts_with("I1025 00:15:15.525108       1 line.rs:"), "{head}");
-        assert_eq!(rest, "\"Pod status updated\" pod=\"kube-system/kubedns\" ready=true restarts=3\n");
+        assert!(
+            head.starts_with("I1025 00:15:15.525108       1 line.rs:"),
+            "{head}"
+        );
+        assert_eq!(
+            rest,
+            "\"Pod status updated\" pod=\"kube-system/kubedns\" ready=true restarts=3\n"
+        );
     }
 
     #[test]
@@ -302,7 +342,10 @@ mod tests {
         let line = rendered(json, || tracing::debug!(pod = "a/b", n = 2, "Say \"it\""));
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["msg"], "Say \"it\"");
-        assert_eq!((&value["v"], &value["n"], &value["pod"]), (&4.into(), &2.into(), &"a/b".into()));
+        assert_eq!(
+            (&value["v"], &value["n"], &value["pod"]),
+            (&4.into(), &2.into(), &"a/b".into())
+        );
         assert_eq!(value["ts"].as_f64().unwrap(), 1_761_351_315_525.108);
     }
 
@@ -310,6 +353,9 @@ mod tests {
     fn etcd_lines_are_zap_lines() {
         let line = rendered(zap, || tracing::warn!("apply request took too long"));
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
-        assert_eq!((&value["level"], &value["ts"]), (&"warn".into(), &"2025-10-25T00:15:15.525108Z".into()));
+        assert_eq!(
+            (&value["level"], &value["ts"]),
+            (&"warn".into(), &"2025-10-25T00:15:15.525108Z".into())
+        );
     }
 }

@@ -15,9 +15,21 @@ pub(super) fn render(out: &mut String) {
     }
     fds(out);
     if let Some(start) = *START_TIME_SECONDS {
-        single(out, "process_start_time_seconds", "Start time of the process since unix epoch in seconds.", "gauge", start);
+        single(
+            out,
+            "process_start_time_seconds",
+            "Start time of the process since unix epoch in seconds.",
+            "gauge",
+            start,
+        );
     }
-    single(out, "go_goroutines", "Number of goroutines that currently exist (here: of async tasks).", "gauge", tasks());
+    single(
+        out,
+        "go_goroutines",
+        "Number of goroutines that currently exist (here: of async tasks).",
+        "gauge",
+        tasks(),
+    );
     build_info(out);
 }
 
@@ -33,8 +45,23 @@ fn tasks() -> f64 {
 fn build_info(out: &mut String) {
     let info = version::info();
     let name = "kubernetes_build_info";
-    head(out, name, "[BETA] A metric with a constant '1' value labeled by major, minor, git version, git commit, git tree state, build date, Go version, and compiler from which Kubernetes was built, and platform on which it is running.", "gauge");
-    let labels = ["build_date", "compiler", "git_commit", "git_tree_state", "git_version", "go_version", "major", "minor", "platform"];
+    head(
+        out,
+        name,
+        "[BETA] A metric with a constant '1' value labeled by major, minor, git version, git commit, git tree state, build date, Go version, and compiler from which Kubernetes was built, and platform on which it is running.",
+        "gauge",
+    );
+    let labels = [
+        "build_date",
+        "compiler",
+        "git_commit",
+        "git_tree_state",
+        "git_version",
+        "go_version",
+        "major",
+        "minor",
+        "platform",
+    ];
     let values = [
         info.build_date,
         info.compiler,
@@ -74,25 +101,60 @@ impl Stat {
     fn render(&self, out: &mut String) {
         let cpu = self.cpu_ticks / clock_ticks_per_second() as f64;
         let resident = self.resident_pages * page_size() as f64;
-        single(out, "process_cpu_seconds_total", "Total user and system CPU time spent in seconds.", "counter", cpu);
-        single(out, "process_resident_memory_bytes", "Resident memory size in bytes.", "gauge", resident);
-        single(out, "process_virtual_memory_bytes", "Virtual memory size in bytes.", "gauge", self.virtual_bytes);
+        single(
+            out,
+            "process_cpu_seconds_total",
+            "Total user and system CPU time spent in seconds.",
+            "counter",
+            cpu,
+        );
+        single(
+            out,
+            "process_resident_memory_bytes",
+            "Resident memory size in bytes.",
+            "gauge",
+            resident,
+        );
+        single(
+            out,
+            "process_virtual_memory_bytes",
+            "Virtual memory size in bytes.",
+            "gauge",
+            self.virtual_bytes,
+        );
     }
 }
 
 fn fds(out: &mut String) {
     if let Ok(entries) = std::fs::read_dir("/proc/self/fd") {
-        single(out, "process_open_fds", "Number of open file descriptors.", "gauge", entries.count() as f64);
+        single(
+            out,
+            "process_open_fds",
+            "Number of open file descriptors.",
+            "gauge",
+            entries.count() as f64,
+        );
     }
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     if let Some(limit) = limit {
-        single(out, "process_max_fds", "Maximum number of open file descriptors.", "gauge", limit as f64);
+        single(
+            out,
+            "process_max_fds",
+            "Maximum number of open file descriptors.",
+            "gauge",
+            limit as f64,
+        );
     }
 }
 
 fn start_time() -> Option<f64> {
     let stat = Stat::read()?;
     let text = std::fs::read_to_string("/proc/stat").ok()?;
-    let boot: f64 = text.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
+    let boot: f64 = text
+        .lines()
+        .find_map(|line| line.strip_prefix("btime "))?
+        .trim()
+        .parse()
+        .ok()?;
     Some(boot + stat.start_ticks / clock_ticks_per_second() as f64)
 }

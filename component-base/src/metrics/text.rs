@@ -22,11 +22,21 @@ pub fn head(out: &mut String, name: &str, help: &str, kind: &str) {
 
 /// A line of a family; `labels` and `values` pair up.
 pub fn sample(out: &mut String, name: &str, labels: &[&str], values: &[&str], value: f64) {
-    line(out, name, labels.iter().copied().zip(values.iter().copied()), value);
+    line(
+        out,
+        name,
+        labels.iter().copied().zip(values.iter().copied()),
+        value,
+    );
 }
 
 pub(super) fn sample_of(out: &mut String, name: &str, labels: &[&str], values: &LabelValues, value: f64) {
-    line(out, name, labels.iter().copied().zip(values.iter().map(AsRef::as_ref)), value);
+    line(
+        out,
+        name,
+        labels.iter().copied().zip(values.iter().map(AsRef::as_ref)),
+        value,
+    );
 }
 
 /// Upstream lists no family that has no series.
@@ -47,14 +57,28 @@ pub(super) fn family<V>(
     }
 }
 
-pub(super) fn histogram(out: &mut String, name: &str, (labels, values): (&[&str], &LabelValues), bounds: &[f64], counts: &[u64], sum: f64) {
+pub(super) fn histogram(
+    out: &mut String,
+    name: &str,
+    (labels, values): (&[&str], &LabelValues),
+    bounds: &[f64],
+    counts: &[u64],
+    sum: f64,
+) {
     let pairs = || labels.iter().copied().zip(values.iter().map(AsRef::as_ref));
     let bucket = format!("{name}_bucket");
     let mut total = 0;
     for (index, count) in counts.iter().enumerate() {
         total += count;
-        let bound = bounds.get(index).map_or("+Inf".to_owned(), |bound| number(*bound));
-        line(out, &bucket, pairs().chain([("le", bound.as_str())]), total as f64);
+        let bound = bounds
+            .get(index)
+            .map_or("+Inf".to_owned(), |bound| number(*bound));
+        line(
+            out,
+            &bucket,
+            pairs().chain([("le", bound.as_str())]),
+            total as f64,
+        );
     }
     line(out, &format!("{name}_sum"), pairs(), sum);
     line(out, &format!("{name}_count"), pairs(), total as f64);
@@ -122,7 +146,15 @@ mod tests {
 
     #[test]
     fn numbers_look_as_go_prints_them() {
-        for (value, text) in [(0.0, "0"), (1.0, "1"), (0.005, "0.005"), (1e-5, "1e-05"), (1e21, "1e+21"), (2.5e-7, "2.5e-07"), (1234567.0, "1234567")] {
+        for (value, text) in [
+            (0.0, "0"),
+            (1.0, "1"),
+            (0.005, "0.005"),
+            (1e-5, "1e-05"),
+            (1e21, "1e+21"),
+            (2.5e-7, "2.5e-07"),
+            (1234567.0, "1234567"),
+        ] {
             assert_eq!(number(value), text);
         }
         assert_eq!(number(f64::INFINITY), "+Inf");

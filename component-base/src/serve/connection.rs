@@ -44,7 +44,12 @@ enum Protocol {
 
 impl Server {
     /// The permit is held as long as the connection lives.
-    pub async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, _permit: OwnedSemaphorePermit) {
+    pub async fn connection(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        _permit: OwnedSemaphorePermit,
+    ) {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(peer = %peer, err = %error, "Cannot set TCP_NODELAY");
         }
@@ -55,7 +60,13 @@ impl Server {
         }
     }
 
-    async fn over_tls(&self, tls: &ServerConfigHandle, stream: TcpStream, peer: SocketAddr, local: SocketAddr) {
+    async fn over_tls(
+        &self,
+        tls: &ServerConfigHandle,
+        stream: TcpStream,
+        peer: SocketAddr,
+        local: SocketAddr,
+    ) {
         let handshake = TlsAcceptor::from(tls.current()).accept(stream);
         let stream = match tokio::time::timeout(self.limits.handshake_deadline, handshake).await {
             Ok(Ok(stream)) => stream,
@@ -74,7 +85,12 @@ impl Server {
             _ => Protocol::Http1,
         };
         let client_cert = session.peer_certificates().and_then(|chain| tls.identify(chain));
-        let info = ConnInfo { peer, local, tls: true, client_cert };
+        let info = ConnInfo {
+            peer,
+            local,
+            tls: true,
+            client_cert,
+        };
         self.http(stream, protocol, info).await;
     }
 
@@ -84,7 +100,17 @@ impl Server {
             () = self.drain.signaled() => return,
         };
         let Ok(Some(protocol)) = protocol else { return };
-        self.http(stream, protocol, ConnInfo { peer, local, tls: false, client_cert: None }).await;
+        self.http(
+            stream,
+            protocol,
+            ConnInfo {
+                peer,
+                local,
+                tls: false,
+                client_cert: None,
+            },
+        )
+        .await;
     }
 
     async fn http<S>(&self, stream: S, protocol: Protocol, info: ConnInfo)
@@ -100,14 +126,17 @@ impl Server {
             async move { Ok::<_, Infallible>(response.await) }
         });
         let builder = self.builder(protocol);
-        let mut connection = std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+        let mut connection =
+            std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
         let mut result = tokio::select! {
             result = connection.as_mut() => Some(result),
             () = self.drain.signaled() => None,
         };
         if result.is_none() {
             connection.as_mut().graceful_shutdown();
-            result = tokio::time::timeout(self.limits.connection_grace, connection).await.ok();
+            result = tokio::time::timeout(self.limits.connection_grace, connection)
+                .await
+                .ok();
         }
         if let Some(Err(error)) = result {
             tracing::debug!(peer = %peer, err = %error, "Connection ended with an error");
@@ -116,7 +145,11 @@ impl Server {
 
     fn builder(&self, protocol: Protocol) -> Builder<TokioExecutor> {
         let mut builder = Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(self.limits.header_deadline).max_buf_size(MAX_HTTP1_BUFFER);
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.limits.header_deadline)
+            .max_buf_size(MAX_HTTP1_BUFFER);
         builder
             .http2()
             .timer(TokioTimer::new())
@@ -136,7 +169,6 @@ impl Server {
 
 /// An HTTP/1 head must fit into it, so it bounds the memory of a slow one.
 const MAX_HTTP1_BUFFER: usize = 128 * 1024;
-
 
 /// HTTP/2 with prior knowledge begins with `PRI`, which no HTTP/1 method does. None when the peer left.
 async fn sniff(stream: &TcpStream) -> Option<Protocol> {

@@ -23,14 +23,24 @@ pub struct DebugRoutes {
 }
 
 /// `configz` is `{"<group>": {...}}` as upstream's `/configz`. The result answers None for paths that are not its own.
-pub fn debug_routes<B>(component: &'static str, health: &Health, configz: Value) -> impl Fn(&Request<B>) -> Option<Response<Body>> + Clone + Send + Sync + 'static {
+pub fn debug_routes<B>(
+    component: &'static str,
+    health: &Health,
+    configz: Value,
+) -> impl Fn(&Request<B>) -> Option<Response<Body>> + Clone + Send + Sync + 'static {
     let routes = DebugRoutes::new(component, health, configz);
     move |request: &Request<B>| routes.respond(request.method(), request.uri().path(), request.uri().query())
 }
 
 impl DebugRoutes {
     pub fn new(component: &'static str, health: &Health, configz: Value) -> Self {
-        DebugRoutes { component, health: health.clone(), configz: Arc::new(configz), flags: None, started: SystemTime::now() }
+        DebugRoutes {
+            component,
+            health: health.clone(),
+            configz: Arc::new(configz),
+            flags: None,
+            started: SystemTime::now(),
+        }
     }
 
     /// For `/flagz`.

@@ -19,11 +19,19 @@ async fn answer(request: Request<Incoming>) -> Response<Body> {
         }
         "/upgrade" => {
             tokio::spawn(echo(request));
-            Response::builder().status(101).header("connection", "Upgrade").header("upgrade", "echo").body(empty()).unwrap()
+            Response::builder()
+                .status(101)
+                .header("connection", "Upgrade")
+                .header("upgrade", "echo")
+                .body(empty())
+                .unwrap()
         }
         _ => {
             let info = request.extensions().get::<Arc<ConnInfo>>().unwrap();
-            text(StatusCode::OK, &format!("{:?} {}", request.version(), info.peer.ip()))
+            text(
+                StatusCode::OK,
+                &format!("{:?} {}", request.version(), info.peer.ip()),
+            )
         }
     }
 }
@@ -39,7 +47,11 @@ async fn start(limits: Limits) -> (SocketAddr, Drain, tokio::task::JoinHandle<()
     let address = listener.local_addr().unwrap();
     let drain = Drain::new();
     let serving = serve(listener, None, handler(answer), limits, drain.clone());
-    (address, drain, tokio::spawn(async move { serving.await.unwrap() }))
+    (
+        address,
+        drain,
+        tokio::spawn(async move { serving.await.unwrap() }),
+    )
 }
 
 async fn ask(address: SocketAddr, request: &str) -> String {
@@ -55,27 +67,46 @@ const CLOSE: &str = "Host: x\r\nConnection: close\r\n\r\n";
 #[tokio::test]
 async fn http_1_and_http_2_are_served_on_one_plain_port() {
     let (address, _drain, _task) = start(Limits::default()).await;
-    assert!(ask(address, &format!("GET / HTTP/1.1\r\n{CLOSE}")).await.ends_with("HTTP/1.1 127.0.0.1"));
+    assert!(
+        ask(address, &format!("GET / HTTP/1.1\r\n{CLOSE}"))
+            .await
+            .ends_with("HTTP/1.1 127.0.0.1")
+    );
     let stream = TcpStream::connect(address).await.unwrap();
-    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .unwrap();
     tokio::spawn(connection);
     let request = Request::get(format!("http://{address}/")).body(empty()).unwrap();
-    let body = crate::http::read_limited(sender.send_request(request).await.unwrap().into_body(), 100).await.unwrap();
+    let body = crate::http::read_limited(sender.send_request(request).await.unwrap().into_body(), 100)
+        .await
+        .unwrap();
     assert_eq!(body, "HTTP/2.0 127.0.0.1");
 }
 
 #[tokio::test]
 async fn a_panic_costs_its_request_only() {
     let (address, _drain, _task) = start(Limits::default()).await;
-    let answer = ask(address, &format!("GET /panic HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\n{CLOSE}")).await;
-    assert!(answer.starts_with("HTTP/1.1 500") && answer.contains("HTTP/1.1 200"), "{answer}");
+    let answer = ask(
+        address,
+        &format!("GET /panic HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\n{CLOSE}"),
+    )
+    .await;
+    assert!(
+        answer.starts_with("HTTP/1.1 500") && answer.contains("HTTP/1.1 200"),
+        "{answer}"
+    );
 }
 
 #[tokio::test]
 async fn an_upgraded_connection_carries_bytes_both_ways() {
     let (address, _drain, _task) = start(Limits::default()).await;
     let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.write_all(b"GET /upgrade HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n").await.unwrap();
+    stream
+        .write_all(b"GET /upgrade HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+        .await
+        .unwrap();
     let mut head = vec![0; 512];
     let length = stream.read(&mut head).await.unwrap();
     assert!(head[..length].starts_with(b"HTTP/1.1 101"));
@@ -101,7 +132,10 @@ async fn a_drain_lets_requests_finish_and_closes_idle_connections() {
 
 #[tokio::test]
 async fn connections_that_say_nothing_are_dropped_at_the_deadline() {
-    let limits = Limits { header_deadline: Duration::from_millis(100), ..Limits::default() };
+    let limits = Limits {
+        header_deadline: Duration::from_millis(100),
+        ..Limits::default()
+    };
     let (address, _drain, _task) = start(limits).await;
     assert_eq!(ask(address, "").await, "");
     let cut = ask(address, "GET / HTTP/1.1\r\nHos").await;
@@ -110,7 +144,11 @@ async fn connections_that_say_nothing_are_dropped_at_the_deadline() {
 
 #[tokio::test]
 async fn connections_beyond_the_cap_wait_for_a_slot() {
-    let (address, _drain, _task) = start(Limits { max_connections: 1, ..Limits::default() }).await;
+    let (address, _drain, _task) = start(Limits {
+        max_connections: 1,
+        ..Limits::default()
+    })
+    .await;
     let first = TcpStream::connect(address).await.unwrap();
     let request = format!("GET / HTTP/1.1\r\n{CLOSE}");
     let second = tokio::spawn(async move { ask(address, &request).await });
@@ -124,11 +162,25 @@ async fn connections_beyond_the_cap_wait_for_a_slot() {
 async fn debug_routes_answer_what_every_daemon_has() {
     let routes = debug_routes("kube-test", &crate::health::Health::new(), configz("test", &1));
     let ask = |path: &str| routes(&Request::get(path).body(()).unwrap());
-    for path in ["/healthz", "/livez", "/readyz/ping", "/metrics", "/version", "/configz", "/statusz", "/flagz"] {
+    for path in [
+        "/healthz",
+        "/livez",
+        "/readyz/ping",
+        "/metrics",
+        "/version",
+        "/configz",
+        "/statusz",
+        "/flagz",
+    ] {
         assert_eq!(ask(path).unwrap().status(), StatusCode::OK, "{path}");
     }
     assert!(ask("/api").is_none());
-    assert_eq!(routes(&Request::post("/metrics").body(()).unwrap()).unwrap().status(), StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(
+        routes(&Request::post("/metrics").body(()).unwrap())
+            .unwrap()
+            .status(),
+        StatusCode::METHOD_NOT_ALLOWED
+    );
 }
 
 #[tokio::test]
@@ -136,5 +188,10 @@ async fn an_address_that_cannot_be_bound_is_named() {
     let taken = bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     assert!(format!("{:#}", bind(address).unwrap_err()).contains(&format!("failed to listen on {address}")));
-    assert!(bind("localhost").unwrap_err().to_string().contains("invalid listen address"));
+    assert!(
+        bind("localhost")
+            .unwrap_err()
+            .to_string()
+            .contains("invalid listen address")
+    );
 }

@@ -14,7 +14,11 @@ use super::{CertPool, MinVersion, Pem, load_certs, load_key_pair, suites};
 use crate::watch::{self, FileWatch};
 
 /// Where Debian, Fedora and Alpine keep the system's authorities; used when no CA is given.
-const SYSTEM_CA_FILES: &[&str] = &["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+const SYSTEM_CA_FILES: &[&str] = &[
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/cert.pem",
+];
 
 /// What a client needs to speak TLS.
 #[derive(Clone, Debug, Default)]
@@ -42,7 +46,10 @@ impl ClientTls {
         let target = config.clone();
         let name = paths[0].display().to_string();
         let watch = watch::files(paths, move || swap(&name, self.build(), &target));
-        Ok(ClientConfigHandle { config, _watch: Some(Arc::new(watch)) })
+        Ok(ClientConfigHandle {
+            config,
+            _watch: Some(Arc::new(watch)),
+        })
     }
 
     fn paths(&self) -> Vec<PathBuf> {
@@ -52,7 +59,11 @@ impl ClientTls {
     }
 
     fn build(&self) -> Result<Arc<ClientConfig>> {
-        let verifier = ServerVerifier { pool: self.pool()?, server_name: self.server_name.clone(), insecure: self.insecure };
+        let verifier = ServerVerifier {
+            pool: self.pool()?,
+            server_name: self.server_name.clone(),
+            insecure: self.insecure,
+        };
         let builder = ClientConfig::builder_with_provider(suites::provider(&[])?)
             .with_protocol_versions(suites::versions(MinVersion::Tls12))
             .context("TLS versions")?
@@ -66,7 +77,11 @@ impl ClientTls {
                 builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(pair.certified)))
             }
         };
-        config.alpn_protocols = if self.alpn.is_empty() { super::alpn::both() } else { self.alpn.clone() };
+        config.alpn_protocols = if self.alpn.is_empty() {
+            super::alpn::both()
+        } else {
+            self.alpn.clone()
+        };
         Ok(Arc::new(config))
     }
 
@@ -83,7 +98,9 @@ impl ClientTls {
 fn system_pool() -> CertPool {
     let found = SYSTEM_CA_FILES.iter().find(|file| Path::new(file).exists());
     let load = |file: &&'static str| Some(CertPool::new(*file, load_certs(&Pem::File(file.into())).ok()?));
-    found.and_then(load).unwrap_or_else(|| CertPool::new("the system (no CA file found)", Vec::new()))
+    found
+        .and_then(load)
+        .unwrap_or_else(|| CertPool::new("the system (no CA file found)", Vec::new()))
 }
 
 /// Follows the files on disk. Cheap to clone.

@@ -41,7 +41,10 @@ pub fn load_certs(pem: &Pem) -> Result<Vec<CertificateDer<'static>>> {
     let certs: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     let certs = certs.map_err(|error| anyhow::anyhow!("{}: not valid PEM: {error}", pem.describe()))?;
     if certs.is_empty() {
-        bail!("{}: data does not contain any valid RSA or ECDSA certificates", pem.describe());
+        bail!(
+            "{}: data does not contain any valid RSA or ECDSA certificates",
+            pem.describe()
+        );
     }
     for der in &certs {
         Certificate::parse(der).with_context(|| pem.describe())?;
@@ -53,11 +56,20 @@ pub fn load_certs(pem: &Pem) -> Result<Vec<CertificateDer<'static>>> {
 pub fn load_key(pem: &Pem) -> Result<Arc<dyn SigningKey>> {
     let text = pem.read()?;
     if text.windows(9).any(|window| window == b"ENCRYPTED") {
-        bail!("{}: the private key is encrypted; decrypt it with: openssl pkey -in {0} -out {0}.plain", pem.describe());
+        bail!(
+            "{}: the private key is encrypted; decrypt it with: openssl pkey -in {0} -out {0}.plain",
+            pem.describe()
+        );
     }
-    let der = PrivateKeyDer::from_pem_slice(&text).map_err(|error| anyhow::anyhow!("{}: no usable private key: {error}", pem.describe()))?;
+    let der = PrivateKeyDer::from_pem_slice(&text)
+        .map_err(|error| anyhow::anyhow!("{}: no usable private key: {error}", pem.describe()))?;
     let key = rustls::crypto::ring::sign::any_supported_type(&der);
-    key.map_err(|_| anyhow::anyhow!("{}: the private key is neither RSA (2048 bits or more), ECDSA P-256 or P-384, nor Ed25519", pem.describe()))
+    key.map_err(|_| {
+        anyhow::anyhow!(
+            "{}: the private key is neither RSA (2048 bits or more), ECDSA P-256 or P-384, nor Ed25519",
+            pem.describe()
+        )
+    })
 }
 
 /// A certificate chain with its key, known to belong together.
@@ -70,9 +82,18 @@ pub fn load_key_pair(cert: &Pem, key: &Pem) -> Result<KeyPair> {
     let chain = load_certs(cert)?;
     let signing = load_key(key)?;
     let leaf = Certificate::parse(&chain[0]).with_context(|| cert.describe())?;
-    if signing.public_key().is_some_and(|public| public.as_ref() != leaf.spki()) {
-        bail!("tls: private key does not match public key: {} was not made with {}", cert.describe(), key.describe());
+    if signing
+        .public_key()
+        .is_some_and(|public| public.as_ref() != leaf.spki())
+    {
+        bail!(
+            "tls: private key does not match public key: {} was not made with {}",
+            cert.describe(),
+            key.describe()
+        );
     }
     // CertifiedKey::from_der would refuse version-1 certificates.
-    Ok(KeyPair { certified: Arc::new(CertifiedKey::new(chain, signing)) })
+    Ok(KeyPair {
+        certified: Arc::new(CertifiedKey::new(chain, signing)),
+    })
 }

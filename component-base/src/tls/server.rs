@@ -16,8 +16,13 @@ use super::{ClientAuth, MinVersion, Pem, load_key_pair, suites};
 use crate::metrics::{self, Counter};
 use crate::watch::{self, FileWatch};
 
-static RELOADS: LazyLock<Counter> =
-    LazyLock::new(|| metrics::counter("ferrokube_tls_reload_total", "Reloads of changed certificate, key and CA files.", &["file", "result"]));
+static RELOADS: LazyLock<Counter> = LazyLock::new(|| {
+    metrics::counter(
+        "ferrokube_tls_reload_total",
+        "Reloads of changed certificate, key and CA files.",
+        &["file", "result"],
+    )
+});
 
 /// Expiry is warned about at these distances when a certificate is loaded.
 const EXPIRY_WARNING_DAYS: i64 = 30;
@@ -57,9 +62,18 @@ impl ServerTls {
 
     /// Reads everything now, and again whenever a file changes.
     pub fn load(self) -> Result<ServerConfigHandle> {
-        let client_ca = self.client_ca_file.as_deref().map(CaBundle::load).transpose().context("client CA")?;
+        let client_ca = self
+            .client_ca_file
+            .as_deref()
+            .map(CaBundle::load)
+            .transpose()
+            .context("client CA")?;
         let config = Arc::new(ArcSwap::new(self.build(client_ca.as_ref())?));
-        let paths = [Some(&self.cert_file), Some(&self.key_file), self.client_ca_file.as_ref()];
+        let paths = [
+            Some(&self.cert_file),
+            Some(&self.key_file),
+            self.client_ca_file.as_ref(),
+        ];
         let paths = paths.into_iter().flatten().cloned().collect();
         let reload = (config.clone(), client_ca.clone());
         let name = self.cert_file.display().to_string();
@@ -70,11 +84,18 @@ impl ServerTls {
             }
             swap(&name, self.build(client_ca.as_ref()), config);
         });
-        Ok(ServerConfigHandle { config, client_ca, _watch: Arc::new(watch) })
+        Ok(ServerConfigHandle {
+            config,
+            client_ca,
+            _watch: Arc::new(watch),
+        })
     }
 
     fn build(&self, client_ca: Option<&CaBundle>) -> Result<Arc<ServerConfig>> {
-        let pair = load_key_pair(&Pem::File(self.cert_file.clone()), &Pem::File(self.key_file.clone()))?;
+        let pair = load_key_pair(
+            &Pem::File(self.cert_file.clone()),
+            &Pem::File(self.key_file.clone()),
+        )?;
         warn_of_expiry(&self.cert_file, &pair.certified.cert[0]);
         let builder = ServerConfig::builder_with_provider(suites::provider(&self.cipher_suites)?)
             .with_protocol_versions(suites::versions(self.min_version))
@@ -82,12 +103,17 @@ impl ServerTls {
         let builder = match (client_ca, self.client_auth) {
             (Some(bundle), ClientAuth::Optional | ClientAuth::Required) => {
                 let required = self.client_auth == ClientAuth::Required;
-                builder.with_client_cert_verifier(Arc::new(ClientVerifier::new(bundle.pool.clone(), required)))
+                builder
+                    .with_client_cert_verifier(Arc::new(ClientVerifier::new(bundle.pool.clone(), required)))
             }
             _ => builder.with_no_client_auth(),
         };
         let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(pair.certified)));
-        config.alpn_protocols = if self.alpn.is_empty() { super::alpn::both() } else { self.alpn.clone() };
+        config.alpn_protocols = if self.alpn.is_empty() {
+            super::alpn::both()
+        } else {
+            self.alpn.clone()
+        };
         config.send_tls13_tickets = 1;
         Ok(Arc::new(config))
     }
@@ -158,19 +184,29 @@ impl CaBundle {
     fn load(path: &Path) -> Result<Self> {
         let source = Pem::File(path.to_path_buf());
         let pool = Arc::new(ArcSwap::from_pointee(CertPool::load(&source)?));
-        Ok(CaBundle { pool, source, _watch: None })
+        Ok(CaBundle {
+            pool,
+            source,
+            _watch: None,
+        })
     }
 
     /// For a CA that no server config holds, such as the front proxy's.
     pub fn watch(path: &Path) -> Result<Self> {
         let mut bundle = Self::load(path)?;
         let followed = bundle.clone();
-        bundle._watch = Some(Arc::new(watch::files(vec![path.to_path_buf()], move || followed.reload())));
+        bundle._watch = Some(Arc::new(watch::files(vec![path.to_path_buf()], move || {
+            followed.reload()
+        })));
         Ok(bundle)
     }
 
     fn reload(&self) {
-        swap(&self.source.describe(), CertPool::load(&self.source).map(Arc::new), &self.pool);
+        swap(
+            &self.source.describe(),
+            CertPool::load(&self.source).map(Arc::new),
+            &self.pool,
+        );
     }
 
     pub fn pool(&self) -> Arc<CertPool> {
@@ -179,7 +215,10 @@ impl CaBundle {
 
     /// The refusal as one line.
     pub fn verify_client(&self, chain: &[CertificateDer<'_>]) -> Result<(), String> {
-        self.pool.load().verify(chain, Usage::ClientAuth, OffsetDateTime::now_utc()).map_err(|refusal| refusal.to_string())
+        self.pool
+            .load()
+            .verify(chain, Usage::ClientAuth, OffsetDateTime::now_utc())
+            .map_err(|refusal| refusal.to_string())
     }
 }
 

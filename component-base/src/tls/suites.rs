@@ -17,15 +17,42 @@ pub enum MinVersion {
 const SUITES: &[(&str, rustls::SupportedCipherSuite)] = &[
     ("TLS_AES_128_GCM_SHA256", ring::TLS13_AES_128_GCM_SHA256),
     ("TLS_AES_256_GCM_SHA384", ring::TLS13_AES_256_GCM_SHA384),
-    ("TLS_CHACHA20_POLY1305_SHA256", ring::TLS13_CHACHA20_POLY1305_SHA256),
-    ("TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", ring::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256),
-    ("TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", ring::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384),
-    ("TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305", ring::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256),
-    ("TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256", ring::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256),
-    ("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", ring::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256),
-    ("TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384", ring::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384),
-    ("TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305", ring::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256),
-    ("TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256", ring::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256),
+    (
+        "TLS_CHACHA20_POLY1305_SHA256",
+        ring::TLS13_CHACHA20_POLY1305_SHA256,
+    ),
+    (
+        "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+        ring::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+    ),
+    (
+        "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+        ring::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+    ),
+    (
+        "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305",
+        ring::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+    ),
+    (
+        "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
+        ring::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+    ),
+    (
+        "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+        ring::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+    ),
+    (
+        "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+        ring::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+    ),
+    (
+        "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305",
+        ring::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+    ),
+    (
+        "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
+        ring::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+    ),
 ];
 
 /// What Go knows and we do not: CBC and RC4 suites, and those without forward secrecy.
@@ -53,7 +80,9 @@ pub fn parse_min_version(name: &str) -> Result<MinVersion> {
     match name {
         "" | "VersionTLS12" | "TLS1.2" => Ok(MinVersion::Tls12),
         "VersionTLS13" | "TLS1.3" => Ok(MinVersion::Tls13),
-        "VersionTLS10" | "VersionTLS11" => bail!("TLS version {name} is insecure and not supported here, use VersionTLS12 or VersionTLS13"),
+        "VersionTLS10" | "VersionTLS11" => {
+            bail!("TLS version {name} is insecure and not supported here, use VersionTLS12 or VersionTLS13")
+        }
         other => bail!("unknown tls version {other:?}, use VersionTLS12 or VersionTLS13"),
     }
 }
@@ -62,17 +91,27 @@ pub fn parse_min_version(name: &str) -> Result<MinVersion> {
 pub fn parse_cipher_suites(names: &[String]) -> Result<Vec<String>> {
     for name in names {
         if REFUSED.contains(&name.as_str()) {
-            bail!("Cipher suite {name} is not supported: it uses CBC, RC4, 3DES or RSA key exchange. Supported: {}", supported());
+            bail!(
+                "Cipher suite {name} is not supported: it uses CBC, RC4, 3DES or RSA key exchange. Supported: {}",
+                supported()
+            );
         }
         if !SUITES.iter().any(|(known, _)| known == name) {
-            bail!("Cipher suite {name} not supported or doesn't exist. Supported: {}", supported());
+            bail!(
+                "Cipher suite {name} not supported or doesn't exist. Supported: {}",
+                supported()
+            );
         }
     }
     Ok(names.to_vec())
 }
 
 fn supported() -> String {
-    SUITES.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+    SUITES
+        .iter()
+        .map(|(name, _)| *name)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// The provider with only these suites of TLS 1.2; TLS 1.3's are always on, as in Go.
@@ -83,7 +122,10 @@ pub(super) fn provider(names: &[String]) -> Result<Arc<CryptoProvider>> {
     }
     let names = parse_cipher_suites(names)?;
     let chosen = |suite: &rustls::SupportedCipherSuite| {
-        suite.tls13().is_some() || SUITES.iter().any(|(name, known)| known == suite && names.iter().any(|wanted| wanted == name))
+        suite.tls13().is_some()
+            || SUITES
+                .iter()
+                .any(|(name, known)| known == suite && names.iter().any(|wanted| wanted == name))
     };
     provider.cipher_suites.retain(chosen);
     Ok(Arc::new(provider))
@@ -107,9 +149,16 @@ mod tests {
     fn go_names_choose_suites_and_weak_ones_are_refused_by_name() {
         let provider = provider(&["TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256".into()]).unwrap();
         assert_eq!(provider.cipher_suites.len(), 4);
-        let error = parse_cipher_suites(&["TLS_RSA_WITH_AES_128_CBC_SHA".into()]).unwrap_err().to_string();
+        let error = parse_cipher_suites(&["TLS_RSA_WITH_AES_128_CBC_SHA".into()])
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("RSA key exchange"), "{error}");
-        assert!(parse_cipher_suites(&["NOPE".into()]).unwrap_err().to_string().contains("doesn't exist"));
+        assert!(
+            parse_cipher_suites(&["NOPE".into()])
+                .unwrap_err()
+                .to_string()
+                .contains("doesn't exist")
+        );
     }
 
     #[test]

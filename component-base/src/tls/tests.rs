@@ -29,25 +29,37 @@ impl Pki {
         let mut command = Command::new("openssl");
         command.args(args.split_whitespace());
         let output = command.current_dir(self.0.path()).output().unwrap();
-        assert!(output.status.success(), "openssl {args}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "openssl {args}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 
     fn ca(&self, name: &str, subject: &str) {
         self.openssl(&format!("genrsa -out {name}.key 2048"));
-        self.openssl(&format!("req -x509 -new -key {name}.key -subj {subject} -days 10 -out {name}.crt"));
+        self.openssl(&format!(
+            "req -x509 -new -key {name}.key -subj {subject} -days 10 -out {name}.crt"
+        ));
     }
 
     /// The course's way: `openssl x509 -req` without an extension file makes version 1.
     fn version_1(&self, name: &str, subject: &str, key: &str) {
         self.key(name, key);
-        self.openssl(&format!("req -new -key {name}.key -subj {subject} -out {name}.csr"));
-        self.openssl(&format!("x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 10 -out {name}.crt"));
+        self.openssl(&format!(
+            "req -new -key {name}.key -subj {subject} -out {name}.csr"
+        ));
+        self.openssl(&format!(
+            "x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 10 -out {name}.crt"
+        ));
     }
 
     fn version_3(&self, name: &str, subject: &str, extensions: &str, days: i32) {
         self.key(name, "ec");
         std::fs::write(self.path("ext.cnf"), extensions).unwrap();
-        self.openssl(&format!("req -new -key {name}.key -subj {subject} -out {name}.csr"));
+        self.openssl(&format!(
+            "req -new -key {name}.key -subj {subject} -out {name}.csr"
+        ));
         self.openssl(&format!("x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days {days} -extfile ext.cnf -out {name}.crt"));
     }
 
@@ -60,11 +72,20 @@ impl Pki {
     }
 
     fn serving(&self) {
-        self.version_3("server", "/CN=kubernetes", "subjectAltName=DNS:kubernetes,IP:127.0.0.1\nextendedKeyUsage=serverAuth\n", 10);
+        self.version_3(
+            "server",
+            "/CN=kubernetes",
+            "subjectAltName=DNS:kubernetes,IP:127.0.0.1\nextendedKeyUsage=serverAuth\n",
+            10,
+        );
     }
 
     fn server(&self, name: &str, auth: ClientAuth) -> ServerTls {
-        ServerTls::new(self.path(&format!("{name}.crt")), self.path(&format!("{name}.key"))).client_ca(self.path("ca.crt"), auth)
+        ServerTls::new(
+            self.path(&format!("{name}.crt")),
+            self.path(&format!("{name}.key")),
+        )
+        .client_ca(self.path("ca.crt"), auth)
     }
 
     fn client(&self, name: Option<&str>) -> ClientTls {
@@ -95,16 +116,25 @@ async fn handshake(server: &ServerConfigHandle, client: ClientTls, host: &str) -
         async {
             let mut stream = connector.connect(name, left).await?;
             // The server's verdict on a TLS 1.3 client certificate arrives after the client's handshake ended.
-            tokio::io::AsyncReadExt::read(&mut stream, &mut [0]).await.map(drop)
+            tokio::io::AsyncReadExt::read(&mut stream, &mut [0])
+                .await
+                .map(drop)
         },
         async {
             let mut stream = acceptor.accept(right).await?;
             tokio::io::AsyncWriteExt::write_all(&mut stream, b"x").await?;
-            let identity = stream.get_ref().1.peer_certificates().and_then(|chain| server.identify(chain));
+            let identity = stream
+                .get_ref()
+                .1
+                .peer_certificates()
+                .and_then(|chain| server.identify(chain));
             Ok::<_, std::io::Error>(identity)
         }
     );
-    (client.map_err(|error| describe_refusal(&error)), served.map_err(|error| describe_refusal(&error)))
+    (
+        client.map_err(|error| describe_refusal(&error)),
+        served.map_err(|error| describe_refusal(&error)),
+    )
 }
 
 #[tokio::test]
@@ -121,7 +151,10 @@ async fn version_1_client_certificates_of_every_key_form_are_accepted() {
             client.unwrap();
             let identity = served.unwrap().unwrap();
             assert_eq!(identity.verified, Ok(()));
-            assert_eq!((identity.common_name.as_str(), &identity.organizations[..]), ("admin", &["system:masters".to_owned()][..]));
+            assert_eq!(
+                (identity.common_name.as_str(), &identity.organizations[..]),
+                ("admin", &["system:masters".to_owned()][..])
+            );
         }
     }
 }
@@ -132,8 +165,20 @@ async fn a_version_1_server_certificate_serves_but_has_no_name_to_verify() {
     pki.version_1("old", "/CN=kubernetes", "rsa-pkcs8");
     let server = pki.server("old", ClientAuth::None).load().unwrap();
     let (client, _) = handshake(&server, pki.client(None), "kubernetes").await;
-    assert!(client.unwrap_err().starts_with("x509: certificate relies on legacy Common Name field, use SANs instead"));
-    let (client, _) = handshake(&server, ClientTls { insecure: true, ..pki.client(None) }, "kubernetes").await;
+    assert!(
+        client
+            .unwrap_err()
+            .starts_with("x509: certificate relies on legacy Common Name field, use SANs instead")
+    );
+    let (client, _) = handshake(
+        &server,
+        ClientTls {
+            insecure: true,
+            ..pki.client(None)
+        },
+        "kubernetes",
+    )
+    .await;
     client.unwrap();
 }
 
@@ -142,15 +187,26 @@ async fn an_optional_certificate_of_a_foreign_ca_is_reported_and_a_required_one_
     let (pki, other) = (Pki::new(), Pki::new());
     pki.serving();
     other.version_1("spy", "/CN=spy", "ec");
-    let client = || ClientTls { cert: other.client(Some("spy")).cert, ..pki.client(None) };
+    let client = || ClientTls {
+        cert: other.client(Some("spy")).cert,
+        ..pki.client(None)
+    };
     let server = pki.server("server", ClientAuth::Optional).load().unwrap();
     let (outcome, served) = handshake(&server, client(), "kubernetes").await;
     outcome.unwrap();
     let reason = served.unwrap().unwrap().verified.clone().unwrap_err();
-    assert!(reason.contains("another key") && reason.contains("ca.crt"), "{reason}");
+    assert!(
+        reason.contains("another key") && reason.contains("ca.crt"),
+        "{reason}"
+    );
     let server = pki.server("server", ClientAuth::Required).load().unwrap();
     let (outcome, served) = handshake(&server, client(), "kubernetes").await;
-    assert!(outcome.is_err() && served.unwrap_err().contains("x509: certificate signed by unknown authority"));
+    assert!(
+        outcome.is_err()
+            && served
+                .unwrap_err()
+                .contains("x509: certificate signed by unknown authority")
+    );
     let (outcome, served) = handshake(&server, pki.client(None), "kubernetes").await;
     assert!(outcome.is_err() && served.is_err());
 }
@@ -165,8 +221,23 @@ async fn a_server_is_known_by_its_names_only() {
     }
     let (client, _) = handshake(&server, pki.client(None), "10.0.0.1").await;
     let reason = client.unwrap_err();
-    assert!(reason.starts_with("x509: certificate is valid for 127.0.0.1, not 10.0.0.1; offered subject=\"CN=kubernetes\""), "{reason}");
-    handshake(&server, ClientTls { server_name: Some("kubernetes".into()), ..pki.client(None) }, "10.0.0.1").await.0.unwrap();
+    assert!(
+        reason.starts_with(
+            "x509: certificate is valid for 127.0.0.1, not 10.0.0.1; offered subject=\"CN=kubernetes\""
+        ),
+        "{reason}"
+    );
+    handshake(
+        &server,
+        ClientTls {
+            server_name: Some("kubernetes".into()),
+            ..pki.client(None)
+        },
+        "10.0.0.1",
+    )
+    .await
+    .0
+    .unwrap();
 }
 
 #[test]
@@ -176,9 +247,15 @@ fn chains_times_and_usages_are_judged_as_go_does() {
     pki.version_3("any", "/CN=a", "subjectAltName=DNS:a\n", 10);
     pki.version_3("expired", "/CN=e", "subjectAltName=DNS:e\n", -1);
     assert_eq!(pki.verify("client", Usage::ClientAuth), Ok(()));
-    assert_eq!(pki.verify("client", Usage::ServerAuth).unwrap_err().error, VerifyError::Usage("serverAuth"));
+    assert_eq!(
+        pki.verify("client", Usage::ServerAuth).unwrap_err().error,
+        VerifyError::Usage("serverAuth")
+    );
     assert_eq!(pki.verify("any", Usage::ServerAuth), Ok(()));
-    assert!(matches!(pki.verify("expired", Usage::ClientAuth).unwrap_err().error, VerifyError::Expired { .. }));
+    assert!(matches!(
+        pki.verify("expired", Usage::ClientAuth).unwrap_err().error,
+        VerifyError::Expired { .. }
+    ));
     assert_eq!(pki.verify("ca", Usage::ClientAuth), Ok(()));
 }
 
@@ -186,15 +263,27 @@ fn chains_times_and_usages_are_judged_as_go_does() {
 fn intermediates_are_followed_and_leaves_may_not_sign() {
     let pki = Pki::new();
     for (name, constraints, wanted) in [("inter", "CA:TRUE", true), ("leaf", "CA:FALSE", false)] {
-        pki.version_3(name, &format!("/CN={name}"), &format!("basicConstraints=critical,{constraints}\n"), 10);
+        pki.version_3(
+            name,
+            &format!("/CN={name}"),
+            &format!("basicConstraints=critical,{constraints}\n"),
+            10,
+        );
         pki.key("end", "ec");
         pki.openssl("req -new -key end.key -subj /CN=end -out end.csr");
-        pki.openssl(&format!("x509 -req -in end.csr -CA {name}.crt -CAkey {name}.key -CAcreateserial -days 5 -out end.crt"));
-        let joined = ["end.crt", &format!("{name}.crt")].map(|file| std::fs::read_to_string(pki.path(file)).unwrap()).concat();
+        pki.openssl(&format!(
+            "x509 -req -in end.csr -CA {name}.crt -CAkey {name}.key -CAcreateserial -days 5 -out end.crt"
+        ));
+        let joined = ["end.crt", &format!("{name}.crt")]
+            .map(|file| std::fs::read_to_string(pki.path(file)).unwrap())
+            .concat();
         std::fs::write(pki.path("chain.crt"), joined).unwrap();
         let verdict = pki.verify("chain", Usage::ClientAuth);
         assert_eq!(verdict.is_ok(), wanted, "{verdict:?}");
-        assert_eq!(pki.verify("end", Usage::ClientAuth).unwrap_err().error, VerifyError::UnknownAuthority);
+        assert_eq!(
+            pki.verify("end", Usage::ClientAuth).unwrap_err().error,
+            VerifyError::UnknownAuthority
+        );
     }
 }
 
@@ -223,10 +312,17 @@ fn files_that_do_not_fit_are_named() {
     let pem = |name: &str| Pem::File(pki.path(name));
     let error = |cert: &str, key: &str| format!("{:#}", load_key_pair(&pem(cert), &pem(key)).err().unwrap());
     assert!(error("one.crt", "two.key").contains("private key does not match public key"));
-    assert!(error("one.key", "one.key").contains("one.key: data does not contain any valid RSA or ECDSA certificates"));
+    assert!(
+        error("one.key", "one.key")
+            .contains("one.key: data does not contain any valid RSA or ECDSA certificates")
+    );
     assert!(error("one.crt", "one.crt").contains("one.crt: no usable private key"));
     assert!(error("missing.crt", "one.key").contains("missing.crt"));
-    std::fs::write(pki.path("cut.crt"), "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n").unwrap();
+    std::fs::write(
+        pki.path("cut.crt"),
+        "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n",
+    )
+    .unwrap();
     assert!(error("cut.crt", "one.key").contains("malformed certificate"));
 }
 
@@ -251,7 +347,9 @@ fn changed_files_are_served_and_broken_ones_are_not() {
     wait_until("a new config", || !Arc::ptr_eq(&before, &server.current()));
     let pool = server.client_ca().unwrap().pool();
     pki.ca("ca", "/CN=new-ca");
-    wait_until("a new client CA", || server.client_ca().unwrap().pool().authorities() != pool.authorities());
+    wait_until("a new client CA", || {
+        server.client_ca().unwrap().pool().authorities() != pool.authorities()
+    });
 }
 
 fn replace(path: &Path, make: impl FnOnce()) {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
+};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use time::OffsetDateTime;
 
@@ -31,8 +33,12 @@ fn refused(refusal: Refusal) -> Error {
     Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(refusal))))
 }
 
-fn signature(cert: &CertificateDer<'_>, check: impl FnOnce(&Certificate<'_>) -> bool) -> Result<HandshakeSignatureValid, Error> {
-    let cert = Certificate::parse(cert).map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
+fn signature(
+    cert: &CertificateDer<'_>,
+    check: impl FnOnce(&Certificate<'_>) -> bool,
+) -> Result<HandshakeSignatureValid, Error> {
+    let cert =
+        Certificate::parse(cert).map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
     match check(&cert) {
         true => Ok(HandshakeSignatureValid::assertion()),
         false => Err(Error::InvalidCertificate(CertificateError::BadSignature)),
@@ -48,7 +54,9 @@ macro_rules! handshake_signatures {
             cert: &CertificateDer<'_>,
             dss: &DigitallySignedStruct,
         ) -> Result<HandshakeSignatureValid, Error> {
-            signature(cert, |cert| x509::verify_tls12(message, cert.parsed.public_key(), dss))
+            signature(cert, |cert| {
+                x509::verify_tls12(message, cert.parsed.public_key(), dss)
+            })
         }
 
         fn verify_tls13_signature(
@@ -57,7 +65,9 @@ macro_rules! handshake_signatures {
             cert: &CertificateDer<'_>,
             dss: &DigitallySignedStruct,
         ) -> Result<HandshakeSignatureValid, Error> {
-            signature(cert, |cert| x509::verify_tls13(message, cert.parsed.public_key(), dss))
+            signature(cert, |cert| {
+                x509::verify_tls13(message, cert.parsed.public_key(), dss)
+            })
         }
 
         fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -76,13 +86,19 @@ pub(super) struct ClientVerifier {
 impl ClientVerifier {
     pub fn new(pool: Arc<ArcSwap<CertPool>>, required: bool) -> Self {
         let hints = pool.load().subjects();
-        ClientVerifier { pool, hints, required }
+        ClientVerifier {
+            pool,
+            hints,
+            required,
+        }
     }
 }
 
 impl std::fmt::Debug for ClientVerifier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ClientVerifier").field("required", &self.required).finish_non_exhaustive()
+        f.debug_struct("ClientVerifier")
+            .field("required", &self.required)
+            .finish_non_exhaustive()
     }
 }
 
@@ -103,8 +119,14 @@ impl ClientCertVerifier for ClientVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         if self.required {
-            let chain: Vec<CertificateDer<'_>> = std::iter::once(end_entity).chain(intermediates).cloned().collect();
-            self.pool.load().verify(&chain, Usage::ClientAuth, date(now)).map_err(|refusal| refused(*refusal))?;
+            let chain: Vec<CertificateDer<'_>> = std::iter::once(end_entity)
+                .chain(intermediates)
+                .cloned()
+                .collect();
+            self.pool
+                .load()
+                .verify(&chain, Usage::ClientAuth, date(now))
+                .map_err(|refusal| refused(*refusal))?;
         }
         Ok(ClientCertVerified::assertion())
     }
@@ -122,7 +144,9 @@ pub(super) struct ServerVerifier {
 
 impl std::fmt::Debug for ServerVerifier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ServerVerifier").field("insecure", &self.insecure).finish_non_exhaustive()
+        f.debug_struct("ServerVerifier")
+            .field("insecure", &self.insecure)
+            .finish_non_exhaustive()
     }
 }
 
@@ -138,8 +162,13 @@ impl ServerCertVerifier for ServerVerifier {
         if self.insecure {
             return Ok(ServerCertVerified::assertion());
         }
-        let chain: Vec<CertificateDer<'_>> = std::iter::once(end_entity).chain(intermediates).cloned().collect();
-        self.pool.verify(&chain, Usage::ServerAuth, date(now)).map_err(|refusal| refused(*refusal))?;
+        let chain: Vec<CertificateDer<'_>> = std::iter::once(end_entity)
+            .chain(intermediates)
+            .cloned()
+            .collect();
+        self.pool
+            .verify(&chain, Usage::ServerAuth, date(now))
+            .map_err(|refusal| refused(*refusal))?;
         let connected = server_name.to_str();
         let host = self.server_name.as_deref().unwrap_or(&connected);
         let named = Certificate::parse(end_entity).and_then(|cert| cert.check_host(host));

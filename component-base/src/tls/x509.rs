@@ -35,7 +35,9 @@ pub enum VerifyError {
     Malformed(String),
     #[error("x509: certificate signed by unknown authority")]
     UnknownAuthority,
-    #[error("x509: certificate signed by unknown authority (an authority of that name is known, but with another key)")]
+    #[error(
+        "x509: certificate signed by unknown authority (an authority of that name is known, but with another key)"
+    )]
     OtherKey,
     #[error("x509: certificate has expired or is not yet valid: current time {now} is after {not_after}")]
     Expired { now: String, not_after: String },
@@ -81,24 +83,46 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.error)?;
         if let Some(offered) = &self.offered {
-            let names = if offered.names.is_empty() { "none".to_owned() } else { offered.names.join(",") };
-            write!(f, "; offered subject={:?} issuer={:?} sans={names} notAfter={}", offered.subject, offered.issuer, offered.not_after)?;
+            let names = if offered.names.is_empty() {
+                "none".to_owned()
+            } else {
+                offered.names.join(",")
+            };
+            write!(
+                f,
+                "; offered subject={:?} issuer={:?} sans={names} notAfter={}",
+                offered.subject, offered.issuer, offered.not_after
+            )?;
         }
-        write!(f, "; trusted authorities from {}: {}; {}", self.ca, quoted(&self.authorities), self.remedy())
+        write!(
+            f,
+            "; trusted authorities from {}: {}; {}",
+            self.ca,
+            quoted(&self.authorities),
+            self.remedy()
+        )
     }
 }
 
 impl std::error::Error for Refusal {}
 
 fn quoted(names: &[String]) -> String {
-    names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ")
+    names
+        .iter()
+        .map(|name| format!("{name:?}"))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 impl Refusal {
     fn remedy(&self) -> &'static str {
         match self.error {
-            VerifyError::UnknownAuthority => "issue the certificate from that CA, or give the CA file that signed it",
-            VerifyError::OtherKey => "the CA was made anew under its old name: issue the certificate again, or distribute the new CA file",
+            VerifyError::UnknownAuthority => {
+                "issue the certificate from that CA, or give the CA file that signed it"
+            }
+            VerifyError::OtherKey => {
+                "the CA was made anew under its old name: issue the certificate again, or distribute the new CA file"
+            }
             VerifyError::Expired { .. } => "renew it: pki renew",
             VerifyError::NotYetValid { .. } => "check the clocks of both machines",
             VerifyError::Usage(_) => "issue it with a profile for this use: pki issue",
@@ -118,7 +142,8 @@ pub struct Certificate<'a> {
 
 impl<'a> Certificate<'a> {
     pub fn parse(der: &'a [u8]) -> Result<Self, VerifyError> {
-        let (rest, parsed) = X509Certificate::from_der(der).map_err(|error| VerifyError::Malformed(error.to_string()))?;
+        let (rest, parsed) =
+            X509Certificate::from_der(der).map_err(|error| VerifyError::Malformed(error.to_string()))?;
         if !rest.is_empty() {
             return Err(VerifyError::Malformed("trailing data".to_owned()));
         }
@@ -126,11 +151,22 @@ impl<'a> Certificate<'a> {
     }
 
     pub fn common_name(&self) -> String {
-        self.parsed.subject().iter_common_name().last().and_then(|name| name.as_str().ok()).unwrap_or("").to_owned()
+        self.parsed
+            .subject()
+            .iter_common_name()
+            .last()
+            .and_then(|name| name.as_str().ok())
+            .unwrap_or("")
+            .to_owned()
     }
 
     pub fn organizations(&self) -> Vec<String> {
-        self.parsed.subject().iter_organization().filter_map(|name| name.as_str().ok()).map(str::to_owned).collect()
+        self.parsed
+            .subject()
+            .iter_organization()
+            .filter_map(|name| name.as_str().ok())
+            .map(str::to_owned)
+            .collect()
     }
 
     pub fn subject(&self) -> String {
@@ -179,10 +215,16 @@ impl<'a> Certificate<'a> {
 
     fn check_time(&self, now: OffsetDateTime) -> Result<(), VerifyError> {
         if now > self.not_after() {
-            return Err(VerifyError::Expired { now: rfc3339(now), not_after: rfc3339(self.not_after()) });
+            return Err(VerifyError::Expired {
+                now: rfc3339(now),
+                not_after: rfc3339(self.not_after()),
+            });
         }
         if now < self.not_before() {
-            return Err(VerifyError::NotYetValid { now: rfc3339(now), not_before: rfc3339(self.not_before()) });
+            return Err(VerifyError::NotYetValid {
+                now: rfc3339(now),
+                not_before: rfc3339(self.not_before()),
+            });
         }
         Ok(())
     }
@@ -205,7 +247,9 @@ impl<'a> Certificate<'a> {
 
     /// Absent means any use, as in Go.
     fn check_usage(&self, usage: Usage) -> Result<(), VerifyError> {
-        let Ok(Some(extension)) = self.parsed.extended_key_usage() else { return Ok(()) };
+        let Ok(Some(extension)) = self.parsed.extended_key_usage() else {
+            return Ok(());
+        };
         let allowed = extension.value;
         match usage {
             _ if allowed.any => Ok(()),
@@ -222,7 +266,10 @@ impl<'a> Certificate<'a> {
         let version_3 = self.parsed.version() == X509Version::V3;
         match self.parsed.basic_constraints() {
             Ok(Some(constraints)) => {
-                let too_long = constraints.value.path_len_constraint.is_some_and(|most| below > most as usize);
+                let too_long = constraints
+                    .value
+                    .path_len_constraint
+                    .is_some_and(|most| below > most as usize);
                 if !constraints.value.ca || too_long {
                     return Err(refuse());
                 }
@@ -254,7 +301,10 @@ pub struct CertPool {
 
 impl CertPool {
     pub fn new(source: impl Into<String>, certs: Vec<CertificateDer<'static>>) -> Self {
-        CertPool { certs: certs.into(), source: source.into() }
+        CertPool {
+            certs: certs.into(),
+            source: source.into(),
+        }
     }
 
     pub fn load(pem: &super::Pem) -> anyhow::Result<Self> {
@@ -267,28 +317,54 @@ impl CertPool {
 
     /// Raw subjects, as servers hint them to clients.
     pub(super) fn subjects(&self) -> Vec<rustls::DistinguishedName> {
-        let subject = |der: &CertificateDer<'_>| Some(rustls::DistinguishedName::from(Certificate::parse(der).ok()?.parsed.subject().as_raw().to_vec()));
+        let subject = |der: &CertificateDer<'_>| {
+            Some(rustls::DistinguishedName::from(
+                Certificate::parse(der).ok()?.parsed.subject().as_raw().to_vec(),
+            ))
+        };
         self.certs.iter().filter_map(subject).collect()
     }
 
     pub fn authorities(&self) -> Vec<String> {
-        self.certs.iter().filter_map(|der| Some(Certificate::parse(der).ok()?.subject())).collect()
+        self.certs
+            .iter()
+            .filter_map(|der| Some(Certificate::parse(der).ok()?.subject()))
+            .collect()
     }
 
     /// Verifies a leaf with the intermediates its peer sent.
-    pub fn verify(&self, chain: &[CertificateDer<'_>], usage: Usage, now: OffsetDateTime) -> Result<(), Box<Refusal>> {
+    pub fn verify(
+        &self,
+        chain: &[CertificateDer<'_>],
+        usage: Usage,
+        now: OffsetDateTime,
+    ) -> Result<(), Box<Refusal>> {
         let Some((leaf, rest)) = chain.split_first() else {
-            return Err(Box::new(self.refusal(VerifyError::Malformed("no certificate".to_owned()), None)));
+            return Err(Box::new(
+                self.refusal(VerifyError::Malformed("no certificate".to_owned()), None),
+            ));
         };
-        self.check(leaf, rest, usage, now).map_err(|error| Box::new(self.refusal(error, Some(leaf))))
+        self.check(leaf, rest, usage, now)
+            .map_err(|error| Box::new(self.refusal(error, Some(leaf))))
     }
 
     pub fn refusal(&self, error: VerifyError, leaf: Option<&[u8]>) -> Refusal {
         let offered = leaf.and_then(|der| Some(Certificate::parse(der).ok()?.offered()));
-        Refusal { error, offered, ca: self.source.clone(), authorities: self.authorities() }
+        Refusal {
+            error,
+            offered,
+            ca: self.source.clone(),
+            authorities: self.authorities(),
+        }
     }
 
-    fn check(&self, leaf: &[u8], rest: &[CertificateDer<'_>], usage: Usage, now: OffsetDateTime) -> Result<(), VerifyError> {
+    fn check(
+        &self,
+        leaf: &[u8],
+        rest: &[CertificateDer<'_>],
+        usage: Usage,
+        now: OffsetDateTime,
+    ) -> Result<(), VerifyError> {
         let leaf = Certificate::parse(leaf)?;
         leaf.check_extensions()?;
         leaf.check_time(now)?;
@@ -297,8 +373,16 @@ impl CertPool {
             return Ok(());
         }
         let search = Search {
-            roots: self.certs.iter().filter_map(|der| Certificate::parse(der).ok()).collect(),
-            intermediates: rest.iter().take(MAX_CHAIN).filter_map(|der| Certificate::parse(der).ok()).collect(),
+            roots: self
+                .certs
+                .iter()
+                .filter_map(|der| Certificate::parse(der).ok())
+                .collect(),
+            intermediates: rest
+                .iter()
+                .take(MAX_CHAIN)
+                .filter_map(|der| Certificate::parse(der).ok())
+                .collect(),
             usage,
             now,
         };
@@ -324,7 +408,13 @@ impl Search<'_> {
                 return Err(VerifyError::TooMuchWork);
             }
             let step = self.step(child, parent, intermediate, below);
-            let reached = step.and_then(|()| if intermediate { self.climb(parent, below + 1, checks) } else { Ok(()) });
+            let reached = step.and_then(|()| {
+                if intermediate {
+                    self.climb(parent, below + 1, checks)
+                } else {
+                    Ok(())
+                }
+            });
             match reached {
                 Ok(()) => return Ok(()),
                 Err(error) => why = error,
@@ -337,10 +427,18 @@ impl Search<'_> {
         let issuer = child.parsed.issuer().as_raw().to_vec();
         let roots = self.roots.iter().map(|cert| (cert, false));
         let intermediates = self.intermediates.iter().map(|cert| (cert, true));
-        roots.chain(intermediates).filter(move |(cert, _)| cert.parsed.subject().as_raw() == issuer)
+        roots
+            .chain(intermediates)
+            .filter(move |(cert, _)| cert.parsed.subject().as_raw() == issuer)
     }
 
-    fn step(&self, child: &Certificate<'_>, parent: &Certificate<'_>, intermediate: bool, below: usize) -> Result<(), VerifyError> {
+    fn step(
+        &self,
+        child: &Certificate<'_>,
+        parent: &Certificate<'_>,
+        intermediate: bool,
+        below: usize,
+    ) -> Result<(), VerifyError> {
         signature::check_issued(&child.parsed, &parent.parsed)?;
         parent.check_authority(intermediate, below)?;
         parent.check_extensions()?;
@@ -351,5 +449,10 @@ impl Search<'_> {
 
 pub(crate) fn rfc3339(date: OffsetDateTime) -> String {
     let (year, month, day) = (date.year(), date.month() as u8, date.day());
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", date.hour(), date.minute(), date.second())
+    format!(
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
+        date.hour(),
+        date.minute(),
+        date.second()
+    )
 }

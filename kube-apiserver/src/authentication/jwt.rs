@@ -114,7 +114,7 @@ mod tests {
         assert!(
             Unverified::parse(&forged)
                 .expect("is a jwt")
-                .verify(&[signer.public.clone()])
+                .verify(std::slice::from_ref(&signer.public))
                 .is_err()
         );
         let none = format!("{}.{}.", URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#), parts[1]);

@@ -21,7 +21,9 @@ pub const MAX_BODY: usize = 3 * 1024 * 1024;
 pub async fn read(body: Incoming) -> Result<Bytes, StatusError> {
     match read_limited(body, MAX_BODY).await {
         Ok(bytes) => Ok(bytes),
-        Err(ReadError::TooLarge { .. }) => Err(status::request_entity_too_large(format!("limit is {MAX_BODY}"))),
+        Err(ReadError::TooLarge { .. }) => {
+            Err(status::request_entity_too_large(format!("limit is {MAX_BODY}")))
+        }
         Err(error) => Err(status::bad_request(error.to_string())),
     }
 }
@@ -55,7 +57,14 @@ pub fn dry_run(query: &Query) -> Result<bool, StatusError> {
 }
 
 /// A body as an object of `gvk`; unknown fields are reported in `warnings`.
-pub fn decode(bytes: &[u8], headers: &HeaderMap, gvk: Gvk<'_>, ty: TypeId, validation: FieldValidation, warnings: &mut Vec<String>) -> Result<Value, StatusError> {
+pub fn decode(
+    bytes: &[u8],
+    headers: &HeaderMap,
+    gvk: Gvk<'_>,
+    ty: TypeId,
+    validation: FieldValidation,
+    warnings: &mut Vec<String>,
+) -> Result<Value, StatusError> {
     let media = Media::of_content_type(headers)?;
     let mut value = match media {
         Media::Protobuf => decode_protobuf(bytes, gvk, ty)?,
@@ -67,7 +76,12 @@ pub fn decode(bytes: &[u8], headers: &HeaderMap, gvk: Gvk<'_>, ty: TypeId, valid
     Ok(value)
 }
 
-fn take(decoded: Result<Decoded, DecodeError>, gvk: Gvk<'_>, bytes: &[u8], warnings: &mut Vec<String>) -> Result<Value, StatusError> {
+fn take(
+    decoded: Result<Decoded, DecodeError>,
+    gvk: Gvk<'_>,
+    bytes: &[u8],
+    warnings: &mut Vec<String>,
+) -> Result<Value, StatusError> {
     match decoded {
         Ok(decoded) => {
             warnings.extend(decoded.warnings);
@@ -87,11 +101,16 @@ fn check_kind(value: &mut Value, gvk: Gvk<'_>) -> Result<(), StatusError> {
     let api_version = gvk.api_version();
     let (found_version, found_kind) = (value.str_at("apiVersion"), value.str_at("kind"));
     if !found_version.is_empty() && found_version != api_version {
-        let message = format!("the API version in the data ({found_version}) does not match the expected API version ({api_version})");
+        let message = format!(
+            "the API version in the data ({found_version}) does not match the expected API version ({api_version})"
+        );
         return Err(status::bad_request(message));
     }
     if !found_kind.is_empty() && found_kind != gvk.kind {
-        let message = format!("{found_kind} in version \"{}\" cannot be handled as a {}: no kind match", gvk.version, gvk.kind);
+        let message = format!(
+            "{found_kind} in version \"{}\" cannot be handled as a {}: no kind match",
+            gvk.version, gvk.kind
+        );
         return Err(status::bad_request(message));
     }
     let (no_version, no_kind) = (found_version.is_empty(), found_kind.is_empty());
@@ -105,22 +124,39 @@ fn check_kind(value: &mut Value, gvk: Gvk<'_>) -> Result<(), StatusError> {
 }
 
 fn decode_protobuf(bytes: &[u8], gvk: Gvk<'_>, ty: TypeId) -> Result<Value, StatusError> {
-    let bad = |why: String| status::bad_request(format!("{} in version \"{}\" cannot be handled as a {}: {why}", gvk.kind, gvk.version, gvk.kind));
+    let bad = |why: String| {
+        status::bad_request(format!(
+            "{} in version \"{}\" cannot be handled as a {}: {why}",
+            gvk.kind, gvk.version, gvk.kind
+        ))
+    };
     let unknown = protobuf::unwrap(bytes).map_err(|e| bad(e.to_string()))?;
-    let mut found = Value::from([("apiVersion", unknown.api_version.into()), ("kind", unknown.kind.into())]);
+    let mut found = Value::from([
+        ("apiVersion", unknown.api_version.into()),
+        ("kind", unknown.kind.into()),
+    ]);
     check_kind(&mut found, gvk)?;
     protobuf::decode(unknown.raw, ty).map_err(|e| bad(e.to_string()))
 }
 
 /// A body that may be empty, of a kind that no resource is: DeleteOptions.
-pub fn decode_options(bytes: &[u8], headers: &HeaderMap, kind: &'static str, ty: TypeId) -> Result<Value, StatusError> {
+pub fn decode_options(
+    bytes: &[u8],
+    headers: &HeaderMap,
+    kind: &'static str,
+    ty: TypeId,
+) -> Result<Value, StatusError> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(Value::Null);
     }
     let unreadable = |why: String| status::bad_request(format!("unable to decode {kind}: {why}"));
     match Media::of_content_type(headers)? {
-        Media::Json => json::decode(bytes, Some(ty), FieldValidation::Ignore).map(|d| d.value).map_err(|e| unreadable(e.to_string())),
-        Media::Yaml => yaml::decode(bytes, Some(ty), FieldValidation::Ignore).map(|d| d.value).map_err(|e| unreadable(e.to_string())),
+        Media::Json => json::decode(bytes, Some(ty), FieldValidation::Ignore)
+            .map(|d| d.value)
+            .map_err(|e| unreadable(e.to_string())),
+        Media::Yaml => yaml::decode(bytes, Some(ty), FieldValidation::Ignore)
+            .map(|d| d.value)
+            .map_err(|e| unreadable(e.to_string())),
         Media::Protobuf => {
             let unknown = protobuf::unwrap(bytes).map_err(|e| unreadable(e.to_string()))?;
             protobuf::decode(unknown.raw, ty).map_err(|e| unreadable(e.to_string()))

@@ -30,16 +30,27 @@ use crate::storage::watcher::Interest;
 const CHUNK: usize = 64 * 1024;
 
 /// Selectors and scope from the query; the request's path gives namespace and (for watches of one object) name.
-pub fn interest(endpoint: &ResourceEndpoint, namespace: &str, name: &str, query: &Query) -> Result<Interest, StatusError> {
+pub fn interest(
+    endpoint: &ResourceEndpoint,
+    namespace: &str,
+    name: &str,
+    query: &Query,
+) -> Result<Interest, StatusError> {
     let mut interest = Interest::in_namespace(namespace);
     if !name.is_empty() {
         interest.name = Some(name.to_owned());
     }
-    interest.labels = LabelSelector::parse(query.get("labelSelector")).map_err(|e| unparsable(endpoint, query, e))?;
-    interest.fields = FieldSelector::parse(query.get("fieldSelector")).map_err(|e| unparsable(endpoint, query, e))?;
+    interest.labels =
+        LabelSelector::parse(query.get("labelSelector")).map_err(|e| unparsable(endpoint, query, e))?;
+    interest.fields =
+        FieldSelector::parse(query.get("fieldSelector")).map_err(|e| unparsable(endpoint, query, e))?;
     for term in interest.fields.terms() {
         if !supported(endpoint, &term.field) {
-            return Err(unparsable(endpoint, query, format!("field label not supported: {}", term.field)));
+            return Err(unparsable(
+                endpoint,
+                query,
+                format!("field label not supported: {}", term.field),
+            ));
         }
     }
     Ok(interest)
@@ -61,7 +72,9 @@ fn unparsable(endpoint: &ResourceEndpoint, query: &Query, why: impl std::fmt::Di
         group => format!("{group}/{}, Resource={}", resource.version, resource.resource),
     };
     let (labels, fields) = (query.get("labelSelector"), query.get("fieldSelector"));
-    status::bad_request(format!("Unable to find \"{gvr}\" that match label selector \"{labels}\", field selector \"{fields}\": {why}"))
+    status::bad_request(format!(
+        "Unable to find \"{gvr}\" that match label selector \"{labels}\", field selector \"{fields}\": {why}"
+    ))
 }
 
 /// What a list is a list of.
@@ -90,11 +103,24 @@ pub async fn list(
     }
     let gzip = respond::accepts_gzip(headers);
     let include = query.get("includeObject").to_owned();
-    Ok(write(endpoint.clone(), printers.clone(), output, include, gzip, namespace, page))
+    Ok(write(
+        endpoint.clone(),
+        printers.clone(),
+        output,
+        include,
+        gzip,
+        namespace,
+        page,
+    ))
 }
 
 /// The snapshot that resourceVersion, resourceVersionMatch, limit and continue ask for.
-async fn open(store: &Store, interest: Interest, namespace: &str, query: &Query) -> Result<Page, StatusError> {
+async fn open(
+    store: &Store,
+    interest: Interest,
+    namespace: &str,
+    query: &Query,
+) -> Result<Page, StatusError> {
     let limit = query.int("limit")?.filter(|n| *n > 0).unwrap_or(0) as usize;
     let version = query.get("resourceVersion");
     let exact = query.get("resourceVersionMatch");
@@ -115,19 +141,33 @@ async fn open(store: &Store, interest: Interest, namespace: &str, query: &Query)
             version => {
                 let revision = parse_version(version)?;
                 let wants_exact = exact == "Exact" || (exact.is_empty() && limit > 0);
-                if wants_exact { store.at(revision).await? } else { store.not_older(revision).await? }
+                if wants_exact {
+                    store.at(revision).await?
+                } else {
+                    store.not_older(revision).await?
+                }
             }
         }
     };
-    Ok(Page { snapshot, revision, start, limit, interest })
+    Ok(Page {
+        snapshot,
+        revision,
+        start,
+        limit,
+        interest,
+    })
 }
 
 fn check_options(version: &str, exact: &str, token: &str) -> Result<(), StatusError> {
     let refuse = |message: &str| Err(status::bad_request(message));
     match (exact, version, token) {
         ("", ..) => Ok(()),
-        ("Exact" | "NotOlderThan", _, token) if !token.is_empty() => refuse("resourceVersionMatch is forbidden when continue is provided"),
-        ("Exact" | "NotOlderThan", "", _) => refuse("resourceVersionMatch is forbidden unless resourceVersion is provided"),
+        ("Exact" | "NotOlderThan", _, token) if !token.is_empty() => {
+            refuse("resourceVersionMatch is forbidden when continue is provided")
+        }
+        ("Exact" | "NotOlderThan", "", _) => {
+            refuse("resourceVersionMatch is forbidden unless resourceVersion is provided")
+        }
         ("Exact", "0", _) => refuse("resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\""),
         ("Exact" | "NotOlderThan", ..) => Ok(()),
         _ => refuse("resourceVersionMatch: supported values: \"Exact\", \"NotOlderThan\", \"\""),
@@ -135,9 +175,15 @@ fn check_options(version: &str, exact: &str, token: &str) -> Result<(), StatusEr
 }
 
 pub fn parse_version(version: &str) -> Result<i64, StatusError> {
-    version.parse::<u64>().ok().and_then(|n| i64::try_from(n).ok()).ok_or_else(|| {
-        status::bad_request(format!("Invalid value: \"{version}\": strconv.ParseUint: parsing \"{version}\": invalid syntax"))
-    })
+    version
+        .parse::<u64>()
+        .ok()
+        .and_then(|n| i64::try_from(n).ok())
+        .ok_or_else(|| {
+            status::bad_request(format!(
+                "Invalid value: \"{version}\": strconv.ParseUint: parsing \"{version}\": invalid syntax"
+            ))
+        })
 }
 
 /// `{"v":"meta.k8s.io/v1","rv":123,"start":"name\u0000"}` in base64; the start is relative to the namespace listed.
@@ -156,32 +202,54 @@ struct WireToken {
 impl Token {
     fn decode(text: &str, version: &str) -> Result<Token, StatusError> {
         if !matches!(version, "" | "0") {
-            return Err(status::bad_request("specifying resource version is not allowed when using continue"));
+            return Err(status::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
         }
         let bad = |why: &str| status::bad_request(format!("continue key is not valid: {why}"));
-        let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|e| bad(&e.to_string()))?;
+        let bytes = URL_SAFE_NO_PAD
+            .decode(text.trim_end_matches('='))
+            .map_err(|e| bad(&e.to_string()))?;
         let token: WireToken = serde_json::from_slice(&bytes).map_err(|e| bad(&e.to_string()))?;
         if token.v != "meta.k8s.io/v1" {
-            return Err(bad(&format!("server does not recognize this encoded version {}", token.v)));
+            return Err(bad(&format!(
+                "server does not recognize this encoded version {}",
+                token.v
+            )));
         }
         if token.rv == 0 || token.rv < -1 {
-            return Err(bad("incorrect encoded start resourceVersion (version meta.k8s.io/v1)"));
+            return Err(bad(
+                "incorrect encoded start resourceVersion (version meta.k8s.io/v1)",
+            ));
         }
         if token.start.is_empty() || token.start.split('/').any(|part| matches!(part, "." | "..")) {
             return Err(bad("invalid start key"));
         }
-        Ok(Token { revision: token.rv, start: token.start })
+        Ok(Token {
+            revision: token.rv,
+            start: token.start,
+        })
     }
 
     fn encode(revision: i64, key: &str, namespace: &str) -> String {
-        let relative = key.strip_prefix(namespace).map_or(key, |rest| rest.strip_prefix('/').unwrap_or(key));
-        let token = WireToken { v: "meta.k8s.io/v1".to_owned(), rv: revision, start: format!("{relative}\0") };
+        let relative = key
+            .strip_prefix(namespace)
+            .map_or(key, |rest| rest.strip_prefix('/').unwrap_or(key));
+        let token = WireToken {
+            v: "meta.k8s.io/v1".to_owned(),
+            rv: revision,
+            start: format!("{relative}\0"),
+        };
         // Strings and a number always serialize.
         URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).unwrap_or_default())
     }
 
     fn absolute(&self, namespace: &str) -> String {
-        if namespace.is_empty() { self.start.clone() } else { format!("{namespace}/{}", self.start) }
+        if namespace.is_empty() {
+            self.start.clone()
+        } else {
+            format!("{namespace}/{}", self.start)
+        }
     }
 }
 
@@ -198,15 +266,40 @@ struct More {
 }
 
 fn select(page: &Page) -> Selected {
-    if let (Some(name), Some(namespace)) = (page.interest.fields.requires("metadata.name"), page.interest.namespace.as_deref()) {
-        let found = page.snapshot.get(namespace, name).filter(|object| page.interest.matches(object));
-        return Selected { objects: found.cloned().into_iter().collect(), more: None };
+    if let (Some(name), Some(namespace)) = (
+        page.interest.fields.requires("metadata.name"),
+        page.interest.namespace.as_deref(),
+    ) {
+        let found = page
+            .snapshot
+            .get(namespace, name)
+            .filter(|object| page.interest.matches(object));
+        return Selected {
+            objects: found.cloned().into_iter().collect(),
+            more: None,
+        };
     }
-    let prefix = page.interest.namespace.as_ref().map(|namespace| format!("{namespace}/"));
-    let from: ObjectKey = page.start.as_deref().or(prefix.as_deref()).unwrap_or_default().into();
+    let prefix = page
+        .interest
+        .namespace
+        .as_ref()
+        .map(|namespace| format!("{namespace}/"));
+    let from: ObjectKey = page
+        .start
+        .as_deref()
+        .or(prefix.as_deref())
+        .unwrap_or_default()
+        .into();
     let in_scope = |key: &ObjectKey| prefix.as_deref().is_none_or(|prefix| key.starts_with(prefix));
-    let mut scope = page.snapshot.objects.range(from..).take_while(|(key, _)| in_scope(key));
-    let mut selected = Selected { objects: Vec::new(), more: None };
+    let mut scope = page
+        .snapshot
+        .objects
+        .range(from..)
+        .take_while(|(key, _)| in_scope(key));
+    let mut selected = Selected {
+        objects: Vec::new(),
+        more: None,
+    };
     let mut last: Option<ObjectKey> = None;
     let everything = page.interest.selects_all();
     while let Some((key, object)) = scope.next() {
@@ -236,16 +329,34 @@ fn write(
     let selected = select(&page);
     let metadata = ListMeta {
         revision: page.revision,
-        token: selected.more.as_ref().map(|more| Token::encode(page.revision, &more.after, namespace)),
+        token: selected
+            .more
+            .as_ref()
+            .map(|more| Token::encode(page.revision, &more.after, namespace)),
         remaining: selected.more.as_ref().and_then(|more| more.remaining),
     };
-    let mut chunks = Chunks { endpoint, printers, output, include, metadata, objects: selected.objects, at: 0, stage: Stage::Head };
+    let mut chunks = Chunks {
+        endpoint,
+        printers,
+        output,
+        include,
+        metadata,
+        objects: selected.objects,
+        at: 0,
+        stage: Stage::Head,
+    };
     let media = output.media;
     let buffered = media == Media::Yaml || output.pretty;
-    let (body, gzipped) = if buffered { chunks.whole(gzip) } else { chunks.streamed(gzip) };
+    let (body, gzipped) = if buffered {
+        chunks.whole(gzip)
+    } else {
+        chunks.streamed(gzip)
+    };
     let mut response = Response::new(body);
     *response.status_mut() = StatusCode::OK;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media.content_type()));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(media.content_type()));
     if gzipped {
         respond::mark_gzip(response.headers_mut());
     }
@@ -302,10 +413,27 @@ pub fn write_all(
     revision: i64,
 ) -> Result<Response<Body>, StatusError> {
     let output = Output::negotiate(headers, query)?;
-    let objects = objects.into_iter().map(|o| (ObjectKey::from(object_key(&o.namespace, &o.name)), o)).collect();
-    let page = Page { snapshot: Snapshot { objects, revision }, revision, start: None, limit: 0, interest: Interest::default() };
+    let objects = objects
+        .into_iter()
+        .map(|o| (ObjectKey::from(object_key(&o.namespace, &o.name)), o))
+        .collect();
+    let page = Page {
+        snapshot: Snapshot { objects, revision },
+        revision,
+        start: None,
+        limit: 0,
+        interest: Interest::default(),
+    };
     let include = query.get("includeObject").to_owned();
-    Ok(write(endpoint.clone(), printers.clone(), output, include, respond::accepts_gzip(headers), namespace, page))
+    Ok(write(
+        endpoint.clone(),
+        printers.clone(),
+        output,
+        include,
+        respond::accepts_gzip(headers),
+        namespace,
+        page,
+    ))
 }
 
 /// Writes the list piece by piece.
@@ -354,7 +482,10 @@ impl Chunks {
             }
             (Form::Object, _) => {
                 let shape = &self.endpoint.shape;
-                let head = format!("{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{{{metadata}}},\"items\":[", shape.kind, shape.api_version);
+                let head = format!(
+                    "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{{{metadata}}},\"items\":[",
+                    shape.kind, shape.api_version
+                );
                 out.extend_from_slice(head.as_bytes());
             }
         }
@@ -376,7 +507,10 @@ impl Chunks {
                 out.extend_from_slice(item.open);
                 out.extend_from_slice(item.rest);
             }
-            Form::Object => out.extend_from_slice(&item_of(&presenter.json(object), &self.endpoint.shape.json_prefix)),
+            Form::Object => out.extend_from_slice(&item_of(
+                &presenter.json(object),
+                &self.endpoint.shape.json_prefix,
+            )),
         }
     }
 
@@ -399,13 +533,18 @@ impl Chunks {
             raw.push(2 << 3 | 2);
             match object.protobuf().filter(|_| presenter.is_plain()) {
                 Some(message) => put_message(&mut raw, message),
-                None if matches!(self.output.form, Form::Metadata(_)) => put_message(&mut raw, &metadata_raw(object)),
+                None if matches!(self.output.form, Form::Metadata(_)) => {
+                    put_message(&mut raw, &metadata_raw(object))
+                }
                 None => put_message(&mut raw, &presenter.message(object)),
             }
         }
         let (version, kind) = match self.output.form {
             Form::Metadata(version) => (version, "PartialObjectMetadataList".to_owned()),
-            _ => (&*self.endpoint.shape.api_version, format!("{}List", self.endpoint.shape.kind)),
+            _ => (
+                &*self.endpoint.shape.api_version,
+                format!("{}List", self.endpoint.shape.kind),
+            ),
         };
         apimachinery::protobuf::wrap(apimachinery::schema::Gvk::parse(version, &kind), &raw, out);
     }
@@ -428,8 +567,28 @@ impl Chunks {
         if self.stage == Stage::Done {
             return compressed(first, gzip);
         }
-        let rest = std::mem::replace(self, Chunks { objects: Vec::new(), stage: Stage::Done, include: String::new(), metadata: ListMeta { revision: 0, token: None, remaining: None }, endpoint: self.endpoint.clone(), printers: self.printers.clone(), output: self.output, at: 0 });
-        let body = Stream { first: Some(first), rest, gzip: gzip.then(Gzip::new) };
+        let rest = std::mem::replace(
+            self,
+            Chunks {
+                objects: Vec::new(),
+                stage: Stage::Done,
+                include: String::new(),
+                metadata: ListMeta {
+                    revision: 0,
+                    token: None,
+                    remaining: None,
+                },
+                endpoint: self.endpoint.clone(),
+                printers: self.printers.clone(),
+                output: self.output,
+                at: 0,
+            },
+        );
+        let body = Stream {
+            first: Some(first),
+            rest,
+            gzip: gzip.then(Gzip::new),
+        };
         (BodyExt::boxed_unsync(body), gzip)
     }
 }
@@ -473,7 +632,10 @@ impl http_body::Body for Stream {
     type Data = Bytes;
     type Error = component_base::http::BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = &mut *self;
         loop {
             let Some(chunk) = this.chunk() else {
@@ -501,13 +663,24 @@ mod tests {
         let token = Token::decode(&text, "").unwrap();
         assert_eq!((token.revision, token.start.as_str()), (7, "web\0"));
         assert_eq!(token.absolute("default"), "default/web\0");
-        assert_eq!(Token::decode(&Token::encode(7, "default/web", ""), "").unwrap().absolute(""), "default/web\0");
+        assert_eq!(
+            Token::decode(&Token::encode(7, "default/web", ""), "")
+                .unwrap()
+                .absolute(""),
+            "default/web\0"
+        );
     }
 
     #[test]
     fn bad_tokens_and_option_pairs_are_refused() {
         assert!(Token::decode("%%%", "").is_err());
-        assert!(Token::decode(&URL_SAFE_NO_PAD.encode(r#"{"v":"meta.k8s.io/v1","rv":5,"start":"../secrets/x"}"#), "").is_err());
+        assert!(
+            Token::decode(
+                &URL_SAFE_NO_PAD.encode(r#"{"v":"meta.k8s.io/v1","rv":5,"start":"../secrets/x"}"#),
+                ""
+            )
+            .is_err()
+        );
         assert!(Token::decode(&Token::encode(7, "a", ""), "5").is_err());
         assert!(check_options("0", "Exact", "").is_err());
         assert!(check_options("", "NotOlderThan", "").is_err());

@@ -28,7 +28,10 @@ impl Media {
 
     /// Of a body; an absent header means JSON.
     pub fn of_content_type(headers: &HeaderMap) -> Result<Media, StatusError> {
-        let text = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let text = headers
+            .get(CONTENT_TYPE)
+            .and_then(|v| v.to_str().ok())
+            .unwrap_or_default();
         match text.split(';').next().unwrap_or_default().trim() {
             "" | JSON | "*/*" => Ok(Media::Json),
             YAML | "application/x-yaml" | "text/yaml" => Ok(Media::Yaml),
@@ -57,19 +60,31 @@ pub struct Output {
 
 impl Output {
     /// For errors on requests that have no sensible Accept.
-    pub const JSON: Output = Output { media: Media::Json, form: Form::Object, pretty: false };
+    pub const JSON: Output = Output {
+        media: Media::Json,
+        form: Form::Object,
+        pretty: false,
+    };
 
     /// The first acceptable clause, by weight. `list` and `watch` decide which `as=` makes sense.
     pub fn negotiate(headers: &HeaderMap, query: &Query) -> Result<Output, StatusError> {
-        let accept = headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let accept = headers
+            .get(ACCEPT)
+            .and_then(|v| v.to_str().ok())
+            .unwrap_or_default();
         let pretty = wants_pretty(headers, query);
         if accept.is_empty() {
-            return Ok(Output { pretty, ..Output::JSON });
+            return Ok(Output {
+                pretty,
+                ..Output::JSON
+            });
         }
         let mut clauses: Vec<Clause<'_>> = accept.split(',').map(Clause::parse).collect();
         clauses.sort_by(|a, b| b.weight.total_cmp(&a.weight));
         let found = clauses.iter().find_map(Clause::output);
-        found.map(|output| Output { pretty, ..output }).ok_or_else(|| status::not_acceptable(&[JSON, YAML, PROTOBUF]))
+        found
+            .map(|output| Output { pretty, ..output })
+            .ok_or_else(|| status::not_acceptable(&[JSON, YAML, PROTOBUF]))
     }
 }
 
@@ -84,7 +99,13 @@ struct Clause<'a> {
 impl<'a> Clause<'a> {
     fn parse(text: &'a str) -> Clause<'a> {
         let mut parts = text.split(';').map(str::trim);
-        let mut clause = Clause { media: parts.next().unwrap_or_default(), as_kind: "", group: "", version: "", weight: 1.0 };
+        let mut clause = Clause {
+            media: parts.next().unwrap_or_default(),
+            as_kind: "",
+            group: "",
+            version: "",
+            weight: 1.0,
+        };
         for (key, value) in parts.filter_map(|part| part.split_once('=')) {
             match key {
                 "as" => clause.as_kind = value,
@@ -111,7 +132,11 @@ impl<'a> Clause<'a> {
             _ => return None,
         };
         // Tables have no protobuf form worth its name: upstream refuses it too.
-        (!(media == Media::Protobuf && matches!(form, Form::Table(_)))).then_some(Output { media, form, pretty: false })
+        (!(media == Media::Protobuf && matches!(form, Form::Table(_)))).then_some(Output {
+            media,
+            form,
+            pretty: false,
+        })
     }
 
     fn meta_version(&self) -> Option<&'static str> {
@@ -128,8 +153,13 @@ fn wants_pretty(headers: &HeaderMap, query: &Query) -> bool {
     if query.has("pretty") {
         return query.flag("pretty");
     }
-    let agent = headers.get(USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    ["curl", "Wget", "Mozilla/5.0"].iter().any(|person| agent.starts_with(person))
+    let agent = headers
+        .get(USER_AGENT)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default();
+    ["curl", "Wget", "Mozilla/5.0"]
+        .iter()
+        .any(|person| agent.starts_with(person))
 }
 
 #[cfg(test)]
@@ -139,17 +169,34 @@ mod tests {
     fn negotiate(accept: &str) -> Option<(Media, Form)> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, accept.parse().unwrap());
-        Output::negotiate(&headers, &Query::parse(None)).ok().map(|o| (o.media, o.form))
+        Output::negotiate(&headers, &Query::parse(None))
+            .ok()
+            .map(|o| (o.media, o.form))
     }
 
     #[test]
     fn the_first_acceptable_clause_wins() {
         let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
-        assert_eq!(negotiate(kubectl), Some((Media::Json, Form::Table("meta.k8s.io/v1"))));
-        assert_eq!(negotiate("application/vnd.kubernetes.protobuf,application/json"), Some((Media::Protobuf, Form::Object)));
-        assert_eq!(negotiate("application/cbor, application/yaml"), Some((Media::Yaml, Form::Object)));
-        assert_eq!(negotiate("text/html, */*;q=0.8"), Some((Media::Json, Form::Object)));
-        assert_eq!(negotiate("application/json;q=0.1,application/yaml"), Some((Media::Yaml, Form::Object)));
+        assert_eq!(
+            negotiate(kubectl),
+            Some((Media::Json, Form::Table("meta.k8s.io/v1")))
+        );
+        assert_eq!(
+            negotiate("application/vnd.kubernetes.protobuf,application/json"),
+            Some((Media::Protobuf, Form::Object))
+        );
+        assert_eq!(
+            negotiate("application/cbor, application/yaml"),
+            Some((Media::Yaml, Form::Object))
+        );
+        assert_eq!(
+            negotiate("text/html, */*;q=0.8"),
+            Some((Media::Json, Form::Object))
+        );
+        assert_eq!(
+            negotiate("application/json;q=0.1,application/yaml"),
+            Some((Media::Yaml, Form::Object))
+        );
         assert_eq!(negotiate("image/png"), None);
     }
 

@@ -44,9 +44,24 @@ impl Include {
 }
 
 impl<'a> Presenter<'a> {
-    pub fn new(endpoint: &'a ResourceEndpoint, printers: &'a dyn Printers, output: Output, include: &str) -> Presenter<'a> {
-        let converts = endpoint.store.as_ref().is_some_and(|store| store.shape.api_version != endpoint.shape.api_version);
-        Presenter { endpoint, printers, output, include: Include::parse(include), converts, now: clock::now_s() }
+    pub fn new(
+        endpoint: &'a ResourceEndpoint,
+        printers: &'a dyn Printers,
+        output: Output,
+        include: &str,
+    ) -> Presenter<'a> {
+        let converts = endpoint
+            .store
+            .as_ref()
+            .is_some_and(|store| store.shape.api_version != endpoint.shape.api_version);
+        Presenter {
+            endpoint,
+            printers,
+            output,
+            include: Include::parse(include),
+            converts,
+            now: clock::now_s(),
+        }
     }
 
     /// The bytes kept with the object are the answer as they are.
@@ -109,7 +124,11 @@ impl<'a> Presenter<'a> {
     }
 
     fn table(&self, object: &CachedObject, version: &str) -> Vec<u8> {
-        let mut out = self.table_head(version, &format!("\"resourceVersion\":\"{}\"", object.resource_version), true);
+        let mut out = self.table_head(
+            version,
+            &format!("\"resourceVersion\":\"{}\"", object.resource_version),
+            true,
+        );
         self.row(object, version, &mut out);
         out.extend_from_slice(b"]}");
         out
@@ -119,7 +138,11 @@ impl<'a> Presenter<'a> {
     pub fn table_head(&self, version: &str, metadata: &str, columns: bool) -> Vec<u8> {
         let mut out = format!("{{\"kind\":\"Table\",\"apiVersion\":\"{version}\",\"metadata\":{{{metadata}}},\"columnDefinitions\":").into_bytes();
         let resource = self.endpoint.resource;
-        let definitions = if columns { self.printers.columns(resource.group, resource.resource) } else { &[] };
+        let definitions = if columns {
+            self.printers.columns(resource.group, resource.resource)
+        } else {
+            &[]
+        };
         json::encode(&Value::List(definitions.iter().map(column).collect()), &mut out);
         out.extend_from_slice(b",\"rows\":[");
         out
@@ -127,7 +150,9 @@ impl<'a> Presenter<'a> {
 
     pub fn row(&self, object: &CachedObject, version: &str, out: &mut Vec<u8>) {
         let resource = self.endpoint.resource;
-        let cells = self.printers.cells(resource.group, resource.resource, &self.value(object), self.now);
+        let cells = self
+            .printers
+            .cells(resource.group, resource.resource, &self.value(object), self.now);
         out.extend_from_slice(b"{\"cells\":");
         json::encode(&Value::List(cells), out);
         match self.include {
@@ -197,7 +222,9 @@ fn metadata_message(raw: &[u8]) -> Option<&[u8]> {
 
 /// The PartialObjectMetadata message: its only field is the metadata.
 pub fn metadata_raw(object: &CachedObject) -> Vec<u8> {
-    let whole = object.protobuf().and_then(|raw| Some(Fields(raw).next()?.ok()?.whole.to_vec()));
+    let whole = object
+        .protobuf()
+        .and_then(|raw| Some(Fields(raw).next()?.ok()?.whole.to_vec()));
     whole.unwrap_or_else(|| {
         let (mut raw, value) = (Vec::new(), object.value());
         let meta = value.get("metadata").unwrap_or(&Value::Null);
@@ -211,6 +238,10 @@ pub fn metadata_raw(object: &CachedObject) -> Vec<u8> {
 
 fn metadata_envelope(object: &CachedObject, version: &str) -> Vec<u8> {
     let mut out = Vec::new();
-    protobuf::wrap(Gvk::parse(version, "PartialObjectMetadata"), &metadata_raw(object), &mut out);
+    protobuf::wrap(
+        Gvk::parse(version, "PartialObjectMetadata"),
+        &metadata_raw(object),
+        &mut out,
+    );
     out
 }

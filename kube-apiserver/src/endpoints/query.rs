@@ -7,12 +7,23 @@ pub struct Query(Vec<(String, String)>);
 
 impl Query {
     pub fn parse(query: Option<&str>) -> Query {
-        let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
-        Query(pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(k, v)| (decode(k), decode(v))).collect())
+        let pairs = query
+            .unwrap_or_default()
+            .split('&')
+            .filter(|pair| !pair.is_empty());
+        Query(
+            pairs
+                .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+                .map(|(k, v)| (decode(k), decode(v)))
+                .collect(),
+        )
     }
 
     pub fn get(&self, name: &str) -> &str {
-        self.0.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
+        self.0
+            .iter()
+            .find(|(key, _)| key == name)
+            .map_or("", |(_, value)| value)
     }
 
     pub fn has(&self, name: &str) -> bool {
@@ -20,7 +31,10 @@ impl Query {
     }
 
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .filter(move |(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// Go's rule for booleans in queries: empty, `0` and `false` are false, everything else is true.
@@ -29,7 +43,8 @@ impl Query {
     }
 
     pub fn optional_flag(&self, name: &str) -> Option<bool> {
-        self.has(name).then(|| !matches!(self.get(name), "0" | "false" | "False" | "FALSE" | "f" | "F"))
+        self.has(name)
+            .then(|| !matches!(self.get(name), "0" | "false" | "False" | "FALSE" | "f" | "F"))
     }
 
     pub fn int(&self, name: &str) -> Result<Option<i64>, StatusError> {
@@ -37,7 +52,9 @@ impl Query {
             "" => Ok(None),
             text => match text.parse() {
                 Ok(n) => Ok(Some(n)),
-                Err(_) => Err(status::bad_request(format!("strconv.ParseInt: parsing \"{text}\": invalid syntax"))),
+                Err(_) => Err(status::bad_request(format!(
+                    "strconv.ParseInt: parsing \"{text}\": invalid syntax"
+                ))),
             },
         }
     }
@@ -51,7 +68,10 @@ fn decode(text: &str) -> String {
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while at < bytes.len() {
-        let escaped = (bytes[at] == b'%').then(|| bytes.get(at + 1..at + 3)).flatten().and_then(hex);
+        let escaped = (bytes[at] == b'%')
+            .then(|| bytes.get(at + 1..at + 3))
+            .flatten()
+            .and_then(hex);
         match (bytes[at], escaped) {
             (_, Some(byte)) => {
                 out.push(byte);

@@ -11,7 +11,9 @@ use bytes::Bytes;
 use component_base::http::{Body, full};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER, VARY, WARNING};
+use http::header::{
+    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER, VARY, WARNING,
+};
 use http::{HeaderMap, Response, StatusCode};
 
 use super::negotiation::{Media, Output};
@@ -30,7 +32,9 @@ pub fn value(code: StatusCode, output: Output, value: &Value) -> Response<Body> 
 pub fn bytes(code: StatusCode, media: Media, body: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(full(body));
     *response.status_mut() = code;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media.content_type()));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(media.content_type()));
     response
 }
 
@@ -76,8 +80,15 @@ fn to_protobuf(value: &Value) -> Vec<u8> {
 pub fn error(output: Output, error: &StatusError) -> Response<Body> {
     let code = StatusCode::from_u16(error.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = value(code, output, &error.to_value());
-    if let Some(seconds) = error.details.as_ref().map(|d| d.retry_after_seconds).filter(|s| *s > 0) {
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    if let Some(seconds) = error
+        .details
+        .as_ref()
+        .map(|d| d.retry_after_seconds)
+        .filter(|s| *s > 0)
+    {
+        response
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
 }
@@ -101,8 +112,13 @@ pub fn add_warnings(headers: &mut HeaderMap, warnings: &[String]) {
 }
 
 pub fn accepts_gzip(headers: &HeaderMap) -> bool {
-    let accepted = headers.get(ACCEPT_ENCODING).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    accepted.split(',').any(|encoding| encoding.trim().split(';').next() == Some("gzip"))
+    let accepted = headers
+        .get(ACCEPT_ENCODING)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default();
+    accepted
+        .split(',')
+        .any(|encoding| encoding.trim().split(';').next() == Some("gzip"))
 }
 
 pub fn mark_gzip(headers: &mut HeaderMap) {

@@ -38,7 +38,12 @@ pub struct Notes {
 
 impl RequestContext {
     pub fn new(user: Arc<UserInfo>, info: Arc<RequestInfo>, audit_id: Arc<str>) -> RequestContext {
-        RequestContext { user, info, audit_id, notes: Arc::default() }
+        RequestContext {
+            user,
+            info,
+            audit_id,
+            notes: Arc::default(),
+        }
     }
 
     /// In-process calls of the server itself.
@@ -53,7 +58,11 @@ impl RequestContext {
 
 /// The innermost handler of the filter chain. `endpoints::Endpoints` is the real one.
 pub trait Handler: Send + Sync {
-    fn handle(self: Arc<Self>, ctx: RequestContext, req: Request<Incoming>) -> BoxFuture<'static, Response<Body>>;
+    fn handle(
+        self: Arc<Self>,
+        ctx: RequestContext,
+        req: Request<Incoming>,
+    ) -> BoxFuture<'static, Response<Body>>;
 }
 
 /// Paths that are not resources: `/api`, `/apis`, `/openapi/...`, `/.well-known/...`, `/openid/v1/jwks`. Asked in order; `None` = not mine.
@@ -85,13 +94,24 @@ pub trait Printers: Send + Sync {
 /// A resource or subresource that only takes POST and stores nothing: tokenreviews, subjectaccessreviews,
 /// selfsubject*, serviceaccounts/token. The object is decoded and defaulted; the answer goes out with 201.
 pub trait Creater: Send + Sync {
-    fn create<'a>(&'a self, ctx: &'a RequestContext, namespace: &'a str, name: &'a str, object: Value) -> BoxFuture<'a, Result<Value, StatusError>>;
+    fn create<'a>(
+        &'a self,
+        ctx: &'a RequestContext,
+        namespace: &'a str,
+        name: &'a str,
+        object: Value,
+    ) -> BoxFuture<'a, Result<Value, StatusError>>;
 }
 
 /// A subresource that takes the connection itself: pods/log, exec, attach, portforward, pods|services|nodes/proxy.
 /// Called after admission's Connect; the named parent exists is its own check.
 pub trait Connecter: Send + Sync {
-    fn connect<'a>(&'a self, ctx: &'a RequestContext, endpoint: &'a ResourceEndpoint, req: Request<Incoming>) -> BoxFuture<'a, Response<Body>>;
+    fn connect<'a>(
+        &'a self,
+        ctx: &'a RequestContext,
+        endpoint: &'a ResourceEndpoint,
+        req: Request<Incoming>,
+    ) -> BoxFuture<'a, Response<Body>>;
 }
 
 /// Everything that plugs in, handed to `Endpoints::new` by `server.rs`.

@@ -32,13 +32,28 @@ pub async fn review(
 ) -> Result<Response<Body>, StatusError> {
     let gvk = match ctx.info.subresource.as_str() {
         "" => endpoint.resource.gvk(),
-        name => endpoint.resource.subresource(name).map(|sub| sub.gvk).ok_or_else(status::not_found_path)?,
+        name => endpoint
+            .resource
+            .subresource(name)
+            .map(|sub| sub.gvk)
+            .ok_or_else(status::not_found_path)?,
     };
-    let ty = registry().kind(gvk).ok_or_else(|| status::internal(format!("{} is not in the schema", gvk.kind)))?;
+    let ty = registry()
+        .kind(gvk)
+        .ok_or_else(|| status::internal(format!("{} is not in the schema", gvk.kind)))?;
     let bytes = body::read(incoming).await?;
     let mut warnings = Vec::new();
-    let object = body::decode(&bytes, headers, gvk, ty, body::field_validation(query)?, &mut warnings)?;
-    let answer = creater.create(ctx, &ctx.info.namespace, &ctx.info.name, object).await?;
+    let object = body::decode(
+        &bytes,
+        headers,
+        gvk,
+        ty,
+        body::field_validation(query)?,
+        &mut warnings,
+    )?;
+    let answer = creater
+        .create(ctx, &ctx.info.namespace, &ctx.info.name, object)
+        .await?;
     let mut response = tree_answer(StatusCode::CREATED, headers, query, &answer)?;
     respond::add_warnings(response.headers_mut(), &warnings);
     Ok(response)
@@ -55,10 +70,22 @@ pub async fn storeless(
 ) -> Result<Response<Body>, StatusError> {
     match (endpoint.resource.resource, ctx.info.verb.as_str()) {
         ("bindings", "create") => {
-            let pods = endpoints.registry.endpoint("", "v1", "pods").ok_or_else(status::not_found_path)?;
+            let pods = endpoints
+                .registry
+                .endpoint("", "v1", "pods")
+                .ok_or_else(status::not_found_path)?;
             let store = pods.store.as_ref().ok_or_else(status::not_found_path)?;
             let body = body::read(incoming).await?;
-            binding::create(&write::Call { endpoints, ctx, endpoint: pods, store, headers, query, body }).await
+            binding::create(&write::Call {
+                endpoints,
+                ctx,
+                endpoint: pods,
+                store,
+                headers,
+                query,
+                body,
+            })
+            .await
         }
         _ => Err(status::not_found_path()),
     }

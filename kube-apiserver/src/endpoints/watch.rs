@@ -38,7 +38,11 @@ const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 const BATCH: usize = 64 * 1024;
 
 static TERMINATED: std::sync::LazyLock<Counter> = std::sync::LazyLock::new(|| {
-    metrics::counter("apiserver_terminated_watchers_total", "Counter of watchers closed due to unresponsiveness broken by resource type.", &["group", "resource"])
+    metrics::counter(
+        "apiserver_terminated_watchers_total",
+        "Counter of watchers closed due to unresponsiveness broken by resource type.",
+        &["group", "resource"],
+    )
 });
 
 pub struct WatchRequest<'a> {
@@ -71,15 +75,35 @@ impl Options {
         let bookmarks = query.flag("allowWatchBookmarks");
         match (initial_events, query.get("resourceVersionMatch")) {
             (None, "") | (Some(_), "NotOlderThan") => {}
-            (None, _) => return Err(invalid("resourceVersionMatch", "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided")),
-            (Some(_), "") => return Err(invalid("resourceVersionMatch", "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan")),
-            (Some(_), _) => return Err(invalid("resourceVersionMatch", "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan")),
+            (None, _) => {
+                return Err(invalid(
+                    "resourceVersionMatch",
+                    "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+                ));
+            }
+            (Some(_), "") => {
+                return Err(invalid(
+                    "resourceVersionMatch",
+                    "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+                ));
+            }
+            (Some(_), _) => {
+                return Err(invalid(
+                    "resourceVersionMatch",
+                    "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+                ));
+            }
         }
         let timeout = match query.int("timeoutSeconds")? {
             Some(seconds) if seconds > 0 => Duration::from_secs(seconds as u64),
             _ => min_timeout.mul_f64(rand::rng().random_range(1.0..2.0)),
         };
-        Ok(Options { version, bookmarks, initial_events, timeout })
+        Ok(Options {
+            version,
+            bookmarks,
+            initial_events,
+            timeout,
+        })
     }
 }
 
@@ -104,7 +128,9 @@ pub async fn watch(request: WatchRequest<'_>) -> Result<Response<Body>, StatusEr
         after_initial: None,
         after: 0,
         sent: 0,
-        bookmarks: options.bookmarks.then(|| Box::pin(tokio::time::sleep(jittered(BOOKMARK_EVERY)))),
+        bookmarks: options
+            .bookmarks
+            .then(|| Box::pin(tokio::time::sleep(jittered(BOOKMARK_EVERY)))),
         end: Box::pin(tokio::time::sleep(options.timeout)),
         first_row: true,
         drain: request.drain.clone(),
@@ -113,10 +139,15 @@ pub async fn watch(request: WatchRequest<'_>) -> Result<Response<Body>, StatusEr
     stream.open(interest, &options).await?;
     let body = futures_util::stream::unfold(stream, |mut stream| async move {
         let bytes = stream.next().await?;
-        Some((Ok::<_, component_base::http::BoxError>(Frame::data(bytes)), stream))
+        Some((
+            Ok::<_, component_base::http::BoxError>(Frame::data(bytes)),
+            stream,
+        ))
     });
     let mut response = Response::new(BodyExt::boxed_unsync(StreamBody::new(body.boxed())));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type(output.media)));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type(output.media)));
     Ok(response)
 }
 
@@ -155,8 +186,14 @@ struct Events {
 }
 
 impl Events {
-    async fn open(&mut self, interest: crate::storage::watcher::Interest, options: &Options) -> Result<(), StatusError> {
-        let with_state = options.initial_events.unwrap_or(matches!(options.version, None | Some(0)));
+    async fn open(
+        &mut self,
+        interest: crate::storage::watcher::Interest,
+        options: &Options,
+    ) -> Result<(), StatusError> {
+        let with_state = options
+            .initial_events
+            .unwrap_or(matches!(options.version, None | Some(0)));
         match (with_state, options.version) {
             (true, None) => drop(self.store.consistent().await?),
             (true, Some(version)) => self.store.reached(version).await?,
@@ -178,13 +215,21 @@ impl Events {
         Ok(())
     }
 
-    fn open_with_state(&mut self, interest: crate::storage::watcher::Interest, options: &Options) -> Result<(), StatusError> {
+    fn open_with_state(
+        &mut self,
+        interest: crate::storage::watcher::Interest,
+        options: &Options,
+    ) -> Result<(), StatusError> {
         let before = self.store.feed_revision();
         let (snapshot, watch) = self.store.cache.watch_with_state(interest);
         let revision = before.max(snapshot.revision);
         let interest = watch.interest();
         self.initial = match (interest.namespace.as_deref(), interest.name.as_deref()) {
-            (Some(namespace), _) => snapshot.namespace(namespace).filter(|o| interest.matches(o)).cloned().collect(),
+            (Some(namespace), _) => snapshot
+                .namespace(namespace)
+                .filter(|o| interest.matches(o))
+                .cloned()
+                .collect(),
             (None, _) => snapshot.iter().filter(|o| interest.matches(o)).cloned().collect(),
         };
         if options.initial_events == Some(true) && options.bookmarks {
@@ -213,7 +258,9 @@ impl Events {
     fn initial_batch(&mut self) -> Bytes {
         let mut out = BytesMut::with_capacity(BATCH);
         while out.len() < BATCH {
-            let Some(object) = self.initial.pop_front() else { break };
+            let Some(object) = self.initial.pop_front() else {
+                break;
+            };
             let frame = self.frame_of(EventKind::Added, &object);
             out.extend_from_slice(&frame);
         }
@@ -280,7 +327,11 @@ impl Events {
         if kind == event.kind && self.output.form == Form::Object {
             let presenter = Presenter::new(&self.endpoint, &*self.printers, self.output, &self.include);
             if presenter.is_plain() {
-                let media = if self.output.media == Media::Protobuf { watch_cache::Media::Protobuf } else { watch_cache::Media::Json };
+                let media = if self.output.media == Media::Protobuf {
+                    watch_cache::Media::Protobuf
+                } else {
+                    watch_cache::Media::Json
+                };
                 return Some(event.frame(media, || encode_frame(&presenter, kind, &event.object)));
             }
         }
@@ -337,7 +388,11 @@ impl Events {
         if why == Closed::TooSlow {
             let resource = self.endpoint.resource;
             TERMINATED.with(&[resource.group, resource.resource]).inc();
-            tracing::warn!(group = resource.group, resource = resource.resource, "Watch closed: the client reads slower than events come");
+            tracing::warn!(
+                group = resource.group,
+                resource = resource.resource,
+                "Watch closed: the client reads slower than events come"
+            );
         }
         None
     }
@@ -355,11 +410,17 @@ impl Events {
             Form::Metadata(version) => ("PartialObjectMetadata", version),
         };
         let json = match self.output.form {
-            Form::Table(_) => format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{version}\",\"metadata\":{{\"resourceVersion\":\"{revision}\"}},\"columnDefinitions\":[],\"rows\":[{{\"cells\":[],\"object\":{{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"{version}\",\"metadata\":{metadata}}}}}]}}"),
+            Form::Table(_) => format!(
+                "{{\"kind\":\"{kind}\",\"apiVersion\":\"{version}\",\"metadata\":{{\"resourceVersion\":\"{revision}\"}},\"columnDefinitions\":[],\"rows\":[{{\"cells\":[],\"object\":{{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"{version}\",\"metadata\":{metadata}}}}}]}}"
+            ),
             _ => format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{version}\",\"metadata\":{metadata}}}"),
         };
         match self.output.media {
-            Media::Protobuf => envelope(Media::Protobuf, "BOOKMARK", &self.bookmark_message(kind, version, revision, ends_initial)),
+            Media::Protobuf => envelope(
+                Media::Protobuf,
+                "BOOKMARK",
+                &self.bookmark_message(kind, version, revision, ends_initial),
+            ),
             media => envelope(media, "BOOKMARK", json.as_bytes()),
         }
     }
@@ -386,8 +447,16 @@ impl Events {
     }
 
     fn error_frame(&self, error: &StatusError) -> Bytes {
-        let output = Output { pretty: false, form: Form::Object, ..self.output };
-        let output = if output.media == Media::Yaml { Output::JSON } else { output };
+        let output = Output {
+            pretty: false,
+            form: Form::Object,
+            ..self.output
+        };
+        let output = if output.media == Media::Yaml {
+            Output::JSON
+        } else {
+            output
+        };
         let mut body = respond::encode(output, &error.to_value());
         if output.media == Media::Json {
             body.pop();
@@ -440,13 +509,19 @@ mod tests {
     #[test]
     fn json_frames_are_one_line() {
         let frame = envelope(Media::Json, "ADDED", br#"{"kind":"Pod"}"#);
-        assert_eq!(&frame[..], b"{\"type\":\"ADDED\",\"object\":{\"kind\":\"Pod\"}}\n");
+        assert_eq!(
+            &frame[..],
+            b"{\"type\":\"ADDED\",\"object\":{\"kind\":\"Pod\"}}\n"
+        );
     }
 
     #[test]
     fn protobuf_frames_carry_their_length() {
         let frame = envelope(Media::Protobuf, "ADDED", b"k8s\0x");
-        assert_eq!(u32::from_be_bytes(frame[..4].try_into().unwrap()) as usize, frame.len() - 4);
+        assert_eq!(
+            u32::from_be_bytes(frame[..4].try_into().unwrap()) as usize,
+            frame.len() - 4
+        );
         assert_eq!(&frame[4..11], b"\x0a\x05ADDED");
         assert!(frame.ends_with(b"k8s\0x"));
     }
@@ -454,9 +529,15 @@ mod tests {
     #[test]
     fn initial_events_need_their_match() {
         let parse = |query: &str| Options::parse(&Query::parse(Some(query)), Duration::from_secs(1800));
-        assert!(parse("sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true").is_ok());
+        assert!(
+            parse("sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true")
+                .is_ok()
+        );
         assert_eq!(parse("sendInitialEvents=true").err().map(|e| e.code), Some(422));
-        assert_eq!(parse("resourceVersionMatch=NotOlderThan").err().map(|e| e.code), Some(422));
+        assert_eq!(
+            parse("resourceVersionMatch=NotOlderThan").err().map(|e| e.code),
+            Some(422)
+        );
         assert!(parse("timeoutSeconds=x").is_err());
         assert!(parse("").unwrap().timeout >= Duration::from_secs(1800));
     }

@@ -38,7 +38,11 @@ impl Cidr {
     /// The address at `offset` from the base.
     pub fn nth(&self, offset: u128) -> IpAddr {
         let address = self.base.wrapping_add(offset);
-        if self.ipv4 { IpAddr::V4(Ipv4Addr::from(address as u32)) } else { IpAddr::V6(Ipv6Addr::from(address)) }
+        if self.ipv4 {
+            IpAddr::V4(Ipv4Addr::from(address as u32))
+        } else {
+            IpAddr::V6(Ipv6Addr::from(address))
+        }
     }
 
     pub fn contains(&self, address: IpAddr) -> bool {
@@ -52,7 +56,9 @@ impl Cidr {
             IpAddr::V6(v6) if !self.ipv4 => u128::from(v6),
             _ => return None,
         };
-        number.checked_sub(self.base).filter(|offset| *offset < self.size())
+        number
+            .checked_sub(self.base)
+            .filter(|offset| *offset < self.size())
     }
 }
 
@@ -62,7 +68,10 @@ impl FromStr for Cidr {
     fn from_str(text: &str) -> Result<Cidr, InvalidCidr> {
         let bad = || InvalidCidr(text.to_owned());
         let (address, prefix) = text.split_once('/').ok_or_else(bad)?;
-        let (address, prefix): (IpAddr, u32) = (address.parse().map_err(|_| bad())?, prefix.parse().map_err(|_| bad())?);
+        let (address, prefix): (IpAddr, u32) = (
+            address.parse().map_err(|_| bad())?,
+            prefix.parse().map_err(|_| bad())?,
+        );
         let (number, ipv4, width) = match address {
             IpAddr::V4(v4) => (u128::from(u32::from(v4)), true, 32),
             IpAddr::V6(v6) => (u128::from(v6), false, 128),
@@ -72,7 +81,11 @@ impl FromStr for Cidr {
         }
         let host = width - prefix;
         let mask = u128::MAX.checked_shl(host).unwrap_or(0);
-        Ok(Cidr { base: number & mask, prefix, ipv4 })
+        Ok(Cidr {
+            base: number & mask,
+            prefix,
+            ipv4,
+        })
     }
 }
 

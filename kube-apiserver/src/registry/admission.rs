@@ -70,7 +70,14 @@ impl Attributes {
 impl fmt::Display for Attributes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let gvk = Gvk::new(&self.group, &self.version, &self.kind);
-        write!(f, "{} {} {} {}", self.operation.as_str(), gvk.api_version(), self.kind, self.resource)?;
+        write!(
+            f,
+            "{} {} {} {}",
+            self.operation.as_str(),
+            gvk.api_version(),
+            self.kind,
+            self.resource
+        )?;
         if !self.subresource.is_empty() {
             write!(f, "/{}", self.subresource)?;
         }
@@ -92,7 +99,10 @@ pub trait Admission: Send + Sync {
     fn validate<'a>(&'a self, attributes: &'a mut Attributes) -> BoxFuture<'a, Result<(), StatusError>>;
     /// Cheap question asked first: no plugin wants this operation on this resource, so neither phase is called.
     fn handles(&self, operation: Operation) -> bool {
-        matches!(operation, Operation::Create | Operation::Update | Operation::Delete | Operation::Connect)
+        matches!(
+            operation,
+            Operation::Create | Operation::Update | Operation::Delete | Operation::Connect
+        )
     }
 }
 

@@ -32,7 +32,11 @@ impl Strategy for WorkloadStrategy {
         let mut errors = self.validate(new);
         if new.at("spec.selector") != old.at("spec.selector") {
             let shown = new.at("spec.selector").cloned().unwrap_or_default();
-            errors.push(field::invalid(&SPEC.child("selector"), shown, "field is immutable"));
+            errors.push(field::invalid(
+                &SPEC.child("selector"),
+                shown,
+                "field is immutable",
+            ));
         }
         if self.stateful && munged(new, old) != *old.get("spec").unwrap_or(&Value::Null) {
             errors.push(field::forbidden(&SPEC, "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden"));
@@ -44,13 +48,27 @@ impl Strategy for WorkloadStrategy {
 impl WorkloadStrategy {
     fn validate(&self, object: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
-        for name in ["replicas", "minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"] {
+        for name in [
+            "replicas",
+            "minReadySeconds",
+            "revisionHistoryLimit",
+            "progressDeadlineSeconds",
+        ] {
             if let Some(n) = object.get("spec").and_then(|s| s.int_at(name)).filter(|n| *n < 0) {
-                errors.push(field::invalid(&SPEC.child(name), n, "must be greater than or equal to 0"));
+                errors.push(field::invalid(
+                    &SPEC.child(name),
+                    n,
+                    "must be greater than or equal to 0",
+                ));
             }
         }
         selector(object, &mut errors);
-        errors.extend(validate_template(object.at("spec.template"), &SPEC.child("template"), &["Always"], self.allow_privileged));
+        errors.extend(validate_template(
+            object.at("spec.template"),
+            &SPEC.child("template"),
+            &["Always"],
+            self.allow_privileged,
+        ));
         strategy(object, &mut errors);
         errors
     }
@@ -66,30 +84,49 @@ fn selector(object: &Value, errors: &mut ErrorList) {
     let selector = match LabelSelector::from_object(Some(given)) {
         Ok(selector) => selector,
         Err(reason) => {
-            errors.push(field::invalid(&path, given.clone(), format!("invalid label selector: {reason}")));
+            errors.push(field::invalid(
+                &path,
+                given.clone(),
+                format!("invalid label selector: {reason}"),
+            ));
             return;
         }
     };
     if selector.is_everything() {
-        errors.push(field::invalid(&path, given.clone(), "empty selector is invalid for deployment"));
+        errors.push(field::invalid(
+            &path,
+            given.clone(),
+            "empty selector is invalid for deployment",
+        ));
         return;
     }
-    let labels = object.at("spec.template.metadata.labels").and_then(Value::as_object);
+    let labels = object
+        .at("spec.template.metadata.labels")
+        .and_then(Value::as_object);
     if !selector.matches(&labels) {
         let path = SPEC.child("template");
         let path = path.child("metadata");
         let shown = labels.cloned().map_or(Value::Null, Value::Object);
-        errors.push(field::invalid(&path.child("labels"), shown, "`selector` does not match template `labels`"));
+        errors.push(field::invalid(
+            &path.child("labels"),
+            shown,
+            "`selector` does not match template `labels`",
+        ));
     }
 }
 
 /// maxSurge and maxUnavailable may not both be nothing: the rollout could not move.
 fn strategy(object: &Value, errors: &mut ErrorList) {
-    let Some(strategy) = object.at("spec.strategy") else { return };
+    let Some(strategy) = object.at("spec.strategy") else {
+        return;
+    };
     let path = SPEC.child("strategy");
     match strategy.str_at("type") {
         "Recreate" if strategy.get("rollingUpdate").is_some() => {
-            errors.push(field::forbidden(&path.child("rollingUpdate"), "may not be specified when strategy `type` is 'Recreate'"));
+            errors.push(field::forbidden(
+                &path.child("rollingUpdate"),
+                "may not be specified when strategy `type` is 'Recreate'",
+            ));
         }
         "Recreate" => {}
         "RollingUpdate" => {
@@ -100,17 +137,34 @@ fn strategy(object: &Value, errors: &mut ErrorList) {
             };
             if none("maxUnavailable") && none("maxSurge") {
                 let path = path.child("rollingUpdate");
-                errors.push(field::invalid(&path.child("maxUnavailable"), 0i64, "may not be 0 when `maxSurge` is 0"));
+                errors.push(field::invalid(
+                    &path.child("maxUnavailable"),
+                    0i64,
+                    "may not be 0 when `maxSurge` is 0",
+                ));
             }
         }
         "" => {}
-        other => errors.push(field::not_supported(&path.child("type"), other, &["Recreate", "RollingUpdate"])),
+        other => errors.push(field::not_supported(
+            &path.child("type"),
+            other,
+            &["Recreate", "RollingUpdate"],
+        )),
     }
 }
 
 fn munged(new: &Value, old: &Value) -> Value {
     let mut spec = new.get("spec").cloned().unwrap_or_default();
-    let changeable = ["replicas", "ordinals", "template", "updateStrategy", "revisionHistoryLimit", "persistentVolumeClaimRetentionPolicy", "minReadySeconds", "selector"];
+    let changeable = [
+        "replicas",
+        "ordinals",
+        "template",
+        "updateStrategy",
+        "revisionHistoryLimit",
+        "persistentVolumeClaimRetentionPolicy",
+        "minReadySeconds",
+        "selector",
+    ];
     for name in changeable {
         match old.get("spec").and_then(|s| s.get(name)) {
             Some(value) => spec.set(name, value.clone()),
@@ -130,7 +184,12 @@ mod tests {
         let object = decode_untyped(br#"{"spec":{"selector":{"matchLabels":{"a":"b"}},"template":{"metadata":{"labels":{"a":"c"}}}}}"#).unwrap();
         let mut errors = ErrorList::new();
         selector(&object, &mut errors);
-        assert!(errors[0].to_string().ends_with("`selector` does not match template `labels`"), "{errors:?}");
+        assert!(
+            errors[0]
+                .to_string()
+                .ends_with("`selector` does not match template `labels`"),
+            "{errors:?}"
+        );
     }
 
     #[test]
@@ -138,6 +197,9 @@ mod tests {
         let object = decode_untyped(br#"{"spec":{"strategy":{"type":"RollingUpdate","rollingUpdate":{"maxSurge":0,"maxUnavailable":"0%"}}}}"#).unwrap();
         let mut errors = ErrorList::new();
         strategy(&object, &mut errors);
-        assert_eq!(errors[0].to_string(), "spec.strategy.rollingUpdate.maxUnavailable: Invalid value: 0: may not be 0 when `maxSurge` is 0");
+        assert_eq!(
+            errors[0].to_string(),
+            "spec.strategy.rollingUpdate.maxUnavailable: Invalid value: 0: may not be 0 when `maxSurge` is 0"
+        );
     }
 }

@@ -34,7 +34,11 @@ impl Strategy for JobStrategy {
     }
 
     fn validate_create(&self, _: &Request<'_>, job: &Value) -> ErrorList {
-        let mut errors = validate_spec(job.get("spec").unwrap_or(&Value::Null), &SPEC, self.allow_privileged);
+        let mut errors = validate_spec(
+            job.get("spec").unwrap_or(&Value::Null),
+            &SPEC,
+            self.allow_privileged,
+        );
         if job.at("spec.selector").is_none() {
             errors.push(field::required(&SPEC.child("selector"), ""));
         }
@@ -46,7 +50,14 @@ impl Strategy for JobStrategy {
         if request.subresource == "status" {
             return errors;
         }
-        for name in ["selector", "completionMode", "podFailurePolicy", "successPolicy", "backoffLimitPerIndex", "managedBy"] {
+        for name in [
+            "selector",
+            "completionMode",
+            "podFailurePolicy",
+            "successPolicy",
+            "backoffLimitPerIndex",
+            "managedBy",
+        ] {
             immutable(new, old, name, &mut errors);
         }
         if new.str_at("spec.completionMode") != "Indexed" {
@@ -70,7 +81,11 @@ impl Strategy for CronJobStrategy {
     }
 
     fn validate_update(&self, request: &Request<'_>, new: &Value, _: &Value) -> ErrorList {
-        if request.subresource == "status" { ErrorList::new() } else { self.validate(new) }
+        if request.subresource == "status" {
+            ErrorList::new()
+        } else {
+            self.validate(new)
+        }
     }
 }
 
@@ -87,18 +102,27 @@ impl CronJobStrategy {
         }
         let policy = cron.str_at("spec.concurrencyPolicy");
         if !matches!(policy, "" | "Allow" | "Forbid" | "Replace") {
-            errors.push(field::not_supported(&SPEC.child("concurrencyPolicy"), policy, &["Allow", "Forbid", "Replace"]));
+            errors.push(field::not_supported(
+                &SPEC.child("concurrencyPolicy"),
+                policy,
+                &["Allow", "Forbid", "Replace"],
+            ));
         }
         let template = SPEC.child("jobTemplate");
         let spec = cron.at("spec.jobTemplate.spec").unwrap_or(&Value::Null);
-        errors.extend(validate_spec(spec, &template.child("spec"), self.allow_privileged));
+        errors.extend(validate_spec(
+            spec,
+            &template.child("spec"),
+            self.allow_privileged,
+        ));
         errors
     }
 }
 
 fn generate_selector(job: &mut Value) {
     let (uid, name) = (job.uid().to_owned(), job.name().to_owned());
-    job.object_mut_at("spec.selector.matchLabels").insert(UID_LABELS[0], Value::from(uid.clone()));
+    job.object_mut_at("spec.selector.matchLabels")
+        .insert(UID_LABELS[0], Value::from(uid.clone()));
     let labels = job.object_mut_at("spec.template.metadata.labels");
     for (keys, value) in [(UID_LABELS, uid), (NAME_LABELS, name)] {
         for key in keys {
@@ -109,23 +133,49 @@ fn generate_selector(job: &mut Value) {
 
 fn validate_spec(spec: &Value, path: &Path<'_>, allow_privileged: bool) -> ErrorList {
     let mut errors = ErrorList::new();
-    for name in ["parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished"] {
+    for name in [
+        "parallelism",
+        "completions",
+        "activeDeadlineSeconds",
+        "backoffLimit",
+        "ttlSecondsAfterFinished",
+    ] {
         if let Some(n) = spec.int_at(name).filter(|n| *n < 0) {
-            errors.push(field::invalid(&path.child(name), n, "must be greater than or equal to 0"));
+            errors.push(field::invalid(
+                &path.child(name),
+                n,
+                "must be greater than or equal to 0",
+            ));
         }
     }
     let template = path.child("template");
-    if spec.str_at("template.spec.restartPolicy") == "Always" || spec.str_at("template.spec.restartPolicy").is_empty() {
+    if spec.str_at("template.spec.restartPolicy") == "Always"
+        || spec.str_at("template.spec.restartPolicy").is_empty()
+    {
         let at = template.child("spec");
-        errors.push(field::required(&at.child("restartPolicy"), "valid values: \"OnFailure\", \"Never\""));
+        errors.push(field::required(
+            &at.child("restartPolicy"),
+            "valid values: \"OnFailure\", \"Never\"",
+        ));
     }
     let all = ["Always", RESTART_POLICIES[0], RESTART_POLICIES[1]];
-    errors.extend(validate_template(spec.get("template"), &template, &all, allow_privileged));
+    errors.extend(validate_template(
+        spec.get("template"),
+        &template,
+        &all,
+        allow_privileged,
+    ));
     errors
 }
 
 fn immutable(new: &Value, old: &Value, name: &'static str, errors: &mut ErrorList) {
-    let part = |object: &Value| object.get("spec").and_then(|s| s.get(name)).cloned().unwrap_or_default();
+    let part = |object: &Value| {
+        object
+            .get("spec")
+            .and_then(|s| s.get(name))
+            .cloned()
+            .unwrap_or_default()
+    };
     if part(new) != part(old) {
         errors.push(field::invalid(&SPEC.child(name), part(new), "field is immutable"));
     }
@@ -144,6 +194,12 @@ mod tests {
         let labels = job.at("spec.template.metadata.labels").unwrap();
         assert_eq!(labels.get("controller-uid").and_then(Value::as_str), Some("u1"));
         assert_eq!(labels.get("job-name").and_then(Value::as_str), Some("j"));
-        assert_eq!(job.at("spec.selector.matchLabels").unwrap().get("batch.kubernetes.io/controller-uid").and_then(Value::as_str), Some("u1"));
+        assert_eq!(
+            job.at("spec.selector.matchLabels")
+                .unwrap()
+                .get("batch.kubernetes.io/controller-uid")
+                .and_then(Value::as_str),
+            Some("u1")
+        );
     }
 }

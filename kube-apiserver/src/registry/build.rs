@@ -20,7 +20,12 @@ pub struct Enabled(BTreeMap<String, bool>);
 
 impl Enabled {
     pub fn new(config: BTreeMap<String, String>) -> Enabled {
-        Enabled(config.into_iter().map(|(key, value)| (key, value != "false")).collect())
+        Enabled(
+            config
+                .into_iter()
+                .map(|(key, value)| (key, value != "false"))
+                .collect(),
+        )
     }
 
     fn serves(&self, resource: &Resource) -> bool {
@@ -34,7 +39,9 @@ impl Enabled {
             v if v.contains("beta") => "api/beta",
             _ => "api/ga",
         };
-        let said = [exact.as_str(), version.as_str(), level, "api/all"].into_iter().find_map(|key| self.0.get(key));
+        let said = [exact.as_str(), version.as_str(), level, "api/all"]
+            .into_iter()
+            .find_map(|key| self.0.get(key));
         // Another version's bytes are not this one's: such a version is served once it is the stored one.
         let native = resource.storage.version == resource.version || resource.served;
         native && said.copied().unwrap_or(resource.served)
@@ -49,11 +56,22 @@ pub struct Built {
     pub routes: Routes,
 }
 
-pub fn build(backend: &Arc<Backend>, prefix: &str, enabled: &Enabled, strategies: &strategies::Shared) -> Built {
-    let mut built = Built { registry: Registry::default(), routes: Routes::new() };
+pub fn build(
+    backend: &Arc<Backend>,
+    prefix: &str,
+    enabled: &Enabled,
+    strategies: &strategies::Shared,
+) -> Built {
+    let mut built = Built {
+        registry: Registry::default(),
+        routes: Routes::new(),
+    };
     // Two groups may share one place in etcd (events): they share the store.
     let mut by_place: BTreeMap<&'static str, Arc<Store>> = BTreeMap::new();
-    for resource in schema::resources().iter().filter(|resource| enabled.serves(resource)) {
+    for resource in schema::resources()
+        .iter()
+        .filter(|resource| enabled.serves(resource))
+    {
         let store = if resource.key_prefix.is_empty() {
             None
         } else {
@@ -69,8 +87,14 @@ pub fn build(backend: &Arc<Backend>, prefix: &str, enabled: &Enabled, strategies
                 None => continue,
             }
         };
-        let Some(shape) = endpoint_shape(resource, store.as_ref()) else { continue };
-        built.registry.add(ResourceEndpoint { resource, shape, store });
+        let Some(shape) = endpoint_shape(resource, store.as_ref()) else {
+            continue;
+        };
+        built.registry.add(ResourceEndpoint {
+            resource,
+            shape,
+            store,
+        });
     }
     built
 }
@@ -81,14 +105,37 @@ fn endpoint_shape(resource: &'static Resource, store: Option<&Arc<Store>>) -> Op
         return Some(store.shape.clone());
     }
     let ty = schema::registry().kind(gvk)?;
-    Some(Arc::new(Shape::new(gvk, ty, Encoding::Protobuf, traits::selectable(resource.group, resource.resource, ty))))
+    Some(Arc::new(Shape::new(
+        gvk,
+        ty,
+        Encoding::Protobuf,
+        traits::selectable(resource.group, resource.resource, ty),
+    )))
 }
 
-fn store(resource: &'static Resource, backend: &Arc<Backend>, prefix: &str, shared: &strategies::Shared) -> Option<Arc<Store>> {
-    let stored = Gvk { group: resource.storage.group, version: resource.storage.version, kind: resource.kind };
+fn store(
+    resource: &'static Resource,
+    backend: &Arc<Backend>,
+    prefix: &str,
+    shared: &strategies::Shared,
+) -> Option<Arc<Store>> {
+    let stored = Gvk {
+        group: resource.storage.group,
+        version: resource.storage.version,
+        kind: resource.kind,
+    };
     let ty = schema::registry().kind(stored)?;
-    let encoding = if JSON_GROUPS.contains(&stored.group) { Encoding::Json } else { Encoding::Protobuf };
-    let shape = Arc::new(Shape::new(stored, ty, encoding, traits::selectable(stored.group, resource.resource, ty)));
+    let encoding = if JSON_GROUPS.contains(&stored.group) {
+        Encoding::Json
+    } else {
+        Encoding::Protobuf
+    };
+    let shape = Arc::new(Shape::new(
+        stored,
+        ty,
+        encoding,
+        traits::selectable(stored.group, resource.resource, ty),
+    ));
     // The row of the stored version speaks for the resource (its group in error texts).
     let row = schema::resource(stored.group, stored.version, resource.resource).unwrap_or(resource);
     let strategy: Box<dyn Strategy> = strategies::of(row.group, row.resource, shared);
@@ -110,5 +157,8 @@ fn store(resource: &'static Resource, backend: &Arc<Backend>, prefix: &str, shar
 fn empty_status(ty: TypeId) -> Value {
     let blank = Value::from([("status", Value::Object(Default::default()))]);
     let conformed = json::conform(&blank, ty, json::FieldValidation::Ignore);
-    conformed.ok().and_then(|mut decoded| decoded.value.remove("status")).unwrap_or_else(|| Value::Object(Default::default()))
+    conformed
+        .ok()
+        .and_then(|mut decoded| decoded.value.remove("status"))
+        .unwrap_or_else(|| Value::Object(Default::default()))
 }

@@ -28,7 +28,8 @@ impl Strategy for CsrStrategy {
             csr.set_at("spec.groups", user.groups.clone());
         }
         for (key, values) in &user.extra {
-            csr.object_mut_at("spec.extra").insert(key.clone(), Value::from(values.clone()));
+            csr.object_mut_at("spec.extra")
+                .insert(key.clone(), Value::from(values.clone()));
         }
     }
 
@@ -48,8 +49,12 @@ impl Strategy for CsrStrategy {
         let now = clock::rfc3339(request.now);
         let before = old.list_at("status.conditions");
         for condition in new.list_at_mut("status.conditions") {
-            let same = before.iter().find(|c| c.str_at("type") == condition.str_at("type"));
-            if same.is_none_or(|c| c != condition) && condition.get("lastUpdateTime").is_none_or(Value::is_null) {
+            let same = before
+                .iter()
+                .find(|c| c.str_at("type") == condition.str_at("type"));
+            if same.is_none_or(|c| c != condition)
+                && condition.get("lastUpdateTime").is_none_or(Value::is_null)
+            {
                 condition.set("lastUpdateTime", now.clone());
             }
             if condition.get("lastTransitionTime").is_none_or(Value::is_null) {
@@ -65,20 +70,40 @@ impl Strategy for CsrStrategy {
             errors.push(field::required(&path.child("usages"), ""));
         }
         if csr.str_at("spec.request").is_empty() {
-            errors.push(field::invalid(&path.child("request"), Value::Null, "PEM block type must be CERTIFICATE REQUEST"));
+            errors.push(field::invalid(
+                &path.child("request"),
+                Value::Null,
+                "PEM block type must be CERTIFICATE REQUEST",
+            ));
         }
         let signer = csr.str_at("spec.signerName");
-        if !signer.is_empty() && !signer.split_once('/').is_some_and(|(domain, name)| domain.contains('.') && !name.is_empty()) {
-            errors.push(field::invalid(&path.child("signerName"), signer, "must be a fully qualified domain and path of the form 'example.com/signer-name'"));
+        if !signer.is_empty()
+            && !signer
+                .split_once('/')
+                .is_some_and(|(domain, name)| domain.contains('.') && !name.is_empty())
+        {
+            errors.push(field::invalid(
+                &path.child("signerName"),
+                signer,
+                "must be a fully qualified domain and path of the form 'example.com/signer-name'",
+            ));
         }
         errors
     }
 
     fn validate_update(&self, request: &Request<'_>, new: &Value, _: &Value) -> ErrorList {
-        let has = |kind: &str| new.list_at("status.conditions").iter().any(|c| c.str_at("type") == kind);
+        let has = |kind: &str| {
+            new.list_at("status.conditions")
+                .iter()
+                .any(|c| c.str_at("type") == kind)
+        };
         if request.subresource == "approval" && has("Approved") && has("Denied") {
             let path = Path::new("status");
-            return vec![field::invalid(&path.child("conditions"), new.at("status.conditions").cloned().unwrap_or_default(), "Approved and Denied conditions are mutually exclusive")];
+            return vec![field::invalid(
+                &path.child("conditions"),
+                new.at("status.conditions").cloned().unwrap_or_default(),
+                "Approved and Denied conditions are mutually exclusive",
+            )];
         }
         ErrorList::new()
     }
@@ -95,7 +120,12 @@ fn keep_certificate(new: &mut Value, old: &Value) {
 /// /status may neither approve nor deny, nor take that back.
 fn keep_decision(new: &mut Value, old: &Value) {
     let decides = |condition: &Value| matches!(condition.str_at("type"), "Approved" | "Denied");
-    let decided: Vec<Value> = old.list_at("status.conditions").iter().filter(|c| decides(c)).cloned().collect();
+    let decided: Vec<Value> = old
+        .list_at("status.conditions")
+        .iter()
+        .filter(|c| decides(c))
+        .cloned()
+        .collect();
     let conditions = new.list_mut_at("status.conditions");
     conditions.retain(|condition| !decides(condition));
     conditions.splice(0..0, decided);

@@ -10,16 +10,23 @@ mod autoscaling;
 mod events;
 
 fn needed(endpoint: &ResourceEndpoint) -> bool {
-    endpoint.store.as_ref().is_some_and(|store| store.shape.api_version != endpoint.shape.api_version)
+    endpoint
+        .store
+        .as_ref()
+        .is_some_and(|store| store.shape.api_version != endpoint.shape.api_version)
 }
 
 pub fn to_storage(endpoint: &ResourceEndpoint, object: &mut Value) {
-    let Some(store) = endpoint.store.as_ref().filter(|_| needed(endpoint)) else { return };
+    let Some(store) = endpoint.store.as_ref().filter(|_| needed(endpoint)) else {
+        return;
+    };
     convert(object, &endpoint.shape.api_version, &store.shape.api_version);
 }
 
 pub fn from_storage(endpoint: &ResourceEndpoint, object: &mut Value) {
-    let Some(store) = endpoint.store.as_ref().filter(|_| needed(endpoint)) else { return };
+    let Some(store) = endpoint.store.as_ref().filter(|_| needed(endpoint)) else {
+        return;
+    };
     convert(object, &store.shape.api_version, &endpoint.shape.api_version);
 }
 

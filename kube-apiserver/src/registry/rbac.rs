@@ -37,7 +37,11 @@ impl Strategy for BindingStrategy {
     fn validate_update(&self, _: &Request<'_>, new: &Value, old: &Value) -> ErrorList {
         let mut errors = self.validate(new);
         if new.get("roleRef") != old.get("roleRef") {
-            errors.push(field::invalid(&Path::new("roleRef"), new.get("roleRef").cloned().unwrap_or_default(), "cannot change roleRef"));
+            errors.push(field::invalid(
+                &Path::new("roleRef"),
+                new.get("roleRef").cloned().unwrap_or_default(),
+                "cannot change roleRef",
+            ));
         }
         errors
     }
@@ -49,23 +53,40 @@ fn rules(role: &Value, namespaced: bool) -> ErrorList {
     for (i, rule) in role.list_at("rules").iter().enumerate() {
         let at = list.index(i);
         if rule.list_at("verbs").is_empty() {
-            errors.push(field::required(&at.child("verbs"), "verbs must contain at least one value"));
+            errors.push(field::required(
+                &at.child("verbs"),
+                "verbs must contain at least one value",
+            ));
         }
         let urls = rule.list_at("nonResourceURLs");
         if !urls.is_empty() {
             if namespaced {
-                errors.push(field::invalid(&at.child("nonResourceURLs"), Value::List(urls.to_vec()), "namespaced rules cannot apply to non-resource URLs"));
+                errors.push(field::invalid(
+                    &at.child("nonResourceURLs"),
+                    Value::List(urls.to_vec()),
+                    "namespaced rules cannot apply to non-resource URLs",
+                ));
             }
             if !rule.list_at("apiGroups").is_empty() || !rule.list_at("resources").is_empty() {
-                errors.push(field::invalid(&at.child("nonResourceURLs"), Value::List(urls.to_vec()), "rules cannot apply to both regular resources and non-resource URLs"));
+                errors.push(field::invalid(
+                    &at.child("nonResourceURLs"),
+                    Value::List(urls.to_vec()),
+                    "rules cannot apply to both regular resources and non-resource URLs",
+                ));
             }
             continue;
         }
         if rule.list_at("apiGroups").is_empty() {
-            errors.push(field::required(&at.child("apiGroups"), "resource rules must supply at least one api group"));
+            errors.push(field::required(
+                &at.child("apiGroups"),
+                "resource rules must supply at least one api group",
+            ));
         }
         if rule.list_at("resources").is_empty() {
-            errors.push(field::required(&at.child("resources"), "resource rules must supply at least one resource"));
+            errors.push(field::required(
+                &at.child("resources"),
+                "resource rules must supply at least one resource",
+            ));
         }
     }
     errors
@@ -77,15 +98,25 @@ impl BindingStrategy {
         let role = Path::new("roleRef");
         let kind = binding.str_at("roleRef.kind");
         if !matches!(kind, "Role" | "ClusterRole") {
-            errors.push(field::not_supported(&role.child("kind"), kind, &["ClusterRole", "Role"]));
+            errors.push(field::not_supported(
+                &role.child("kind"),
+                kind,
+                &["ClusterRole", "Role"],
+            ));
         }
         let list = Path::new("subjects");
         for (i, subject) in binding.list_at("subjects").iter().enumerate() {
             let at = list.index(i);
             match subject.str_at("kind") {
-                "ServiceAccount" if subject.str_at("namespace").is_empty() => errors.push(field::required(&at.child("namespace"), "")),
+                "ServiceAccount" if subject.str_at("namespace").is_empty() => {
+                    errors.push(field::required(&at.child("namespace"), ""))
+                }
                 "ServiceAccount" | "User" | "Group" => {}
-                other => errors.push(field::not_supported(&at.child("kind"), other, &["Group", "ServiceAccount", "User"])),
+                other => errors.push(field::not_supported(
+                    &at.child("kind"),
+                    other,
+                    &["Group", "ServiceAccount", "User"],
+                )),
             }
         }
         errors

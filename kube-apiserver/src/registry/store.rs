@@ -11,6 +11,7 @@ use apimachinery::value::Value;
 use super::admission::{Admission, Attributes, Operation};
 use super::strategy::{Request, Strategy};
 use super::traits::Traits;
+use crate::clock;
 use crate::endpoints::seam::RequestContext;
 use crate::storage::encryption::Transformer;
 use crate::storage::etcd;
@@ -18,7 +19,6 @@ use crate::storage::feed::Feed;
 use crate::storage::object::{CachedObject, Shape};
 use crate::storage::watch_cache::{Snapshot, WatchCache, WatchEvent, object_key};
 use crate::user::UserInfo;
-use crate::clock;
 
 mod create;
 mod delete;
@@ -137,7 +137,13 @@ impl Store {
     }
 
     /// POST. `namespace` comes from the path. The object is of the storage version.
-    pub async fn create(&self, ctx: &RequestContext, namespace: &str, object: Value, options: &mut WriteOptions) -> Result<Written, StatusError> {
+    pub async fn create(
+        &self,
+        ctx: &RequestContext,
+        namespace: &str,
+        object: Value,
+        options: &mut WriteOptions,
+    ) -> Result<Written, StatusError> {
         create::create(self, ctx, namespace, object, options).await
     }
 
@@ -154,7 +160,13 @@ impl Store {
         update::update(self, ctx, namespace, name, subresource, change, options).await
     }
 
-    pub async fn delete(&self, ctx: &RequestContext, namespace: &str, name: &str, options: &mut DeleteOptions) -> Result<Deleted, StatusError> {
+    pub async fn delete(
+        &self,
+        ctx: &RequestContext,
+        namespace: &str,
+        name: &str,
+        options: &mut DeleteOptions,
+    ) -> Result<Deleted, StatusError> {
         delete::delete(self, ctx, namespace, name, options).await
     }
 
@@ -163,7 +175,13 @@ impl Store {
     }
 
     fn request<'a>(&'a self, user: &'a UserInfo, namespace: &'a str, subresource: &'a str) -> Request<'a> {
-        Request { store: self, user, namespace, subresource, now: clock::now_s() }
+        Request {
+            store: self,
+            user,
+            namespace,
+            subresource,
+            now: clock::now_s(),
+        }
     }
 
     fn key(&self, namespace: &str, name: &str) -> bytes::Bytes {
@@ -176,10 +194,21 @@ impl Store {
 
     /// The admission chain, if it wants to see such an operation.
     fn admission(&self, operation: Operation) -> Option<&Arc<dyn Admission>> {
-        self.backend.admission.get().filter(|chain| chain.handles(operation))
+        self.backend
+            .admission
+            .get()
+            .filter(|chain| chain.handles(operation))
     }
 
-    fn attributes(&self, ctx: &RequestContext, operation: Operation, namespace: &str, name: &str, subresource: &str, dry_run: bool) -> Attributes {
+    fn attributes(
+        &self,
+        ctx: &RequestContext,
+        operation: Operation,
+        namespace: &str,
+        name: &str,
+        subresource: &str,
+        dry_run: bool,
+    ) -> Attributes {
         Attributes {
             operation,
             group: self.shape.group.to_string(),

@@ -96,7 +96,12 @@ pub trait Strategy: Send + Sync {
     }
 
     /// Reserves what the object needs outside of itself (addresses, ports), and writes it into the object. `old` is `None` on create.
-    fn begin<'a>(&'a self, _request: &'a Request<'a>, _object: &'a mut Value, _old: Option<&'a Value>) -> Option<BoxFuture<'a, Result<Option<Rollback>, StatusError>>> {
+    fn begin<'a>(
+        &'a self,
+        _request: &'a Request<'a>,
+        _object: &'a mut Value,
+        _old: Option<&'a Value>,
+    ) -> Option<BoxFuture<'a, Result<Option<Rollback>, StatusError>>> {
         None
     }
 
@@ -119,4 +124,3 @@ impl Strategy for DefaultStrategy {
         self.names
     }
 }
-

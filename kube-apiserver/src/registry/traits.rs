@@ -51,7 +51,10 @@ const CONDITIONAL_UPDATE: &[(&str, &str)] = &[
     ("admissionregistration.k8s.io", "mutatingwebhookconfigurations"),
     ("admissionregistration.k8s.io", "validatingwebhookconfigurations"),
     ("admissionregistration.k8s.io", "mutatingadmissionpolicybindings"),
-    ("admissionregistration.k8s.io", "validatingadmissionpolicybindings"),
+    (
+        "admissionregistration.k8s.io",
+        "validatingadmissionpolicybindings",
+    ),
     ("apiextensions.k8s.io", "customresourcedefinitions"),
     ("apiregistration.k8s.io", "apiservices"),
 ];
@@ -106,7 +109,10 @@ const GENERATION: &[(&str, &str)] = &[
     ("admissionregistration.k8s.io", "mutatingwebhookconfigurations"),
     ("admissionregistration.k8s.io", "validatingwebhookconfigurations"),
     ("admissionregistration.k8s.io", "mutatingadmissionpolicybindings"),
-    ("admissionregistration.k8s.io", "validatingadmissionpolicybindings"),
+    (
+        "admissionregistration.k8s.io",
+        "validatingadmissionpolicybindings",
+    ),
     ("apiextensions.k8s.io", "customresourcedefinitions"),
 ];
 
@@ -124,45 +130,136 @@ impl Traits {
 }
 
 /// (group, resource, label, paths, value when absent).
-type SelectableRow = (&'static str, &'static str, &'static str, &'static [&'static str], &'static str);
+type SelectableRow = (
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static [&'static str],
+    &'static str,
+);
 
 const SELECTABLE: &[SelectableRow] = &[
     ("", "pods", "spec.nodeName", &["spec.nodeName"], ""),
     ("", "pods", "spec.restartPolicy", &["spec.restartPolicy"], ""),
     ("", "pods", "spec.schedulerName", &["spec.schedulerName"], ""),
-    ("", "pods", "spec.serviceAccountName", &["spec.serviceAccountName"], ""),
+    (
+        "",
+        "pods",
+        "spec.serviceAccountName",
+        &["spec.serviceAccountName"],
+        "",
+    ),
     ("", "pods", "spec.hostNetwork", &["spec.hostNetwork"], "false"),
     ("", "pods", "status.phase", &["status.phase"], ""),
     ("", "pods", "status.podIP", &["status.podIP"], ""),
-    ("", "pods", "status.nominatedNodeName", &["status.nominatedNodeName"], ""),
-    ("", "nodes", "spec.unschedulable", &["spec.unschedulable"], "false"),
+    (
+        "",
+        "pods",
+        "status.nominatedNodeName",
+        &["status.nominatedNodeName"],
+        "",
+    ),
+    (
+        "",
+        "nodes",
+        "spec.unschedulable",
+        &["spec.unschedulable"],
+        "false",
+    ),
     ("", "namespaces", "status.phase", &["status.phase"], ""),
-    ("", "replicationcontrollers", "status.replicas", &["status.replicas"], "0"),
+    (
+        "",
+        "replicationcontrollers",
+        "status.replicas",
+        &["status.replicas"],
+        "0",
+    ),
     ("", "secrets", "type", &["type"], ""),
     ("", "services", "spec.clusterIP", &["spec.clusterIP"], ""),
     ("", "services", "spec.type", &["spec.type"], ""),
     ("", "events", "involvedObject.kind", &["involvedObject.kind"], ""),
-    ("", "events", "involvedObject.namespace", &["involvedObject.namespace"], ""),
+    (
+        "",
+        "events",
+        "involvedObject.namespace",
+        &["involvedObject.namespace"],
+        "",
+    ),
     ("", "events", "involvedObject.name", &["involvedObject.name"], ""),
     ("", "events", "involvedObject.uid", &["involvedObject.uid"], ""),
-    ("", "events", "involvedObject.apiVersion", &["involvedObject.apiVersion"], ""),
-    ("", "events", "involvedObject.resourceVersion", &["involvedObject.resourceVersion"], ""),
-    ("", "events", "involvedObject.fieldPath", &["involvedObject.fieldPath"], ""),
+    (
+        "",
+        "events",
+        "involvedObject.apiVersion",
+        &["involvedObject.apiVersion"],
+        "",
+    ),
+    (
+        "",
+        "events",
+        "involvedObject.resourceVersion",
+        &["involvedObject.resourceVersion"],
+        "",
+    ),
+    (
+        "",
+        "events",
+        "involvedObject.fieldPath",
+        &["involvedObject.fieldPath"],
+        "",
+    ),
     ("", "events", "reason", &["reason"], ""),
     ("", "events", "reportingComponent", &["reportingComponent"], ""),
-    ("", "events", "source", &["source.component", "reportingComponent"], ""),
+    (
+        "",
+        "events",
+        "source",
+        &["source.component", "reportingComponent"],
+        "",
+    ),
     ("", "events", "type", &["type"], ""),
-    ("apps", "replicasets", "status.replicas", &["status.replicas"], "0"),
+    (
+        "apps",
+        "replicasets",
+        "status.replicas",
+        &["status.replicas"],
+        "0",
+    ),
     ("batch", "jobs", "status.successful", &["status.succeeded"], "0"),
-    ("certificates.k8s.io", "certificatesigningrequests", "spec.signerName", &["spec.signerName"], ""),
-    ("resource.k8s.io", "resourceslices", "spec.nodeName", &["spec.nodeName"], ""),
-    ("resource.k8s.io", "resourceslices", "spec.driver", &["spec.driver"], ""),
+    (
+        "certificates.k8s.io",
+        "certificatesigningrequests",
+        "spec.signerName",
+        &["spec.signerName"],
+        "",
+    ),
+    (
+        "resource.k8s.io",
+        "resourceslices",
+        "spec.nodeName",
+        &["spec.nodeName"],
+        "",
+    ),
+    (
+        "resource.k8s.io",
+        "resourceslices",
+        "spec.driver",
+        &["spec.driver"],
+        "",
+    ),
 ];
 
 /// Selectable fields of a resource, resolved against the stored version's type.
 pub fn selectable(group: &str, resource: &str, ty: TypeId) -> Vec<Selectable> {
-    let rows = SELECTABLE.iter().filter(|row| row.0 == group && row.1 == resource);
-    rows.map(|(_, _, label, paths, absent)| Selectable { label, paths: paths.iter().filter_map(|path| resolve(ty, path)).collect(), absent }).collect()
+    let rows = SELECTABLE
+        .iter()
+        .filter(|row| row.0 == group && row.1 == resource);
+    rows.map(|(_, _, label, paths, absent)| Selectable {
+        label,
+        paths: paths.iter().filter_map(|path| resolve(ty, path)).collect(),
+        absent,
+    })
+    .collect()
 }
 
 fn resolve(ty: TypeId, json: &'static str) -> Option<FieldPath> {
@@ -187,8 +284,13 @@ mod tests {
     #[test]
     fn selectable_paths_exist_in_the_schema() {
         for (group, resource, _, paths, _) in SELECTABLE {
-            let found = apimachinery::schema::resources().iter().find(|r| r.group == *group && r.resource == *resource).unwrap();
-            let ty = registry().kind(Gvk::new(found.storage.group, found.storage.version, found.kind)).unwrap();
+            let found = apimachinery::schema::resources()
+                .iter()
+                .find(|r| r.group == *group && r.resource == *resource)
+                .unwrap();
+            let ty = registry()
+                .kind(Gvk::new(found.storage.group, found.storage.version, found.kind))
+                .unwrap();
             for path in *paths {
                 assert!(resolve(ty, path).is_some(), "{resource} {path}");
             }

@@ -48,7 +48,12 @@ impl Storage {
             ports: Arc::new(NodePorts::new(options.node_ports)),
         };
         let built = build(&backend, &prefix, &enabled, &shared);
-        Ok(Storage { registry: Arc::new(built.registry), backend, prefix, routes: built.routes })
+        Ok(Storage {
+            registry: Arc::new(built.registry),
+            backend,
+            prefix,
+            routes: built.routes,
+        })
     }
 
     /// The chain is made after the stores, because its plugins read them.
@@ -66,7 +71,9 @@ impl Storage {
 }
 
 fn transformer(options: &Options, prefix: &str) -> Result<Arc<dyn Transformer>> {
-    let Some(path) = options.file("encryption-provider-config") else { return Ok(Arc::new(encryption::Identity)) };
+    let Some(path) = options.file("encryption-provider-config") else {
+        return Ok(Arc::new(encryption::Identity));
+    };
     let stored = schema::resources().iter().filter(|r| !r.key_prefix.is_empty());
     let folders = stored.map(|r| (r.storage.group, r.resource, format!("{prefix}/{}/", r.key_prefix)));
     Ok(Arc::new(encryption::AtRest::load(path.as_ref(), folders)?))
@@ -85,7 +92,9 @@ pub fn etcd_tls(options: &Options) -> Result<Option<ClientConfigHandle>> {
         server_name: None,
         alpn: vec![alpn::H2.to_vec()],
     };
-    tls.load().context("--etcd-cafile, --etcd-certfile, --etcd-keyfile").map(Some)
+    tls.load()
+        .context("--etcd-cafile, --etcd-certfile, --etcd-keyfile")
+        .map(Some)
 }
 
 /// etcd's history is ours to shorten: every interval, what was there an interval ago is compacted.

@@ -57,7 +57,9 @@ impl From<tonic::Status> for Error {
 impl From<Error> for status::StatusError {
     fn from(error: Error) -> Self {
         match &error {
-            Error::Compacted => status::expired("The provided continue parameter is too old to display a consistent list result."),
+            Error::Compacted => status::expired(
+                "The provided continue parameter is too old to display a consistent list result.",
+            ),
             Error::Timeout => status::internal(&error),
             Error::Failed(failure) => status::internal(failure.message()),
         }
@@ -92,9 +94,19 @@ impl Client {
 
     /// A page of keys from `start` on, below `end`, as of `revision` (0 = now, linearizable).
     pub async fn page(&self, start: Bytes, end: Bytes, limit: i64, revision: i64) -> Result<Page, Error> {
-        let request = pb::RangeRequest { key: start, range_end: end, limit, revision, ..Default::default() };
+        let request = pb::RangeRequest {
+            key: start,
+            range_end: end,
+            limit,
+            revision,
+            ..Default::default()
+        };
         let answer = within(self.kv.clone().range(request)).await?;
-        Ok(Page { revision: revision_of(&answer.header), kvs: answer.kvs, more: answer.more })
+        Ok(Page {
+            revision: revision_of(&answer.header),
+            kvs: answer.kvs,
+            more: answer.more,
+        })
     }
 
     pub async fn get(&self, key: Bytes) -> Result<Option<KeyValue>, Error> {
@@ -103,24 +115,39 @@ impl Client {
 
     /// The revision every read that starts now must see. Touches no data.
     pub async fn revision(&self) -> Result<i64, Error> {
-        let request = pb::RangeRequest { key: Bytes::from_static(b"\0"), count_only: true, ..Default::default() };
+        let request = pb::RangeRequest {
+            key: Bytes::from_static(b"\0"),
+            count_only: true,
+            ..Default::default()
+        };
         Ok(revision_of(&within(self.kv.clone().range(request)).await?.header))
     }
 
     /// Puts `key` if its mod revision is still `guard` (0 = it must not exist).
     pub async fn put(&self, key: Bytes, value: Bytes, guard: i64, lease: i64) -> Result<Outcome, Error> {
-        let put = Op::RequestPut(pb::PutRequest { key: key.clone(), value, lease, ..Default::default() });
+        let put = Op::RequestPut(pb::PutRequest {
+            key: key.clone(),
+            value,
+            lease,
+            ..Default::default()
+        });
         self.guarded(key, guard, put).await
     }
 
     /// Deletes `key` if its mod revision is still `guard`.
     pub async fn delete(&self, key: Bytes, guard: i64) -> Result<Outcome, Error> {
-        let delete = Op::RequestDeleteRange(pb::DeleteRangeRequest { key: key.clone(), ..Default::default() });
+        let delete = Op::RequestDeleteRange(pb::DeleteRangeRequest {
+            key: key.clone(),
+            ..Default::default()
+        });
         self.guarded(key, guard, delete).await
     }
 
     async fn guarded(&self, key: Bytes, guard: i64, then: Op) -> Result<Outcome, Error> {
-        let look = Op::RequestRange(pb::RangeRequest { key: key.clone(), ..Default::default() });
+        let look = Op::RequestRange(pb::RangeRequest {
+            key: key.clone(),
+            ..Default::default()
+        });
         let compare = pb::Compare {
             result: CompareResult::Equal as i32,
             target: CompareTarget::Mod as i32,
@@ -141,16 +168,29 @@ impl Client {
     }
 
     pub async fn compact(&self, revision: i64) -> Result<(), Error> {
-        within(self.kv.clone().compact(pb::CompactionRequest { revision, physical: false })).await.map(drop)
+        within(self.kv.clone().compact(pb::CompactionRequest {
+            revision,
+            physical: false,
+        }))
+        .await
+        .map(drop)
     }
 
     /// The version of the member that answers, e.g. `3.6.8`.
     pub async fn version(&self) -> Result<String, Error> {
-        Ok(within(self.maintenance.clone().status(pb::StatusRequest {})).await?.version)
+        Ok(within(self.maintenance.clone().status(pb::StatusRequest {}))
+            .await?
+            .version)
     }
 
     async fn grant(&self, ttl_s: i64) -> Result<i64, Error> {
-        Ok(within(self.lease.clone().lease_grant(pb::LeaseGrantRequest { ttl: ttl_s, id: 0 })).await?.id)
+        Ok(within(
+            self.lease
+                .clone()
+                .lease_grant(pb::LeaseGrantRequest { ttl: ttl_s, id: 0 }),
+        )
+        .await?
+        .id)
     }
 }
 
@@ -165,7 +205,9 @@ pub fn revision_of(header: &Option<pb::ResponseHeader>) -> i64 {
     header.as_ref().map_or(0, |h| h.revision)
 }
 
-async fn within<T>(call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>) -> Result<T, Error> {
+async fn within<T>(
+    call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+) -> Result<T, Error> {
     match tokio::time::timeout(CALL_TIMEOUT, call).await {
         Ok(answer) => Ok(answer?.into_inner()),
         Err(_) => Err(Error::Timeout),

@@ -65,7 +65,17 @@ impl Feed {
     pub fn new(client: Client, prefix: &str, transformer: Arc<dyn Transformer>) -> Arc<Feed> {
         let (reads, asked) = mpsc::unbounded_channel();
         tokio::spawn(answer_reads(client.clone(), asked));
-        Arc::new(Feed { client, prefix: prefix.to_owned(), revision: watch::Sender::new(0), resume: AtomicI64::new(0), reads, progress: Mutex::default(), transformer, written: Mutex::default(), trouble: Mutex::new(Some("not connected yet".to_owned())) })
+        Arc::new(Feed {
+            client,
+            prefix: prefix.to_owned(),
+            revision: watch::Sender::new(0),
+            resume: AtomicI64::new(0),
+            reads,
+            progress: Mutex::default(),
+            transformer,
+            written: Mutex::default(),
+            trouble: Mutex::new(Some("not connected yet".to_owned())),
+        })
     }
 
     /// The revision up to which every event was dispatched. 0 = not listed yet.
@@ -103,7 +113,10 @@ impl Feed {
         let arrived = async {
             let mut wait = PROGRESS_AFTER;
             // The sender lives as long as `self`: only the timeout ends this wait early.
-            while tokio::time::timeout(wait, seen.wait_for(|now| *now >= revision)).await.is_err() {
+            while tokio::time::timeout(wait, seen.wait_for(|now| *now >= revision))
+                .await
+                .is_err()
+            {
                 self.ask_progress();
                 wait = PROGRESS_EVERY;
             }
@@ -115,7 +128,9 @@ impl Feed {
     }
 
     fn ask_progress(&self) {
-        let request = pb::WatchRequest { request_union: Some(RequestUnion::ProgressRequest(pb::WatchProgressRequest {})) };
+        let request = pb::WatchRequest {
+            request_union: Some(RequestUnion::ProgressRequest(pb::WatchProgressRequest {})),
+        };
         if let Some(stream) = self.progress.lock().as_ref() {
             // A full queue holds such a request already.
             drop(stream.try_send(request));
@@ -162,7 +177,8 @@ impl Feed {
 
     /// Everything below the prefix as of one revision.
     async fn list(&self, routes: &Routes) -> Result<(), etcd::Error> {
-        let mut lists: BTreeMap<&str, Vec<Arc<CachedObject>>> = routes.keys().map(|key| (key.as_str(), Vec::new())).collect();
+        let mut lists: BTreeMap<&str, Vec<Arc<CachedObject>>> =
+            routes.keys().map(|key| (key.as_str(), Vec::new())).collect();
         let mut start = Bytes::from(format!("{}/", self.prefix));
         let end = prefix_end(&start);
         let mut revision = 0;
@@ -209,7 +225,9 @@ impl Feed {
             progress_notify: true,
             ..Default::default()
         };
-        let create = pb::WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+        let create = pb::WatchRequest {
+            request_union: Some(RequestUnion::CreateRequest(create)),
+        };
         // The receiver is alive: it is handed over two lines below.
         drop(requests.try_send(create));
         let stream = tokio_stream::wrappers::ReceiverStream::new(outgoing);
@@ -229,7 +247,12 @@ impl Feed {
         if answer.created {
             return;
         }
-        let Some(last) = answer.events.last().and_then(|event| event.kv.as_ref()).map(|kv| kv.mod_revision) else {
+        let Some(last) = answer
+            .events
+            .last()
+            .and_then(|event| event.kv.as_ref())
+            .map(|kv| kv.mod_revision)
+        else {
             if let Some(revision) = progress.told(revision_of(&answer.header)) {
                 self.advance(revision);
                 if progress.trusted {
@@ -239,9 +262,15 @@ impl Feed {
             return;
         };
         progress.claim = None;
-        let mut events = answer.events.into_iter().filter_map(|event| Some((event.r#type, event.kv?))).peekable();
+        let mut events = answer
+            .events
+            .into_iter()
+            .filter_map(|event| Some((event.r#type, event.kv?)))
+            .peekable();
         while let Some((kind, kv)) = events.next() {
-            let Some((prefix, cache)) = route(routes, &kv.key) else { continue };
+            let Some((prefix, cache)) = route(routes, &kv.key) else {
+                continue;
+            };
             let first = self.change(prefix, cache, kind, &kv);
             let rest = std::iter::from_fn(|| {
                 let (kind, kv) = events.next_if(|(_, kv)| kv.key.starts_with(prefix.as_bytes()))?;
@@ -256,9 +285,14 @@ impl Feed {
     fn change(&self, prefix: &str, cache: &WatchCache, kind: i32, kv: &mvccpb::KeyValue) -> Option<Change> {
         if kind == EventType::Delete as i32 {
             let key = std::str::from_utf8(&kv.key[prefix.len()..]).ok()?;
-            return Some(Change::Delete { key: key.to_owned(), revision: kv.mod_revision });
+            return Some(Change::Delete {
+                key: key.to_owned(),
+                revision: kv.mod_revision,
+            });
         }
-        self.take_written(kv.mod_revision).or_else(|| self.read(cache, kv)).map(Change::Put)
+        self.take_written(kv.mod_revision)
+            .or_else(|| self.read(cache, kv))
+            .map(Change::Put)
     }
 
     /// An object this server has just written: its event will come, and takes the object with what is encoded of it already.
@@ -275,7 +309,9 @@ impl Feed {
 
     fn take_written(&self, revision: i64) -> Option<Arc<CachedObject>> {
         let mut written = self.written.lock();
-        let at = written.iter().position(|object| object.resource_version == revision)?;
+        let at = written
+            .iter()
+            .position(|object| object.resource_version == revision)?;
         written.remove(at)
     }
 
@@ -300,7 +336,9 @@ const SETTLED: Duration = Duration::from_millis(10);
 
 impl Progress {
     fn of_version(version: &str) -> Progress {
-        let mut parts = version.split(['.', '-']).map(|part| part.parse::<u32>().unwrap_or(0));
+        let mut parts = version
+            .split(['.', '-'])
+            .map(|part| part.parse::<u32>().unwrap_or(0));
         let mut next = || parts.next().unwrap_or(0);
         let version = (next(), next(), next());
         let trusted = match version {
@@ -351,12 +389,18 @@ fn after(key: &[u8]) -> Bytes {
 /// The resource a key belongs to. No resource's prefix begins with another's, so the nearest smaller one decides.
 fn route<'a>(routes: &'a Routes, key: &[u8]) -> Option<(&'a str, &'a Arc<WatchCache>)> {
     let key = std::str::from_utf8(key).ok()?;
-    let (prefix, cache) = routes.range::<str, _>((Bound::Unbounded, Bound::Included(key))).next_back()?;
-    key.starts_with(prefix.as_str()).then_some((prefix.as_str(), cache))
+    let (prefix, cache) = routes
+        .range::<str, _>((Bound::Unbounded, Bound::Included(key)))
+        .next_back()?;
+    key.starts_with(prefix.as_str())
+        .then_some((prefix.as_str(), cache))
 }
 
 /// Answers everybody who waits with one read of etcd; those who come while it is under way wait for the next.
-async fn answer_reads(client: Client, mut asked: mpsc::UnboundedReceiver<oneshot::Sender<Result<i64, etcd::Error>>>) {
+async fn answer_reads(
+    client: Client,
+    mut asked: mpsc::UnboundedReceiver<oneshot::Sender<Result<i64, etcd::Error>>>,
+) {
     let mut waiting = Vec::new();
     while asked.recv_many(&mut waiting, usize::MAX).await > 0 {
         let revision = client.revision().await;
@@ -373,7 +417,15 @@ mod tests {
 
     #[test]
     fn progress_is_trusted_from_the_versions_that_order_it() {
-        for (version, trusted) in [("3.4.23", false), ("3.4.31", true), ("3.5.12", false), ("3.5.13", true), ("3.6.0-rc.1", true), ("3.6.8", true), ("", false)] {
+        for (version, trusted) in [
+            ("3.4.23", false),
+            ("3.4.31", true),
+            ("3.5.12", false),
+            ("3.5.13", true),
+            ("3.6.0-rc.1", true),
+            ("3.6.8", true),
+            ("", false),
+        ] {
             assert_eq!(Progress::of_version(version).trusted, trusted, "{version}");
         }
     }

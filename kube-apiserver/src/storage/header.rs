@@ -79,7 +79,11 @@ fn entry(raw: &[u8]) -> Result<(Box<str>, Box<str>), String> {
 }
 
 fn selected(raw: &[u8], selectable: &Selectable) -> Box<str> {
-    let found = selectable.paths.iter().filter_map(|path| scalar(raw, path)).find(|text| !text.is_empty());
+    let found = selectable
+        .paths
+        .iter()
+        .filter_map(|path| scalar(raw, path))
+        .find(|text| !text.is_empty());
     found.unwrap_or_else(|| selectable.absent.into())
 }
 
@@ -88,7 +92,12 @@ fn scalar(raw: &[u8], path: &FieldPath) -> Option<Box<str>> {
     let (last, parents) = path.tags.split_last()?;
     let mut message = raw;
     for tag in parents {
-        message = Fields(message).flatten().filter(|f| f.tag == *tag).last()?.bytes().ok()?;
+        message = Fields(message)
+            .flatten()
+            .filter(|f| f.tag == *tag)
+            .last()?
+            .bytes()
+            .ok()?;
     }
     let field = Fields(message).flatten().filter(|f| f.tag == *last).last()?;
     match field.data {
@@ -103,7 +112,11 @@ fn scalar(raw: &[u8], path: &FieldPath) -> Option<Box<str>> {
 /// Revision 0 is that of an object which is not stored: it shows none.
 pub fn with_resource_version(raw: &[u8], revision: i64) -> Result<Vec<u8>, String> {
     let (start, end) = metadata_span(raw)?;
-    let text = if revision == 0 { String::new() } else { revision.to_string() };
+    let text = if revision == 0 {
+        String::new()
+    } else {
+        revision.to_string()
+    };
     let old = Fields(&raw[start..end]);
     let mut meta = Vec::with_capacity(end - start + text.len() + 2);
     let mut written = false;
@@ -160,13 +173,21 @@ pub fn of_value(value: &Value, selectable: &[Selectable]) -> Header {
         uid: value.str_at("metadata.uid").into(),
         labels: labels_of(value),
         fields: fields_of(value, selectable),
-        deleting: value.at("metadata.deletionTimestamp").is_some_and(|t| !t.is_null()),
+        deleting: value
+            .at("metadata.deletionTimestamp")
+            .is_some_and(|t| !t.is_null()),
     }
 }
 
 pub fn labels_of(value: &Value) -> Labels {
     let labels = value.at("metadata.labels").and_then(Value::as_object);
-    labels.map(|l| l.iter().map(|(k, v)| (k.into(), v.as_str().unwrap_or_default().into())).collect()).unwrap_or_default()
+    labels
+        .map(|l| {
+            l.iter()
+                .map(|(k, v)| (k.into(), v.as_str().unwrap_or_default().into()))
+                .collect()
+        })
+        .unwrap_or_default()
 }
 
 pub fn fields_of(value: &Value, selectable: &[Selectable]) -> Box<[Box<str>]> {
@@ -176,7 +197,10 @@ pub fn fields_of(value: &Value, selectable: &[Selectable]) -> Box<[Box<str>]> {
         Some(Value::Int(i)) => Some(i.to_string().into()),
         _ => None,
     };
-    selectable.iter().map(|s| s.paths.iter().find_map(text).unwrap_or_else(|| s.absent.into())).collect()
+    selectable
+        .iter()
+        .map(|s| s.paths.iter().find_map(text).unwrap_or_else(|| s.absent.into()))
+        .collect()
 }
 
 /// The fields of a message, each with the bytes it takes.
@@ -203,7 +227,9 @@ impl<'a> Field<'a> {
     }
 
     fn text(&self) -> Result<Box<str>, String> {
-        std::str::from_utf8(self.bytes()?).map(Into::into).map_err(|e| format!("field {}: {e}", self.tag))
+        std::str::from_utf8(self.bytes()?)
+            .map(Into::into)
+            .map_err(|e| format!("field {}: {e}", self.tag))
     }
 }
 
@@ -236,7 +262,11 @@ fn take_field<'a>(rest: &mut &'a [u8]) -> Option<Field<'a>> {
         5 => take_slice(rest, 4).map(|_| Data::Fixed)?,
         _ => return None,
     };
-    Some(Field { tag, data, whole: &start[..start.len() - rest.len()] })
+    Some(Field {
+        tag,
+        data,
+        whole: &start[..start.len() - rest.len()],
+    })
 }
 
 fn take_slice<'a>(rest: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
@@ -280,13 +310,24 @@ mod tests {
     }
 
     fn node_name() -> Selectable {
-        Selectable { label: "spec.nodeName", paths: vec![FieldPath { tags: vec![2, 10], json: "spec.nodeName", is_bool: false }], absent: "" }
+        Selectable {
+            label: "spec.nodeName",
+            paths: vec![FieldPath {
+                tags: vec![2, 10],
+                json: "spec.nodeName",
+                is_bool: false,
+            }],
+            absent: "",
+        }
     }
 
     #[test]
     fn header_is_read_without_decoding() {
         let header = scan(&pod(), &[node_name()]).unwrap();
-        assert_eq!((&*header.namespace, &*header.name, &*header.uid), ("default", "a", "uid-1"));
+        assert_eq!(
+            (&*header.namespace, &*header.name, &*header.uid),
+            ("default", "a", "uid-1")
+        );
         assert_eq!(header.labels[0], ("app".into(), "web".into()));
         assert_eq!(&*header.fields[0], "node-1");
     }
@@ -296,7 +337,10 @@ mod tests {
         let once = with_resource_version(&pod(), 7).unwrap();
         let twice = with_resource_version(&once, 12345).unwrap();
         let meta = Fields(&twice).next().unwrap().unwrap().bytes().unwrap();
-        let fields: Vec<_> = Fields(meta).map(|f| f.unwrap()).map(|f| (f.tag, f.bytes().unwrap().to_vec())).collect();
+        let fields: Vec<_> = Fields(meta)
+            .map(|f| f.unwrap())
+            .map(|f| (f.tag, f.bytes().unwrap().to_vec()))
+            .collect();
         assert_eq!(fields.iter().map(|f| f.0).collect::<Vec<_>>(), [1, 3, 5, 6, 11]);
         assert_eq!(fields[3].1, b"12345");
         assert_eq!(&*scan(&twice, &[node_name()]).unwrap().fields[0], "node-1");

@@ -106,10 +106,17 @@ impl CachedObject {
     }
 
     /// The same, from etcd's value as it lies there.
-    pub fn from_etcd(shape: &Arc<Shape>, transformer: &dyn Transformer, kv: &KeyValue) -> Result<CachedObject, String> {
-        let plain = transformer.from_storage(&kv.key, &kv.value)?;
+    pub fn from_etcd(
+        shape: &Arc<Shape>,
+        transformer: &dyn Transformer,
+        kv: &KeyValue,
+    ) -> Result<CachedObject, String> {
+        let plain = transformer.transform_from_storage(&kv.key, &kv.value)?;
         let object = Self::from_stored(shape, &plain.bytes, kv.mod_revision)?;
-        Ok(CachedObject { stale_at_rest: plain.stale, ..object })
+        Ok(CachedObject {
+            stale_at_rest: plain.stale,
+            ..object
+        })
     }
 
     fn from_protobuf(shape: &Arc<Shape>, raw: Bytes, revision: i64) -> Result<CachedObject, String> {
@@ -130,7 +137,8 @@ impl CachedObject {
     }
 
     fn from_json(shape: &Arc<Shape>, stored: &[u8], revision: i64) -> Result<CachedObject, String> {
-        let decoded = json::decode(stored, Some(shape.ty), json::FieldValidation::Ignore).map_err(|e| e.to_string())?;
+        let decoded =
+            json::decode(stored, Some(shape.ty), json::FieldValidation::Ignore).map_err(|e| e.to_string())?;
         let mut value = decoded.value;
         if revision > 0 {
             value.set_at("metadata.resourceVersion", Value::from(revision.to_string()));
@@ -156,7 +164,11 @@ impl CachedObject {
     /// The same object as of its deletion at `revision`.
     pub fn deleted_at(&self, revision: i64) -> Result<CachedObject, String> {
         match &self.body {
-            Body::Protobuf(raw) => Self::from_protobuf(&self.shape, Bytes::from(header::with_resource_version(raw, revision)?), revision),
+            Body::Protobuf(raw) => Self::from_protobuf(
+                &self.shape,
+                Bytes::from(header::with_resource_version(raw, revision)?),
+                revision,
+            ),
             Body::Json(bytes) => Self::from_json(&self.shape, bytes, revision),
         }
     }
@@ -180,7 +192,9 @@ impl CachedObject {
         match &self.body {
             Body::Protobuf(raw) => self.decode_protobuf(raw),
             // Written by `json::encode` above, or checked on the way in: it decodes.
-            Body::Json(bytes) => json::decode(bytes, Some(self.shape.ty), json::FieldValidation::Ignore).map(|d| d.value).unwrap_or(Value::Null),
+            Body::Json(bytes) => json::decode(bytes, Some(self.shape.ty), json::FieldValidation::Ignore)
+                .map(|d| d.value)
+                .unwrap_or(Value::Null),
         }
     }
 
@@ -208,7 +222,11 @@ impl CachedObject {
 
     fn transcode(&self, raw: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(raw.len() * 2);
-        let inject = protobuf::Inject { resource_version: "", api_version: &self.shape.api_version, kind: &self.shape.kind };
+        let inject = protobuf::Inject {
+            resource_version: "",
+            api_version: &self.shape.api_version,
+            kind: &self.shape.kind,
+        };
         if let Err(reason) = protobuf::to_json(raw, self.shape.ty, &inject, &mut out) {
             tracing::error!(kind = %self.shape.kind, namespace = %self.namespace, name = %self.name, err = %reason, "Stored object does not decode");
             out.clear();
@@ -223,7 +241,10 @@ impl CachedObject {
         let json = self.json();
         match json.strip_prefix(self.shape.json_prefix.as_bytes()) {
             Some(rest) => ItemJson { open: b"{", rest },
-            None => ItemJson { open: b"", rest: json },
+            None => ItemJson {
+                open: b"",
+                rest: json,
+            },
         }
     }
 
@@ -244,7 +265,12 @@ impl CachedObject {
         match label {
             "metadata.name" => Some(&self.name),
             "metadata.namespace" => Some(&self.namespace),
-            _ => self.shape.selectable.iter().position(|s| s.label == label).map(|at| &*self.fields[at]),
+            _ => self
+                .shape
+                .selectable
+                .iter()
+                .position(|s| s.label == label)
+                .map(|at| &*self.fields[at]),
         }
     }
 

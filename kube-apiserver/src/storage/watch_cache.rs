@@ -62,8 +62,20 @@ pub enum Media {
 }
 
 impl WatchEvent {
-    fn new(kind: EventKind, object: Arc<CachedObject>, previous: Option<Arc<CachedObject>>, at: Instant) -> Arc<WatchEvent> {
-        Arc::new(WatchEvent { kind, revision: object.resource_version, object, previous, at, frames: Default::default() })
+    fn new(
+        kind: EventKind,
+        object: Arc<CachedObject>,
+        previous: Option<Arc<CachedObject>>,
+        at: Instant,
+    ) -> Arc<WatchEvent> {
+        Arc::new(WatchEvent {
+            kind,
+            revision: object.resource_version,
+            object,
+            previous,
+            at,
+            frames: Default::default(),
+        })
     }
 
     /// The encoded frame, made by the first watcher that needs it.
@@ -107,7 +119,10 @@ impl Snapshot {
     pub fn namespace(&self, namespace: &str) -> impl Iterator<Item = &Arc<CachedObject>> {
         let prefix = format!("{namespace}/");
         let from: ObjectKey = prefix.as_str().into();
-        self.objects.range(from..).take_while(move |(key, _)| key.starts_with(&prefix)).map(|(_, object)| object)
+        self.objects
+            .range(from..)
+            .take_while(move |(key, _)| key.starts_with(&prefix))
+            .map(|(_, object)| object)
     }
 
     pub fn get(&self, namespace: &str, name: &str) -> Option<&Arc<CachedObject>> {
@@ -116,7 +131,11 @@ impl Snapshot {
 }
 
 pub fn object_key(namespace: &str, name: &str) -> String {
-    if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") }
+    if namespace.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{namespace}/{name}")
+    }
 }
 
 /// Calls `f` with the key, made on the stack where it fits.
@@ -148,8 +167,14 @@ pub struct TooOld {
 impl WatchCache {
     pub fn new(shape: Arc<Shape>) -> WatchCache {
         let indexed = shape.selectable.iter().position(|s| s.label == "spec.nodeName");
-        let state = State { watchers: Watchers::new(indexed), ..Default::default() };
-        WatchCache { shape, state: RwLock::new(state) }
+        let state = State {
+            watchers: Watchers::new(indexed),
+            ..Default::default()
+        };
+        WatchCache {
+            shape,
+            state: RwLock::new(state),
+        }
     }
 
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<CachedObject>> {
@@ -159,7 +184,10 @@ impl WatchCache {
 
     pub fn snapshot(&self) -> Snapshot {
         let state = self.state.read();
-        Snapshot { objects: state.objects.clone(), revision: state.revision }
+        Snapshot {
+            objects: state.objects.clone(),
+            revision: state.revision,
+        }
     }
 
     pub fn observe(&self, observer: Observer) {
@@ -175,18 +203,31 @@ impl WatchCache {
     pub fn watch_from(self: &Arc<Self>, interest: Interest, revision: i64) -> Result<Watch, TooOld> {
         let mut state = self.state.write();
         if revision < state.floor {
-            return Err(TooOld { wanted: revision, floor: state.floor });
+            return Err(TooOld {
+                wanted: revision,
+                floor: state.floor,
+            });
         }
         let start = state.ring.partition_point(|event| event.revision <= revision);
-        let backlog = state.ring.range(start..).filter_map(|event| interest.sees(event).map(|seen| (seen, event.clone()))).collect();
+        let backlog = state
+            .ring
+            .range(start..)
+            .filter_map(|event| interest.sees(event).map(|seen| (seen, event.clone())))
+            .collect();
         Ok(state.watchers.register(self.clone(), interest, backlog))
     }
 
     /// What there is now, and live events after it.
     pub fn watch_with_state(self: &Arc<Self>, interest: Interest) -> (Snapshot, Watch) {
         let mut state = self.state.write();
-        let snapshot = Snapshot { objects: state.objects.clone(), revision: state.revision };
-        (snapshot, state.watchers.register(self.clone(), interest, Vec::new()))
+        let snapshot = Snapshot {
+            objects: state.objects.clone(),
+            revision: state.revision,
+        };
+        (
+            snapshot,
+            state.watchers.register(self.clone(), interest, Vec::new()),
+        )
     }
 
     pub(super) fn unregister(&self, id: u64, interest: &Interest) {
@@ -236,17 +277,28 @@ impl State {
     }
 
     fn put(&mut self, object: Arc<CachedObject>, now: Instant) -> Arc<WatchEvent> {
-        let key = with_key(&object.namespace, &object.name, |key| self.objects.get_key_value(key).map(|(k, _)| k.clone()));
+        let key = with_key(&object.namespace, &object.name, |key| {
+            self.objects.get_key_value(key).map(|(k, _)| k.clone())
+        });
         let key = key.unwrap_or_else(|| object_key(&object.namespace, &object.name).into());
         let previous = self.objects.insert(key, object.clone());
-        let kind = if previous.is_some() { EventKind::Modified } else { EventKind::Added };
+        let kind = if previous.is_some() {
+            EventKind::Modified
+        } else {
+            EventKind::Added
+        };
         WatchEvent::new(kind, object, previous, now)
     }
 
     fn delete(&mut self, key: &str, revision: i64, now: Instant) -> Option<Arc<WatchEvent>> {
         let previous = self.objects.remove(key)?;
         match previous.deleted_at(revision) {
-            Ok(last) => Some(WatchEvent::new(EventKind::Deleted, Arc::new(last), Some(previous), now)),
+            Ok(last) => Some(WatchEvent::new(
+                EventKind::Deleted,
+                Arc::new(last),
+                Some(previous),
+                now,
+            )),
             Err(reason) => {
                 tracing::error!(key, err = %reason, "Cannot make the deletion event");
                 None
@@ -265,7 +317,10 @@ impl State {
 
     fn prune(&mut self, now: Instant) {
         while self.ring.len() > RING_MIN {
-            let stale = self.ring.front().is_some_and(|event| now.duration_since(event.at) > RING_KEEP);
+            let stale = self
+                .ring
+                .front()
+                .is_some_and(|event| now.duration_since(event.at) > RING_KEEP);
             if !stale && self.ring.len() <= RING_MAX {
                 return;
             }
@@ -277,14 +332,23 @@ impl State {
 
     fn observe_difference(&self, old: &Objects, revision: i64, now: Instant) {
         let gone = old.iter().filter(|(key, _)| !self.objects.contains_key(*key));
-        let gone = gone.filter_map(|(_, object)| Some((EventKind::Deleted, Arc::new(object.deleted_at(revision).ok()?), Some(object.clone()))));
-        let changed = self.objects.iter().filter_map(|(key, object)| match old.get(key) {
-            None => Some((EventKind::Added, object.clone(), None)),
-            Some(previous) if previous.resource_version != object.resource_version => {
-                Some((EventKind::Modified, object.clone(), Some(previous.clone())))
-            }
-            Some(_) => None,
+        let gone = gone.filter_map(|(_, object)| {
+            Some((
+                EventKind::Deleted,
+                Arc::new(object.deleted_at(revision).ok()?),
+                Some(object.clone()),
+            ))
         });
+        let changed = self
+            .objects
+            .iter()
+            .filter_map(|(key, object)| match old.get(key) {
+                None => Some((EventKind::Added, object.clone(), None)),
+                Some(previous) if previous.resource_version != object.resource_version => {
+                    Some((EventKind::Modified, object.clone(), Some(previous.clone())))
+                }
+                Some(_) => None,
+            });
         for (kind, object, previous) in gone.chain(changed) {
             let event = WatchEvent::new(kind, object, previous, now);
             self.observers.iter().for_each(|observer| observer(&event));

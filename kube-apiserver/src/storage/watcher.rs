@@ -38,14 +38,22 @@ pub struct Seen(pub EventKind);
 
 impl Interest {
     pub fn in_namespace(namespace: &str) -> Interest {
-        Interest { namespace: (!namespace.is_empty()).then(|| namespace.to_owned()), ..Default::default() }
+        Interest {
+            namespace: (!namespace.is_empty()).then(|| namespace.to_owned()),
+            ..Default::default()
+        }
     }
 
     pub fn matches(&self, object: &CachedObject) -> bool {
-        self.namespace.as_deref().is_none_or(|namespace| namespace == &*object.namespace)
+        self.namespace
+            .as_deref()
+            .is_none_or(|namespace| namespace == &*object.namespace)
             && self.name.as_deref().is_none_or(|name| name == &*object.name)
             && (self.labels.is_everything() || self.labels.matches(object))
-            && (self.fields.is_everything() || self.fields.matches(|field| object.field(field).unwrap_or_default()))
+            && (self.fields.is_everything()
+                || self
+                    .fields
+                    .matches(|field| object.field(field).unwrap_or_default()))
     }
 
     /// True if nothing but namespace and name select.
@@ -55,7 +63,10 @@ impl Interest {
 
     pub fn sees(&self, event: &WatchEvent) -> Option<Seen> {
         let now = event.kind != EventKind::Deleted && self.matches(&event.object);
-        let before = event.previous.as_ref().is_some_and(|previous| self.matches(previous));
+        let before = event
+            .previous
+            .as_ref()
+            .is_some_and(|previous| self.matches(previous));
         match (before, now) {
             (false, false) => None,
             (false, true) => Some(Seen(EventKind::Added)),
@@ -65,8 +76,14 @@ impl Interest {
     }
 
     fn scope(&self, indexed_field: Option<&str>) -> Scope {
-        let name = self.name.as_deref().or_else(|| self.fields.requires("metadata.name"));
-        let namespace = self.namespace.as_deref().or_else(|| self.fields.requires("metadata.namespace"));
+        let name = self
+            .name
+            .as_deref()
+            .or_else(|| self.fields.requires("metadata.name"));
+        let namespace = self
+            .namespace
+            .as_deref()
+            .or_else(|| self.fields.requires("metadata.namespace"));
         if let Some(name) = name {
             return Scope::Name(name.into());
         }
@@ -114,7 +131,10 @@ struct Watcher {
 
 impl Watchers {
     pub fn new(indexed: Option<usize>) -> Watchers {
-        Watchers { indexed, ..Default::default() }
+        Watchers {
+            indexed,
+            ..Default::default()
+        }
     }
 
     pub fn register(&mut self, cache: Arc<WatchCache>, interest: Interest, backlog: Vec<Queued>) -> Watch {
@@ -125,9 +145,21 @@ impl Watchers {
         self.next_id += 1;
         self.count += 1;
         let scope = interest.scope(self.indexed_label(&cache));
-        let watcher = Watcher { id, interest: interest.clone(), queue, closed: closed.clone() };
+        let watcher = Watcher {
+            id,
+            interest: interest.clone(),
+            queue,
+            closed: closed.clone(),
+        };
         self.lists.entry(scope).or_default().push(watcher);
-        Watch { cache, id, interest, backlog: backlog.into(), events, closed }
+        Watch {
+            cache,
+            id,
+            interest,
+            backlog: backlog.into(),
+            events,
+            closed,
+        }
     }
 
     fn indexed_label(&self, cache: &WatchCache) -> Option<&'static str> {
@@ -137,7 +169,9 @@ impl Watchers {
     pub fn unregister(&mut self, id: u64, interest: &Interest) {
         let label = self.indexed.map(|_| "spec.nodeName");
         let scope = interest.scope(label);
-        let Some(list) = self.lists.get_mut(&scope) else { return };
+        let Some(list) = self.lists.get_mut(&scope) else {
+            return;
+        };
         let before = list.len();
         list.retain(|watcher| watcher.id != id);
         self.count -= before - list.len();
@@ -158,14 +192,20 @@ impl Watchers {
         }
         if let Some(at) = self.indexed {
             self.send(&Scope::Field(object.fields[at].clone()), event);
-            if let Some(previous) = event.previous.as_ref().filter(|p| p.fields[at] != object.fields[at]) {
+            if let Some(previous) = event
+                .previous
+                .as_ref()
+                .filter(|p| p.fields[at] != object.fields[at])
+            {
                 self.send(&Scope::Field(previous.fields[at].clone()), event);
             }
         }
     }
 
     fn send(&mut self, scope: &Scope, event: &Arc<WatchEvent>) {
-        let Some(list) = self.lists.get_mut(scope) else { return };
+        let Some(list) = self.lists.get_mut(scope) else {
+            return;
+        };
         let before = list.len();
         list.retain(|watcher| watcher.offer(event));
         self.count -= before - list.len();
@@ -191,7 +231,9 @@ impl Watchers {
 impl Watcher {
     /// False = it lags too far behind or is gone.
     fn offer(&self, event: &Arc<WatchEvent>) -> bool {
-        let Some(seen) = self.interest.sees(event) else { return true };
+        let Some(seen) = self.interest.sees(event) else {
+            return true;
+        };
         match self.queue.try_send((seen, event.clone())) {
             Ok(()) => true,
             Err(mpsc::error::TrySendError::Full(_)) => {
@@ -244,7 +286,13 @@ impl Drop for Watch {
 /// For tests and logs.
 impl std::fmt::Debug for Watch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let key = object_key(self.interest.namespace.as_deref().unwrap_or("*"), self.interest.name.as_deref().unwrap_or("*"));
-        f.debug_struct("Watch").field("id", &self.id).field("of", &key).finish()
+        let key = object_key(
+            self.interest.namespace.as_deref().unwrap_or("*"),
+            self.interest.name.as_deref().unwrap_or("*"),
+        );
+        f.debug_struct("Watch")
+            .field("id", &self.id)
+            .field("of", &key)
+            .finish()
     }
 }

@@ -49,8 +49,21 @@ impl Cluster {
         write_files(&dir)?;
         let api = start_api(&dir, etcd_port, port)?;
         let ca = Pem::File(dir.path().join("tls.crt"));
-        let tls = ClientTls { ca: Some(ca), alpn: vec![b"http/1.1".to_vec()], ..Default::default() }.load()?.current();
-        let cluster = Cluster { dir, etcd, api, etcd_port, port, tls };
+        let tls = ClientTls {
+            ca: Some(ca),
+            alpn: vec![b"http/1.1".to_vec()],
+            ..Default::default()
+        }
+        .load()?
+        .current();
+        let cluster = Cluster {
+            dir,
+            etcd,
+            api,
+            etcd_port,
+            port,
+            tls,
+        };
         cluster.ready().await?;
         cluster.create_service_account().await?;
         Ok(cluster)
@@ -74,7 +87,13 @@ impl Cluster {
     /// There is no controller manager here to make it.
     async fn create_service_account(&self) -> Result<()> {
         let account = r#"{"kind":"ServiceAccount","apiVersion":"v1","metadata":{"name":"default"}}"#;
-        self.call(Method::POST, "/api/v1/namespaces/default/serviceaccounts", Some(account)).await.map(drop)
+        self.call(
+            Method::POST,
+            "/api/v1/namespaces/default/serviceaccounts",
+            Some(account),
+        )
+        .await
+        .map(drop)
     }
 
     pub fn log(&self) -> String {
@@ -85,17 +104,34 @@ impl Cluster {
         self.call_with(method, path, "application/json", body).await
     }
 
-    pub async fn call_with(&self, method: Method, path: &str, content_type: &str, body: Option<&str>) -> Result<Answer> {
+    pub async fn call_with(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &str,
+        body: Option<&str>,
+    ) -> Result<Answer> {
         let response = self.open(method, path, content_type, body).await?;
         let (parts, incoming) = response.into_parts();
-        Ok(Answer { status: parts.status, body: incoming.collect().await?.to_bytes() })
+        Ok(Answer {
+            status: parts.status,
+            body: incoming.collect().await?.to_bytes(),
+        })
     }
 
     /// The response while its body still comes.
-    pub async fn open(&self, method: Method, path: &str, content_type: &str, body: Option<&str>) -> Result<http::Response<Incoming>> {
+    pub async fn open(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &str,
+        body: Option<&str>,
+    ) -> Result<http::Response<Incoming>> {
         let tcp = TcpStream::connect(("127.0.0.1", self.port)).await?;
         let name = rustls_pki_types::ServerName::try_from("127.0.0.1")?;
-        let stream = tokio_rustls::TlsConnector::from(self.tls.clone()).connect(name, tcp).await?;
+        let stream = tokio_rustls::TlsConnector::from(self.tls.clone())
+            .connect(name, tcp)
+            .await?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
         let request = Request::builder()
@@ -132,16 +168,31 @@ fn free_port() -> Result<u16> {
 }
 
 fn log_file(dir: &TempDir, name: &str) -> Result<Stdio> {
-    Ok(fs::OpenOptions::new().create(true).append(true).open(dir.path().join(name))?.into())
+    Ok(fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(dir.path().join(name))?
+        .into())
 }
 
 fn start_etcd(dir: &TempDir, port: u16, peer_port: u16) -> Result<Child> {
-    let binary = std::env::var_os("FERROKUBE_ETCD").map_or_else(|| PathBuf::from("/usr/bin/etcd"), PathBuf::from);
-    let (client, peer) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{peer_port}"));
+    let binary =
+        std::env::var_os("FERROKUBE_ETCD").map_or_else(|| PathBuf::from("/usr/bin/etcd"), PathBuf::from);
+    let (client, peer) = (
+        format!("http://127.0.0.1:{port}"),
+        format!("http://127.0.0.1:{peer_port}"),
+    );
     Command::new(&binary)
         .arg(format!("--data-dir={}", dir.path().join("etcd").display()))
-        .args([format!("--listen-client-urls={client}"), format!("--advertise-client-urls={client}")])
-        .args([format!("--listen-peer-urls={peer}"), format!("--initial-advertise-peer-urls={peer}"), format!("--initial-cluster=default={peer}")])
+        .args([
+            format!("--listen-client-urls={client}"),
+            format!("--advertise-client-urls={client}"),
+        ])
+        .args([
+            format!("--listen-peer-urls={peer}"),
+            format!("--initial-advertise-peer-urls={peer}"),
+            format!("--initial-cluster=default={peer}"),
+        ])
         .stdout(log_file(dir, "etcd.log")?)
         .stderr(log_file(dir, "etcd.log")?)
         .spawn()
@@ -161,11 +212,27 @@ fn write_files(dir: &TempDir) -> Result<()> {
 fn start_api(dir: &TempDir, etcd_port: u16, port: u16) -> Result<Child> {
     let file = |name: &str| dir.path().join(name).display().to_string();
     let child = Command::new(env!("CARGO_BIN_EXE_kube-apiserver"))
-        .args([format!("--etcd-servers=http://127.0.0.1:{etcd_port}"), format!("--secure-port={port}")])
-        .args(["--bind-address=127.0.0.1", "--authorization-mode=Node,RBAC", "--service-cluster-ip-range=10.96.0.0/16"])
-        .args([format!("--tls-cert-file={}", file("tls.crt")), format!("--tls-private-key-file={}", file("tls.key"))])
-        .args([format!("--service-account-key-file={}", file("sa.key")), format!("--service-account-signing-key-file={}", file("sa.key"))])
-        .args(["--service-account-issuer=https://kubernetes.default.svc".to_owned(), format!("--token-auth-file={}", file("tokens.csv"))])
+        .args([
+            format!("--etcd-servers=http://127.0.0.1:{etcd_port}"),
+            format!("--secure-port={port}"),
+        ])
+        .args([
+            "--bind-address=127.0.0.1",
+            "--authorization-mode=Node,RBAC",
+            "--service-cluster-ip-range=10.96.0.0/16",
+        ])
+        .args([
+            format!("--tls-cert-file={}", file("tls.crt")),
+            format!("--tls-private-key-file={}", file("tls.key")),
+        ])
+        .args([
+            format!("--service-account-key-file={}", file("sa.key")),
+            format!("--service-account-signing-key-file={}", file("sa.key")),
+        ])
+        .args([
+            "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+            format!("--token-auth-file={}", file("tokens.csv")),
+        ])
         .stdout(log_file(dir, "api.log")?)
         .stderr(log_file(dir, "api.log")?)
         .spawn()?;

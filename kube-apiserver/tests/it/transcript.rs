@@ -37,9 +37,19 @@ fn parse(text: &str) -> Result<Vec<Step>> {
             finish(&mut steps, &mut expected)?;
             answering = false;
             let words: Vec<&str> = request.split_whitespace().collect();
-            let [method, path, rest @ ..] = &words[..] else { bail!("bad request line {line:?}") };
+            let [method, path, rest @ ..] = &words[..] else {
+                bail!("bad request line {line:?}")
+            };
             let content_type = rest.first().unwrap_or(&"application/json").to_string();
-            steps.push(Step { title: title.clone(), method: method.parse()?, path: path.to_string(), content_type, body: String::new(), code: 0, expected: None });
+            steps.push(Step {
+                title: title.clone(),
+                method: method.parse()?,
+                path: path.to_string(),
+                content_type,
+                body: String::new(),
+                code: 0,
+                expected: None,
+            });
         } else if let Some(code) = line.strip_prefix("< ") {
             steps.last_mut().context("an answer without request")?.code = code.trim().parse()?;
             answering = true;
@@ -56,7 +66,10 @@ fn parse(text: &str) -> Result<Vec<Step>> {
 
 fn finish(steps: &mut [Step], expected: &mut String) -> Result<()> {
     if let Some(step) = steps.last_mut().filter(|_| !expected.trim().is_empty()) {
-        step.expected = Some(serde_json::from_str(expected).with_context(|| format!("expected document of {:?}", step.title))?);
+        step.expected = Some(
+            serde_json::from_str(expected)
+                .with_context(|| format!("expected document of {:?}", step.title))?,
+        );
     }
     expected.clear();
     Ok(())
@@ -65,16 +78,23 @@ fn finish(steps: &mut [Step], expected: &mut String) -> Result<()> {
 fn differs(path: &str, expected: &Value, found: &Value) -> Option<String> {
     match (expected, found) {
         (Value::String(any), found) if any == "*" => found.is_null().then(|| format!("{path}: absent")),
-        (Value::String(part), Value::String(found)) if part.starts_with('~') => {
-            (!found.contains(&part[1..])).then(|| format!("{path}: {found:?} does not contain {:?}", &part[1..]))
+        (Value::String(part), Value::String(found)) if part.starts_with('~') => (!found.contains(&part[1..]))
+            .then(|| format!("{path}: {found:?} does not contain {:?}", &part[1..])),
+        (Value::Object(expected), Value::Object(found)) => expected.iter().find_map(|(key, value)| {
+            differs(
+                &format!("{path}.{key}"),
+                value,
+                found.get(key).unwrap_or(&Value::Null),
+            )
+        }),
+        (Value::Array(expected), Value::Array(found)) if expected.len() == found.len() => expected
+            .iter()
+            .zip(found)
+            .enumerate()
+            .find_map(|(i, (e, f))| differs(&format!("{path}[{i}]"), e, f)),
+        (expected, found) => {
+            (expected != found).then(|| format!("{path}: expected {expected}, found {found}"))
         }
-        (Value::Object(expected), Value::Object(found)) => {
-            expected.iter().find_map(|(key, value)| differs(&format!("{path}.{key}"), value, found.get(key).unwrap_or(&Value::Null)))
-        }
-        (Value::Array(expected), Value::Array(found)) if expected.len() == found.len() => {
-            expected.iter().zip(found).enumerate().find_map(|(i, (e, f))| differs(&format!("{path}[{i}]"), e, f))
-        }
-        (expected, found) => (expected != found).then(|| format!("{path}: expected {expected}, found {found}")),
     }
 }
 
@@ -82,13 +102,19 @@ async fn play(name: &str, text: &str) -> Result<()> {
     let cluster = Cluster::start().await?;
     for step in parse(text)? {
         let body = Some(step.body.trim()).filter(|body| !body.is_empty());
-        let answer = cluster.call_with(step.method.clone(), &step.path, &step.content_type, body).await?;
+        let answer = cluster
+            .call_with(step.method.clone(), &step.path, &step.content_type, body)
+            .await?;
         let at = format!("{name}: {}: {} {}", step.title, step.method, step.path);
         let shown = || String::from_utf8_lossy(&answer.body).into_owned();
         if answer.status.as_u16() != step.code {
             bail!("{at}: expected {}, got {}: {}", step.code, answer.status, shown());
         }
-        if let Some(difference) = step.expected.as_ref().and_then(|expected| differs("", expected, &answer.json())) {
+        if let Some(difference) = step
+            .expected
+            .as_ref()
+            .and_then(|expected| differs("", expected, &answer.json()))
+        {
             bail!("{at}: {difference}\n{}", shown());
         }
     }

@@ -20,9 +20,19 @@ struct Stream {
 
 impl Stream {
     async fn open(cluster: &Cluster, query: &str) -> Result<Stream> {
-        let response = cluster.open(Method::GET, &format!("{CONFIG_MAPS}?watch=1&{query}"), "application/json", None).await?;
+        let response = cluster
+            .open(
+                Method::GET,
+                &format!("{CONFIG_MAPS}?watch=1&{query}"),
+                "application/json",
+                None,
+            )
+            .await?;
         assert_eq!(response.status(), 200);
-        Ok(Stream { body: response.into_body(), rest: Vec::new() })
+        Ok(Stream {
+            body: response.into_body(),
+            rest: Vec::new(),
+        })
     }
 
     /// The next event; `None` = the server ended the watch.
@@ -32,16 +42,31 @@ impl Stream {
                 let line: Vec<u8> = self.rest.drain(..=end).collect();
                 return Ok(Some(serde_json::from_slice(&line)?));
             }
-            match tokio::time::timeout(PATIENCE, self.body.frame()).await.context("no event came")? {
-                Some(frame) => self.rest.extend_from_slice(frame?.data_ref().map_or(&[][..], |data| data)),
+            match tokio::time::timeout(PATIENCE, self.body.frame())
+                .await
+                .context("no event came")?
+            {
+                Some(frame) => self
+                    .rest
+                    .extend_from_slice(frame?.data_ref().map_or(&[][..], |data| data)),
                 None => return Ok(None),
             }
         }
     }
 
     async fn expect(&mut self, kind: &str, name: &str) -> Result<Value> {
-        let event = self.next().await?.with_context(|| format!("the watch ended before {kind} {name}"))?;
-        assert_eq!((event["type"].as_str(), event["object"]["metadata"]["name"].as_str()), (Some(kind), Some(name)), "{event}");
+        let event = self
+            .next()
+            .await?
+            .with_context(|| format!("the watch ended before {kind} {name}"))?;
+        assert_eq!(
+            (
+                event["type"].as_str(),
+                event["object"]["metadata"]["name"].as_str()
+            ),
+            (Some(kind), Some(name)),
+            "{event}"
+        );
         Ok(event)
     }
 }
@@ -50,18 +75,30 @@ async fn create(cluster: &Cluster, name: &str, label: &str) -> Result<String> {
     let body = format!(r#"{{"metadata":{{"name":"{name}","labels":{{"l":"{label}"}}}}}}"#);
     let answer = cluster.call(Method::POST, CONFIG_MAPS, Some(&body)).await?;
     assert_eq!(answer.status, 201, "{:?}", answer.body);
-    Ok(answer.json()["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned())
+    Ok(answer.json()["metadata"]["resourceVersion"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned())
 }
 
 async fn relabel(cluster: &Cluster, name: &str, label: &str) -> Result<()> {
     let body = format!(r#"{{"metadata":{{"labels":{{"l":"{label}"}}}}}}"#);
-    let answer = cluster.call_with(Method::PATCH, &format!("{CONFIG_MAPS}/{name}"), "application/merge-patch+json", Some(&body)).await?;
+    let answer = cluster
+        .call_with(
+            Method::PATCH,
+            &format!("{CONFIG_MAPS}/{name}"),
+            "application/merge-patch+json",
+            Some(&body),
+        )
+        .await?;
     assert_eq!(answer.status, 200, "{:?}", answer.body);
     Ok(())
 }
 
 async fn delete(cluster: &Cluster, name: &str) -> Result<()> {
-    let answer = cluster.call(Method::DELETE, &format!("{CONFIG_MAPS}/{name}"), None).await?;
+    let answer = cluster
+        .call(Method::DELETE, &format!("{CONFIG_MAPS}/{name}"), None)
+        .await?;
     assert_eq!(answer.status, 200, "{:?}", answer.body);
     Ok(())
 }
@@ -81,8 +118,17 @@ async fn every_change_comes_once_and_in_order_from_any_version() -> Result<()> {
         let modified = stream.expect("MODIFIED", "a").await?;
         assert_eq!(modified["object"]["kind"], "ConfigMap");
         let deleted = stream.expect("DELETED", "b").await?;
-        let version = |event: &Value| event["object"]["metadata"]["resourceVersion"].as_str().unwrap().parse::<i64>().unwrap();
-        assert!(version(&deleted) > version(&modified), "a deletion has its own revision");
+        let version = |event: &Value| {
+            event["object"]["metadata"]["resourceVersion"]
+                .as_str()
+                .unwrap()
+                .parse::<i64>()
+                .unwrap()
+        };
+        assert!(
+            version(&deleted) > version(&modified),
+            "a deletion has its own revision"
+        );
     }
     Ok(())
 }
@@ -96,7 +142,10 @@ async fn an_object_that_leaves_the_selection_is_deleted_for_its_watcher() -> Res
     stream.expect("ADDED", "a").await?;
     relabel(&cluster, "a", "2").await?;
     let left = stream.expect("DELETED", "a").await?;
-    assert_eq!(left["object"]["metadata"]["labels"]["l"], "1", "it shows what the watcher knew");
+    assert_eq!(
+        left["object"]["metadata"]["labels"]["l"], "1",
+        "it shows what the watcher knew"
+    );
     relabel(&cluster, "b", "1").await?;
     stream.expect("ADDED", "b").await?;
     Ok(())
@@ -111,7 +160,10 @@ async fn streaming_lists_end_with_the_annotated_bookmark() -> Result<()> {
     stream.expect("ADDED", "a").await?;
     let bookmark = stream.next().await?.context("no bookmark")?;
     assert_eq!(bookmark["type"], "BOOKMARK");
-    assert_eq!(bookmark["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
+    assert_eq!(
+        bookmark["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"],
+        "true"
+    );
     create(&cluster, "b", "1").await?;
     stream.expect("ADDED", "b").await?;
     Ok(())
@@ -121,13 +173,26 @@ async fn streaming_lists_end_with_the_annotated_bookmark() -> Result<()> {
 async fn a_timeout_ends_a_watch_with_a_bookmark_to_resume_from() -> Result<()> {
     let cluster = Cluster::start().await?;
     let version = create(&cluster, "a", "1").await?;
-    let mut stream = Stream::open(&cluster, &format!("resourceVersion={version}&allowWatchBookmarks=true&timeoutSeconds=1")).await?;
+    let mut stream = Stream::open(
+        &cluster,
+        &format!("resourceVersion={version}&allowWatchBookmarks=true&timeoutSeconds=1"),
+    )
+    .await?;
     // Something else happens meanwhile, so that there is a later revision to tell.
     let other = r#"{"metadata":{"name":"elsewhere"}}"#;
-    cluster.call(Method::POST, "/api/v1/namespaces/kube-system/configmaps", Some(other)).await?;
+    cluster
+        .call(
+            Method::POST,
+            "/api/v1/namespaces/kube-system/configmaps",
+            Some(other),
+        )
+        .await?;
     let bookmark = stream.next().await?.context("no bookmark")?;
     assert_eq!(bookmark["type"], "BOOKMARK", "{bookmark}");
-    let told: i64 = bookmark["object"]["metadata"]["resourceVersion"].as_str().context("no version")?.parse()?;
+    let told: i64 = bookmark["object"]["metadata"]["resourceVersion"]
+        .as_str()
+        .context("no version")?
+        .parse()?;
     assert!(told > version.parse::<i64>()?);
     assert!(stream.next().await?.is_none());
     Ok(())
@@ -139,7 +204,14 @@ async fn versions_that_history_does_not_reach_are_expired() -> Result<()> {
     cluster.restart_api().await?;
     let mut stream = Stream::open(&cluster, "resourceVersion=1").await?;
     let error = stream.next().await?.context("no event")?;
-    assert_eq!((error["type"].as_str(), error["object"]["code"].as_i64(), error["object"]["reason"].as_str()), (Some("ERROR"), Some(410), Some("Expired")));
+    assert_eq!(
+        (
+            error["type"].as_str(),
+            error["object"]["code"].as_i64(),
+            error["object"]["reason"].as_str()
+        ),
+        (Some("ERROR"), Some(410), Some("Expired"))
+    );
     Ok(())
 }
 
@@ -151,15 +223,42 @@ async fn pages_of_one_list_are_one_snapshot() -> Result<()> {
     }
     let page = |answer: &crate::server::Answer| {
         let list = answer.json();
-        let names: Vec<String> = list["items"].as_array().unwrap().iter().map(|i| i["metadata"]["name"].as_str().unwrap().to_owned()).collect();
-        (names, list["metadata"]["continue"].as_str().unwrap_or_default().to_owned(), list["metadata"]["resourceVersion"].clone())
+        let names: Vec<String> = list["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|i| i["metadata"]["name"].as_str().unwrap().to_owned())
+            .collect();
+        (
+            names,
+            list["metadata"]["continue"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned(),
+            list["metadata"]["resourceVersion"].clone(),
+        )
     };
-    let (names, token, version) = page(&cluster.call(Method::GET, &format!("{CONFIG_MAPS}?limit=2"), None).await?);
+    let (names, token, version) = page(
+        &cluster
+            .call(Method::GET, &format!("{CONFIG_MAPS}?limit=2"), None)
+            .await?,
+    );
     assert_eq!(names, ["a", "b"]);
     delete(&cluster, "c").await?;
     create(&cluster, "cc", "1").await?;
-    let (names, token, again) = page(&cluster.call(Method::GET, &format!("{CONFIG_MAPS}?limit=2&continue={token}"), None).await?);
-    assert_eq!((names, token, again), (vec!["c".to_owned(), "d".to_owned()], String::new(), version));
+    let (names, token, again) = page(
+        &cluster
+            .call(
+                Method::GET,
+                &format!("{CONFIG_MAPS}?limit=2&continue={token}"),
+                None,
+            )
+            .await?,
+    );
+    assert_eq!(
+        (names, token, again),
+        (vec!["c".to_owned(), "d".to_owned()], String::new(), version)
+    );
     Ok(())
 }
 
@@ -171,7 +270,12 @@ async fn a_killed_server_loses_nothing_it_answered_for() -> Result<()> {
     delete(&cluster, "a").await?;
     cluster.restart_api().await?;
     let answer = cluster.call(Method::GET, CONFIG_MAPS, None).await?;
-    let names: Vec<_> = answer.json()["items"].as_array().context("no list")?.iter().map(|i| i["metadata"]["name"].clone()).collect();
+    let names: Vec<_> = answer.json()["items"]
+        .as_array()
+        .context("no list")?
+        .iter()
+        .map(|i| i["metadata"]["name"].clone())
+        .collect();
     assert_eq!(names, ["b"]);
     // The new server has no history of before its start: it says so rather than leaving the deletion out.
     let mut stream = Stream::open(&cluster, &format!("resourceVersion={version}")).await?;
@@ -188,13 +292,22 @@ async fn patches_that_race_for_one_object_all_take_effect() -> Result<()> {
         let cluster = cluster.clone();
         tokio::spawn(async move {
             let patch = format!(r#"{{"data":{{"w{i}":"x"}}}}"#);
-            cluster.call_with(Method::PATCH, &format!("{CONFIG_MAPS}/counter"), "application/merge-patch+json", Some(&patch)).await
+            cluster
+                .call_with(
+                    Method::PATCH,
+                    &format!("{CONFIG_MAPS}/counter"),
+                    "application/merge-patch+json",
+                    Some(&patch),
+                )
+                .await
         })
     });
     for writer in writers.collect::<Vec<_>>() {
         assert_eq!(writer.await??.status, 200);
     }
-    let answer = cluster.call(Method::GET, &format!("{CONFIG_MAPS}/counter"), None).await?;
+    let answer = cluster
+        .call(Method::GET, &format!("{CONFIG_MAPS}/counter"), None)
+        .await?;
     assert_eq!(answer.json()["data"].as_object().context("no data")?.len(), 20);
     Ok(())
 }

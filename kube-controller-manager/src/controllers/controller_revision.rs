@@ -38,9 +38,17 @@ pub struct Wanted<'a, T> {
 }
 
 /// The revisions of `owner`, oldest first.
-pub async fn claimed<T: Object>(client: &Client, owner: &T, store: &Store<ControllerRevision>, wanted: &LabelSelector) -> Result<Vec<ControllerRevision>, Failure> {
+pub async fn claimed<T: Object>(
+    client: &Client,
+    owner: &T,
+    store: &Store<ControllerRevision>,
+    wanted: &LabelSelector,
+) -> Result<Vec<ControllerRevision>, Failure> {
     let candidates = claimable(store, namespace(owner.metadata()), uid(owner.metadata()));
-    let claimed = claim(client, owner, candidates, |revision: &ControllerRevision| selector::selects(wanted, &revision.metadata)).await?;
+    let claimed = claim(client, owner, candidates, |revision: &ControllerRevision| {
+        selector::selects(wanted, &revision.metadata)
+    })
+    .await?;
     let mut revisions: Vec<_> = claimed.into_iter().map(Arc::unwrap_or_clone).collect();
     sort(&mut revisions);
     Ok(revisions)
@@ -49,7 +57,10 @@ pub async fn claimed<T: Object>(client: &Client, owner: &T, store: &Store<Contro
 fn sort(revisions: &mut [ControllerRevision]) {
     revisions.sort_by(|a, b| {
         let age = |r: &ControllerRevision| r.metadata.creation_timestamp.as_ref().map(|t| t.0);
-        a.revision.cmp(&b.revision).then_with(|| age(a).cmp(&age(b))).then_with(|| a.metadata.name.cmp(&b.metadata.name))
+        a.revision
+            .cmp(&b.revision)
+            .then_with(|| age(a).cmp(&age(b)))
+            .then_with(|| a.metadata.name.cmp(&b.metadata.name))
     });
 }
 
@@ -79,7 +90,10 @@ fn data_of(template: &PodTemplateSpec) -> Result<Value, Failure> {
 
 /// Creates the revision, or finds it under the name that it would get; a name that another template holds is passed over.
 /// The second result is the collision count that led to the name.
-pub async fn snapshot<T: Object>(client: &Client, wanted: &Wanted<'_, T>) -> Result<(ControllerRevision, i32), Failure> {
+pub async fn snapshot<T: Object>(
+    client: &Client,
+    wanted: &Wanted<'_, T>,
+) -> Result<(ControllerRevision, i32), Failure> {
     let meta = wanted.owner.metadata();
     let api = client.namespaced::<ControllerRevision>(namespace(meta));
     let last = wanted.collision_count.saturating_add(MAX_COLLISIONS);
@@ -95,13 +109,22 @@ pub async fn snapshot<T: Object>(client: &Client, wanted: &Wanted<'_, T>) -> Res
             created => return Ok((created?, collisions)),
         }
     }
-    Err(Failure::other(format!("no free name for a revision of {}/{}", namespace(meta), name(meta))))
+    Err(Failure::other(format!(
+        "no free name for a revision of {}/{}",
+        namespace(meta),
+        name(meta)
+    )))
 }
 
 fn made<T: Object>(wanted: &Wanted<'_, T>, collisions: i32) -> Result<ControllerRevision, Failure> {
     let meta = wanted.owner.metadata();
     let hash = pod_template_hash(wanted.template, (collisions > 0).then_some(collisions));
-    let mut labels = wanted.template.metadata.as_ref().and_then(|m| m.labels.clone()).unwrap_or_default();
+    let mut labels = wanted
+        .template
+        .metadata
+        .as_ref()
+        .and_then(|m| m.labels.clone())
+        .unwrap_or_default();
     labels.insert(wanted.hash_label.to_owned(), hash.clone());
     let prefix: String = name(meta).chars().take(MAX_OWNER_CHARS).collect();
     Ok(ControllerRevision {
@@ -119,15 +142,30 @@ fn made<T: Object>(wanted: &Wanted<'_, T>, collisions: i32) -> Result<Controller
 }
 
 /// A template that comes back gets the newest number.
-pub async fn renumber(client: &Client, known: &ControllerRevision, revision: i64) -> Result<ControllerRevision, Failure> {
+pub async fn renumber(
+    client: &Client,
+    known: &ControllerRevision,
+    revision: i64,
+) -> Result<ControllerRevision, Failure> {
     let patch = json!({"revision": revision, "metadata": {"uid": uid(&known.metadata)}});
-    Ok(client.namespaced(namespace(&known.metadata)).patch(name(&known.metadata), &Patch::Merge(patch), None).await?)
+    Ok(client
+        .namespaced(namespace(&known.metadata))
+        .patch(name(&known.metadata), &Patch::Merge(patch), None)
+        .await?)
 }
 
 /// Deletes the oldest of `history` beyond `limit`; those in `live` are kept and not counted.
-pub async fn truncate(client: &Client, history: &[ControllerRevision], live: &HashSet<String>, limit: Option<i32>) -> Result<(), Failure> {
+pub async fn truncate(
+    client: &Client,
+    history: &[ControllerRevision],
+    live: &HashSet<String>,
+    limit: Option<i32>,
+) -> Result<(), Failure> {
     let limit = usize::try_from(limit.unwrap_or(DEFAULT_LIMIT)).unwrap_or(0);
-    let dead: Vec<_> = history.iter().filter(|r| !live.contains(name(&r.metadata))).collect();
+    let dead: Vec<_> = history
+        .iter()
+        .filter(|r| !live.contains(name(&r.metadata)))
+        .collect();
     for revision in &dead[..dead.len().saturating_sub(limit)] {
         delete(client, revision).await?;
     }
@@ -155,7 +193,10 @@ mod tests {
     #[test]
     fn a_revision_written_by_go_is_recognised() {
         let data = json!({"spec": {"template": {"$patch": "replace", "metadata": {"creationTimestamp": null, "labels": {"app": "x"}}, "spec": {"containers": [{"name": "c", "image": "a"}]}}}});
-        let revision = ControllerRevision { data: Some(RawExtension(data)), ..ControllerRevision::default() };
+        let revision = ControllerRevision {
+            data: Some(RawExtension(data)),
+            ..ControllerRevision::default()
+        };
         assert!(is_of(&revision, &template("a")));
         assert!(!is_of(&revision, &template("b")));
     }
@@ -163,9 +204,17 @@ mod tests {
     #[tokio::test]
     async fn a_taken_name_is_passed_over_and_an_own_one_is_found_again() {
         let server = FakeServer::new();
-        let owner: DaemonSet = serde_json::from_value(json!({"metadata": {"name": "ds", "namespace": "ns", "uid": "u"}})).unwrap();
+        let owner: DaemonSet =
+            serde_json::from_value(json!({"metadata": {"name": "ds", "namespace": "ns", "uid": "u"}}))
+                .unwrap();
         let (a, b) = (template("a"), template("b"));
-        let wanted = |template, collision_count| Wanted { owner: &owner, template, hash_label: REVISION_HASH, revision: 1, collision_count };
+        let wanted = |template, collision_count| Wanted {
+            owner: &owner,
+            template,
+            hash_label: REVISION_HASH,
+            revision: 1,
+            collision_count,
+        };
         let (first, count) = snapshot(&server.client(), &wanted(&a, 0)).await.unwrap();
         assert_eq!(count, 0);
         let again = snapshot(&server.client(), &wanted(&a, 0)).await.unwrap();

@@ -35,22 +35,43 @@ pub fn build(context: &Context) -> Option<Box<dyn Controller>> {
 
 fn driver(context: &Context) -> Driver<CronJobs> {
     let queue = WorkQueue::new("cronjob");
-    let (crons, jobs) = (context.informers.cron_jobs.start(), context.informers.jobs.start());
+    let (crons, jobs) = (
+        context.informers.cron_jobs.start(),
+        context.informers.jobs.start(),
+    );
     let heard = queue.clone();
     context.informers.cron_jobs.on_event(move |event| match event {
-        Event::Added(cron) | Event::Modified(_, cron) | Event::Deleted(cron) => heard.add(object_key(&**cron)),
+        Event::Added(cron) | Event::Modified(_, cron) | Event::Deleted(cron) => {
+            heard.add(object_key(&**cron))
+        }
         Event::Synced => {}
     });
     let (heard, owners) = (queue.clone(), crons.clone());
     context.informers.jobs.on_event(move |event| {
-        let (Event::Added(job) | Event::Modified(_, job) | Event::Deleted(job)) = event else { return };
+        let (Event::Added(job) | Event::Modified(_, job) | Event::Deleted(job)) = event else {
+            return;
+        };
         if let Some(cron) = owner(&owners, &**job) {
             heard.add(object_key(&*cron));
         }
     });
     let needs = vec![synced(&crons), synced(&jobs)];
-    let (client, recorder) = (context.client_for("cronjob-controller"), context.recorder("cronjob-controller"));
-    Driver { name: "cronjob-controller", queue, reconciler: Arc::new(CronJobs { client, recorder, crons, jobs }), workers: WORKERS, needs }
+    let (client, recorder) = (
+        context.client_for("cronjob-controller"),
+        context.recorder("cronjob-controller"),
+    );
+    Driver {
+        name: "cronjob-controller",
+        queue,
+        reconciler: Arc::new(CronJobs {
+            client,
+            recorder,
+            crons,
+            jobs,
+        }),
+        workers: WORKERS,
+        needs,
+    }
 }
 
 struct CronJobs {
@@ -62,7 +83,9 @@ struct CronJobs {
 
 impl Reconciler for CronJobs {
     async fn reconcile(&self, key: &str) -> Outcome {
-        let Some(cached) = self.crons.get(key) else { return Ok(Requeue::Done) };
+        let Some(cached) = self.crons.get(key) else {
+            return Ok(Requeue::Done);
+        };
         let mut cron = (*cached).clone();
         let jobs = self.jobs.by_index(OWNER, uid(&cron.metadata));
         self.refresh_active(&mut cron, &jobs).await?;
@@ -72,7 +95,10 @@ impl Reconciler for CronJobs {
         };
         self.clean(&cron, &jobs).await?;
         if cron.status != cached.status {
-            self.client.namespaced::<CronJob>(namespace(&cron.metadata)).update_status(&cron).await?;
+            self.client
+                .namespaced::<CronJob>(namespace(&cron.metadata))
+                .update_status(&cron)
+                .await?;
         }
         Ok(started?.map_or(Requeue::Done, Requeue::After))
     }
@@ -87,20 +113,50 @@ impl CronJobs {
                 Some(end) => {
                     if listed {
                         forget(cron, uid(&job.metadata));
-                        self.tell(cron, "Normal", "SawCompletedJob", &format!("Saw completed job: {}, condition: {}", name(&job.metadata), end.type_));
+                        self.tell(
+                            cron,
+                            "Normal",
+                            "SawCompletedJob",
+                            &format!(
+                                "Saw completed job: {}, condition: {}",
+                                name(&job.metadata),
+                                end.type_
+                            ),
+                        );
                     }
                     note_success(cron, job);
                 }
-                None if !listed => self.tell(cron, "Warning", "UnexpectedJob", &format!("Saw a job that the controller did not create or forgot: {}", name(&job.metadata))),
+                None if !listed => self.tell(
+                    cron,
+                    "Warning",
+                    "UnexpectedJob",
+                    &format!(
+                        "Saw a job that the controller did not create or forgot: {}",
+                        name(&job.metadata)
+                    ),
+                ),
                 None => {}
             }
         }
-        let unseen: Vec<_> = active(cron).filter(|r| jobs.iter().all(|j| j.metadata.uid != r.uid)).cloned().collect();
+        let unseen: Vec<_> = active(cron)
+            .filter(|r| jobs.iter().all(|j| j.metadata.uid != r.uid))
+            .cloned()
+            .collect();
         for reference in unseen {
             let job_name = reference.name.as_deref().unwrap_or("");
-            match self.client.namespaced::<Job>(namespace(&cron.metadata)).get(job_name).await {
+            match self
+                .client
+                .namespaced::<Job>(namespace(&cron.metadata))
+                .get(job_name)
+                .await
+            {
                 Err(error) if error.is_not_found() => {
-                    self.tell(cron, "Normal", "MissingJob", &format!("Active job went missing: {job_name}"));
+                    self.tell(
+                        cron,
+                        "Normal",
+                        "MissingJob",
+                        &format!("Active job went missing: {job_name}"),
+                    );
                     forget(cron, reference.uid.as_deref().unwrap_or(""));
                 }
                 outcome => drop(outcome?),
@@ -111,12 +167,19 @@ impl CronJobs {
 
     /// The time until the next start.
     async fn start_due(&self, cron: &mut CronJob) -> Result<Option<Duration>, Failure> {
-        let Some((schedule, zone)) = self.schedule(cron) else { return Ok(None) };
+        let Some((schedule, zone)) = self.schedule(cron) else {
+            return Ok(None);
+        };
         let now = Timestamp::now();
         let due = match due::due(cron, &schedule, &zone, now, true) {
             Ok(due) => due,
             Err(error) => {
-                self.tell(cron, "Warning", "InvalidSchedule", &format!("invalid schedule: {} : {error}", cron.spec.schedule));
+                self.tell(
+                    cron,
+                    "Warning",
+                    "InvalidSchedule",
+                    &format!("invalid schedule: {} : {error}", cron.spec.schedule),
+                );
                 return Ok(None);
             }
         };
@@ -137,7 +200,12 @@ impl CronJobs {
             Ok(zone) => zone,
             Err(error) => {
                 let wanted = cron.spec.time_zone.as_deref().unwrap_or("");
-                self.tell(cron, "Warning", "UnknownTimeZone", &format!("invalid timeZone: {wanted:?}: {error}"));
+                self.tell(
+                    cron,
+                    "Warning",
+                    "UnknownTimeZone",
+                    &format!("invalid timeZone: {wanted:?}: {error}"),
+                );
                 return None;
             }
         };
@@ -147,28 +215,50 @@ impl CronJobs {
         match Schedule::parse(&cron.spec.schedule) {
             Ok(schedule) => Some((schedule, zone)),
             Err(error) => {
-                self.tell(cron, "Warning", "UnparseableSchedule", &format!("unparseable schedule: {:?} : {error}", cron.spec.schedule));
+                self.tell(
+                    cron,
+                    "Warning",
+                    "UnparseableSchedule",
+                    &format!("unparseable schedule: {:?} : {error}", cron.spec.schedule),
+                );
                 None
             }
         }
     }
 
     async fn may_start(&self, cron: &mut CronJob, at: Timestamp, now: Timestamp) -> Result<bool, Failure> {
-        let late = cron.spec.starting_deadline_seconds.is_some_and(|limit| now.as_second() - at.as_second() > limit);
+        let late = cron
+            .spec
+            .starting_deadline_seconds
+            .is_some_and(|limit| now.as_second() - at.as_second() > limit);
         if late {
             let when = at.strftime("%a, %d %b %Y %H:%M:%S +0000");
-            self.tell(cron, "Warning", "MissSchedule", &format!("Missed scheduled time to start a job: {when}"));
+            self.tell(
+                cron,
+                "Warning",
+                "MissSchedule",
+                &format!("Missed scheduled time to start a job: {when}"),
+            );
             return Ok(false);
         }
         let wanted = job_name(cron, at);
-        let done = cron.status.as_ref().and_then(|s| s.last_schedule_time.as_ref()).is_some_and(|t| t.0 == at);
+        let done = cron
+            .status
+            .as_ref()
+            .and_then(|s| s.last_schedule_time.as_ref())
+            .is_some_and(|t| t.0 == at);
         if done || active(cron).any(|r| r.name.as_deref() == Some(&wanted)) {
             return Ok(false);
         }
         let running: Vec<_> = active(cron).cloned().collect();
         match cron.spec.concurrency_policy.as_deref() {
             Some("Forbid") if !running.is_empty() => {
-                self.tell(cron, "Normal", "JobAlreadyActive", "Not starting job because prior execution is running and concurrency policy is Forbid");
+                self.tell(
+                    cron,
+                    "Normal",
+                    "JobAlreadyActive",
+                    "Not starting job because prior execution is running and concurrency policy is Forbid",
+                );
                 return Ok(false);
             }
             Some("Replace") => {
@@ -189,19 +279,31 @@ impl CronJobs {
             // Made before, and the status was lost.
             Err(error) if error.is_already_exists() => {
                 let known = api.get(name(&wanted.metadata)).await?;
-                if !is_controlled_by(&known.metadata, &cron.metadata) || active(cron).any(|r| r.uid == known.metadata.uid) {
+                if !is_controlled_by(&known.metadata, &cron.metadata)
+                    || active(cron).any(|r| r.uid == known.metadata.uid)
+                {
                     return Ok(());
                 }
                 known
             }
             Err(error) => {
                 if !error.is_namespace_terminating() {
-                    self.tell(cron, "Warning", "FailedCreate", &format!("Error creating job: {error}"));
+                    self.tell(
+                        cron,
+                        "Warning",
+                        "FailedCreate",
+                        &format!("Error creating job: {error}"),
+                    );
                 }
                 return Err(error.into());
             }
             Ok(job) => {
-                self.tell(cron, "Normal", "SuccessfulCreate", &format!("Created job {}", name(&job.metadata)));
+                self.tell(
+                    cron,
+                    "Normal",
+                    "SuccessfulCreate",
+                    &format!("Created job {}", name(&job.metadata)),
+                );
                 job
             }
         };
@@ -213,11 +315,24 @@ impl CronJobs {
 
     /// The oldest beyond the limits of successful and of failed ones.
     async fn clean(&self, cron: &CronJob, jobs: &[Arc<Job>]) -> Result<(), Failure> {
-        let limits = [("Complete", cron.spec.successful_jobs_history_limit), ("Failed", cron.spec.failed_jobs_history_limit)];
+        let limits = [
+            ("Complete", cron.spec.successful_jobs_history_limit),
+            ("Failed", cron.spec.failed_jobs_history_limit),
+        ];
         for (end, limit) in limits {
-            let Some(limit) = limit.and_then(|l| usize::try_from(l).ok()) else { continue };
-            let mut ended: Vec<_> = jobs.iter().filter(|j| !is_deleted(&j.metadata) && finished(j).is_some_and(|c| c.type_ == end)).collect();
-            ended.sort_by_key(|j| (j.status.as_ref().and_then(|s| s.start_time.as_ref()).map(|t| t.0), j.metadata.name.clone()));
+            let Some(limit) = limit.and_then(|l| usize::try_from(l).ok()) else {
+                continue;
+            };
+            let mut ended: Vec<_> = jobs
+                .iter()
+                .filter(|j| !is_deleted(&j.metadata) && finished(j).is_some_and(|c| c.type_ == end))
+                .collect();
+            ended.sort_by_key(|j| {
+                (
+                    j.status.as_ref().and_then(|s| s.start_time.as_ref()).map(|t| t.0),
+                    j.metadata.name.clone(),
+                )
+            });
             for job in &ended[..ended.len().saturating_sub(limit)] {
                 self.delete(cron, name(&job.metadata)).await?;
             }
@@ -226,8 +341,16 @@ impl CronJobs {
     }
 
     async fn delete(&self, cron: &CronJob, job: &str) -> Result<(), Failure> {
-        let options = DeleteOptions { propagation_policy: Some("Background".into()), ..DeleteOptions::default() };
-        match self.client.namespaced::<Job>(namespace(&cron.metadata)).delete(job, &options).await {
+        let options = DeleteOptions {
+            propagation_policy: Some("Background".into()),
+            ..DeleteOptions::default()
+        };
+        match self
+            .client
+            .namespaced::<Job>(namespace(&cron.metadata))
+            .delete(job, &options)
+            .await
+        {
             Err(error) if error.is_not_found() => Ok(()),
             Err(error) => {
                 self.tell(cron, "Warning", "FailedDelete", &format!("Deleted job: {error}"));
@@ -241,7 +364,8 @@ impl CronJobs {
     }
 
     fn tell(&self, cron: &CronJob, type_: &str, reason: &str, message: &str) {
-        self.recorder.event(&object_reference(cron), type_, reason, message);
+        self.recorder
+            .event(&object_reference(cron), type_, reason, message);
     }
 }
 
@@ -250,15 +374,28 @@ fn active(cron: &CronJob) -> impl Iterator<Item = &k8s_openapi::api::core::v1::O
 }
 
 fn forget(cron: &mut CronJob, uid: &str) {
-    let Some(CronJobStatus { active, .. }) = &mut cron.status else { return };
-    let left: Vec<_> = active.take().into_iter().flatten().filter(|r| r.uid.as_deref() != Some(uid)).collect();
+    let Some(CronJobStatus { active, .. }) = &mut cron.status else {
+        return;
+    };
+    let left: Vec<_> = active
+        .take()
+        .into_iter()
+        .flatten()
+        .filter(|r| r.uid.as_deref() != Some(uid))
+        .collect();
     *active = (!left.is_empty()).then_some(left);
 }
 
 fn note_success(cron: &mut CronJob, job: &Job) {
     let ended = job.status.as_ref().and_then(|s| s.completion_time.clone());
-    let known = cron.status.as_ref().and_then(|s| s.last_successful_time.as_ref()).map(|t| t.0);
-    if let Some(ended) = ended.filter(|e| finished(job).is_some_and(|c| c.type_ == "Complete") && known.is_none_or(|k| e.0 > k)) {
+    let known = cron
+        .status
+        .as_ref()
+        .and_then(|s| s.last_successful_time.as_ref())
+        .map(|t| t.0);
+    if let Some(ended) = ended
+        .filter(|e| finished(job).is_some_and(|c| c.type_ == "Complete") && known.is_none_or(|k| e.0 > k))
+    {
         cron.status.get_or_insert_default().last_successful_time = Some(ended);
     }
 }
@@ -279,7 +416,11 @@ fn job_of(cron: &CronJob, at: Timestamp, zone: &TimeZone) -> Job {
         owner_references: Some(vec![controller_reference(cron)]),
         ..ObjectMeta::default()
     };
-    Job { metadata, spec: template.spec.clone(), status: None }
+    Job {
+        metadata,
+        spec: template.spec.clone(),
+        status: None,
+    }
 }
 
 fn rfc3339(at: Timestamp, zone: &TimeZone) -> String {

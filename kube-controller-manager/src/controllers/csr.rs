@@ -15,7 +15,9 @@ use client::workqueue::WorkQueue;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition};
-use request::{APISERVER_CLIENT, KUBELET_CLIENT, KUBELET_SERVING, LEGACY_UNKNOWN, Request, has_condition, is_issued};
+use request::{
+    APISERVER_CLIENT, KUBELET_CLIENT, KUBELET_SERVING, LEGACY_UNKNOWN, Request, has_condition, is_issued,
+};
 use std::sync::Arc;
 
 /// Each of the two loops has little to do.
@@ -24,22 +26,48 @@ const WORKERS: usize = 5;
 pub fn build_approver(context: &Context) -> Option<Box<dyn Controller>> {
     let (queue, requests) = started(context, "csrapproving");
     let needs = vec![synced(&requests)];
-    let reconciler = Arc::new(Approver { client: context.client_for("certificate-controller"), requests });
-    Some(Box::new(Driver { name: "certificatesigningrequest-approving-controller", queue, reconciler, workers: WORKERS, needs }))
+    let reconciler = Arc::new(Approver {
+        client: context.client_for("certificate-controller"),
+        requests,
+    });
+    Some(Box::new(Driver {
+        name: "certificatesigningrequest-approving-controller",
+        queue,
+        reconciler,
+        workers: WORKERS,
+        needs,
+    }))
 }
 
 /// Without a CA there is nobody to sign.
 pub fn build_signer(context: &Context) -> Option<Box<dyn Controller>> {
     let signing = &context.options.signing;
-    let any = [&signing.kubelet_client, &signing.kubelet_serving, &signing.apiserver_client, &signing.legacy_unknown].into_iter().any(Option::is_some);
+    let any = [
+        &signing.kubelet_client,
+        &signing.kubelet_serving,
+        &signing.apiserver_client,
+        &signing.legacy_unknown,
+    ]
+    .into_iter()
+    .any(Option::is_some);
     if !any {
         tracing::info!("Skipping CSR signer controller because no csr cert/key was specified");
         return None;
     }
     let (queue, requests) = started(context, "csrsigning");
     let needs = vec![synced(&requests)];
-    let reconciler = Arc::new(Signer { client: context.client_for("certificate-controller"), requests, signing: signing.clone() });
-    Some(Box::new(Driver { name: "certificatesigningrequest-signing-controller", queue, reconciler, workers: WORKERS, needs }))
+    let reconciler = Arc::new(Signer {
+        client: context.client_for("certificate-controller"),
+        requests,
+        signing: signing.clone(),
+    });
+    Some(Box::new(Driver {
+        name: "certificatesigningrequest-signing-controller",
+        queue,
+        reconciler,
+        workers: WORKERS,
+        needs,
+    }))
 }
 
 fn started(context: &Context, queue: &str) -> (WorkQueue<String>, Store<CertificateSigningRequest>) {
@@ -58,7 +86,8 @@ fn hear(requests: &Informer<CertificateSigningRequest>, queue: &WorkQueue<String
 }
 
 fn parsed(csr: &CertificateSigningRequest) -> Result<Request, Failure> {
-    Request::parse(&csr.spec.request.0).map_err(|e| Failure::other(format!("unable to parse csr {:?}: {e}", name(&csr.metadata))))
+    Request::parse(&csr.spec.request.0)
+        .map_err(|e| Failure::other(format!("unable to parse csr {:?}: {e}", name(&csr.metadata))))
 }
 
 fn condition(type_: &str, reason: &str, message: &str) -> CertificateSigningRequestCondition {
@@ -73,7 +102,11 @@ fn condition(type_: &str, reason: &str, message: &str) -> CertificateSigningRequ
 }
 
 fn add_condition(csr: &mut CertificateSigningRequest, condition: CertificateSigningRequestCondition) {
-    csr.status.get_or_insert_default().conditions.get_or_insert_default().push(condition);
+    csr.status
+        .get_or_insert_default()
+        .conditions
+        .get_or_insert_default()
+        .push(condition);
 }
 
 /// Approves the client certificates of kubelets whose user may have them: a node its own, a bootstrapper those of others.
@@ -84,7 +117,9 @@ struct Approver {
 
 impl Reconciler for Approver {
     async fn reconcile(&self, key: &str) -> Outcome {
-        let Some(csr) = self.requests.get(key) else { return Ok(Requeue::Done) };
+        let Some(csr) = self.requests.get(key) else {
+            return Ok(Requeue::Done);
+        };
         if is_issued(&csr) || has_condition(&csr, "Approved") || has_condition(&csr, "Denied") {
             return Ok(Requeue::Done);
         }
@@ -94,19 +129,26 @@ impl Reconciler for Approver {
                 let mut approved = (*csr).clone();
                 add_condition(&mut approved, condition("Approved", "AutoApproved", message));
                 let api = self.client.all::<CertificateSigningRequest>();
-                let _: CertificateSigningRequest = api.replace_subresource(key, "approval", &approved).await?;
+                let _: CertificateSigningRequest =
+                    api.replace_subresource(key, "approval", &approved).await?;
                 return Ok(Requeue::Done);
             }
         }
         match tried.is_empty() {
             true => Ok(Requeue::Done),
-            false => Err(Failure::NotYet(format!("recognized csr {key:?} but subject access review was not approved"))),
+            false => Err(Failure::NotYet(format!(
+                "recognized csr {key:?} but subject access review was not approved"
+            ))),
         }
     }
 }
 
 impl Approver {
-    async fn is_allowed(&self, csr: &CertificateSigningRequest, subresource: &str) -> Result<bool, client::Error> {
+    async fn is_allowed(
+        &self,
+        csr: &CertificateSigningRequest,
+        subresource: &str,
+    ) -> Result<bool, client::Error> {
         let attributes = ResourceAttributes {
             group: Some("certificates.k8s.io".into()),
             resource: Some("certificatesigningrequests".into()),
@@ -123,7 +165,10 @@ impl Approver {
             resource_attributes: Some(attributes),
             ..SubjectAccessReviewSpec::default()
         };
-        let review = SubjectAccessReview { spec, ..SubjectAccessReview::default() };
+        let review = SubjectAccessReview {
+            spec,
+            ..SubjectAccessReview::default()
+        };
         let answer = self.client.all::<SubjectAccessReview>().create(&review).await?;
         Ok(answer.status.is_some_and(|s| s.allowed))
     }
@@ -136,8 +181,16 @@ fn permissions(csr: &CertificateSigningRequest, request: &Request) -> Vec<(&'sta
         return Vec::new();
     }
     let own = csr.spec.username.as_deref() == Some(&request.common_name);
-    let own = own.then_some(("selfnodeclient", "Auto approving self kubelet client certificate after SubjectAccessReview."));
-    own.into_iter().chain([("nodeclient", "Auto approving kubelet client certificate after SubjectAccessReview.")]).collect()
+    let own = own.then_some((
+        "selfnodeclient",
+        "Auto approving self kubelet client certificate after SubjectAccessReview.",
+    ));
+    own.into_iter()
+        .chain([(
+            "nodeclient",
+            "Auto approving kubelet client certificate after SubjectAccessReview.",
+        )])
+        .collect()
 }
 
 struct Signer {
@@ -148,16 +201,29 @@ struct Signer {
 
 impl Reconciler for Signer {
     async fn reconcile(&self, key: &str) -> Outcome {
-        let Some(csr) = self.requests.get(key) else { return Ok(Requeue::Done) };
-        let waits = has_condition(&csr, "Approved") && !has_condition(&csr, "Denied") && !has_condition(&csr, "Failed") && !is_issued(&csr);
-        let Some(pair) = self.pair(&csr.spec.signer_name).filter(|_| waits) else { return Ok(Requeue::Done) };
+        let Some(csr) = self.requests.get(key) else {
+            return Ok(Requeue::Done);
+        };
+        let waits = has_condition(&csr, "Approved")
+            && !has_condition(&csr, "Denied")
+            && !has_condition(&csr, "Failed")
+            && !is_issued(&csr);
+        let Some(pair) = self.pair(&csr.spec.signer_name).filter(|_| waits) else {
+            return Ok(Requeue::Done);
+        };
         let request = parsed(&csr)?;
         let mut changed = (*csr).clone();
         match refusal(&csr, &request) {
-            Some(reason) => add_condition(&mut changed, condition("Failed", "SignerValidationFailure", &reason)),
+            Some(reason) => add_condition(
+                &mut changed,
+                condition("Failed", "SignerValidationFailure", &reason),
+            ),
             None => changed.status.get_or_insert_default().certificate = Some(self.signed(&csr, pair)?),
         }
-        self.client.all::<CertificateSigningRequest>().update_status(&changed).await?;
+        self.client
+            .all::<CertificateSigningRequest>()
+            .update_status(&changed)
+            .await?;
         Ok(Requeue::Done)
     }
 }
@@ -177,7 +243,8 @@ impl Signer {
         let pem = String::from_utf8_lossy(&csr.spec.request.0);
         let lifetime = authority::duration(csr.spec.expiration_seconds, self.signing.duration);
         let usages = csr.spec.usages.as_deref().unwrap_or_default();
-        let certificate = authority::sign(pair, &pem, usages, lifetime).map_err(|e| Failure::other(format!("error auto signing csr: {e}")))?;
+        let certificate = authority::sign(pair, &pem, usages, lifetime)
+            .map_err(|e| Failure::other(format!("error auto signing csr: {e}")))?;
         Ok(ByteString(certificate.into_bytes()))
     }
 }

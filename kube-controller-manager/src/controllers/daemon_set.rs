@@ -11,8 +11,6 @@ mod manage;
 mod rollout;
 mod status;
 
-pub use eligibility::target_node;
-
 use crate::context::Context;
 use crate::controllers::Controller;
 use crate::controllers::controller_revision::REVISION_HASH;
@@ -47,17 +45,47 @@ pub fn build(context: &Context) -> Option<Box<dyn Controller>> {
 fn driver(context: &Context) -> Driver<DaemonSets> {
     let queue = WorkQueue::new("daemonset");
     let informers = &context.informers;
-    let (sets, pods, nodes, revisions) = (informers.daemon_sets.start(), informers.pods.start(), informers.nodes.start(), informers.controller_revisions.start());
+    let (sets, pods, nodes, revisions) = (
+        informers.daemon_sets.start(),
+        informers.pods.start(),
+        informers.nodes.start(),
+        informers.controller_revisions.start(),
+    );
     let expectations = Arc::new(Expectations::default());
     hear_sets(&informers.daemon_sets, &queue, &expectations);
     hear_nodes(&informers.nodes, &queue, &sets);
     hear_revisions(&informers.controller_revisions, &queue, &sets);
-    PodEvents { owners: sets.clone(), queue: queue.clone(), expectations: expectations.clone(), selector: |set: &DaemonSet| set.spec.as_ref().map(|s| &s.selector) }.hear(&informers.pods);
+    PodEvents {
+        owners: sets.clone(),
+        queue: queue.clone(),
+        expectations: expectations.clone(),
+        selector: |set: &DaemonSet| set.spec.as_ref().map(|s| &s.selector),
+    }
+    .hear(&informers.pods);
     let needs = vec![synced(&sets), synced(&pods), synced(&nodes), synced(&revisions)];
-    let (client, recorder) = (context.client_for("daemon-set-controller"), context.recorder("daemonset-controller"));
+    let (client, recorder) = (
+        context.client_for("daemon-set-controller"),
+        context.recorder("daemonset-controller"),
+    );
     let control = PodControl::new(client.clone(), recorder.clone());
-    let reconciler = Arc::new(DaemonSets { client, recorder, control, sets, pods, nodes, revisions, expectations, backoff: Backoff::default() });
-    Driver { name: "daemonset-controller", queue, reconciler, workers: context.options.workers.daemon_set, needs }
+    let reconciler = Arc::new(DaemonSets {
+        client,
+        recorder,
+        control,
+        sets,
+        pods,
+        nodes,
+        revisions,
+        expectations,
+        backoff: Backoff::default(),
+    });
+    Driver {
+        name: "daemonset-controller",
+        queue,
+        reconciler,
+        workers: context.options.workers.daemon_set,
+        needs,
+    }
 }
 
 fn hear_sets(sets: &Informer<DaemonSet>, queue: &WorkQueue<String>, expectations: &Arc<Expectations>) {
@@ -69,7 +97,9 @@ fn hear_sets(sets: &Informer<DaemonSet>, queue: &WorkQueue<String>, expectations
             expectations.forget(&object_key(&***old));
         }
         match event {
-            Event::Added(set) | Event::Modified(_, set) | Event::Deleted(set) => queue.add(object_key(&**set)),
+            Event::Added(set) | Event::Modified(_, set) | Event::Deleted(set) => {
+                queue.add(object_key(&**set))
+            }
             Event::Synced => {}
         }
     });
@@ -78,11 +108,18 @@ fn hear_sets(sets: &Informer<DaemonSet>, queue: &WorkQueue<String>, expectations
 /// A heartbeat changes no verdict.
 fn hear_nodes(nodes: &Informer<Node>, queue: &WorkQueue<String>, sets: &Store<DaemonSet>) {
     let (queue, sets) = (queue.clone(), sets.clone());
-    let taints = |node: &Node| node.spec.as_ref().and_then(|s| s.taints.clone()).unwrap_or_default();
+    let taints = |node: &Node| {
+        node.spec
+            .as_ref()
+            .and_then(|s| s.taints.clone())
+            .unwrap_or_default()
+    };
     nodes.on_event(move |event| {
         let matters = match event {
             Event::Added(_) | Event::Deleted(_) => true,
-            Event::Modified(old, new) => old.metadata.labels != new.metadata.labels || taints(old) != taints(new),
+            Event::Modified(old, new) => {
+                old.metadata.labels != new.metadata.labels || taints(old) != taints(new)
+            }
             Event::Synced => false,
         };
         if matters {
@@ -91,10 +128,16 @@ fn hear_nodes(nodes: &Informer<Node>, queue: &WorkQueue<String>, sets: &Store<Da
     });
 }
 
-fn hear_revisions(revisions: &Informer<ControllerRevision>, queue: &WorkQueue<String>, sets: &Store<DaemonSet>) {
+fn hear_revisions(
+    revisions: &Informer<ControllerRevision>,
+    queue: &WorkQueue<String>,
+    sets: &Store<DaemonSet>,
+) {
     let (queue, sets) = (queue.clone(), sets.clone());
     revisions.on_event(move |event| {
-        let (Event::Added(revision) | Event::Modified(_, revision) | Event::Deleted(revision)) = event else { return };
+        let (Event::Added(revision) | Event::Modified(_, revision) | Event::Deleted(revision)) = event else {
+            return;
+        };
         if let Some(set) = owner(&sets, &**revision) {
             queue.add(object_key(&*set));
         }
@@ -121,7 +164,12 @@ impl Reconciler for DaemonSets {
             return Ok(Requeue::Done);
         };
         if selector::is_empty(&spec(&set).selector) {
-            self.tell(&set, "Warning", "SelectingAll", "This daemon set is selecting all pods. A non-empty selector is required.");
+            self.tell(
+                &set,
+                "Warning",
+                "SelectingAll",
+                "This daemon set is selecting all pods. A non-empty selector is required.",
+            );
             return Ok(Requeue::Done);
         }
         if is_deleted(&set.metadata) {
@@ -153,12 +201,22 @@ impl DaemonSets {
     async fn pods_by_node(&self, set: &DaemonSet) -> Result<ByNode, Failure> {
         let candidates = claimable(&self.pods, namespace(&set.metadata), uid(&set.metadata));
         let wanted = &spec(set).selector;
-        let claimed = claim(&self.client, set, candidates, |pod: &Pod| selector::selects(wanted, &pod.metadata)).await?;
+        let claimed = claim(&self.client, set, candidates, |pod: &Pod| {
+            selector::selects(wanted, &pod.metadata)
+        })
+        .await?;
         Ok(manage::by_node(claimed))
     }
 
     /// When the next failed pod may be replaced.
-    async fn manage(&self, key: &str, set: &Arc<DaemonSet>, nodes: &[Arc<Node>], pods: &ByNode, hash: &str) -> Outcome {
+    async fn manage(
+        &self,
+        key: &str,
+        set: &Arc<DaemonSet>,
+        nodes: &[Arc<Node>],
+        pods: &ByNode,
+        hash: &str,
+    ) -> Outcome {
         let plan = manage::plan(set, nodes, pods, hash);
         let (mut delete, mut next) = (plan.delete, Requeue::Done);
         for pod in plan.finished {
@@ -175,27 +233,54 @@ impl DaemonSets {
         let (pod_name, node) = (name(&pod.metadata), node_name(pod));
         let place = format!("{}/{pod_name} on node {node}", namespace(&pod.metadata));
         if phase(pod) == "Succeeded" {
-            self.tell(set, "Normal", "SucceededDaemonPod", &format!("Found succeeded daemon pod {place}, will try to delete it"));
+            self.tell(
+                set,
+                "Normal",
+                "SucceededDaemonPod",
+                &format!("Found succeeded daemon pod {place}, will try to delete it"),
+            );
             return Ok(());
         }
         self.backoff.attempt(key, node)?;
-        self.tell(set, "Warning", "FailedDaemonPod", &format!("Found failed daemon pod {place}, will try to kill it"));
+        self.tell(
+            set,
+            "Warning",
+            "FailedDaemonPod",
+            &format!("Found failed daemon pod {place}, will try to kill it"),
+        );
         Ok(())
     }
 
-    async fn carry_out(&self, key: &str, set: &Arc<DaemonSet>, mut create: Vec<String>, mut delete: Vec<Arc<Pod>>, hash: &str) -> Result<(), Failure> {
+    async fn carry_out(
+        &self,
+        key: &str,
+        set: &Arc<DaemonSet>,
+        mut create: Vec<String>,
+        mut delete: Vec<Arc<Pod>>,
+        hash: &str,
+    ) -> Result<(), Failure> {
         create.truncate(BURST);
         delete.truncate(BURST);
         if create.is_empty() && delete.is_empty() {
             return Ok(());
         }
-        self.expectations.set(key, create.len() as i64, delete.iter().map(|p| uid(&p.metadata).to_owned()).collect());
+        self.expectations.set(
+            key,
+            create.len() as i64,
+            delete.iter().map(|p| uid(&p.metadata).to_owned()).collect(),
+        );
         let created = self.create(key, set, &create, hash).await;
         let deleted = self.delete(key, set, &delete).await;
         created.or(deleted).map_or(Ok(()), |error| Err(error.into()))
     }
 
-    async fn create(&self, key: &str, set: &Arc<DaemonSet>, nodes: &[String], hash: &str) -> Option<client::Error> {
+    async fn create(
+        &self,
+        key: &str,
+        set: &Arc<DaemonSet>,
+        nodes: &[String],
+        hash: &str,
+    ) -> Option<client::Error> {
         let template = pod_of(set, hash);
         let next = AtomicUsize::new(0);
         let (created, error) = slow_start(nodes.len(), || {
@@ -235,7 +320,8 @@ impl DaemonSets {
     }
 
     fn tell(&self, set: &DaemonSet, type_: &str, reason: &str, message: &str) {
-        self.recorder.event(&object_reference(set), type_, reason, message);
+        self.recorder
+            .event(&object_reference(set), type_, reason, message);
     }
 }
 
@@ -245,7 +331,9 @@ fn pod_of(set: &DaemonSet, hash: &str) -> Pod {
     let mut pod = pod_from_template(set, &spec.template);
     let labels = pod.metadata.labels.get_or_insert_default();
     labels.insert(REVISION_HASH.to_owned(), hash.to_owned());
-    if let Some(generation) = annotation(&set.metadata, rollout::TEMPLATE_GENERATION).filter(|g| g.parse::<i64>().is_ok()) {
+    if let Some(generation) =
+        annotation(&set.metadata, rollout::TEMPLATE_GENERATION).filter(|g| g.parse::<i64>().is_ok())
+    {
         labels.insert(rollout::POD_TEMPLATE_GENERATION.to_owned(), generation.to_owned());
     }
     if let Some(pod_spec) = &mut pod.spec {
@@ -263,16 +351,26 @@ fn sooner(a: Requeue, b: Requeue) -> Requeue {
 
 /// The API requires a spec; the type does not.
 fn spec(set: &DaemonSet) -> Cow<'_, DaemonSetSpec> {
-    set.spec.as_ref().map_or_else(|| Cow::Owned(DaemonSetSpec::default()), Cow::Borrowed)
+    set.spec
+        .as_ref()
+        .map_or_else(|| Cow::Owned(DaemonSetSpec::default()), Cow::Borrowed)
 }
 
 fn is_rolling(set: &DaemonSet) -> bool {
-    let strategy = set.spec.as_ref().and_then(|s| s.update_strategy.as_ref()).and_then(|s| s.type_.as_deref());
+    let strategy = set
+        .spec
+        .as_ref()
+        .and_then(|s| s.update_strategy.as_ref())
+        .and_then(|s| s.type_.as_deref());
     strategy != Some("OnDelete")
 }
 
 fn rolling(set: &DaemonSet) -> RollingUpdateDaemonSet {
-    set.spec.as_ref().and_then(|s| s.update_strategy.as_ref()).and_then(|s| s.rolling_update.clone()).unwrap_or_default()
+    set.spec
+        .as_ref()
+        .and_then(|s| s.update_strategy.as_ref())
+        .and_then(|s| s.rolling_update.clone())
+        .unwrap_or_default()
 }
 
 fn surges(set: &DaemonSet) -> bool {

@@ -28,14 +28,35 @@ use std::sync::Arc;
 pub fn build(context: &Context) -> Option<Box<dyn Controller>> {
     let queue = WorkQueue::new("deployment");
     let informers = &context.informers;
-    let (deployments, sets, pods) = (informers.deployments.start(), informers.replica_sets.start(), informers.pods.start());
-    let heard = Heard { deployments: deployments.clone(), sets: sets.clone(), pods: pods.clone(), queue: queue.clone() };
+    let (deployments, sets, pods) = (
+        informers.deployments.start(),
+        informers.replica_sets.start(),
+        informers.pods.start(),
+    );
+    let heard = Heard {
+        deployments: deployments.clone(),
+        sets: sets.clone(),
+        pods: pods.clone(),
+        queue: queue.clone(),
+    };
     heard.clone().deployments(&informers.deployments);
     heard.clone().replica_sets(&informers.replica_sets);
     heard.pods(&informers.pods);
     let needs = vec![synced(&deployments), synced(&sets), synced(&pods)];
-    let controller = Deployments { client: context.client_for("deployment-controller"), recorder: context.recorder("deployment-controller"), deployments, sets, pods };
-    Some(Box::new(Driver { name: "deployment-controller", queue, reconciler: Arc::new(controller), workers: context.options.workers.deployment, needs }))
+    let controller = Deployments {
+        client: context.client_for("deployment-controller"),
+        recorder: context.recorder("deployment-controller"),
+        deployments,
+        sets,
+        pods,
+    };
+    Some(Box::new(Driver {
+        name: "deployment-controller",
+        queue,
+        reconciler: Arc::new(controller),
+        workers: context.options.workers.deployment,
+        needs,
+    }))
 }
 
 #[derive(Clone)]
@@ -71,8 +92,14 @@ impl Heard {
     fn pods(self, informer: &Informer<Pod>) {
         informer.on_event(move |event| {
             let Event::Deleted(pod) = event else { return };
-            let Some(deployment) = self.recreated(pod) else { return };
-            let left = self.sets.by_index(OWNER, uid(&deployment.metadata)).iter().any(|set| !self.pods.by_index(OWNER, uid(&set.metadata)).is_empty());
+            let Some(deployment) = self.recreated(pod) else {
+                return;
+            };
+            let left = self
+                .sets
+                .by_index(OWNER, uid(&deployment.metadata))
+                .iter()
+                .any(|set| !self.pods.by_index(OWNER, uid(&set.metadata)).is_empty());
             if !left {
                 self.queue.add(object_key(&*deployment));
             }
@@ -81,13 +108,17 @@ impl Heard {
 
     fn recreated(&self, pod: &Pod) -> Option<Arc<Deployment>> {
         let reference = controlled_by_kind::<ReplicaSet>(&pod.metadata)?;
-        let set = self.sets.get(&key_in(namespace(&pod.metadata), &reference.name))?;
+        let set = self
+            .sets
+            .get(&key_in(namespace(&pod.metadata), &reference.name))?;
         self.owner(&set).filter(|d| !is_rolling(d))
     }
 
     fn owner(&self, set: &ReplicaSet) -> Option<Arc<Deployment>> {
         let reference = controlled_by_kind::<Deployment>(&set.metadata)?;
-        let owner = self.deployments.get(&key_in(namespace(&set.metadata), &reference.name))?;
+        let owner = self
+            .deployments
+            .get(&key_in(namespace(&set.metadata), &reference.name))?;
         (uid(&owner.metadata) == reference.uid).then_some(owner)
     }
 
@@ -138,10 +169,17 @@ impl Pass {
 
 impl Reconciler for Deployments {
     async fn reconcile(&self, key: &str) -> Outcome {
-        let Some(deployment) = self.deployments.get(key) else { return Ok(Requeue::Done) };
+        let Some(deployment) = self.deployments.get(key) else {
+            return Ok(Requeue::Done);
+        };
         let deployment = (*deployment).clone();
         if selector::is_empty(&spec(&deployment).selector) {
-            self.tell(&deployment, "Warning", "SelectingAll", "This deployment is selecting all pods. A non-empty selector is required.");
+            self.tell(
+                &deployment,
+                "Warning",
+                "SelectingAll",
+                "This deployment is selecting all pods. A non-empty selector is required.",
+            );
             return self.observe_only(deployment).await;
         }
         let sets = self.claimed(&deployment).await?;
@@ -169,9 +207,16 @@ impl Deployments {
     }
 
     async fn claimed(&self, deployment: &Deployment) -> Result<Vec<ReplicaSet>, Failure> {
-        let candidates = claimable(&self.sets, namespace(&deployment.metadata), uid(&deployment.metadata));
+        let candidates = claimable(
+            &self.sets,
+            namespace(&deployment.metadata),
+            uid(&deployment.metadata),
+        );
         let selector = &spec(deployment).selector;
-        let claimed = claim(&self.client, deployment, candidates, |set: &ReplicaSet| selector::selects(selector, &set.metadata)).await?;
+        let claimed = claim(&self.client, deployment, candidates, |set: &ReplicaSet| {
+            selector::selects(selector, &set.metadata)
+        })
+        .await?;
         Ok(claimed.into_iter().map(|set| (*set).clone()).collect())
     }
 
@@ -180,18 +225,26 @@ impl Deployments {
         let status = deployment.status.get_or_insert_default();
         if status.observed_generation < generation {
             status.observed_generation = generation;
-            self.client.namespaced(namespace(&deployment.metadata)).update_status(&deployment).await?;
+            self.client
+                .namespaced(namespace(&deployment.metadata))
+                .update_status(&deployment)
+                .await?;
         }
         Ok(Requeue::Done)
     }
 
     fn tell(&self, deployment: &Deployment, type_: &str, reason: &str, message: &str) {
-        self.recorder.event(&object_reference(deployment), type_, reason, message);
+        self.recorder
+            .event(&object_reference(deployment), type_, reason, message);
     }
 
     /// Writes status and, as upstream, the annotations that go with it.
     async fn put_status(&self, deployment: &mut Deployment) -> Result<(), Failure> {
-        *deployment = self.client.namespaced(namespace(&deployment.metadata)).update_status(deployment).await?;
+        *deployment = self
+            .client
+            .namespaced(namespace(&deployment.metadata))
+            .update_status(deployment)
+            .await?;
         Ok(())
     }
 }
@@ -209,7 +262,11 @@ fn replicas_of(deployment: &Deployment) -> i32 {
 }
 
 fn is_rolling(deployment: &Deployment) -> bool {
-    let strategy = deployment.spec.as_ref().and_then(|s| s.strategy.as_ref()).and_then(|s| s.type_.as_deref());
+    let strategy = deployment
+        .spec
+        .as_ref()
+        .and_then(|s| s.strategy.as_ref())
+        .and_then(|s| s.type_.as_deref());
     strategy != Some("Recreate")
 }
 

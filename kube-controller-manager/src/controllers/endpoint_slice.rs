@@ -16,9 +16,9 @@ use crate::selector;
 use client::informer::{Event, Informer, Store};
 use client::workqueue::WorkQueue;
 use client::{Client, object_key};
+pub(super) use desired::{addresses, hostname, ports, publishes_not_ready, tells_the_same};
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-pub(super) use desired::{addresses, hostname, ports, publishes_not_ready, tells_the_same};
 use packing::Plan;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,15 +34,34 @@ const MAX_DELAY: Duration = Duration::from_secs(1000);
 pub fn build(context: &Context) -> Option<Box<dyn Controller>> {
     let queue = WorkQueue::with_delays("endpoint_slice", BASE_DELAY, MAX_DELAY);
     let informers = &context.informers;
-    let (services, pods, nodes, slices) = (informers.services.start(), informers.pods.start(), informers.nodes.start(), informers.endpoint_slices.start());
+    let (services, pods, nodes, slices) = (
+        informers.services.start(),
+        informers.pods.start(),
+        informers.nodes.start(),
+        informers.endpoint_slices.start(),
+    );
     let tracker = Arc::new(Tracker::default());
     hear_services(&informers.services, &queue, &tracker);
     hear_pods(&informers.pods, &queue, index_services(&informers.services));
     hear_slices(&informers.endpoint_slices, &queue, &tracker);
     let needs = vec![synced(&services), synced(&pods), synced(&nodes), synced(&slices)];
     let max = context.options.max_endpoints_per_slice;
-    let reconciler = Arc::new(Slices { client: context.client_for("endpointslice-controller"), services, pods, nodes, slices, tracker, max });
-    Some(Box::new(Driver { name: "endpointslice-controller", queue, reconciler, workers: context.options.workers.endpoint_slice, needs }))
+    let reconciler = Arc::new(Slices {
+        client: context.client_for("endpointslice-controller"),
+        services,
+        pods,
+        nodes,
+        slices,
+        tracker,
+        max,
+    });
+    Some(Box::new(Driver {
+        name: "endpointslice-controller",
+        queue,
+        reconciler,
+        workers: context.options.workers.endpoint_slice,
+        needs,
+    }))
 }
 
 fn hear_services(informer: &Informer<Service>, queue: &WorkQueue<String>, tracker: &Arc<Tracker>) {
@@ -50,7 +69,10 @@ fn hear_services(informer: &Informer<Service>, queue: &WorkQueue<String>, tracke
     informer.on_event(move |event| match event {
         Event::Added(service) => queue.add(object_key(&**service)),
         // What the slices tell depends on spec, labels and deletion; a load balancer's status is not news.
-        Event::Modified(old, new) if old.spec == new.spec && old.metadata.labels == new.metadata.labels && old.metadata.uid == new.metadata.uid => {}
+        Event::Modified(old, new)
+            if old.spec == new.spec
+                && old.metadata.labels == new.metadata.labels
+                && old.metadata.uid == new.metadata.uid => {}
         Event::Modified(_, service) => queue.add(object_key(&**service)),
         Event::Deleted(service) => {
             tracker.forget(&object_key(&**service));
@@ -62,7 +84,12 @@ fn hear_services(informer: &Informer<Service>, queue: &WorkQueue<String>, tracke
 
 /// Services by namespace, for the pods that may belong to them.
 pub(super) fn index_services(informer: &Informer<Service>) -> Store<Service> {
-    informer.clone().index(NAMESPACE, |service: &Service| service.metadata.namespace.iter().cloned().collect()).store()
+    informer
+        .clone()
+        .index(NAMESPACE, |service: &Service| {
+            service.metadata.namespace.iter().cloned().collect()
+        })
+        .store()
 }
 
 fn hear_pods(informer: &Informer<Pod>, queue: &WorkQueue<String>, services: Store<Service>) {
@@ -78,8 +105,13 @@ fn hear_pods(informer: &Informer<Pod>, queue: &WorkQueue<String>, services: Stor
 pub(super) fn wake_services(services: &Store<Service>, queue: &WorkQueue<String>, pods: &[&Arc<Pod>]) {
     let Some(first) = pods.first() else { return };
     for service in services.by_index(NAMESPACE, namespace(&first.metadata)) {
-        let Some(wanted) = selector_of(&service) else { continue };
-        if pods.iter().any(|pod| selector::contains(pod.metadata.labels.as_ref(), wanted)) {
+        let Some(wanted) = selector_of(&service) else {
+            continue;
+        };
+        if pods
+            .iter()
+            .any(|pod| selector::contains(pod.metadata.labels.as_ref(), wanted))
+        {
             queue.add(object_key(&*service));
         }
     }
@@ -93,8 +125,12 @@ pub(super) fn selector_of(service: &Service) -> Option<&std::collections::BTreeM
 fn hear_slices(informer: &Informer<EndpointSlice>, queue: &WorkQueue<String>, tracker: &Arc<Tracker>) {
     let (queue, tracker) = (queue.clone(), tracker.clone());
     informer.on_event(move |event| {
-        let (Event::Added(slice) | Event::Modified(_, slice) | Event::Deleted(slice)) = &event else { return };
-        let Some(key) = service_key(slice).filter(|_| is_ours(slice)) else { return };
+        let (Event::Added(slice) | Event::Modified(_, slice) | Event::Deleted(slice)) = &event else {
+            return;
+        };
+        let Some(key) = service_key(slice).filter(|_| is_ours(slice)) else {
+            return;
+        };
         let surprising = match &event {
             Event::Deleted(slice) => !tracker.saw_deletion(&key, slice),
             _ => tracker.is_foreign(&key, slice),
@@ -106,7 +142,10 @@ fn hear_slices(informer: &Informer<EndpointSlice>, queue: &WorkQueue<String>, tr
 }
 
 fn service_key(slice: &EndpointSlice) -> Option<String> {
-    Some(key_in(namespace(&slice.metadata), label(&slice.metadata, SERVICE_NAME)?))
+    Some(key_in(
+        namespace(&slice.metadata),
+        label(&slice.metadata, SERVICE_NAME)?,
+    ))
 }
 
 fn is_ours(slice: &EndpointSlice) -> bool {
@@ -125,25 +164,39 @@ struct Slices {
 
 impl Reconciler for Slices {
     async fn reconcile(&self, key: &str) -> Outcome {
-        let Some(service) = self.services.get(key) else { return Ok(Requeue::Done) };
+        let Some(service) = self.services.get(key) else {
+            return Ok(Requeue::Done);
+        };
         let is_external = service.spec.as_ref().and_then(|s| s.type_.as_deref()) == Some("ExternalName");
-        let Some(wanted) = selector_of(&service) else { return Ok(Requeue::Done) };
+        let Some(wanted) = selector_of(&service) else {
+            return Ok(Requeue::Done);
+        };
         // The slices of a service that is being deleted are garbage soon; nobody waits for them to be right.
         if is_external || is_deleted(&service.metadata) {
             return Ok(Requeue::Done);
         }
-        let existing: Vec<_> = self.slices.by_index(SERVICE, key).into_iter().filter(|s| is_ours(s) && !is_deleted(&s.metadata)).collect();
+        let existing: Vec<_> = self
+            .slices
+            .by_index(SERVICE, key)
+            .into_iter()
+            .filter(|s| is_ours(s) && !is_deleted(&s.metadata))
+            .collect();
         if self.tracker.is_stale(key, &existing) {
             return Err(Failure::NotYet("the EndpointSlice cache is out of date".into()));
         }
         let pods = self.pods.by_index(NAMESPACE, namespace(&service.metadata));
-        let pods: Vec<_> = pods.into_iter().filter(|pod| selector::contains(pod.metadata.labels.as_ref(), wanted)).collect();
+        let pods: Vec<_> = pods
+            .into_iter()
+            .filter(|pod| selector::contains(pod.metadata.labels.as_ref(), wanted))
+            .collect();
         let desired = desired::endpoints(&service, &pods, &self.nodes);
         let plan = packing::plan(&service, desired.groups, existing, self.max);
         self.carry_out(key, plan).await?;
         match desired.skipped {
             0 => Ok(Requeue::Done),
-            skipped => Err(Failure::NotYet(format!("{skipped} pods run on nodes that are not known yet"))),
+            skipped => Err(Failure::NotYet(format!(
+                "{skipped} pods run on nodes that are not known yet"
+            ))),
         }
     }
 }

@@ -28,12 +28,19 @@ const MAX_DELAY: Duration = Duration::from_secs(1000);
 pub fn build(context: &Context) -> Option<Box<dyn Controller>> {
     let queue = WorkQueue::with_delays("endpoint", BASE_DELAY, MAX_DELAY);
     let informers = &context.informers;
-    let (services, pods, endpoints) = (informers.services.start(), informers.pods.start(), informers.endpoints.start());
+    let (services, pods, endpoints) = (
+        informers.services.start(),
+        informers.pods.start(),
+        informers.endpoints.start(),
+    );
     informers.services.on_event({
         let queue = queue.clone();
         move |event| match event {
-            Event::Modified(old, new) if old.spec == new.spec && old.metadata.labels == new.metadata.labels => {}
-            Event::Added(service) | Event::Modified(_, service) | Event::Deleted(service) => queue.add(object_key(&**service)),
+            Event::Modified(old, new)
+                if old.spec == new.spec && old.metadata.labels == new.metadata.labels => {}
+            Event::Added(service) | Event::Modified(_, service) | Event::Deleted(service) => {
+                queue.add(object_key(&**service))
+            }
             Event::Synced => {}
         }
     });
@@ -57,8 +64,20 @@ pub fn build(context: &Context) -> Option<Box<dyn Controller>> {
     });
     let needs = vec![synced(&services), synced(&pods), synced(&endpoints)];
     let client = context.client_for("endpoint-controller");
-    let reconciler = Arc::new(EndpointsController { client, recorder: context.recorder("endpoint-controller"), services, pods, endpoints });
-    Some(Box::new(Driver { name: "endpoints-controller", queue, reconciler, workers: context.options.workers.endpoint, needs }))
+    let reconciler = Arc::new(EndpointsController {
+        client,
+        recorder: context.recorder("endpoint-controller"),
+        services,
+        pods,
+        endpoints,
+    });
+    Some(Box::new(Driver {
+        name: "endpoints-controller",
+        queue,
+        reconciler,
+        workers: context.options.workers.endpoint,
+        needs,
+    }))
 }
 
 struct EndpointsController {
@@ -71,11 +90,19 @@ struct EndpointsController {
 
 impl Reconciler for EndpointsController {
     async fn reconcile(&self, key: &str) -> Outcome {
-        let Some(service) = self.services.get(key) else { return self.remove(key).await };
+        let Some(service) = self.services.get(key) else {
+            return self.remove(key).await;
+        };
         let is_external = service.spec.as_ref().and_then(|s| s.type_.as_deref()) == Some("ExternalName");
-        let Some(wanted) = selector_of(&service).filter(|_| !is_external && !is_deleted(&service.metadata)) else { return Ok(Requeue::Done) };
+        let Some(wanted) = selector_of(&service).filter(|_| !is_external && !is_deleted(&service.metadata))
+        else {
+            return Ok(Requeue::Done);
+        };
         let pods = self.pods.by_index(NAMESPACE, namespace(&service.metadata));
-        let pods: Vec<_> = pods.into_iter().filter(|pod| selector::contains(pod.metadata.labels.as_ref(), wanted)).collect();
+        let pods: Vec<_> = pods
+            .into_iter()
+            .filter(|pod| selector::contains(pod.metadata.labels.as_ref(), wanted))
+            .collect();
         let (subsets, truncated) = subsets::of(&service, &pods);
         let current = self.endpoints.get(key);
         let mut new = current.as_deref().cloned().unwrap_or_else(|| empty(&service));
@@ -97,12 +124,20 @@ impl Reconciler for EndpointsController {
 impl EndpointsController {
     /// A service that is gone takes its Endpoints along; those that a user keeps for a service yet to come stay.
     async fn remove(&self, key: &str) -> Outcome {
-        let ours = self.endpoints.get(key).is_some_and(|e| crate::meta::label(&e.metadata, MANAGED_BY.0) == Some(MANAGED_BY.1));
+        let ours = self
+            .endpoints
+            .get(key)
+            .is_some_and(|e| crate::meta::label(&e.metadata, MANAGED_BY.0) == Some(MANAGED_BY.1));
         if !ours {
             return Ok(Requeue::Done);
         }
         let (namespace, name) = split_key(key);
-        match self.client.namespaced::<Endpoints>(namespace).delete(name, &Default::default()).await {
+        match self
+            .client
+            .namespaced::<Endpoints>(namespace)
+            .delete(name, &Default::default())
+            .await
+        {
             Err(error) if error.is_not_found() => Ok(Requeue::Done),
             outcome => outcome.map(|()| Requeue::Done).map_err(Into::into),
         }
@@ -111,15 +146,30 @@ impl EndpointsController {
     async fn write(&self, service: &Service, new: Endpoints) -> Outcome {
         let api = self.client.namespaced::<Endpoints>(namespace(&service.metadata));
         let is_new = new.metadata.resource_version.is_none();
-        let written = if is_new { api.create(&new).await } else { api.update(&new).await };
+        let written = if is_new {
+            api.create(&new).await
+        } else {
+            api.update(&new).await
+        };
         match written {
             Ok(_) => Ok(Requeue::Done),
             Err(error) if error.is_namespace_terminating() => Ok(Requeue::Done),
             // Our cache is behind; its next event brings the truth.
-            Err(error) if error.is_conflict() || error.is_already_exists() => Err(Failure::NotYet(error.to_string())),
+            Err(error) if error.is_conflict() || error.is_already_exists() => {
+                Err(Failure::NotYet(error.to_string()))
+            }
             Err(error) => {
-                let verb = if is_new { ("FailedToCreateEndpoint", "create endpoint for service") } else { ("FailedToUpdateEndpoint", "update endpoint") };
-                self.recorder.event(&object_reference(&new), "Warning", verb.0, &format!("Failed to {} {}: {error}", verb.1, object_key(service)));
+                let verb = if is_new {
+                    ("FailedToCreateEndpoint", "create endpoint for service")
+                } else {
+                    ("FailedToUpdateEndpoint", "update endpoint")
+                };
+                self.recorder.event(
+                    &object_reference(&new),
+                    "Warning",
+                    verb.0,
+                    &format!("Failed to {} {}: {error}", verb.1, object_key(service)),
+                );
                 Err(error.into())
             }
         }
@@ -127,8 +177,15 @@ impl EndpointsController {
 }
 
 fn empty(service: &Service) -> Endpoints {
-    let metadata = ObjectMeta { name: Some(name(&service.metadata).to_owned()), namespace: service.metadata.namespace.clone(), ..ObjectMeta::default() };
-    Endpoints { metadata, subsets: None }
+    let metadata = ObjectMeta {
+        name: Some(name(&service.metadata).to_owned()),
+        namespace: service.metadata.namespace.clone(),
+        ..ObjectMeta::default()
+    };
+    Endpoints {
+        metadata,
+        subsets: None,
+    }
 }
 
 fn labels(service: &Service) -> BTreeMap<String, String> {

@@ -38,8 +38,20 @@ pub fn build(context: &Context) -> Option<Box<dyn Controller>> {
     let client = context.client_for("generic-garbage-collector");
     let graph = Arc::new(Mutex::new(Graph::default()));
     let monitors = Monitors::new(client.clone(), graph.clone(), queue.clone());
-    let collector = Collector { client, graph, queue: queue.clone(), monitors: monitors.clone(), absent: Mutex::default() };
-    let driver = Driver { name: "garbage-collector-controller", queue, reconciler: Arc::new(collector), workers: context.options.workers.garbage_collector, needs: Vec::new() };
+    let collector = Collector {
+        client,
+        graph,
+        queue: queue.clone(),
+        monitors: monitors.clone(),
+        absent: Mutex::default(),
+    };
+    let driver = Driver {
+        name: "garbage-collector-controller",
+        queue,
+        reconciler: Arc::new(collector),
+        workers: context.options.workers.garbage_collector,
+        needs: Vec::new(),
+    };
     Some(Box::new(GarbageCollector { driver, monitors }))
 }
 
@@ -107,7 +119,9 @@ impl Collector {
     }
 
     async fn look(&self, item: &str) -> Outcome {
-        let Some(node) = self.graph.lock().get(item) else { return Ok(Requeue::Done) };
+        let Some(node) = self.graph.lock().get(item) else {
+            return Ok(Requeue::Done);
+        };
         let Some(live) = self.live(&node).await? else {
             // Its deletion was missed or is on its way: what hung on it is looked at now.
             let woken = self.graph.lock().remove(item);
@@ -128,7 +142,12 @@ impl Collector {
 
     async fn act_on(&self, node: &Node, live: &PartialObjectMetadata, owners: Owners) -> Outcome {
         if !owners.solid.is_empty() {
-            let gone: Vec<_> = owners.dangling.iter().chain(&owners.waiting).map(|r| r.uid.clone()).collect();
+            let gone: Vec<_> = owners
+                .dangling
+                .iter()
+                .chain(&owners.waiting)
+                .map(|r| r.uid.clone())
+                .collect();
             if !gone.is_empty() {
                 self.drop_references(node, live, &gone).await?;
             }
@@ -151,21 +170,40 @@ impl Collector {
     /// Dependents that are in foreground deletion themselves may wait for this object through their blocking reference: a cycle
     /// that only ends when the reference stops blocking.
     async fn unblock_cycle(&self, node: &Node, live: &PartialObjectMetadata) -> Result<(), Failure> {
-        if !self.graph.lock().dependents(&node.uid).iter().any(|d| d.deleting_dependents) {
+        if !self
+            .graph
+            .lock()
+            .dependents(&node.uid)
+            .iter()
+            .any(|d| d.deleting_dependents)
+        {
             return Ok(());
         }
         let mut references = live.metadata.owner_references.clone().unwrap_or_default();
         if !references.iter().any(|r| r.block_owner_deletion == Some(true)) {
             return Ok(());
         }
-        references.iter_mut().for_each(|r| r.block_owner_deletion = Some(false));
-        self.patch_metadata(node, json!({"ownerReferences": references, "resourceVersion": live.metadata.resource_version})).await
+        references
+            .iter_mut()
+            .for_each(|r| r.block_owner_deletion = Some(false));
+        self.patch_metadata(
+            node,
+            json!({"ownerReferences": references, "resourceVersion": live.metadata.resource_version}),
+        )
+        .await
     }
 
     /// The uid and version make sure that what is deleted is what was looked at.
     async fn delete(&self, node: &Node, live: &PartialObjectMetadata, policy: &str) -> Outcome {
-        let preconditions = Preconditions { uid: Some(node.uid.clone()), resource_version: live.metadata.resource_version.clone() };
-        let options = DeleteOptions { propagation_policy: Some(policy.to_owned()), preconditions: Some(preconditions), ..DeleteOptions::default() };
+        let preconditions = Preconditions {
+            uid: Some(node.uid.clone()),
+            resource_version: live.metadata.resource_version.clone(),
+        };
+        let options = DeleteOptions {
+            propagation_policy: Some(policy.to_owned()),
+            preconditions: Some(preconditions),
+            ..DeleteOptions::default()
+        };
         tracing::info!(object = %node, policy, "Deleting object that has lost its owners");
         match self.api(node).delete(&node.name, &options).await {
             Err(error) if error.is_not_found() => Ok(Requeue::Done),
@@ -175,7 +213,13 @@ impl Collector {
 
     /// A foreground deletion ends when nothing is left that blocks it.
     async fn finish_foreground(&self, node: &Node, live: &PartialObjectMetadata) -> Outcome {
-        let blocking: Vec<_> = self.graph.lock().dependents(&node.uid).into_iter().filter(|d| d.blocks(&node.uid)).collect();
+        let blocking: Vec<_> = self
+            .graph
+            .lock()
+            .dependents(&node.uid)
+            .into_iter()
+            .filter(|d| d.blocks(&node.uid))
+            .collect();
         if blocking.is_empty() {
             self.remove_finalizer(node, live, FOREGROUND).await?;
             return Ok(Requeue::Done);
@@ -187,11 +231,14 @@ impl Collector {
     }
 
     async fn release_dependents(&self, owner: &str) -> Outcome {
-        let Some(node) = self.graph.lock().get(owner) else { return Ok(Requeue::Done) };
+        let Some(node) = self.graph.lock().get(owner) else {
+            return Ok(Requeue::Done);
+        };
         let dependents = self.graph.lock().dependents(owner);
         for dependent in dependents {
             if let Some(live) = self.live(&dependent).await? {
-                self.drop_references(&dependent, &live, &[owner.to_owned()]).await?;
+                self.drop_references(&dependent, &live, &[owner.to_owned()])
+                    .await?;
             }
         }
         if let Some(live) = self.live(&node).await? {
@@ -211,7 +258,10 @@ impl Collector {
     }
 
     fn api(&self, node: &Node) -> client::Api<PartialObjectMetadata> {
-        self.client.metadata(&node.resource, Some(node.namespace.as_str()).filter(|n| !n.is_empty()))
+        self.client.metadata(
+            &node.resource,
+            Some(node.namespace.as_str()).filter(|n| !n.is_empty()),
+        )
     }
 
     async fn classify(&self, node: &Node, references: Vec<OwnerReference>) -> Result<Owners, Failure> {
@@ -235,14 +285,22 @@ impl Collector {
         }
         let Some(resource) = self.monitors.resource_of(&reference.api_version, &reference.kind) else {
             // A kind that the server does not have at present says nothing about the object.
-            return Err(Failure::NotYet(format!("no resource for owner {} {} of {node}", reference.api_version, reference.kind)));
+            return Err(Failure::NotYet(format!(
+                "no resource for owner {} {} of {node}",
+                reference.api_version, reference.kind
+            )));
         };
         if resource.namespaced && node.namespace.is_empty() {
             tracing::warn!(object = %node, owner = %reference.name, "A cluster-scoped object cannot have a namespaced owner");
             return Ok(Owner::Absent);
         }
         let namespace = Some(node.namespace.as_str()).filter(|_| resource.namespaced);
-        match self.client.metadata(&resource, namespace).get(&reference.name).await {
+        match self
+            .client
+            .metadata(&resource, namespace)
+            .get(&reference.name)
+            .await
+        {
             Ok(owner) if uid(&owner.metadata) == reference.uid => {
                 let waiting = is_deleted(&owner.metadata) && has_finalizer(&owner, FOREGROUND);
                 Ok(if waiting { Owner::Waiting } else { Owner::Present })
@@ -263,27 +321,49 @@ impl Collector {
         Owner::Absent
     }
 
-    async fn drop_references(&self, node: &Node, live: &PartialObjectMetadata, gone: &[String]) -> Result<(), Failure> {
+    async fn drop_references(
+        &self,
+        node: &Node,
+        live: &PartialObjectMetadata,
+        gone: &[String],
+    ) -> Result<(), Failure> {
         let before = live.metadata.owner_references.as_deref().unwrap_or_default();
         let left: Vec<_> = before.iter().filter(|r| !gone.contains(&r.uid)).collect();
         if left.len() == before.len() {
             return Ok(());
         }
-        self.patch_metadata(node, json!({"ownerReferences": left, "resourceVersion": live.metadata.resource_version})).await
+        self.patch_metadata(
+            node,
+            json!({"ownerReferences": left, "resourceVersion": live.metadata.resource_version}),
+        )
+        .await
     }
 
-    async fn remove_finalizer(&self, node: &Node, live: &PartialObjectMetadata, finalizer: &str) -> Result<(), Failure> {
+    async fn remove_finalizer(
+        &self,
+        node: &Node,
+        live: &PartialObjectMetadata,
+        finalizer: &str,
+    ) -> Result<(), Failure> {
         let before = live.metadata.finalizers.as_deref().unwrap_or_default();
         if !before.iter().any(|f| f == finalizer) {
             return Ok(());
         }
         let left: Vec<_> = before.iter().filter(|f| *f != finalizer).collect();
-        self.patch_metadata(node, json!({"finalizers": left, "resourceVersion": live.metadata.resource_version})).await
+        self.patch_metadata(
+            node,
+            json!({"finalizers": left, "resourceVersion": live.metadata.resource_version}),
+        )
+        .await
     }
 
     /// A merge patch, because custom resources know no other; the version in it makes it safe.
     async fn patch_metadata(&self, node: &Node, metadata: serde_json::Value) -> Result<(), Failure> {
-        match self.api(node).patch(&node.name, &Patch::Merge(json!({ "metadata": metadata })), None).await {
+        match self
+            .api(node)
+            .patch(&node.name, &Patch::Merge(json!({ "metadata": metadata })), None)
+            .await
+        {
             Err(error) if error.is_not_found() => Ok(()),
             outcome => outcome.map(drop).map_err(Into::into),
         }
@@ -292,11 +372,24 @@ impl Collector {
 
 /// The same uid named with another kind, name or place is another claim: one wrong reference must not condemn the right ones.
 fn absent_key(node: &Node, reference: &OwnerReference) -> String {
-    [&node.namespace, &reference.api_version, &reference.kind, &reference.name, &reference.uid].map(String::as_str).join("/")
+    [
+        &node.namespace,
+        &reference.api_version,
+        &reference.kind,
+        &reference.name,
+        &reference.uid,
+    ]
+    .map(String::as_str)
+    .join("/")
 }
 
 fn has_finalizer(object: &PartialObjectMetadata, finalizer: &str) -> bool {
-    object.metadata.finalizers.iter().flatten().any(|f| f == finalizer)
+    object
+        .metadata
+        .finalizers
+        .iter()
+        .flatten()
+        .any(|f| f == finalizer)
 }
 
 /// For logs.
@@ -307,7 +400,10 @@ impl std::fmt::Display for Node {
 }
 
 fn identity(object: &PartialObjectMetadata) -> (String, String) {
-    (uid(&object.metadata).to_owned(), name(&object.metadata).to_owned())
+    (
+        uid(&object.metadata).to_owned(),
+        name(&object.metadata).to_owned(),
+    )
 }
 
 #[cfg(test)]

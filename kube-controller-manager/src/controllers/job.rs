@@ -49,20 +49,53 @@ fn driver(context: &Context) -> Driver<Jobs> {
     let queue = WorkQueue::new("job");
     let (jobs, pods) = (context.informers.jobs.start(), context.informers.pods.start());
     let (expectations, removals) = (Arc::new(Expectations::default()), Arc::new(Removals::default()));
-    PodEvents { owners: jobs.clone(), queue: queue.clone(), expectations: expectations.clone(), selector: |job: &Job| job.spec.as_ref()?.selector.as_ref() }.hear(&context.informers.pods);
+    PodEvents {
+        owners: jobs.clone(),
+        queue: queue.clone(),
+        expectations: expectations.clone(),
+        selector: |job: &Job| job.spec.as_ref()?.selector.as_ref(),
+    }
+    .hear(&context.informers.pods);
     hear_jobs(&context.informers.jobs, &queue, &expectations, &pods);
     hear_finalizers(&context.informers.pods, &queue, &removals, &jobs);
     let needs = vec![synced(&jobs), synced(&pods)];
-    let (client, recorder) = (context.client_for("job-controller"), context.recorder("job-controller"));
+    let (client, recorder) = (
+        context.client_for("job-controller"),
+        context.recorder("job-controller"),
+    );
     let control = PodControl::new(client.clone(), recorder.clone());
-    let reconciler = Arc::new(Jobs { client, recorder, control, jobs, pods, expectations, removals, records: Records::default() });
-    Driver { name: "job-controller", queue, reconciler, workers: context.options.workers.job, needs }
+    let reconciler = Arc::new(Jobs {
+        client,
+        recorder,
+        control,
+        jobs,
+        pods,
+        expectations,
+        removals,
+        records: Records::default(),
+    });
+    Driver {
+        name: "job-controller",
+        queue,
+        reconciler,
+        workers: context.options.workers.job,
+        needs,
+    }
 }
 
-fn hear_jobs(jobs: &Informer<Job>, queue: &WorkQueue<String>, expectations: &Arc<Expectations>, pods: &Store<Pod>) {
+fn hear_jobs(
+    jobs: &Informer<Job>,
+    queue: &WorkQueue<String>,
+    expectations: &Arc<Expectations>,
+    pods: &Store<Pod>,
+) {
     let (queue, expectations, pods) = (queue.clone(), expectations.clone(), pods.clone());
     let orphaned = |queue: &WorkQueue<String>, pods: &Store<Pod>, job: &Job| {
-        for pod in pods.by_index(OWNER, uid(&job.metadata)).iter().filter(|p| is_tracked(p)) {
+        for pod in pods
+            .by_index(OWNER, uid(&job.metadata))
+            .iter()
+            .filter(|p| is_tracked(p))
+        {
             queue.add(format!("{ORPHAN}{}", object_key(&**pod)));
         }
     };
@@ -84,7 +117,12 @@ fn hear_jobs(jobs: &Informer<Job>, queue: &WorkQueue<String>, expectations: &Arc
     });
 }
 
-fn hear_finalizers(pods: &Informer<Pod>, queue: &WorkQueue<String>, removals: &Arc<Removals>, jobs: &Store<Job>) {
+fn hear_finalizers(
+    pods: &Informer<Pod>,
+    queue: &WorkQueue<String>,
+    removals: &Arc<Removals>,
+    jobs: &Store<Job>,
+) {
     let (queue, removals, jobs) = (queue.clone(), removals.clone(), jobs.clone());
     pods.on_event(move |event| {
         let (gone, pod) = match event {
@@ -93,8 +131,12 @@ fn hear_finalizers(pods: &Informer<Pod>, queue: &WorkQueue<String>, removals: &A
             Event::Synced => return,
         };
         match (gone || !is_tracked(pod), controlled_by_kind::<Job>(&pod.metadata)) {
-            (true, Some(job)) => removals.observed(&key_in(namespace(&pod.metadata), &job.name), uid(&pod.metadata)),
-            (false, _) if owner(&jobs, &**pod).is_none_or(|job| finished(&job).is_some()) => queue.add(format!("{ORPHAN}{}", object_key(&**pod))),
+            (true, Some(job)) => {
+                removals.observed(&key_in(namespace(&pod.metadata), &job.name), uid(&pod.metadata))
+            }
+            (false, _) if owner(&jobs, &**pod).is_none_or(|job| finished(&job).is_some()) => {
+                queue.add(format!("{ORPHAN}{}", object_key(&**pod)))
+            }
             _ => {}
         }
     });
@@ -133,7 +175,10 @@ impl Reconciler for Jobs {
 
 /// Somebody else runs it.
 fn is_foreign(job: &Job) -> bool {
-    spec(job).managed_by.as_deref().is_some_and(|by| by != CONTROLLER_NAME)
+    spec(job)
+        .managed_by
+        .as_deref()
+        .is_some_and(|by| by != CONTROLLER_NAME)
 }
 
 impl Jobs {
@@ -144,8 +189,11 @@ impl Jobs {
     }
 
     async fn release_orphan(&self, key: &str) -> Outcome {
-        let Some(pod) = self.pods.get(key).filter(|p| is_tracked(p)) else { return Ok(Requeue::Done) };
-        let of_other_kind = controller_of(&pod.metadata).is_some() && controlled_by_kind::<Job>(&pod.metadata).is_none();
+        let Some(pod) = self.pods.get(key).filter(|p| is_tracked(p)) else {
+            return Ok(Requeue::Done);
+        };
+        let of_other_kind =
+            controller_of(&pod.metadata).is_some() && controlled_by_kind::<Job>(&pod.metadata).is_none();
         let in_use = owner(&self.jobs, &*pod).is_some_and(|job| is_foreign(&job) || finished(&job).is_none());
         match of_other_kind || in_use {
             true => Ok(Requeue::Done),
@@ -181,13 +229,23 @@ impl Jobs {
             return Err(error.into());
         }
         let deadline = deadline.map(|left| Duration::from_secs(left.max(0).unsigned_abs()));
-        Ok(managed.wait.into_iter().chain(deadline).min().map_or(Requeue::Done, Requeue::After))
+        Ok(managed
+            .wait
+            .into_iter()
+            .chain(deadline)
+            .min()
+            .map_or(Requeue::Done, Requeue::After))
     }
 
     async fn claimed(&self, job: &Job) -> Result<Vec<Arc<Pod>>, Failure> {
-        let Some(wanted) = spec(job).selector.clone() else { return Ok(Vec::new()) };
+        let Some(wanted) = spec(job).selector.clone() else {
+            return Ok(Vec::new());
+        };
         let candidates = claimable(&self.pods, namespace(&job.metadata), uid(&job.metadata));
-        claim(&self.client, job, candidates, |pod: &Pod| selector::selects(&wanted, &pod.metadata)).await
+        claim(&self.client, job, candidates, |pod: &Pod| {
+            selector::selects(&wanted, &pod.metadata)
+        })
+        .await
     }
 
     /// Whether the suspension changed goes with what was managed.
@@ -204,10 +262,17 @@ impl Jobs {
         let may_manage = satisfied && !is_deleted(&pass.job.metadata);
         let managed = match may_manage {
             true => self.manage(pass).await,
-            false => Managed { active, ..Managed::default() },
+            false => Managed {
+                active,
+                ..Managed::default()
+            },
         };
         if pass.is_complete(managed.active) {
-            pass.finished = Some(conditions::newly(conditions::SUCCESS_CRITERIA_MET, "CompletionsReached", "Reached expected number of succeeded pods"));
+            pass.finished = Some(conditions::newly(
+                conditions::SUCCESS_CRITERIA_MET,
+                "CompletionsReached",
+                "Reached expected number of succeeded pods",
+            ));
             return (managed, false);
         }
         let told = may_manage && self.note_suspension(&mut pass.job);
@@ -222,9 +287,14 @@ impl Jobs {
             return false;
         }
         status.start_time = (!suspended).then(now);
-        let (reason, message) = if suspended { ("Suspended", "Job suspended") } else { ("Resumed", "Job resumed") };
+        let (reason, message) = if suspended {
+            ("Suspended", "Job suspended")
+        } else {
+            ("Resumed", "Job resumed")
+        };
         tracing::debug!(job = name(&job.metadata), reason, "Job changed");
-        self.recorder.event(&object_reference(job), "Normal", reason, message);
+        self.recorder
+            .event(&object_reference(job), "Normal", reason, message);
         true
     }
 }
@@ -242,7 +312,8 @@ fn put_counts(pass: &mut Pass, active: i32) -> bool {
     status.active = Some(active).filter(|n| *n != 0);
     status.ready = Some(pass.ready);
     status.terminating = Some(pass.terminating);
-    (before.active.unwrap_or(0), before.ready, before.terminating) != (active, status.ready, status.terminating)
+    (before.active.unwrap_or(0), before.ready, before.terminating)
+        != (active, status.ready, status.terminating)
 }
 
 #[cfg(test)]

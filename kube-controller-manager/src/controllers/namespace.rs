@@ -30,23 +30,41 @@ const MAX_DELAY: Duration = Duration::from_secs(60);
 
 pub fn build(context: &Context) -> Option<Box<dyn Controller>> {
     let queue = WorkQueue::with_delays("namespace", BASE_DELAY, MAX_DELAY);
-    let (namespaces, pods) = (context.informers.namespaces.start(), context.informers.pods.start());
+    let (namespaces, pods) = (
+        context.informers.namespaces.start(),
+        context.informers.pods.start(),
+    );
     context.informers.namespaces.on_event({
         let queue = queue.clone();
         move |event| match event {
-            Event::Added(namespace) | Event::Modified(_, namespace) if is_deleted(&namespace.metadata) => queue.add_after(name(&namespace.metadata).to_owned(), GRACE),
+            Event::Added(namespace) | Event::Modified(_, namespace) if is_deleted(&namespace.metadata) => {
+                queue.add_after(name(&namespace.metadata).to_owned(), GRACE)
+            }
             _ => {}
         }
     });
     wake_for_last_pod(context, &queue);
     let needs = vec![synced(&namespaces), synced(&pods)];
-    let reconciler = Arc::new(NamespaceController { client: context.client_for("namespace-controller"), namespaces });
-    Some(Box::new(Driver { name: "namespace-controller", queue, reconciler, workers: context.options.workers.namespace, needs }))
+    let reconciler = Arc::new(NamespaceController {
+        client: context.client_for("namespace-controller"),
+        namespaces,
+    });
+    Some(Box::new(Driver {
+        name: "namespace-controller",
+        queue,
+        reconciler,
+        workers: context.options.workers.namespace,
+        needs,
+    }))
 }
 
 /// What waits for pods is woken by the last of them instead of a timer.
 fn wake_for_last_pod(context: &Context, queue: &WorkQueue<String>) {
-    let (queue, namespaces, pods): (_, _, Store<Pod>) = (queue.clone(), context.informers.namespaces.store(), context.informers.pods.store());
+    let (queue, namespaces, pods): (_, _, Store<Pod>) = (
+        queue.clone(),
+        context.informers.namespaces.store(),
+        context.informers.pods.store(),
+    );
     context.informers.pods.on_event(move |event| {
         let Event::Deleted(pod) = event else { return };
         let name = namespace(&pod.metadata);
@@ -64,7 +82,9 @@ struct NamespaceController {
 
 impl Reconciler for NamespaceController {
     async fn reconcile(&self, key: &str) -> Outcome {
-        let Some(known) = self.namespaces.get(key) else { return Ok(Requeue::Done) };
+        let Some(known) = self.namespaces.get(key) else {
+            return Ok(Requeue::Done);
+        };
         if !is_deleted(&known.metadata) {
             return Ok(Requeue::Done);
         }
@@ -83,7 +103,11 @@ impl Reconciler for NamespaceController {
 }
 
 fn finalizers(namespace: &Namespace) -> &[String] {
-    namespace.spec.as_ref().and_then(|s| s.finalizers.as_deref()).unwrap_or_default()
+    namespace
+        .spec
+        .as_ref()
+        .and_then(|s| s.finalizers.as_deref())
+        .unwrap_or_default()
 }
 
 impl NamespaceController {
@@ -111,15 +135,28 @@ impl NamespaceController {
 
     async fn finalize(&self, mut namespace: Namespace) -> Outcome {
         let spec = namespace.spec.get_or_insert_default();
-        spec.finalizers = Some(spec.finalizers.take().into_iter().flatten().filter(|f| f != FINALIZER).collect());
+        spec.finalizers = Some(
+            spec.finalizers
+                .take()
+                .into_iter()
+                .flatten()
+                .filter(|f| f != FINALIZER)
+                .collect(),
+        );
         let api = self.client.all::<Namespace>();
-        let _: serde::de::IgnoredAny = api.replace_subresource(name(&namespace.metadata), "finalize", &namespace).await?;
+        let _: serde::de::IgnoredAny = api
+            .replace_subresource(name(&namespace.metadata), "finalize", &namespace)
+            .await?;
         Ok(Requeue::Done)
     }
 
     async fn delete_content(&self, namespace: &str, found: &Discovery) -> Remains {
         let mut remains = Remains::new(&found.failed);
-        let (pods, others): (Vec<_>, Vec<_>) = found.resources.iter().filter(|r| r.resource.namespaced && r.can("delete")).partition(|r| r.resource.group.is_empty() && r.resource.resource == "pods");
+        let (pods, others): (Vec<_>, Vec<_>) = found
+            .resources
+            .iter()
+            .filter(|r| r.resource.namespaced && r.can("delete"))
+            .partition(|r| r.resource.group.is_empty() && r.resource.resource == "pods");
         for resource in pods {
             self.delete_all(namespace, resource, &mut remains).await;
         }
@@ -140,30 +177,53 @@ impl NamespaceController {
         }
     }
 
-    async fn try_delete_all(&self, namespace: &str, resource: &Discovered, remains: &mut Remains) -> Result<(), client::Error> {
+    async fn try_delete_all(
+        &self,
+        namespace: &str,
+        resource: &Discovered,
+        remains: &mut Remains,
+    ) -> Result<(), client::Error> {
         let api = self.client.metadata(&resource.resource, Some(namespace));
         // Most kinds have nothing in most namespaces: looking is cheaper than deleting.
         if !resource.can("list") {
-            return api.delete_collection(&options::background(), &ListOptions::default()).await;
+            return api
+                .delete_collection(&options::background(), &ListOptions::default())
+                .await;
         }
         if api.list_all(&ListOptions::default()).await?.items.is_empty() {
             return Ok(());
         }
         if resource.can("deletecollection") {
-            api.delete_collection(&options::background(), &ListOptions::default()).await?;
+            api.delete_collection(&options::background(), &ListOptions::default())
+                .await?;
         } else {
             self.delete_each(&api).await?;
         }
         let left = api.list_all(&ListOptions::default()).await?.items;
-        let grace = left.iter().filter_map(|o| o.metadata.deletion_grace_period_seconds).max().unwrap_or(0);
-        let held = left.iter().any(|o| o.metadata.finalizers.iter().flatten().next().is_some());
+        let grace = left
+            .iter()
+            .filter_map(|o| o.metadata.deletion_grace_period_seconds)
+            .max()
+            .unwrap_or(0);
+        let held = left
+            .iter()
+            .any(|o| o.metadata.finalizers.iter().flatten().next().is_some());
         let is_pods = resource.resource.group.is_empty() && resource.resource.resource == "pods";
-        let estimate = if is_pods && grace > 0 { grace } else if held { FINALIZER_ESTIMATE } else { 1 };
+        let estimate = if is_pods && grace > 0 {
+            grace
+        } else if held {
+            FINALIZER_ESTIMATE
+        } else {
+            1
+        };
         remains.left(&resource.resource, &left, estimate);
         Ok(())
     }
 
-    async fn delete_each(&self, api: &client::Api<client::PartialObjectMetadata>) -> Result<(), client::Error> {
+    async fn delete_each(
+        &self,
+        api: &client::Api<client::PartialObjectMetadata>,
+    ) -> Result<(), client::Error> {
         for object in api.list_all(&ListOptions::default()).await?.items {
             match api.delete(name(&object.metadata), &options::background()).await {
                 Err(error) if error.is_not_found() => {}

@@ -30,7 +30,9 @@ pub fn build(context: &Context) -> Option<Box<dyn Controller>> {
         let queue = queue.clone();
         move |event| match event {
             Event::Added(node) | Event::Deleted(node) => queue.add(name(&node.metadata).to_owned()),
-            Event::Modified(old, node) if cidrs_of(old) != cidrs_of(node) || cidrs_of(node).is_empty() => queue.add(name(&node.metadata).to_owned()),
+            Event::Modified(old, node) if cidrs_of(old) != cidrs_of(node) || cidrs_of(node).is_empty() => {
+                queue.add(name(&node.metadata).to_owned())
+            }
             _ => {}
         }
     });
@@ -41,7 +43,15 @@ pub fn build(context: &Context) -> Option<Box<dyn Controller>> {
         nodes,
         pool: Mutex::new(Pool::new(&options)),
     });
-    Some(Box::new(Prepared { driver: Driver { name: "node-ipam-controller", queue, reconciler, workers: WORKERS, needs } }))
+    Some(Box::new(Prepared {
+        driver: Driver {
+            name: "node-ipam-controller",
+            queue,
+            reconciler,
+            workers: WORKERS,
+            needs,
+        },
+    }))
 }
 
 /// Marks what all nodes have before the first node is served.
@@ -85,13 +95,29 @@ struct Pool {
 
 impl Pool {
     fn new(options: &NodeCidrs) -> Self {
-        let mut ranges: Vec<_> = options.cluster.iter().map(|c| CidrSet::new(*c, if c.address.is_ipv4() { options.mask_v4 } else { options.mask_v6 })).collect();
+        let mut ranges: Vec<_> = options
+            .cluster
+            .iter()
+            .map(|c| {
+                CidrSet::new(
+                    *c,
+                    if c.address.is_ipv4() {
+                        options.mask_v4
+                    } else {
+                        options.mask_v6
+                    },
+                )
+            })
+            .collect();
         for range in &mut ranges {
             for service in &options.service {
                 range.occupy(*service);
             }
         }
-        Pool { ranges, held: HashMap::new() }
+        Pool {
+            ranges,
+            held: HashMap::new(),
+        }
     }
 
     fn occupy(&mut self, node: &str, cidrs: &[String]) {
@@ -147,9 +173,20 @@ impl Reconciler for NodeIpam {
             return Ok(Requeue::Done);
         }
         let Some(pieces) = self.pool.lock().allocate(key) else {
-            let reference = ObjectReference { uid: node.metadata.name.clone(), resource_version: None, ..object_reference(&*node) };
-            self.recorder.event(&reference, "Normal", "CIDRNotAvailable", &format!("Node {key} status is now: CIDRNotAvailable"));
-            return Err(Failure::other(format!("no pod CIDR is left for node {key}: --cluster-cidr is used up")));
+            let reference = ObjectReference {
+                uid: node.metadata.name.clone(),
+                resource_version: None,
+                ..object_reference(&*node)
+            };
+            self.recorder.event(
+                &reference,
+                "Normal",
+                "CIDRNotAvailable",
+                &format!("Node {key} status is now: CIDRNotAvailable"),
+            );
+            return Err(Failure::other(format!(
+                "no pod CIDR is left for node {key}: --cluster-cidr is used up"
+            )));
         };
         self.write(&node, &pieces).await
     }
@@ -158,9 +195,18 @@ impl Reconciler for NodeIpam {
 impl NodeIpam {
     /// Guarded by uid: the pieces are kept for a retry, and given back when the node is gone.
     async fn write(&self, node: &Node, pieces: &[Cidr]) -> Outcome {
-        let texts: Vec<_> = pieces.iter().map(|p| format!("{}/{}", p.address, p.prefix)).collect();
-        let patch = json!({"metadata": {"uid": node.metadata.uid}, "spec": {"podCIDR": texts[0], "podCIDRs": texts}});
-        match self.client.all::<Node>().patch(name(&node.metadata), &Patch::Merge(patch), None).await {
+        let texts: Vec<_> = pieces
+            .iter()
+            .map(|p| format!("{}/{}", p.address, p.prefix))
+            .collect();
+        let patch =
+            json!({"metadata": {"uid": node.metadata.uid}, "spec": {"podCIDR": texts[0], "podCIDRs": texts}});
+        match self
+            .client
+            .all::<Node>()
+            .patch(name(&node.metadata), &Patch::Merge(patch), None)
+            .await
+        {
             Ok(_) => tracing::info!(node = name(&node.metadata), cidrs = ?texts, "Set node PodCIDR"),
             Err(error) if error.is_not_found() => self.pool.lock().release(name(&node.metadata)),
             Err(error) => return Err(error.into()),
@@ -176,7 +222,12 @@ mod tests {
 
     fn options(cluster: &[&str], mask_v4: u8) -> NodeCidrs {
         let parse = |c: &&str| Cidr::parse(c).unwrap();
-        NodeCidrs { cluster: cluster.iter().map(parse).collect(), service: vec![parse(&"10.96.0.0/12")], mask_v4, mask_v6: 64 }
+        NodeCidrs {
+            cluster: cluster.iter().map(parse).collect(),
+            service: vec![parse(&"10.96.0.0/12")],
+            mask_v4,
+            mask_v6: 64,
+        }
     }
 
     fn node(name: &str, cidr: Option<&str>) -> Node {
@@ -196,7 +247,14 @@ mod tests {
         for key in ["a", "b", "b"] {
             ipam.reconcile(key).await.unwrap();
         }
-        let spec = server.client().all::<Node>().get("b").await.unwrap().spec.unwrap();
+        let spec = server
+            .client()
+            .all::<Node>()
+            .get("b")
+            .await
+            .unwrap()
+            .spec
+            .unwrap();
         assert_eq!(spec.pod_cidr.as_deref(), Some("10.244.1.0/24"));
         assert_eq!(spec.pod_cidrs.unwrap(), ["10.244.1.0/24", "fd00::/64"]);
     }

@@ -34,8 +34,15 @@ const SLACK: Duration = Duration::from_millis(500);
 pub fn build(context: &Context) -> Option<Box<dyn Controller>> {
     let queue = WorkQueue::new("node_lifecycle_controller");
     let informers = &context.informers;
-    let (nodes, leases, pods) = (informers.nodes.start(), informers.node_leases.start(), informers.pods.start());
-    let (health, zones) = (Arc::new(Health::default()), Arc::new(Zones::new(context.options.node_lifecycle.clone())));
+    let (nodes, leases, pods) = (
+        informers.nodes.start(),
+        informers.node_leases.start(),
+        informers.pods.start(),
+    );
+    let (health, zones) = (
+        Arc::new(Health::default()),
+        Arc::new(Zones::new(context.options.node_lifecycle.clone())),
+    );
     hear_nodes(&informers.nodes, &queue, &health, &zones);
     hear_leases(&informers.node_leases, &queue, &health);
     let needs = vec![synced(&nodes), synced(&leases), synced(&pods)];
@@ -49,10 +56,21 @@ pub fn build(context: &Context) -> Option<Box<dyn Controller>> {
         health,
         zones,
     };
-    Some(Box::new(Driver { name: "node-lifecycle-controller", queue, reconciler: Arc::new(controller), workers: WORKERS, needs }))
+    Some(Box::new(Driver {
+        name: "node-lifecycle-controller",
+        queue,
+        reconciler: Arc::new(controller),
+        workers: WORKERS,
+        needs,
+    }))
 }
 
-fn hear_nodes(informer: &Informer<Node>, queue: &WorkQueue<String>, health: &Arc<Health>, zones: &Arc<Zones>) {
+fn hear_nodes(
+    informer: &Informer<Node>,
+    queue: &WorkQueue<String>,
+    health: &Arc<Health>,
+    zones: &Arc<Zones>,
+) {
     let (queue, health, zones) = (queue.clone(), health.clone(), zones.clone());
     informer.on_event(move |event| match event {
         Event::Added(node) => {
@@ -80,7 +98,9 @@ fn hear_nodes(informer: &Informer<Node>, queue: &WorkQueue<String>, health: &Arc
 fn hear_leases(informer: &Informer<Lease>, queue: &WorkQueue<String>, health: &Arc<Health>) {
     let (queue, health) = (queue.clone(), health.clone());
     informer.on_event(move |event| {
-        let (Event::Added(lease) | Event::Modified(_, lease)) = event else { return };
+        let (Event::Added(lease) | Event::Modified(_, lease)) = event else {
+            return;
+        };
         if health.saw_lease(lease) {
             queue.add(name(&lease.metadata).to_owned());
         }
@@ -101,11 +121,21 @@ struct Lifecycle {
 
 impl Reconciler for Lifecycle {
     async fn reconcile(&self, key: &str) -> Outcome {
-        let Some(node) = self.nodes.get(key) else { return Ok(Requeue::Done) };
+        let Some(node) = self.nodes.get(key) else {
+            return Ok(Requeue::Done);
+        };
         if self.health.is_new(key) {
-            self.tell(&node, "RegisteredNode", &format!("Node {key} event: Registered Node {key} in Controller"));
+            self.tell(
+                &node,
+                "RegisteredNode",
+                &format!("Node {key} event: Registered Node {key} in Controller"),
+            );
         }
-        let grace = if ready_status(&node).is_some() { self.options.monitor_grace } else { self.options.startup_grace };
+        let grace = if ready_status(&node).is_some() {
+            self.options.monitor_grace
+        } else {
+            self.options.startup_grace
+        };
         let silence = self.health.silence(key);
         let node = match silence > grace {
             true => self.give_up(&node).await?,
@@ -127,7 +157,11 @@ impl Reconciler for Lifecycle {
 impl Lifecycle {
     fn tell(&self, node: &Node, reason: &str, message: &str) {
         // Upstream's node events carry the name in place of the uid, and describe finds them by it.
-        let reference = ObjectReference { uid: node.metadata.name.clone(), resource_version: None, ..object_reference(node) };
+        let reference = ObjectReference {
+            uid: node.metadata.name.clone(),
+            resource_version: None,
+            ..object_reference(node)
+        };
         self.recorder.event(&reference, "Normal", reason, message);
     }
 
@@ -138,13 +172,22 @@ impl Lifecycle {
         if self.is_alive_after_all(key).await? {
             return Ok(node.clone());
         }
-        let Some(marked) = health::marked_unknown(node) else { return Ok(node.clone()) };
-        tracing::info!(node = key, "Node has not been updated, marking its conditions Unknown");
+        let Some(marked) = health::marked_unknown(node) else {
+            return Ok(node.clone());
+        };
+        tracing::info!(
+            node = key,
+            "Node has not been updated, marking its conditions Unknown"
+        );
         Ok(self.client.all().update_status(&marked).await?)
     }
 
     async fn is_alive_after_all(&self, key: &str) -> Result<bool, Failure> {
-        let leases = self.reader.namespaced::<Lease>("kube-node-lease").list(&ListOptions::fields(format!("metadata.name={key}"))).await?;
+        let leases = self
+            .reader
+            .namespaced::<Lease>("kube-node-lease")
+            .list(&ListOptions::fields(format!("metadata.name={key}")))
+            .await?;
         for lease in &leases.items {
             self.health.saw_lease(lease);
         }
@@ -161,8 +204,17 @@ impl Lifecycle {
         if self.health.pods_marked(key) {
             return Ok(());
         }
-        self.tell(node, "NodeNotReady", &format!("Node {key} status is now: NodeNotReady"));
-        for pod in self.pods.by_index(NODE, key).into_iter().filter(|p| is_ready(p) && !is_terminal(p)) {
+        self.tell(
+            node,
+            "NodeNotReady",
+            &format!("Node {key} status is now: NodeNotReady"),
+        );
+        for pod in self
+            .pods
+            .by_index(NODE, key)
+            .into_iter()
+            .filter(|p| is_ready(p) && !is_terminal(p))
+        {
             self.mark_not_ready(&pod).await?;
         }
         self.health.set_pods_marked(key, true);
@@ -173,17 +225,28 @@ impl Lifecycle {
         let condition = json!({"type": "Ready", "status": "False", "lastTransitionTime": crate::meta::now()});
         let patch = json!({"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [condition]}});
         let api = self.client.namespaced::<Pod>(namespace(&pod.metadata));
-        match api.patch(name(&pod.metadata), &Patch::Strategic(patch), Some("status")).await {
+        match api
+            .patch(name(&pod.metadata), &Patch::Strategic(patch), Some("status"))
+            .await
+        {
             Err(error) if error.is_not_found() => return Ok(()),
             outcome => drop(outcome?),
         }
-        self.recorder.event(&object_reference(pod), "Warning", "NodeNotReady", "Node is not ready");
+        self.recorder.event(
+            &object_reference(pod),
+            "Warning",
+            "NodeNotReady",
+            "Node is not ready",
+        );
         Ok(())
     }
 
     /// The beta labels follow the stable ones.
     async fn fix_labels(&self, node: Node) -> Result<Node, Failure> {
-        const PAIRS: [(&str, &str); 2] = [("kubernetes.io/os", "beta.kubernetes.io/os"), ("kubernetes.io/arch", "beta.kubernetes.io/arch")];
+        const PAIRS: [(&str, &str); 2] = [
+            ("kubernetes.io/os", "beta.kubernetes.io/os"),
+            ("kubernetes.io/arch", "beta.kubernetes.io/arch"),
+        ];
         let wrong = PAIRS.iter().filter_map(|(stable, beta)| {
             let value = label(&node.metadata, stable)?;
             (label(&node.metadata, beta) != Some(value)).then(|| ((*beta).to_owned(), json!(value)))
@@ -193,14 +256,22 @@ impl Lifecycle {
             return Ok(node);
         }
         let patch = Patch::Merge(json!({"metadata": {"labels": labels}}));
-        Ok(self.client.all::<Node>().patch(name(&node.metadata), &patch, None).await?)
+        Ok(self
+            .client
+            .all::<Node>()
+            .patch(name(&node.metadata), &patch, None)
+            .await?)
     }
 
     /// One write for all taints. A time when a wanted taint is not allowed yet.
     async fn taint(&self, node: &Node) -> Result<Option<Duration>, Failure> {
         let mut wait = None;
         let missing = taints::lacks_no_execute(node);
-        let permit = if missing || taints::has_no_execute(node) { self.zones.permit(node, missing) } else { Permit::Now };
+        let permit = if missing || taints::has_no_execute(node) {
+            self.zones.permit(node, missing)
+        } else {
+            Permit::Now
+        };
         let evict = match permit {
             Permit::Now => taints::Evict::AsReady,
             Permit::Later(delay) => {
@@ -212,9 +283,16 @@ impl Lifecycle {
                 taints::Evict::No
             }
         };
-        let Some(wanted) = taints::wanted(node, evict) else { return Ok(wait) };
-        let patch = Patch::Merge(json!({"metadata": {"resourceVersion": node.metadata.resource_version}, "spec": {"taints": wanted}}));
-        self.client.all::<Node>().patch(name(&node.metadata), &patch, None).await?;
+        let Some(wanted) = taints::wanted(node, evict) else {
+            return Ok(wait);
+        };
+        let patch = Patch::Merge(
+            json!({"metadata": {"resourceVersion": node.metadata.resource_version}, "spec": {"taints": wanted}}),
+        );
+        self.client
+            .all::<Node>()
+            .patch(name(&node.metadata), &patch, None)
+            .await?;
         Ok(wait)
     }
 }

@@ -46,7 +46,10 @@ impl<T: Object> PodEvents<T> {
         if is_deleted(&new.metadata) {
             return self.deleted(new);
         }
-        let (before, after) = (controlled_by_kind::<T>(&old.metadata), controlled_by_kind::<T>(&new.metadata));
+        let (before, after) = (
+            controlled_by_kind::<T>(&old.metadata),
+            controlled_by_kind::<T>(&new.metadata),
+        );
         if before != after {
             self.wake_owner(old);
         }
@@ -77,7 +80,8 @@ impl<T: Object> PodEvents<T> {
             return;
         }
         for owner in self.owners.by_index(NAMESPACE, namespace(&pod.metadata)) {
-            let selects = (self.selector)(&owner).is_some_and(|s| !selector::is_empty(s) && selector::selects(s, &pod.metadata));
+            let selects = (self.selector)(&owner)
+                .is_some_and(|s| !selector::is_empty(s) && selector::selects(s, &pod.metadata));
             if selects {
                 self.queue.add(object_key(&*owner));
             }

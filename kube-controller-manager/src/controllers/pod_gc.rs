@@ -31,14 +31,27 @@ pub fn build(context: &Context) -> Option<Box<dyn Controller>> {
     hear_nodes(&context.informers.nodes, &queue);
     let needs = vec![synced(&pods), synced(&nodes)];
     let threshold = context.options.terminated_pod_threshold;
-    let reconciler = Arc::new(PodGc { client: context.client_for("pod-garbage-collector"), pods, nodes, threshold });
-    Some(Box::new(Driver { name: "pod-garbage-collector-controller", queue, reconciler, workers: 1, needs }))
+    let reconciler = Arc::new(PodGc {
+        client: context.client_for("pod-garbage-collector"),
+        pods,
+        nodes,
+        threshold,
+    });
+    Some(Box::new(Driver {
+        name: "pod-garbage-collector-controller",
+        queue,
+        reconciler,
+        workers: 1,
+        needs,
+    }))
 }
 
 fn hear_pods(pods: &Informer<Pod>, queue: &WorkQueue<String>, nodes: Store<Node>) {
     let queue = queue.clone();
     pods.on_event(move |event| {
-        let (Event::Added(pod) | Event::Modified(_, pod)) = event else { return };
+        let (Event::Added(pod) | Event::Modified(_, pod)) = event else {
+            return;
+        };
         if is_terminal(pod) {
             queue.add_after(TERMINATED.to_owned(), PERIOD);
         }
@@ -62,14 +75,24 @@ fn hear_nodes(nodes: &Informer<Node>, queue: &WorkQueue<String>) {
     let queue = queue.clone();
     nodes.on_event(move |event| match event {
         Event::Deleted(node) => queue.add_after(format!("{OF_NODE}{}", name(&node.metadata)), QUARANTINE),
-        Event::Modified(_, node) if is_out_of_service(node) => queue.add(format!("{OF_NODE}{}", name(&node.metadata))),
+        Event::Modified(_, node) if is_out_of_service(node) => {
+            queue.add(format!("{OF_NODE}{}", name(&node.metadata)))
+        }
         _ => {}
     });
 }
 
 fn is_out_of_service(node: &Node) -> bool {
-    let tainted = node.spec.iter().flat_map(|s| s.taints.iter().flatten()).any(|t| t.key == OUT_OF_SERVICE);
-    let ready = node.status.iter().flat_map(|s| s.conditions.iter().flatten()).any(|c| c.type_ == "Ready" && c.status == "True");
+    let tainted = node
+        .spec
+        .iter()
+        .flat_map(|s| s.taints.iter().flatten())
+        .any(|t| t.key == OUT_OF_SERVICE);
+    let ready = node
+        .status
+        .iter()
+        .flat_map(|s| s.conditions.iter().flatten())
+        .any(|c| c.type_ == "Ready" && c.status == "True");
     tainted && !ready
 }
 
@@ -96,7 +119,12 @@ impl PodGc {
     async fn of_node(&self, node: &str) -> Outcome {
         if let Some(known) = self.nodes.get(node) {
             let out = is_out_of_service(&known);
-            for pod in self.pods.by_index(NODE, node).into_iter().filter(|p| out && is_deleted(&p.metadata)) {
+            for pod in self
+                .pods
+                .by_index(NODE, node)
+                .into_iter()
+                .filter(|p| out && is_deleted(&p.metadata))
+            {
                 self.fail_and_delete(&pod, None).await?;
             }
             return Ok(Requeue::Done);
@@ -107,7 +135,8 @@ impl PodGc {
             return Ok(Requeue::Done);
         }
         for pod in pods {
-            self.fail_and_delete(&pod, Some(("DeletionByPodGC", "PodGC: node no longer exists"))).await?;
+            self.fail_and_delete(&pod, Some(("DeletionByPodGC", "PodGC: node no longer exists")))
+                .await?;
         }
         Ok(Requeue::Done)
     }
@@ -121,7 +150,9 @@ impl PodGc {
     }
 
     async fn of_pod(&self, key: &str) -> Outcome {
-        let Some(pod) = self.pods.get(key).filter(|p| is_deleted(&p.metadata)) else { return Ok(Requeue::Done) };
+        let Some(pod) = self.pods.get(key).filter(|p| is_deleted(&p.metadata)) else {
+            return Ok(Requeue::Done);
+        };
         let node = node_name(&pod);
         if node.is_empty() || self.nodes.get(node).is_some_and(|n| is_out_of_service(&n)) {
             self.fail_and_delete(&pod, None).await?;
@@ -134,8 +165,16 @@ impl PodGc {
         if self.threshold == 0 || pods.len() <= self.threshold {
             return Ok(Requeue::Done);
         }
-        let evicted = |pod: &Pod| phase(pod) == "Failed" && pod.status.as_ref().and_then(|s| s.reason.as_deref()) == Some("Evicted");
-        pods.sort_by_key(|p| (!evicted(p), p.metadata.creation_timestamp.as_ref().map(|t| t.0), p.metadata.name.clone()));
+        let evicted = |pod: &Pod| {
+            phase(pod) == "Failed" && pod.status.as_ref().and_then(|s| s.reason.as_deref()) == Some("Evicted")
+        };
+        pods.sort_by_key(|p| {
+            (
+                !evicted(p),
+                p.metadata.creation_timestamp.as_ref().map(|t| t.0),
+                p.metadata.name.clone(),
+            )
+        });
         pods.truncate(pods.len() - self.threshold);
         tracing::info!(num_pods = pods.len(), "Garbage collecting pods");
         for pod in pods {
@@ -154,13 +193,23 @@ impl PodGc {
                 status["conditions"] = json!([{"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message, "lastTransitionTime": now()}]);
             }
             let patch = json!({"metadata": {"uid": pod.metadata.uid}, "status": status});
-            match api.patch(pod_name, &Patch::Strategic(patch), Some("status")).await {
+            match api
+                .patch(pod_name, &Patch::Strategic(patch), Some("status"))
+                .await
+            {
                 Err(error) if error.is_not_found() => return Ok(()),
                 outcome => outcome?,
             };
         }
-        let preconditions = Preconditions { uid: pod.metadata.uid.clone(), ..Preconditions::default() };
-        let options = DeleteOptions { grace_period_seconds: Some(0), preconditions: Some(preconditions), ..DeleteOptions::default() };
+        let preconditions = Preconditions {
+            uid: pod.metadata.uid.clone(),
+            ..Preconditions::default()
+        };
+        let options = DeleteOptions {
+            grace_period_seconds: Some(0),
+            preconditions: Some(preconditions),
+            ..DeleteOptions::default()
+        };
         match api.delete(pod_name, &options).await {
             Err(error) if error.is_not_found() => Ok(()),
             outcome => Ok(outcome?),
@@ -176,17 +225,28 @@ mod tests {
     use serde_json::Value;
 
     async fn pod(server: &FakeServer, value: Value) -> Pod {
-        server.client().namespaced("ns").create(&serde_json::from_value::<Pod>(value).unwrap()).await.unwrap()
+        server
+            .client()
+            .namespaced("ns")
+            .create(&serde_json::from_value::<Pod>(value).unwrap())
+            .await
+            .unwrap()
     }
 
     async fn left(server: &FakeServer) -> Vec<String> {
-        let list = server.client().all::<Pod>().list(&ListOptions::default()).await.unwrap();
+        let list = server
+            .client()
+            .all::<Pod>()
+            .list(&ListOptions::default())
+            .await
+            .unwrap();
         list.items.into_iter().filter_map(|p| p.metadata.name).collect()
     }
 
     fn indexed(pods: Vec<Pod>) -> Store<Pod> {
         let server = FakeServer::new();
-        let informer = Informer::new(server.client().all(), Default::default()).index(NODE, |p: &Pod| vec![node_name(p).to_owned()]);
+        let informer = Informer::new(server.client().all(), Default::default())
+            .index(NODE, |p: &Pod| vec![node_name(p).to_owned()]);
         informer.store().fill(pods);
         informer.store()
     }
@@ -194,19 +254,48 @@ mod tests {
     #[tokio::test]
     async fn pods_of_a_node_that_is_gone_fail_and_go() {
         let server = FakeServer::new();
-        let orphan = pod(&server, json!({"metadata": {"name": "o"}, "spec": {"containers": [], "nodeName": "gone"}})).await;
-        let gc = PodGc { client: server.client(), pods: indexed(vec![orphan]), nodes: Store::of([]), threshold: 1 };
+        let orphan = pod(
+            &server,
+            json!({"metadata": {"name": "o"}, "spec": {"containers": [], "nodeName": "gone"}}),
+        )
+        .await;
+        let gc = PodGc {
+            client: server.client(),
+            pods: indexed(vec![orphan]),
+            nodes: Store::of([]),
+            threshold: 1,
+        };
         gc.reconcile("node:gone").await.unwrap();
         assert!(left(&server).await.is_empty());
-        assert_eq!(server.writes()[1..], ["PATCH /api/v1/namespaces/ns/pods/o/status", "DELETE /api/v1/namespaces/ns/pods/o"]);
+        assert_eq!(
+            server.writes()[1..],
+            [
+                "PATCH /api/v1/namespaces/ns/pods/o/status",
+                "DELETE /api/v1/namespaces/ns/pods/o"
+            ]
+        );
     }
 
     #[tokio::test]
     async fn a_node_that_only_the_cache_misses_keeps_its_pods() {
         let server = FakeServer::new();
-        server.client().all().create(&serde_json::from_value::<Node>(json!({"metadata": {"name": "n"}})).unwrap()).await.unwrap();
-        let orphan = pod(&server, json!({"metadata": {"name": "o"}, "spec": {"containers": [], "nodeName": "n"}})).await;
-        let gc = PodGc { client: server.client(), pods: indexed(vec![orphan]), nodes: Store::of([]), threshold: 1 };
+        server
+            .client()
+            .all()
+            .create(&serde_json::from_value::<Node>(json!({"metadata": {"name": "n"}})).unwrap())
+            .await
+            .unwrap();
+        let orphan = pod(
+            &server,
+            json!({"metadata": {"name": "o"}, "spec": {"containers": [], "nodeName": "n"}}),
+        )
+        .await;
+        let gc = PodGc {
+            client: server.client(),
+            pods: indexed(vec![orphan]),
+            nodes: Store::of([]),
+            threshold: 1,
+        };
         gc.reconcile("node:n").await.unwrap();
         assert_eq!(left(&server).await, ["o"]);
     }
@@ -219,7 +308,12 @@ mod tests {
             let created = format!("2024-01-01T00:00:0{second}Z");
             pods.push(pod(&server, json!({"metadata": {"name": name, "creationTimestamp": created}, "status": {"phase": "Failed", "reason": reason}})).await);
         }
-        let gc = PodGc { client: server.client(), pods: Store::of(pods), nodes: Store::of([]), threshold: 1 };
+        let gc = PodGc {
+            client: server.client(),
+            pods: Store::of(pods),
+            nodes: Store::of([]),
+            threshold: 1,
+        };
         gc.reconcile(TERMINATED).await.unwrap();
         assert_eq!(left(&server).await, ["b"]);
     }

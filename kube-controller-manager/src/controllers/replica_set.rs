@@ -33,25 +33,62 @@ const STATUS_RETRIES: usize = 1;
 
 pub fn build(context: &Context) -> Option<Box<dyn Controller>> {
     let workers = context.options.workers.replica_set;
-    Some(Box::new(driver::<ReplicaSet>(context, "replicaset-controller", "replicaset-controller", "replicaset", workers, &context.informers.replica_sets)))
+    Some(Box::new(driver::<ReplicaSet>(
+        context,
+        "replicaset-controller",
+        "replicaset-controller",
+        "replicaset",
+        workers,
+        &context.informers.replica_sets,
+    )))
 }
 
 pub fn build_replication_controller(context: &Context) -> Option<Box<dyn Controller>> {
     let workers = context.options.workers.replication_controller;
-    Some(Box::new(driver::<ReplicationController>(context, "replicationcontroller-controller", "replication-controller", "replicationmanager", workers, &context.informers.replication_controllers)))
+    Some(Box::new(driver::<ReplicationController>(
+        context,
+        "replicationcontroller-controller",
+        "replication-controller",
+        "replicationmanager",
+        workers,
+        &context.informers.replication_controllers,
+    )))
 }
 
-fn driver<T: ReplicaOwner>(context: &Context, name: &'static str, account: &str, queue: &str, workers: usize, owners: &Informer<T>) -> Driver<Replicas<T>> {
+fn driver<T: ReplicaOwner>(
+    context: &Context,
+    name: &'static str,
+    account: &str,
+    queue: &str,
+    workers: usize,
+    owners: &Informer<T>,
+) -> Driver<Replicas<T>> {
     let queue = WorkQueue::new(queue);
     let client = context.client_for(account);
     let control = PodControl::new(client.clone(), context.recorder(account));
     let expectations = Arc::new(Expectations::default());
     let (pods, store) = (context.informers.pods.start(), owners.start());
-    let heard = Heard { owners: store.clone(), queue: queue.clone(), expectations: expectations.clone() };
+    let heard = Heard {
+        owners: store.clone(),
+        queue: queue.clone(),
+        expectations: expectations.clone(),
+    };
     heard.clone().owners(owners);
     heard.pods(&context.informers.pods);
     let needs = vec![synced(&pods), synced(&store)];
-    Driver { name, queue, reconciler: Arc::new(Replicas { client, control, owners: store, pods, expectations }), workers, needs }
+    Driver {
+        name,
+        queue,
+        reconciler: Arc::new(Replicas {
+            client,
+            control,
+            owners: store,
+            pods,
+            expectations,
+        }),
+        workers,
+        needs,
+    }
 }
 
 /// What events mean for owners.
@@ -63,7 +100,11 @@ struct Heard<T> {
 
 impl<T> Clone for Heard<T> {
     fn clone(&self) -> Self {
-        Heard { owners: self.owners.clone(), queue: self.queue.clone(), expectations: self.expectations.clone() }
+        Heard {
+            owners: self.owners.clone(),
+            queue: self.queue.clone(),
+            expectations: self.expectations.clone(),
+        }
     }
 }
 
@@ -99,7 +140,9 @@ impl<T: ReplicaOwner> Heard<T> {
     /// The owner in the store, when it is of our kind and still the same object.
     fn owner(&self, pod: &Pod) -> Option<Arc<T>> {
         let reference = controlled_by_kind::<T>(&pod.metadata)?;
-        let owner = self.owners.get(&key_in(namespace(&pod.metadata), &reference.name))?;
+        let owner = self
+            .owners
+            .get(&key_in(namespace(&pod.metadata), &reference.name))?;
         (uid(owner.metadata()) == reference.uid).then_some(owner)
     }
 
@@ -122,7 +165,10 @@ impl<T: ReplicaOwner> Heard<T> {
             }
             return;
         }
-        let (before, after) = (controlled_by_kind::<T>(&old.metadata), controlled_by_kind::<T>(&new.metadata));
+        let (before, after) = (
+            controlled_by_kind::<T>(&old.metadata),
+            controlled_by_kind::<T>(&new.metadata),
+        );
         if before != after {
             self.queue_owner(old);
         }
@@ -177,7 +223,11 @@ impl<T: ReplicaOwner> Reconciler for Replicas<T> {
         };
         let may_manage = self.expectations.satisfied(key) && !is_deleted(owner.metadata());
         let (active, terminating) = self.claimed(&owner).await?;
-        let failure = if may_manage { self.manage(key, &owner, &active).await } else { None };
+        let failure = if may_manage {
+            self.manage(key, &owner, &active).await
+        } else {
+            None
+        };
         let counts = self.count(&owner, &active, terminating);
         self.write_status(&owner, &counts, failure.as_ref()).await?;
         match failure {
@@ -194,7 +244,10 @@ impl<T: ReplicaOwner> Replicas<T> {
         let candidates = claimable(&self.pods, namespace(meta), uid(meta));
         let (active, rest): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|p| is_active(p));
         let selector = owner.selector();
-        let claimed = claim(&self.client, owner, active, |pod: &Pod| selector::selects(&selector, &pod.metadata)).await?;
+        let claimed = claim(&self.client, owner, active, |pod: &Pod| {
+            selector::selects(&selector, &pod.metadata)
+        })
+        .await?;
         let ours = |pod: &Pod| is_terminating(pod) && crate::meta::is_controlled_by(&pod.metadata, meta);
         Ok((claimed, rest.iter().filter(|p| ours(p)).count()))
     }
@@ -226,10 +279,17 @@ impl<T: ReplicaOwner> Replicas<T> {
         error
     }
 
-    async fn delete(&self, key: &str, owner: &Arc<T>, active: &[Arc<Pod>], count: usize) -> Option<client::Error> {
+    async fn delete(
+        &self,
+        key: &str,
+        owner: &Arc<T>,
+        active: &[Arc<Pod>],
+        count: usize,
+    ) -> Option<client::Error> {
         let related = self.pods_of_relatives(owner);
         let victims = deletion::choose(active, &related, count);
-        self.expectations.expect_deletions(key, victims.iter().map(|p| uid(&p.metadata).to_owned()));
+        self.expectations
+            .expect_deletions(key, victims.iter().map(|p| uid(&p.metadata).to_owned()));
         let (_, error) = all(victims.iter().map(|pod| async move {
             let outcome = self.control.delete(&**owner, pod).await;
             if outcome.is_err() {
@@ -246,14 +306,25 @@ impl<T: ReplicaOwner> Replicas<T> {
 
     /// Pods of all owners with the same controller (a Deployment's ReplicaSets): where they crowd a node, ours go first.
     fn pods_of_relatives(&self, owner: &T) -> Vec<Arc<Pod>> {
-        let Some(parent) = crate::meta::controller_of(owner.metadata()) else { return Vec::new() };
+        let Some(parent) = crate::meta::controller_of(owner.metadata()) else {
+            return Vec::new();
+        };
         let siblings = self.owners.by_index(NAMESPACE, namespace(owner.metadata()));
-        let siblings = siblings.iter().filter(|o| crate::meta::controller_of(o.metadata()).is_some_and(|r| r.uid == parent.uid));
-        siblings.flat_map(|o| self.pods.by_index(crate::informers::OWNER, uid(o.metadata()))).filter(|p| is_active(p)).collect()
+        let siblings = siblings
+            .iter()
+            .filter(|o| crate::meta::controller_of(o.metadata()).is_some_and(|r| r.uid == parent.uid));
+        siblings
+            .flat_map(|o| self.pods.by_index(crate::informers::OWNER, uid(o.metadata())))
+            .filter(|p| is_active(p))
+            .collect()
     }
 
     fn count(&self, owner: &T, active: &[Arc<Pod>], terminating: usize) -> Counts {
-        let labels = owner.template().and_then(|t| t.metadata.as_ref()).and_then(|m| m.labels.clone()).unwrap_or_default();
+        let labels = owner
+            .template()
+            .and_then(|t| t.metadata.as_ref())
+            .and_then(|m| m.labels.clone())
+            .unwrap_or_default();
         let count = |what: &dyn Fn(&Pod) -> bool| active.iter().filter(|p| what(p)).count() as i32;
         Counts {
             replicas: active.len() as i32,
@@ -264,13 +335,24 @@ impl<T: ReplicaOwner> Replicas<T> {
         }
     }
 
-    async fn write_status(&self, owner: &Arc<T>, counts: &Counts, failure: Option<&client::Error>) -> Result<(), Failure> {
+    async fn write_status(
+        &self,
+        owner: &Arc<T>,
+        counts: &Counts,
+        failure: Option<&client::Error>,
+    ) -> Result<(), Failure> {
         let failure = failure.map(|error| FailureCondition {
-            reason: if counts.replicas < owner.replicas() { "FailedCreate" } else { "FailedDelete" },
+            reason: if counts.replicas < owner.replicas() {
+                "FailedCreate"
+            } else {
+                "FailedDelete"
+            },
             message: error.to_string(),
             since: now(),
         });
-        let Some(mut changed) = owner.with_status(counts, failure.as_ref()) else { return Ok(()) };
+        let Some(mut changed) = owner.with_status(counts, failure.as_ref()) else {
+            return Ok(());
+        };
         let api = self.client.namespaced::<T>(namespace(owner.metadata()));
         let mut left = STATUS_RETRIES;
         loop {
@@ -292,8 +374,14 @@ impl<T: ReplicaOwner> Replicas<T> {
         if min_ready == 0 || counts.ready == counts.available {
             return Requeue::Done;
         }
-        let next = active.iter().filter_map(|p| seconds_until_available(p, min_ready)).filter(|left| *left > 0).min();
-        next.map_or(Requeue::Done, |left| Requeue::After(Duration::from_secs(left as u64)))
+        let next = active
+            .iter()
+            .filter_map(|p| seconds_until_available(p, min_ready))
+            .filter(|left| *left > 0)
+            .min();
+        next.map_or(Requeue::Done, |left| {
+            Requeue::After(Duration::from_secs(left as u64))
+        })
     }
 }
 

@@ -15,13 +15,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 const KEY: &str = "ca.crt";
-const DESCRIPTION: (&str, &str) =
-    ("kubernetes.io/description", "Contains a CA bundle that can be used to verify the kube-apiserver when using internal endpoints such as the internal service IP or kubernetes.default.svc. No other usage is guaranteed across distributions of Kubernetes clusters.");
+const DESCRIPTION: (&str, &str) = (
+    "kubernetes.io/description",
+    "Contains a CA bundle that can be used to verify the kube-apiserver when using internal endpoints such as the internal service IP or kubernetes.default.svc. No other usage is guaranteed across distributions of Kubernetes clusters.",
+);
 
 pub fn build(context: &Context) -> Option<Box<dyn Controller>> {
     let root_ca = context.options.root_ca.clone()?;
     let queue = WorkQueue::new("root_ca_cert_publisher");
-    let (namespaces, maps) = (context.informers.namespaces.start(), context.informers.root_ca_config_maps.start());
+    let (namespaces, maps) = (
+        context.informers.namespaces.start(),
+        context.informers.root_ca_config_maps.start(),
+    );
     context.informers.namespaces.on_event({
         let queue = queue.clone();
         move |event| match event {
@@ -37,8 +42,19 @@ pub fn build(context: &Context) -> Option<Box<dyn Controller>> {
         }
     });
     let needs = vec![synced(&namespaces), synced(&maps)];
-    let reconciler = Arc::new(Publisher { client: context.client_for("root-ca-cert-publisher"), root_ca, namespaces, maps });
-    Some(Box::new(Driver { name: "root-ca-certificate-publisher-controller", queue, reconciler, workers: 1, needs }))
+    let reconciler = Arc::new(Publisher {
+        client: context.client_for("root-ca-cert-publisher"),
+        root_ca,
+        namespaces,
+        maps,
+    });
+    Some(Box::new(Driver {
+        name: "root-ca-certificate-publisher-controller",
+        queue,
+        reconciler,
+        workers: 1,
+        needs,
+    }))
 }
 
 struct Publisher {
@@ -68,22 +84,43 @@ impl Publisher {
 
     /// The annotation is only put where it is missing, as upstream does: a user may change its text.
     fn is_right(&self, map: &ConfigMap) -> bool {
-        map.data.as_ref() == Some(&self.data()) && map.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(DESCRIPTION.0))
+        map.data.as_ref() == Some(&self.data())
+            && map
+                .metadata
+                .annotations
+                .as_ref()
+                .is_some_and(|a| a.contains_key(DESCRIPTION.0))
     }
 
     async fn create(&self, namespace: &str) -> Outcome {
         let annotations = [(DESCRIPTION.0.to_owned(), DESCRIPTION.1.to_owned())].into();
-        let metadata = ObjectMeta { name: Some(ROOT_CA_CONFIG_MAP.into()), annotations: Some(annotations), ..ObjectMeta::default() };
-        let map = ConfigMap { metadata, data: Some(self.data()), ..ConfigMap::default() };
+        let metadata = ObjectMeta {
+            name: Some(ROOT_CA_CONFIG_MAP.into()),
+            annotations: Some(annotations),
+            ..ObjectMeta::default()
+        };
+        let map = ConfigMap {
+            metadata,
+            data: Some(self.data()),
+            ..ConfigMap::default()
+        };
         match self.client.namespaced(namespace).create(&map).await {
-            Err(error) if error.is_already_exists() || error.is_namespace_terminating() || error.is_not_found() => Ok(Requeue::Done),
+            Err(error)
+                if error.is_already_exists() || error.is_namespace_terminating() || error.is_not_found() =>
+            {
+                Ok(Requeue::Done)
+            }
             outcome => outcome.map(|_| Requeue::Done).map_err(Into::into),
         }
     }
 
     async fn mend(&self, namespace: &str, mut map: ConfigMap) -> Outcome {
         map.data = Some(self.data());
-        map.metadata.annotations.get_or_insert_default().entry(DESCRIPTION.0.into()).or_insert(DESCRIPTION.1.into());
+        map.metadata
+            .annotations
+            .get_or_insert_default()
+            .entry(DESCRIPTION.0.into())
+            .or_insert(DESCRIPTION.1.into());
         self.client.namespaced(namespace).update(&map).await?;
         Ok(Requeue::Done)
     }
@@ -98,16 +135,45 @@ mod tests {
     async fn the_map_is_made_mended_and_otherwise_left_alone() {
         let server = FakeServer::new();
         let client = server.client();
-        let namespaces = Store::of([Namespace { metadata: ObjectMeta { name: Some("a".into()), ..Default::default() }, ..Default::default() }]);
-        let publisher = |maps| Publisher { client: server.client(), root_ca: "CA".into(), namespaces: namespaces.clone(), maps };
+        let namespaces = Store::of([Namespace {
+            metadata: ObjectMeta {
+                name: Some("a".into()),
+                ..Default::default()
+            },
+            ..Default::default()
+        }]);
+        let publisher = |maps| Publisher {
+            client: server.client(),
+            root_ca: "CA".into(),
+            namespaces: namespaces.clone(),
+            maps,
+        };
         publisher(Store::of([])).reconcile("a").await.unwrap();
-        let mut map = client.namespaced::<ConfigMap>("a").get(ROOT_CA_CONFIG_MAP).await.unwrap();
+        let mut map = client
+            .namespaced::<ConfigMap>("a")
+            .get(ROOT_CA_CONFIG_MAP)
+            .await
+            .unwrap();
         server.forget_writes();
         publisher(Store::of([map.clone()])).reconcile("a").await.unwrap();
         assert!(server.writes().is_empty());
-        map.data = Some([("ca.crt".to_owned(), "evil".to_owned()), ("more".to_owned(), String::new())].into());
+        map.data = Some(
+            [
+                ("ca.crt".to_owned(), "evil".to_owned()),
+                ("more".to_owned(), String::new()),
+            ]
+            .into(),
+        );
         let map = client.namespaced("a").update(&map).await.unwrap();
         publisher(Store::of([map])).reconcile("a").await.unwrap();
-        assert_eq!(client.namespaced::<ConfigMap>("a").get(ROOT_CA_CONFIG_MAP).await.unwrap().data, Some([("ca.crt".to_owned(), "CA".to_owned())].into()));
+        assert_eq!(
+            client
+                .namespaced::<ConfigMap>("a")
+                .get(ROOT_CA_CONFIG_MAP)
+                .await
+                .unwrap()
+                .data,
+            Some([("ca.crt".to_owned(), "CA".to_owned())].into())
+        );
     }
 }

@@ -15,7 +15,10 @@ const DEFAULT: &str = "default";
 
 pub fn build(context: &Context) -> Option<Box<dyn Controller>> {
     let queue = WorkQueue::new("serviceaccount");
-    let (namespaces, accounts) = (context.informers.namespaces.start(), context.informers.service_accounts.start());
+    let (namespaces, accounts) = (
+        context.informers.namespaces.start(),
+        context.informers.service_accounts.start(),
+    );
     context.informers.namespaces.on_event({
         let queue = queue.clone();
         move |event| match event {
@@ -31,8 +34,18 @@ pub fn build(context: &Context) -> Option<Box<dyn Controller>> {
         }
     });
     let needs = vec![synced(&namespaces), synced(&accounts)];
-    let reconciler = Arc::new(ServiceAccounts { client: context.client_for("service-account-controller"), namespaces, accounts });
-    Some(Box::new(Driver { name: "serviceaccount-controller", queue, reconciler, workers: 1, needs }))
+    let reconciler = Arc::new(ServiceAccounts {
+        client: context.client_for("service-account-controller"),
+        namespaces,
+        accounts,
+    });
+    Some(Box::new(Driver {
+        name: "serviceaccount-controller",
+        queue,
+        reconciler,
+        workers: 1,
+        needs,
+    }))
 }
 
 struct ServiceAccounts {
@@ -42,7 +55,12 @@ struct ServiceAccounts {
 }
 
 pub fn is_active(namespaces: &Store<Namespace>, name: &str) -> bool {
-    let phase = namespaces.get(name).map(|n| n.status.as_ref().and_then(|s| s.phase.clone()).unwrap_or_default());
+    let phase = namespaces.get(name).map(|n| {
+        n.status
+            .as_ref()
+            .and_then(|s| s.phase.clone())
+            .unwrap_or_default()
+    });
     phase.is_some_and(|phase| phase != "Terminating")
 }
 
@@ -51,7 +69,13 @@ impl Reconciler for ServiceAccounts {
         if !is_active(&self.namespaces, key) || self.accounts.get(&key_in(key, DEFAULT)).is_some() {
             return Ok(Requeue::Done);
         }
-        let account = ServiceAccount { metadata: ObjectMeta { name: Some(DEFAULT.into()), ..ObjectMeta::default() }, ..ServiceAccount::default() };
+        let account = ServiceAccount {
+            metadata: ObjectMeta {
+                name: Some(DEFAULT.into()),
+                ..ObjectMeta::default()
+            },
+            ..ServiceAccount::default()
+        };
         match self.client.namespaced(key).create(&account).await {
             Err(error) if error.is_already_exists() || error.is_namespace_terminating() => Ok(Requeue::Done),
             outcome => outcome.map(|_| Requeue::Done).map_err(Into::into),
@@ -65,18 +89,26 @@ mod tests {
     use client::fake::FakeServer;
 
     fn in_phase(name: &str, phase: &str) -> Namespace {
-        serde_json::from_value(serde_json::json!({"metadata": {"name": name}, "status": {"phase": phase}})).unwrap()
+        serde_json::from_value(serde_json::json!({"metadata": {"name": name}, "status": {"phase": phase}}))
+            .unwrap()
     }
 
     #[tokio::test]
     async fn an_active_namespace_gets_its_account_and_a_terminating_one_does_not() {
         let server = FakeServer::new();
         let namespaces = Store::of([in_phase("a", "Active"), in_phase("b", "Terminating")]);
-        let controller = ServiceAccounts { client: server.client(), namespaces, accounts: Store::of([]) };
+        let controller = ServiceAccounts {
+            client: server.client(),
+            namespaces,
+            accounts: Store::of([]),
+        };
         for key in ["a", "b", "gone"] {
             controller.reconcile(key).await.unwrap();
         }
         assert_eq!(server.writes(), ["POST /api/v1/namespaces/a/serviceaccounts"]);
-        controller.reconcile("a").await.expect("that it exists already is no error");
+        controller
+            .reconcile("a")
+            .await
+            .expect("that it exists already is no error");
     }
 }

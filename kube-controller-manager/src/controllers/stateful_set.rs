@@ -37,16 +37,41 @@ fn driver(context: &Context) -> Driver<StatefulSets> {
     let queue = WorkQueue::new("statefulset");
     let informers = &context.informers;
     let (sets, pods) = (informers.stateful_sets.start(), informers.pods.start());
-    let (claims, revisions) = (informers.persistent_volume_claims.start(), informers.controller_revisions.start());
+    let (claims, revisions) = (
+        informers.persistent_volume_claims.start(),
+        informers.controller_revisions.start(),
+    );
     hear_sets(&informers.stateful_sets, &queue);
     hear_revisions(&informers.controller_revisions, &queue, &sets);
     // Nothing is expected here: see the head of this file.
     let expectations = Arc::new(Expectations::default());
-    PodEvents { owners: sets.clone(), queue: queue.clone(), expectations, selector: |set: &StatefulSet| set.spec.as_ref().map(|s| &s.selector) }.hear(&informers.pods);
+    PodEvents {
+        owners: sets.clone(),
+        queue: queue.clone(),
+        expectations,
+        selector: |set: &StatefulSet| set.spec.as_ref().map(|s| &s.selector),
+    }
+    .hear(&informers.pods);
     let needs = vec![synced(&sets), synced(&pods), synced(&claims), synced(&revisions)];
-    let (client, recorder) = (context.client_for("statefulset-controller"), context.recorder("statefulset-controller"));
-    let reconciler = Arc::new(StatefulSets { client, recorder, sets, pods, claims, revisions });
-    Driver { name: "statefulset-controller", queue, reconciler, workers: context.options.workers.stateful_set, needs }
+    let (client, recorder) = (
+        context.client_for("statefulset-controller"),
+        context.recorder("statefulset-controller"),
+    );
+    let reconciler = Arc::new(StatefulSets {
+        client,
+        recorder,
+        sets,
+        pods,
+        claims,
+        revisions,
+    });
+    Driver {
+        name: "statefulset-controller",
+        queue,
+        reconciler,
+        workers: context.options.workers.stateful_set,
+        needs,
+    }
 }
 
 fn hear_sets(sets: &Informer<StatefulSet>, queue: &WorkQueue<String>) {
@@ -58,10 +83,16 @@ fn hear_sets(sets: &Informer<StatefulSet>, queue: &WorkQueue<String>) {
 }
 
 /// A pass that could not see its own revision yet is repeated.
-fn hear_revisions(revisions: &Informer<ControllerRevision>, queue: &WorkQueue<String>, sets: &Store<StatefulSet>) {
+fn hear_revisions(
+    revisions: &Informer<ControllerRevision>,
+    queue: &WorkQueue<String>,
+    sets: &Store<StatefulSet>,
+) {
     let (queue, sets) = (queue.clone(), sets.clone());
     revisions.on_event(move |event| {
-        let (Event::Added(revision) | Event::Modified(_, revision) | Event::Deleted(revision)) = event else { return };
+        let (Event::Added(revision) | Event::Modified(_, revision) | Event::Deleted(revision)) = event else {
+            return;
+        };
         if let Some(set) = owner(&sets, &**revision) {
             queue.add(object_key(&*set));
         }
@@ -79,7 +110,9 @@ struct StatefulSets {
 
 impl Reconciler for StatefulSets {
     async fn reconcile(&self, key: &str) -> Outcome {
-        let Some(set) = self.sets.get(key) else { return Ok(Requeue::Done) };
+        let Some(set) = self.sets.get(key) else {
+            return Ok(Requeue::Done);
+        };
         let pods = self.claimed(&set).await?;
         let history = self.history(&set).await?;
         let rolled = match is_deleted(&set.metadata) {
@@ -98,21 +131,31 @@ impl StatefulSets {
     async fn claimed(&self, set: &StatefulSet) -> Result<Vec<Arc<Pod>>, Failure> {
         let candidates = claimable(&self.pods, namespace(&set.metadata), uid(&set.metadata));
         let wanted = &spec(set).selector;
-        claim(&self.client, set, candidates, |pod: &Pod| selector::selects(wanted, &pod.metadata) && identity::is_member(set, pod)).await
+        claim(&self.client, set, candidates, |pod: &Pod| {
+            selector::selects(wanted, &pod.metadata) && identity::is_member(set, pod)
+        })
+        .await
     }
 
     fn tell(&self, set: &StatefulSet, type_: &str, reason: &str, message: &str) {
-        self.recorder.event(&object_reference(set), type_, reason, message);
+        self.recorder
+            .event(&object_reference(set), type_, reason, message);
     }
 }
 
 /// The API requires a spec; the type does not.
 fn spec(set: &StatefulSet) -> Cow<'_, StatefulSetSpec> {
-    set.spec.as_ref().map_or_else(|| Cow::Owned(StatefulSetSpec::default()), Cow::Borrowed)
+    set.spec
+        .as_ref()
+        .map_or_else(|| Cow::Owned(StatefulSetSpec::default()), Cow::Borrowed)
 }
 
 fn is_rolling(set: &StatefulSet) -> bool {
-    let strategy = set.spec.as_ref().and_then(|s| s.update_strategy.as_ref()).and_then(|s| s.type_.as_deref());
+    let strategy = set
+        .spec
+        .as_ref()
+        .and_then(|s| s.update_strategy.as_ref())
+        .and_then(|s| s.type_.as_deref());
     strategy != Some("OnDelete")
 }
 

@@ -40,19 +40,42 @@ pub fn build(context: &Context) -> Option<Box<dyn Controller>> {
         let (queue, nodes) = (queue.clone(), nodes.clone());
         // Pods on nodes without such taints, which is nearly all, cost nothing here.
         move |event| match event {
-            Event::Added(pod) | Event::Modified(_, pod) if nodes.get(node_name(pod)).is_some_and(|n| !evicting(&n).is_empty()) => queue.add(object_key(&**pod)),
+            Event::Added(pod) | Event::Modified(_, pod)
+                if nodes
+                    .get(node_name(pod))
+                    .is_some_and(|n| !evicting(&n).is_empty()) =>
+            {
+                queue.add(object_key(&**pod))
+            }
             Event::Deleted(pod) => queue.add(object_key(&**pod)),
             _ => {}
         }
     });
     let needs = vec![synced(&nodes), synced(&pods)];
     let client = context.client_for("node-controller");
-    let reconciler = Arc::new(TaintEviction { client, recorder: context.recorder("taint-eviction-controller"), nodes, pods, since: Mutex::default() });
-    Some(Box::new(Driver { name: "taint-eviction-controller", queue, reconciler, workers: WORKERS, needs }))
+    let reconciler = Arc::new(TaintEviction {
+        client,
+        recorder: context.recorder("taint-eviction-controller"),
+        nodes,
+        pods,
+        since: Mutex::default(),
+    });
+    Some(Box::new(Driver {
+        name: "taint-eviction-controller",
+        queue,
+        reconciler,
+        workers: WORKERS,
+        needs,
+    }))
 }
 
 fn evicting(node: &Node) -> Vec<Taint> {
-    node.spec.iter().flat_map(|s| s.taints.iter().flatten()).filter(|t| t.effect == "NoExecute").cloned().collect()
+    node.spec
+        .iter()
+        .flat_map(|s| s.taints.iter().flatten())
+        .filter(|t| t.effect == "NoExecute")
+        .cloned()
+        .collect()
 }
 
 struct TaintEviction {
@@ -75,7 +98,9 @@ enum Verdict {
 fn judge(taints: &[Taint], tolerations: &[Toleration]) -> Verdict {
     let mut limit: Option<Duration> = None;
     for taint in taints {
-        let Some(toleration) = tolerations.iter().find(|t| tolerates(t, taint)) else { return Verdict::Go };
+        let Some(toleration) = tolerations.iter().find(|t| tolerates(t, taint)) else {
+            return Verdict::Go;
+        };
         if let Some(seconds) = toleration.toleration_seconds {
             let allowed = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
             limit = Some(limit.map_or(allowed, |known| known.min(allowed)));
@@ -90,7 +115,11 @@ fn judge(taints: &[Taint], tolerations: &[Toleration]) -> Verdict {
 
 fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     let given = |field: &Option<String>| field.clone().unwrap_or_default();
-    let (effect, key, value) = (given(&toleration.effect), given(&toleration.key), given(&toleration.value));
+    let (effect, key, value) = (
+        given(&toleration.effect),
+        given(&toleration.key),
+        given(&toleration.value),
+    );
     if !effect.is_empty() && effect != taint.effect || !key.is_empty() && key != taint.key {
         return false;
     }
@@ -103,9 +132,21 @@ fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
 
 impl Reconciler for TaintEviction {
     async fn reconcile(&self, key: &str) -> Outcome {
-        let Some(pod) = self.pods.get(key).filter(|p| !is_deleted(&p.metadata) && !is_terminal(p)) else { return Ok(self.stay(key)) };
-        let Some(node) = self.nodes.get(node_name(&pod)) else { return Ok(self.stay(key)) };
-        let tolerations = pod.spec.as_ref().and_then(|s| s.tolerations.as_deref()).unwrap_or_default();
+        let Some(pod) = self
+            .pods
+            .get(key)
+            .filter(|p| !is_deleted(&p.metadata) && !is_terminal(p))
+        else {
+            return Ok(self.stay(key));
+        };
+        let Some(node) = self.nodes.get(node_name(&pod)) else {
+            return Ok(self.stay(key));
+        };
+        let tolerations = pod
+            .spec
+            .as_ref()
+            .and_then(|s| s.tolerations.as_deref())
+            .unwrap_or_default();
         match judge(&evicting(&node), tolerations) {
             Verdict::Stay => Ok(self.stay(key)),
             Verdict::StayFor(limit) => {
@@ -128,7 +169,9 @@ impl TaintEviction {
 
     fn waited(&self, key: &str, pod: &Pod) -> Duration {
         let mut since = self.since.lock();
-        let entry = since.entry(key.to_owned()).or_insert_with(|| (uid(&pod.metadata).to_owned(), Instant::now()));
+        let entry = since
+            .entry(key.to_owned())
+            .or_insert_with(|| (uid(&pod.metadata).to_owned(), Instant::now()));
         if entry.0 != uid(&pod.metadata) {
             *entry = (uid(&pod.metadata).to_owned(), Instant::now());
         }
@@ -137,7 +180,12 @@ impl TaintEviction {
 
     async fn evict(&self, pod: &Pod) -> Outcome {
         let (namespace, pod_name) = (namespace(&pod.metadata), name(&pod.metadata));
-        self.recorder.event(&object_reference(pod), "Normal", "TaintManagerEviction", &format!("Marking for deletion Pod {namespace}/{pod_name}"));
+        self.recorder.event(
+            &object_reference(pod),
+            "Normal",
+            "TaintManagerEviction",
+            &format!("Marking for deletion Pod {namespace}/{pod_name}"),
+        );
         match self.mark_and_delete(pod).await {
             Err(Failure::Api(error)) if error.is_not_found() => {}
             outcome => outcome?,
@@ -150,9 +198,20 @@ impl TaintEviction {
         let condition = json!({"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager",
             "message": "Taint manager: deleting due to NoExecute taint", "lastTransitionTime": now()});
         let patch = json!({"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [condition]}});
-        api.patch(name(&pod.metadata), &Patch::Strategic(patch), Some("status")).await?;
-        let preconditions = Preconditions { uid: pod.metadata.uid.clone(), ..Preconditions::default() };
-        api.delete(name(&pod.metadata), &DeleteOptions { preconditions: Some(preconditions), ..DeleteOptions::default() }).await?;
+        api.patch(name(&pod.metadata), &Patch::Strategic(patch), Some("status"))
+            .await?;
+        let preconditions = Preconditions {
+            uid: pod.metadata.uid.clone(),
+            ..Preconditions::default()
+        };
+        api.delete(
+            name(&pod.metadata),
+            &DeleteOptions {
+                preconditions: Some(preconditions),
+                ..DeleteOptions::default()
+            },
+        )
+        .await?;
         Ok(())
     }
 }
@@ -163,7 +222,11 @@ mod tests {
     use client::fake::FakeServer;
 
     fn taint() -> Taint {
-        Taint { key: "node.kubernetes.io/unreachable".into(), effect: "NoExecute".into(), ..Taint::default() }
+        Taint {
+            key: "node.kubernetes.io/unreachable".into(),
+            effect: "NoExecute".into(),
+            ..Taint::default()
+        }
     }
 
     fn toleration(value: serde_json::Value) -> Toleration {
@@ -172,28 +235,65 @@ mod tests {
 
     #[test]
     fn tolerations_decide_whether_and_how_long() {
-        let five_minutes = toleration(json!({"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}));
-        assert_eq!(judge(&[taint()], &[five_minutes.clone()]), Verdict::StayFor(Duration::from_secs(300)));
-        assert_eq!(judge(&[taint()], &[toleration(json!({"operator": "Exists"}))]), Verdict::Stay);
+        let five_minutes = toleration(
+            json!({"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}),
+        );
+        assert_eq!(
+            judge(&[taint()], std::slice::from_ref(&five_minutes)),
+            Verdict::StayFor(Duration::from_secs(300))
+        );
+        assert_eq!(
+            judge(&[taint()], &[toleration(json!({"operator": "Exists"}))]),
+            Verdict::Stay
+        );
         assert_eq!(judge(&[taint()], &[]), Verdict::Go);
-        assert_eq!(judge(&[taint()], &[toleration(json!({"key": "other", "operator": "Exists"}))]), Verdict::Go);
+        assert_eq!(
+            judge(
+                &[taint()],
+                &[toleration(json!({"key": "other", "operator": "Exists"}))]
+            ),
+            Verdict::Go
+        );
         assert_eq!(judge(&[], &[]), Verdict::Stay);
-        let negative = Toleration { toleration_seconds: Some(-1), ..five_minutes };
+        let negative = Toleration {
+            toleration_seconds: Some(-1),
+            ..five_minutes
+        };
         assert_eq!(judge(&[taint()], &[negative]), Verdict::Go);
     }
 
     #[tokio::test]
     async fn an_intolerant_pod_is_marked_and_deleted() {
         let server = FakeServer::new();
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {"containers": [], "nodeName": "n"}})).unwrap();
+        let pod: Pod = serde_json::from_value(
+            json!({"metadata": {"name": "p"}, "spec": {"containers": [], "nodeName": "n"}}),
+        )
+        .unwrap();
         let pod = server.client().namespaced("ns").create(&pod).await.unwrap();
         let mut node = Node::default();
         node.metadata.name = Some("n".into());
         node.spec.get_or_insert_default().taints = Some(vec![taint()]);
         let recorder = EventRecorder::new(server.client(), "t", "");
-        let controller = TaintEviction { client: server.client(), recorder, nodes: Store::of([node]), pods: Store::of([pod]), since: Mutex::default() };
+        let controller = TaintEviction {
+            client: server.client(),
+            recorder,
+            nodes: Store::of([node]),
+            pods: Store::of([pod]),
+            since: Mutex::default(),
+        };
         controller.reconcile("ns/p").await.unwrap();
-        assert!(server.client().namespaced::<Pod>("ns").get("p").await.unwrap_err().is_not_found());
-        controller.reconcile("ns/p").await.expect("a pod that is gone already is no error");
+        assert!(
+            server
+                .client()
+                .namespaced::<Pod>("ns")
+                .get("p")
+                .await
+                .unwrap_err()
+                .is_not_found()
+        );
+        controller
+            .reconcile("ns/p")
+            .await
+            .expect("a pod that is gone already is no error");
     }
 }

@@ -24,8 +24,17 @@ pub fn build(context: &Context) -> Option<Box<dyn Controller>> {
         }
     });
     let needs = vec![synced(&jobs)];
-    let reconciler = Arc::new(Ttl { client: context.client_for("ttl-after-finished-controller"), jobs });
-    Some(Box::new(Driver { name: "ttl-after-finished-controller", queue, reconciler, workers: context.options.workers.ttl_after_finished, needs }))
+    let reconciler = Arc::new(Ttl {
+        client: context.client_for("ttl-after-finished-controller"),
+        jobs,
+    });
+    Some(Box::new(Driver {
+        name: "ttl-after-finished-controller",
+        queue,
+        reconciler,
+        workers: context.options.workers.ttl_after_finished,
+        needs,
+    }))
 }
 
 struct Ttl {
@@ -35,7 +44,9 @@ struct Ttl {
 
 impl Reconciler for Ttl {
     async fn reconcile(&self, key: &str) -> Outcome {
-        let Some(job) = self.jobs.get(key) else { return Ok(Requeue::Done) };
+        let Some(job) = self.jobs.get(key) else {
+            return Ok(Requeue::Done);
+        };
         match seconds_left(&job) {
             None => Ok(Requeue::Done),
             Some(left) if left > 0 => Ok(Requeue::After(Duration::from_secs(left.unsigned_abs()))),
@@ -55,8 +66,15 @@ impl Ttl {
         if seconds_left(&fresh).is_none_or(|left| left > 0) {
             return Ok(Requeue::Done);
         }
-        let preconditions = Preconditions { uid: fresh.metadata.uid.clone(), ..Preconditions::default() };
-        let options = DeleteOptions { propagation_policy: Some("Foreground".into()), preconditions: Some(preconditions), ..DeleteOptions::default() };
+        let preconditions = Preconditions {
+            uid: fresh.metadata.uid.clone(),
+            ..Preconditions::default()
+        };
+        let options = DeleteOptions {
+            propagation_policy: Some("Foreground".into()),
+            preconditions: Some(preconditions),
+            ..DeleteOptions::default()
+        };
         match api.delete(name(&fresh.metadata), &options).await {
             Err(error) if error.is_not_found() => Ok(Requeue::Done),
             outcome => Ok(outcome.map(|()| Requeue::Done)?),
@@ -66,7 +84,11 @@ impl Ttl {
 
 /// `None` for a Job that is not to be deleted, whatever time goes by.
 fn seconds_left(job: &Job) -> Option<i64> {
-    let ttl = job.spec.as_ref()?.ttl_seconds_after_finished.filter(|_| !is_deleted(&job.metadata))?;
+    let ttl = job
+        .spec
+        .as_ref()?
+        .ttl_seconds_after_finished
+        .filter(|_| !is_deleted(&job.metadata))?;
     let finished = job::finished(job)?.last_transition_time.as_ref()?;
     Some(i64::from(ttl) - seconds_since(finished))
 }
@@ -83,14 +105,38 @@ mod tests {
         for (ttl, outcome) in [(60, Requeue::After(Duration::from_secs(60))), (0, Requeue::Done)] {
             let value = json!({"metadata": {"name": format!("j{ttl}")}, "spec": {"ttlSecondsAfterFinished": ttl, "template": {}},
                 "status": {"conditions": [{"type": "Complete", "status": "True", "lastTransitionTime": crate::meta::now()}]}});
-            let job: Job = server.client().namespaced("ns").create(&serde_json::from_value(value).unwrap()).await.unwrap();
+            let job: Job = server
+                .client()
+                .namespaced("ns")
+                .create(&serde_json::from_value(value).unwrap())
+                .await
+                .unwrap();
             let key = object_key(&job);
-            let controller = Ttl { client: server.client(), jobs: Store::of([job]) };
+            let controller = Ttl {
+                client: server.client(),
+                jobs: Store::of([job]),
+            };
             let found = controller.reconcile(&key).await.unwrap();
-            assert!(found == outcome || matches!(found, Requeue::After(left) if ttl > 0 && left.as_secs() >= 58), "{found:?}");
+            assert!(
+                found == outcome || matches!(found, Requeue::After(left) if ttl > 0 && left.as_secs() >= 58),
+                "{found:?}"
+            );
         }
         let gone = server.client().namespaced::<Job>("ns").get("j0").await.unwrap();
-        assert!(gone.metadata.deletion_timestamp.is_some(), "in the foreground: its pods go first");
-        assert!(server.client().namespaced::<Job>("ns").get("j60").await.unwrap().metadata.deletion_timestamp.is_none());
+        assert!(
+            gone.metadata.deletion_timestamp.is_some(),
+            "in the foreground: its pods go first"
+        );
+        assert!(
+            server
+                .client()
+                .namespaced::<Job>("ns")
+                .get("j60")
+                .await
+                .unwrap()
+                .metadata
+                .deletion_timestamp
+                .is_none()
+        );
     }
 }

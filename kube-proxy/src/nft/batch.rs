@@ -22,8 +22,14 @@ pub enum Operation {
     /// Makes sure that the table is there, then deletes it with all it holds.
     ReplaceTable,
     DeleteTable,
-    AddChain { name: String, hook: Option<Hook> },
-    AddRule { chain: String, rule: Vec<Expr> },
+    AddChain {
+        name: String,
+        hook: Option<Hook>,
+    },
+    AddRule {
+        chain: String,
+        rule: Vec<Expr>,
+    },
     AddSet(SetSpec),
     AddElements(&'static str, Vec<Element>),
     DeleteElements(&'static str, Vec<Element>),
@@ -39,7 +45,11 @@ pub struct Batch {
 
 impl Batch {
     pub fn new(family: Family, table: &'static str) -> Self {
-        Self { family, table, operations: Vec::new() }
+        Self {
+            family,
+            table,
+            operations: Vec::new(),
+        }
     }
 
     pub fn push(&mut self, operation: Operation) {
@@ -48,11 +58,15 @@ impl Batch {
 
     /// Elements of one set after the other, so that a message carries many of one set.
     pub fn add_elements(&mut self, elements: Vec<Element>) {
-        grouped(elements, |set, group| self.push(Operation::AddElements(set, group)));
+        grouped(elements, |set, group| {
+            self.push(Operation::AddElements(set, group))
+        });
     }
 
     pub fn delete_elements(&mut self, elements: Vec<Element>) {
-        grouped(elements, |set, group| self.push(Operation::DeleteElements(set, group)));
+        grouped(elements, |set, group| {
+            self.push(Operation::DeleteElements(set, group))
+        });
     }
 
     pub fn is_empty(&self) -> bool {

@@ -38,23 +38,55 @@ pub enum Expr {
     ConntrackState(Reg),
     ConntrackStatus(Reg),
     /// `reg = (reg & mask) ^ xor` over the length of the mask.
-    Bitwise { reg: Reg, mask: Vec<u8>, xor: Vec<u8> },
+    Bitwise {
+        reg: Reg,
+        mask: Vec<u8>,
+        xor: Vec<u8>,
+    },
     /// Goes on with the rule only where the comparison holds.
-    Compare { op: Compare, reg: Reg, data: Vec<u8> },
+    Compare {
+        op: Compare,
+        reg: Reg,
+        data: Vec<u8>,
+    },
     /// Goes on only where the key is in the set; a map's value is loaded into `into`.
-    Lookup { set: &'static str, key: Reg, into: Option<Reg> },
+    Lookup {
+        set: &'static str,
+        key: Reg,
+        into: Option<Reg>,
+    },
     /// Ends in the verdict that the map has for the key; goes on with the next rule where it has none.
-    VerdictMap { set: &'static str, key: Reg },
+    VerdictMap {
+        set: &'static str,
+        key: Reg,
+    },
     /// A random number in `offset .. offset + modulus`.
-    Random { into: Reg, modulus: u32, offset: u32 },
+    Random {
+        into: Reg,
+        modulus: u32,
+        offset: u32,
+    },
     /// Adds or refreshes an element of a dynamic map.
-    Update { set: &'static str, key: Reg, value: Reg, timeout_ms: u64 },
+    Update {
+        set: &'static str,
+        key: Reg,
+        value: Reg,
+        timeout_ms: u64,
+    },
     /// Removes the key from a dynamic map, if it is there.
-    Forget { set: &'static str, key: Reg },
-    DestinationNat { address: Reg, port: Reg },
+    Forget {
+        set: &'static str,
+        key: Reg,
+    },
+    DestinationNat {
+        address: Reg,
+        port: Reg,
+    },
     Masquerade,
     /// TCP: reset; everything else: port unreachable.
-    Reject { tcp: bool },
+    Reject {
+        tcp: bool,
+    },
     Verdict(Verdict),
 }
 

@@ -5,7 +5,9 @@ use std::io;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, sendto, socket_with};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, sendto, socket_with,
+};
 
 use super::Batch;
 use super::message::encode;
@@ -38,13 +40,17 @@ pub struct Netlink {
 impl Netlink {
     pub fn open() -> Result<Self, KernelError> {
         let socket = open_netfilter_socket()?;
-        Ok(Self { socket, send_buffer: 0 })
+        Ok(Self {
+            socket,
+            send_buffer: 0,
+        })
     }
 
     fn reserve(&mut self, len: usize) -> Result<(), KernelError> {
         let wanted = len + SEND_BUFFER_SLACK;
         if wanted > self.send_buffer {
-            rustix::net::sockopt::set_socket_send_buffer_size_force(&self.socket, wanted).map_err(io::Error::from)?;
+            rustix::net::sockopt::set_socket_send_buffer_size_force(&self.socket, wanted)
+                .map_err(io::Error::from)?;
             self.send_buffer = wanted;
         }
         Ok(())
@@ -66,7 +72,12 @@ impl Netlink {
 }
 
 pub(crate) fn open_netfilter_socket() -> io::Result<OwnedFd> {
-    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(NETFILTER))?;
+    let socket = socket_with(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC,
+        Some(NETFILTER),
+    )?;
     bind(&socket, &SocketAddrNetlink::new(0, 0))?;
     Ok(socket)
 }
@@ -75,11 +86,21 @@ impl Kernel for Netlink {
     fn commit(&mut self, batch: &Batch) -> Result<(), KernelError> {
         let encoded = encode(batch);
         self.reserve(encoded.bytes.len())?;
-        sendto(&self.socket, &encoded.bytes, SendFlags::empty(), &SocketAddrNetlink::new(0, 0)).map_err(io::Error::from)?;
+        sendto(
+            &self.socket,
+            &encoded.bytes,
+            SendFlags::empty(),
+            &SocketAddrNetlink::new(0, 0),
+        )
+        .map_err(io::Error::from)?;
         match self.first_complaint()? {
             None => Ok(()),
             Some((sequence, source)) => {
-                let purpose = encoded.purposes.get(sequence as usize).cloned().unwrap_or_else(|| "the batch".to_owned());
+                let purpose = encoded
+                    .purposes
+                    .get(sequence as usize)
+                    .cloned()
+                    .unwrap_or_else(|| "the batch".to_owned());
                 Err(KernelError::Refused { purpose, source })
             }
         }
@@ -118,7 +139,10 @@ impl Kernel for std::sync::Arc<std::sync::Mutex<Fake>> {
         let mut fake = self.lock().unwrap();
         if fake.refuse > 0 {
             fake.refuse -= 1;
-            return Err(KernelError::Refused { purpose: "a test".into(), source: io::Error::from_raw_os_error(2) });
+            return Err(KernelError::Refused {
+                purpose: "a test".into(),
+                source: io::Error::from_raw_os_error(2),
+            });
         }
         fake.batches.push(batch.clone());
         Ok(())

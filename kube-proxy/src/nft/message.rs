@@ -47,13 +47,20 @@ pub struct Encoded {
 }
 
 pub fn encode(batch: &Batch) -> Encoded {
-    let mut writer = Writer { out: Vec::with_capacity(4096), purposes: Vec::new(), family: batch.family };
+    let mut writer = Writer {
+        out: Vec::with_capacity(4096),
+        purposes: Vec::new(),
+        family: batch.family,
+    };
     writer.frame(BATCH_BEGIN, 0, SUBSYS_NFTABLES, "begin".to_owned(), |_| ());
     for operation in &batch.operations {
         writer.operation(batch.table, operation);
     }
     writer.frame(BATCH_END, 0, SUBSYS_NFTABLES, "end".to_owned(), |_| ());
-    Encoded { bytes: writer.out, purposes: writer.purposes }
+    Encoded {
+        bytes: writer.out,
+        purposes: writer.purposes,
+    }
 }
 
 struct Writer {
@@ -75,11 +82,13 @@ impl Writer {
                 self.table(DELTABLE, 0, table);
             }
             Operation::AddChain { name, hook } => self.add_chain(table, name, *hook),
-            Operation::AddRule { chain, rule } => self.message(NEWRULE, CREATE | APPEND, format!("rule of {chain}"), |writer| {
-                writer.string(1, table);
-                writer.string(2, chain);
-                writer.nested(4, |writer| rule.iter().for_each(|expr| writer.expression(expr)));
-            }),
+            Operation::AddRule { chain, rule } => {
+                self.message(NEWRULE, CREATE | APPEND, format!("rule of {chain}"), |writer| {
+                    writer.string(1, table);
+                    writer.string(2, chain);
+                    writer.nested(4, |writer| rule.iter().for_each(|expr| writer.expression(expr)));
+                })
+            }
             Operation::AddSet(spec) => self.add_set(table, spec),
             Operation::AddElements(set, elements) => self.elements(NEWSETELEM, CREATE, table, set, elements),
             Operation::DeleteElements(set, elements) => self.elements(DELSETELEM, 0, table, set, elements),
@@ -87,7 +96,9 @@ impl Writer {
     }
 
     fn table(&mut self, kind: u16, flags: u16, table: &str) {
-        self.message(kind, flags, format!("table {table}"), |writer| writer.string(1, table));
+        self.message(kind, flags, format!("table {table}"), |writer| {
+            writer.string(1, table)
+        });
     }
 
     fn add_chain(&mut self, table: &str, name: &str, hook: Option<Hook>) {
@@ -144,7 +155,14 @@ impl Writer {
         }
     }
 
-    fn element_message(&mut self, kind: u16, flags: u16, table: &str, set: &str, elements: &[Element]) -> usize {
+    fn element_message(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        table: &str,
+        set: &str,
+        elements: &[Element],
+    ) -> usize {
         let mut taken = 0;
         // A deletion names keys only: what a map held for them does not matter.
         let with_values = kind == NEWSETELEM;
@@ -222,13 +240,22 @@ impl Writer {
                 writer.register(2, *key);
                 writer.be32(3, VERDICT_REGISTER);
             }),
-            Expr::Random { into, modulus, offset } => self.named("numgen", |writer| {
+            Expr::Random {
+                into,
+                modulus,
+                offset,
+            } => self.named("numgen", |writer| {
                 writer.register(1, *into);
                 writer.be32(2, *modulus);
                 writer.be32(3, 1);
                 writer.be32(4, *offset);
             }),
-            Expr::Update { set, key, value, timeout_ms } => self.named("dynset", |writer| {
+            Expr::Update {
+                set,
+                key,
+                value,
+                timeout_ms,
+            } => self.named("dynset", |writer| {
                 writer.string(1, set);
                 writer.be32(3, 1);
                 writer.register(4, *key);

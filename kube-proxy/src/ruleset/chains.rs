@@ -31,10 +31,21 @@ pub enum Scope {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Chain {
     /// One of `endpoints` endpoints at random.
-    Balance { frontend: Frontend, scope: Scope, endpoints: u32, masquerade: bool, affinity_seconds: Option<u32> },
+    Balance {
+        frontend: Frontend,
+        scope: Scope,
+        endpoints: u32,
+        masquerade: bool,
+        affinity_seconds: Option<u32>,
+    },
     /// externalTrafficPolicy: Local. Pods and this node itself are sent to any endpoint, as if they had used the
     /// cluster IP; everybody else to a local one or nowhere.
-    ExternalLocal { frontend: Frontend, local: u32, cluster: u32, affinity_seconds: Option<u32> },
+    ExternalLocal {
+        frontend: Frontend,
+        local: u32,
+        cluster: u32,
+        affinity_seconds: Option<u32>,
+    },
     /// loadBalancerSourceRanges: drops what comes from elsewhere.
     Firewall { sources: Vec<(IpAddr, u8)> },
 }
@@ -42,9 +53,26 @@ pub enum Chain {
 impl Chain {
     /// Chains that must be there before this one's rules can name them.
     pub fn needs(&self) -> Vec<Chain> {
-        let Chain::ExternalLocal { frontend, local, cluster, affinity_seconds } = *self else { return Vec::new() };
-        let balance = |scope, endpoints, masquerade| Chain::Balance { frontend, scope, endpoints, masquerade, affinity_seconds };
-        let mut needs = vec![balance(Scope::Cluster, cluster, false), balance(Scope::Cluster, cluster, true)];
+        let Chain::ExternalLocal {
+            frontend,
+            local,
+            cluster,
+            affinity_seconds,
+        } = *self
+        else {
+            return Vec::new();
+        };
+        let balance = |scope, endpoints, masquerade| Chain::Balance {
+            frontend,
+            scope,
+            endpoints,
+            masquerade,
+            affinity_seconds,
+        };
+        let mut needs = vec![
+            balance(Scope::Cluster, cluster, false),
+            balance(Scope::Cluster, cluster, true),
+        ];
         if local > 0 {
             needs.push(balance(Scope::Local, local, false));
         }
@@ -53,13 +81,32 @@ impl Chain {
 
     pub fn rules(&self, settings: &Settings) -> Vec<Vec<Expr>> {
         match self {
-            Chain::Balance { frontend, scope, endpoints, masquerade, affinity_seconds } => {
-                let choice = Choice { frontend: *frontend, scope: *scope, endpoints: *endpoints, family: settings.family };
-                let mut rules = if *masquerade { vec![vec![jump(MARK_CHAIN)]] } else { Vec::new() };
+            Chain::Balance {
+                frontend,
+                scope,
+                endpoints,
+                masquerade,
+                affinity_seconds,
+            } => {
+                let choice = Choice {
+                    frontend: *frontend,
+                    scope: *scope,
+                    endpoints: *endpoints,
+                    family: settings.family,
+                };
+                let mut rules = if *masquerade {
+                    vec![vec![jump(MARK_CHAIN)]]
+                } else {
+                    Vec::new()
+                };
                 match affinity_seconds {
                     None => rules.push(choice.fresh()),
                     // The last of them where the map of clients is full.
-                    Some(seconds) => rules.extend([choice.remembered(*seconds), choice.fresh_and_remember(*seconds), choice.fresh()]),
+                    Some(seconds) => rules.extend([
+                        choice.remembered(*seconds),
+                        choice.fresh_and_remember(*seconds),
+                        choice.fresh(),
+                    ]),
                 }
                 // An endpoint vanished between the random number and the look-up: the client sends again.
                 rules.push(vec![Expr::Verdict(Verdict::Drop)]);
@@ -74,7 +121,11 @@ impl Chain {
         let needs = self.needs();
         let from_here = vec![
             Expr::SourceAddressType(Reg(0)),
-            Expr::Compare { op: Compare::Equal, reg: Reg(0), data: RTN_LOCAL.to_ne_bytes().to_vec() },
+            Expr::Compare {
+                op: Compare::Equal,
+                reg: Reg(0),
+                data: RTN_LOCAL.to_ne_bytes().to_vec(),
+            },
             goto(&needs[1]),
         ];
         let mut rules: Vec<Vec<Expr>> = settings
@@ -97,7 +148,11 @@ fn firewall_rules(sources: &[(IpAddr, u8)]) -> Vec<Vec<Expr>> {
         rule.push(Expr::Verdict(Verdict::Return));
         rule
     };
-    sources.iter().map(allow).chain([vec![Expr::Verdict(Verdict::Drop)]]).collect()
+    sources
+        .iter()
+        .map(allow)
+        .chain([vec![Expr::Verdict(Verdict::Drop)]])
+        .collect()
 }
 
 fn goto(chain: &Chain) -> Expr {
@@ -112,13 +167,24 @@ fn jump(chain: &str) -> Expr {
 impl fmt::Display for Chain {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let affinity = match self {
-            Chain::Balance { frontend, scope, endpoints, masquerade, affinity_seconds } => {
+            Chain::Balance {
+                frontend,
+                scope,
+                endpoints,
+                masquerade,
+                affinity_seconds,
+            } => {
                 write!(out, "lb-{frontend}-{endpoints}")?;
                 out.write_str(if *scope == Scope::Local { "-local" } else { "" })?;
                 out.write_str(if *masquerade { "-masq" } else { "" })?;
                 affinity_seconds
             }
-            Chain::ExternalLocal { frontend, local, cluster, affinity_seconds } => {
+            Chain::ExternalLocal {
+                frontend,
+                local,
+                cluster,
+                affinity_seconds,
+            } => {
                 write!(out, "local-{frontend}-{local}-of-{cluster}")?;
                 affinity_seconds
             }
@@ -162,7 +228,10 @@ impl Choice {
     }
 
     fn endpoint(&self) -> Reg {
-        self.service().after(Field::Address, self.family).after(Field::Protocol, self.family).after(Field::Port, self.family)
+        self.service()
+            .after(Field::Address, self.family)
+            .after(Field::Protocol, self.family)
+            .after(Field::Port, self.family)
     }
 
     /// Loads the key of the Service port: as it stands in the packet for a cluster IP, translated for the others.
@@ -174,12 +243,24 @@ impl Choice {
             Frontend::NodePort => vec![
                 Expr::L4Protocol(protocol),
                 Expr::DestinationPort(port),
-                Expr::Lookup { set: NODE_PORT_SERVICES.name, key: protocol, into: Some(address) },
+                Expr::Lookup {
+                    set: NODE_PORT_SERVICES.name,
+                    key: protocol,
+                    into: Some(address),
+                },
             ],
             Frontend::Cluster | Frontend::External => {
-                let mut load = vec![Expr::DestinationAddress(address), Expr::L4Protocol(protocol), Expr::DestinationPort(port)];
+                let mut load = vec![
+                    Expr::DestinationAddress(address),
+                    Expr::L4Protocol(protocol),
+                    Expr::DestinationPort(port),
+                ];
                 if self.frontend == Frontend::External {
-                    load.push(Expr::Lookup { set: EXTERNAL_SERVICES.name, key: address, into: Some(address) });
+                    load.push(Expr::Lookup {
+                        set: EXTERNAL_SERVICES.name,
+                        key: address,
+                        into: Some(address),
+                    });
                 }
                 load
             }
@@ -187,20 +268,40 @@ impl Choice {
     }
 
     fn choose(&self) -> Vec<Expr> {
-        let offset = if self.scope == Scope::Local { LOCAL_INDEX } else { 0 };
+        let offset = if self.scope == Scope::Local {
+            LOCAL_INDEX
+        } else {
+            0
+        };
         vec![
-            Expr::Random { into: self.endpoint(), modulus: self.endpoints, offset },
-            Expr::Lookup { set: ENDPOINTS.name, key: self.service(), into: Some(self.endpoint()) },
+            Expr::Random {
+                into: self.endpoint(),
+                modulus: self.endpoints,
+                offset,
+            },
+            Expr::Lookup {
+                set: ENDPOINTS.name,
+                key: self.service(),
+                into: Some(self.endpoint()),
+            },
         ]
     }
 
     fn go(&self) -> Expr {
-        Expr::DestinationNat { address: self.endpoint(), port: self.endpoint().after(Field::Address, self.family) }
+        Expr::DestinationNat {
+            address: self.endpoint(),
+            port: self.endpoint().after(Field::Address, self.family),
+        }
     }
 
     fn remember(&self, seconds: u32) -> Expr {
         let timeout_ms = u64::from(seconds) * 1000;
-        Expr::Update { set: AFFINITY.name, key: self.client(), value: self.endpoint(), timeout_ms }
+        Expr::Update {
+            set: AFFINITY.name,
+            key: self.client(),
+            value: self.endpoint(),
+            timeout_ms,
+        }
     }
 
     fn fresh(&self) -> Vec<Expr> {
@@ -210,8 +311,16 @@ impl Choice {
     fn remembered(&self, seconds: u32) -> Vec<Expr> {
         let mut rule = vec![Expr::SourceAddress(self.client())];
         rule.extend(self.load_service());
-        rule.push(Expr::Lookup { set: AFFINITY.name, key: self.client(), into: Some(self.endpoint()) });
-        rule.push(Expr::Lookup { set: AFFINITY_ENDPOINTS.name, key: self.service(), into: None });
+        rule.push(Expr::Lookup {
+            set: AFFINITY.name,
+            key: self.client(),
+            into: Some(self.endpoint()),
+        });
+        rule.push(Expr::Lookup {
+            set: AFFINITY_ENDPOINTS.name,
+            key: self.service(),
+            into: None,
+        });
         rule.extend([self.remember(seconds), self.go()]);
         rule
     }
@@ -221,7 +330,10 @@ impl Choice {
         rule.extend(self.load_service());
         rule.extend(self.choose());
         // An update keeps the old value of an element that is there: forget it first.
-        rule.push(Expr::Forget { set: AFFINITY.name, key: self.client() });
+        rule.push(Expr::Forget {
+            set: AFFINITY.name,
+            key: self.client(),
+        });
         rule.extend([self.remember(seconds), self.go()]);
         rule
     }

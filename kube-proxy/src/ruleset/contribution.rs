@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use super::chains::{Chain, Frontend, LOCAL_INDEX, Scope};
 use super::skeleton::REJECT_CHAIN;
 use super::{
-    AFFINITY_ENDPOINTS, CLUSTER_IPS, ENDPOINTS, EXTERNAL_SERVICES, Endpoint, FIREWALL_IPS, HAIRPIN, Key, NODE_PORT_SERVICES,
-    NO_ENDPOINT_NODE_PORTS, NO_ENDPOINT_SERVICES, SERVICE_IPS, SERVICE_NODE_PORTS, ServicePort,
+    AFFINITY_ENDPOINTS, CLUSTER_IPS, ENDPOINTS, EXTERNAL_SERVICES, Endpoint, FIREWALL_IPS, HAIRPIN, Key,
+    NO_ENDPOINT_NODE_PORTS, NO_ENDPOINT_SERVICES, NODE_PORT_SERVICES, SERVICE_IPS, SERVICE_NODE_PORTS,
+    ServicePort,
 };
 use crate::claims::FrontendKey;
 use crate::nft::batch::{Element, Value};
@@ -27,7 +28,10 @@ pub struct Contribution {
 /// `owns` says which of the frontends that others may ask for too belong to this port.
 pub fn contribution(port: &ServicePort, owns: impl Fn(FrontendKey) -> bool) -> Contribution {
     let ip_key = |ip| FrontendKey::Ip(ip, port.protocol, port.port);
-    let mut builder = Builder { port, out: Contribution::default() };
+    let mut builder = Builder {
+        port,
+        out: Contribution::default(),
+    };
     // Endpoints are found by the cluster IP: without it there is nothing that could be reached.
     if !owns(ip_key(port.cluster_ip)) {
         return builder.out;
@@ -37,7 +41,10 @@ pub fn contribution(port: &ServicePort, owns: impl Fn(FrontendKey) -> bool) -> C
     for ip in port.external_ips().filter(|ip| owns(ip_key(*ip))) {
         builder.external_ip(ip);
     }
-    if let Some(node_port) = port.node_port.filter(|number| owns(FrontendKey::NodePort(port.protocol, *number))) {
+    if let Some(node_port) = port
+        .node_port
+        .filter(|number| owns(FrontendKey::NodePort(port.protocol, *number)))
+    {
         builder.node_port(node_port);
     }
     builder.endpoints();
@@ -59,7 +66,10 @@ impl Builder<'_> {
     }
 
     fn service_key(&self, ip: IpAddr) -> Key {
-        Key::new().address(ip).protocol(self.port.protocol).port(self.port.port)
+        Key::new()
+            .address(ip)
+            .protocol(self.port.protocol)
+            .port(self.port.port)
     }
 
     fn cluster_ip(&mut self) {
@@ -70,7 +80,11 @@ impl Builder<'_> {
         let key = self.service_key(self.port.cluster_ip);
         if endpoints == 0 {
             // Endpoints elsewhere only: drop, as there may be one here soon. None at all: reject.
-            let verdict = if self.all().next().is_some() { Verdict::Drop } else { reject() };
+            let verdict = if self.all().next().is_some() {
+                Verdict::Drop
+            } else {
+                reject()
+            };
             return self.add(&NO_ENDPOINT_SERVICES, key, Value::Verdict(verdict));
         }
         let chain = self.balance(Frontend::Cluster, scope, endpoints, false);
@@ -80,11 +94,17 @@ impl Builder<'_> {
     fn external_ip(&mut self, ip: IpAddr) {
         let sources = &self.port.load_balancer_sources;
         if !sources.is_empty() && self.port.load_balancer_ips.contains(&ip) {
-            let chain = Chain::Firewall { sources: sources.clone() };
+            let chain = Chain::Firewall {
+                sources: sources.clone(),
+            };
             self.dispatch(&FIREWALL_IPS, self.service_key(ip), chain);
         }
         if self.all().next().is_none() {
-            return self.add(&NO_ENDPOINT_SERVICES, self.service_key(ip), Value::Verdict(reject()));
+            return self.add(
+                &NO_ENDPOINT_SERVICES,
+                self.service_key(ip),
+                Value::Verdict(reject()),
+            );
         }
         let chain = self.external_chain(Frontend::External);
         self.dispatch(&SERVICE_IPS, self.service_key(ip), chain);
@@ -112,12 +132,23 @@ impl Builder<'_> {
             return self.balance(frontend, Scope::Cluster, cluster, true);
         }
         let local = self.local().count() as u32;
-        Chain::ExternalLocal { frontend, local, cluster: cluster as u32, affinity_seconds: self.port.affinity_seconds }
+        Chain::ExternalLocal {
+            frontend,
+            local,
+            cluster: cluster as u32,
+            affinity_seconds: self.port.affinity_seconds,
+        }
     }
 
     fn balance(&self, frontend: Frontend, scope: Scope, endpoints: usize, masquerade: bool) -> Chain {
         let affinity_seconds = self.port.affinity_seconds;
-        Chain::Balance { frontend, scope, endpoints: endpoints as u32, masquerade, affinity_seconds }
+        Chain::Balance {
+            frontend,
+            scope,
+            endpoints: endpoints as u32,
+            masquerade,
+            affinity_seconds,
+        }
     }
 
     fn endpoints(&mut self) {
@@ -138,7 +169,10 @@ impl Builder<'_> {
         }
         if self.port.affinity_seconds.is_some() {
             for endpoint in used {
-                let key = self.service_key(self.port.cluster_ip).address(endpoint.ip).port(endpoint.port);
+                let key = self
+                    .service_key(self.port.cluster_ip)
+                    .address(endpoint.ip)
+                    .port(endpoint.port);
                 self.add(&AFFINITY_ENDPOINTS, key, Value::None);
             }
         }
@@ -146,7 +180,11 @@ impl Builder<'_> {
 
     fn endpoint(&mut self, index: u32, endpoint: &Endpoint) {
         let target = Key::new().address(endpoint.ip).port(endpoint.port).finish();
-        self.add(&ENDPOINTS, self.service_key(self.port.cluster_ip).index(index), Value::Data(target));
+        self.add(
+            &ENDPOINTS,
+            self.service_key(self.port.cluster_ip).index(index),
+            Value::Data(target),
+        );
     }
 
     fn dispatch(&mut self, set: &SetSpec, key: Key, chain: Chain) {
@@ -155,11 +193,19 @@ impl Builder<'_> {
     }
 
     fn add(&mut self, set: &SetSpec, key: Key, value: Value) {
-        self.out.elements.push(Element { set: set.name, key: key.finish(), value });
+        self.out.elements.push(Element {
+            set: set.name,
+            key: key.finish(),
+            value,
+        });
     }
 
     fn shared(&mut self, set: &SetSpec, key: Key) {
-        self.out.shared.push(Element { set: set.name, key: key.finish(), value: Value::None });
+        self.out.shared.push(Element {
+            set: set.name,
+            key: key.finish(),
+            value: Value::None,
+        });
     }
 }
 

@@ -24,8 +24,14 @@ pub struct Packet {
 pub enum Fate {
     Passed,
     Dropped,
-    Rejected { tcp_reset: bool },
-    Sent { address: IpAddr, port: u16, masqueraded: bool },
+    Rejected {
+        tcp_reset: bool,
+    },
+    Sent {
+        address: IpAddr,
+        port: u16,
+        masqueraded: bool,
+    },
 }
 
 #[derive(Default)]
@@ -71,16 +77,31 @@ impl World {
     fn operation(&mut self, operation: &Operation) {
         match operation {
             Operation::ReplaceTable | Operation::DeleteTable => *self = Self::default(),
-            Operation::AddChain { name, .. } => assert!(self.chains.insert(name.clone(), Vec::new()).is_none(), "chain {name} twice"),
+            Operation::AddChain { name, .. } => assert!(
+                self.chains.insert(name.clone(), Vec::new()).is_none(),
+                "chain {name} twice"
+            ),
             Operation::AddRule { chain, rule } => {
-                rule.iter().for_each(|expr| if let Expr::Verdict(verdict) = expr { self.check_verdict(verdict) });
-                self.chains.get_mut(chain).expect("rule of an unknown chain").push(rule.clone());
+                rule.iter().for_each(|expr| {
+                    if let Expr::Verdict(verdict) = expr {
+                        self.check_verdict(verdict)
+                    }
+                });
+                self.chains
+                    .get_mut(chain)
+                    .expect("rule of an unknown chain")
+                    .push(rule.clone());
             }
             Operation::AddSet(spec) => drop(self.sets.insert(spec.name, BTreeMap::new())),
-            Operation::AddElements(set, elements) => elements.iter().for_each(|element| self.add(set, element)),
+            Operation::AddElements(set, elements) => {
+                elements.iter().for_each(|element| self.add(set, element))
+            }
             Operation::DeleteElements(set, elements) => {
                 for element in elements {
-                    assert!(self.sets.get_mut(set).unwrap().remove(&element.key).is_some(), "{element:?} was not there");
+                    assert!(
+                        self.sets.get_mut(set).unwrap().remove(&element.key).is_some(),
+                        "{element:?} was not there"
+                    );
                 }
             }
         }
@@ -90,18 +111,32 @@ impl World {
         if let Value::Verdict(verdict) = &element.value {
             self.check_verdict(verdict);
         }
-        let before = self.sets.get_mut(set).unwrap().insert(element.key.clone(), element.value.clone());
+        let before = self
+            .sets
+            .get_mut(set)
+            .unwrap()
+            .insert(element.key.clone(), element.value.clone());
         assert!(before.is_none(), "{element:?} twice");
     }
 
     fn check_verdict(&self, verdict: &Verdict) {
         if let Verdict::Goto(chain) | Verdict::Jump(chain) = verdict {
-            assert!(self.chains.contains_key(chain), "verdict to unknown chain {chain}");
+            assert!(
+                self.chains.contains_key(chain),
+                "verdict to unknown chain {chain}"
+            );
         }
     }
 
     pub fn elements(&self) -> BTreeMap<(&'static str, Vec<u8>), Value> {
-        self.sets.iter().flat_map(|(set, elements)| elements.iter().map(|(key, value)| ((*set, key.clone()), value.clone()))).collect()
+        self.sets
+            .iter()
+            .flat_map(|(set, elements)| {
+                elements
+                    .iter()
+                    .map(|(key, value)| ((*set, key.clone()), value.clone()))
+            })
+            .collect()
     }
 
     /// The hooks in the kernel's order: NAT before routing, filters, NAT after routing.
@@ -115,7 +150,12 @@ impl World {
             masqueraded: false,
             registers: [0; 64],
         };
-        let local_destination = |machine: &Machine<'_>| machine.packet.local_addresses.contains(&machine.packet.destination);
+        let local_destination = |machine: &Machine<'_>| {
+            machine
+                .packet
+                .local_addresses
+                .contains(&machine.packet.destination)
+        };
         let mut hooks = match local_source {
             true => vec!["filter-output-pre-dnat", "nat-output"],
             false => vec!["filter-prerouting-pre-dnat", "nat-prerouting"],
@@ -132,7 +172,11 @@ impl World {
             return fate;
         }
         match machine.destination_nat {
-            true => Fate::Sent { address: machine.packet.destination, port: machine.packet.port, masqueraded: machine.masqueraded },
+            true => Fate::Sent {
+                address: machine.packet.destination,
+                port: machine.packet.port,
+                masqueraded: machine.masqueraded,
+            },
             false => Fate::Passed,
         }
     }
@@ -180,9 +224,17 @@ impl Machine<'_> {
             Expr::SourceAddressType(reg) => self.load_type(*reg, self.packet.source),
             Expr::DestinationAddressType(reg) => self.load_type(*reg, self.packet.destination),
             Expr::ConntrackState(reg) => self.load(*reg, &(1u32 << 3).to_ne_bytes()),
-            Expr::ConntrackStatus(reg) => self.load(*reg, &(u32::from(self.destination_nat) << 5).to_ne_bytes()),
+            Expr::ConntrackStatus(reg) => {
+                self.load(*reg, &(u32::from(self.destination_nat) << 5).to_ne_bytes())
+            }
             Expr::Bitwise { reg, mask, xor } => {
-                let value: Vec<u8> = self.read(*reg, mask.len()).iter().zip(mask).zip(xor).map(|((value, mask), xor)| (value & mask) ^ xor).collect();
+                let value: Vec<u8> = self
+                    .read(*reg, mask.len())
+                    .iter()
+                    .zip(mask)
+                    .zip(xor)
+                    .map(|((value, mask), xor)| (value & mask) ^ xor)
+                    .collect();
                 self.load(*reg, &value);
             }
             Expr::Compare { op, reg, data } => return self.compare(*op, *reg, data),
@@ -191,11 +243,20 @@ impl Machine<'_> {
                 Some(Value::Verdict(verdict)) => return Some(self.verdict(&verdict)),
                 found => assert!(found.is_none()),
             },
-            Expr::Random { into, modulus, offset } => self.load(*into, &(offset + self.packet.random % modulus).to_ne_bytes()),
+            Expr::Random {
+                into,
+                modulus,
+                offset,
+            } => self.load(*into, &(offset + self.packet.random % modulus).to_ne_bytes()),
             Expr::Update { set, key, value, .. } => {
                 // As the kernel: an element that is there keeps its value.
                 let (key, value) = (self.read(*key, key_len(set)), self.read(*value, 8));
-                self.world.sets.get_mut(set).unwrap().entry(key).or_insert(Value::Data(value));
+                self.world
+                    .sets
+                    .get_mut(set)
+                    .unwrap()
+                    .entry(key)
+                    .or_insert(Value::Data(value));
             }
             Expr::Forget { set, key } => {
                 let key = self.read(*key, key_len(set));
@@ -268,7 +329,10 @@ impl Machine<'_> {
 }
 
 fn key_len(set: &str) -> usize {
-    let spec = crate::ruleset::ALL_SETS.iter().find(|spec| spec.name == set).expect("a declared set");
+    let spec = crate::ruleset::ALL_SETS
+        .iter()
+        .find(|spec| spec.name == set)
+        .expect("a declared set");
     crate::nft::concatenation(spec.key, Family::Ipv4).0 as usize
 }
 

@@ -18,7 +18,7 @@ pub struct ZoneOrder {
 }
 
 impl ZoneOrder {
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.zone_of.len()
     }
 

@@ -238,10 +238,10 @@ impl Rules {
 
     fn change(&mut self, other: &PodInfo, row: Row, by: i64) {
         for term in other.terms.required_anti.iter() {
-            if term.matches(&self.pod, self.namespace_labels.as_ref()) {
-                if let Some(domains) = self.haters.known(&term.topology_key) {
-                    domains.add(row, by);
-                }
+            if term.matches(&self.pod, self.namespace_labels.as_ref())
+                && let Some(domains) = self.haters.known(&term.topology_key)
+            {
+                domains.add(row, by);
             }
         }
         if matches_all(&self.required, other) {

@@ -55,8 +55,15 @@ impl Default for FakeRuntime {
 
 impl FakeRuntime {
     pub fn new() -> Self {
-        let inner = Inner { announce: true, term_exit: Some(0), ..Inner::default() };
-        Self { inner: Arc::new(Mutex::new(inner)), events: broadcast::channel(EVENT_BACKLOG).0 }
+        let inner = Inner {
+            announce: true,
+            term_exit: Some(0),
+            ..Inner::default()
+        };
+        Self {
+            inner: Arc::new(Mutex::new(inner)),
+            events: broadcast::channel(EVENT_BACKLOG).0,
+        }
     }
 
     /// A runtime as old as containerd 1.6: `GetContainerEvents` and `RuntimeConfig` are unimplemented.
@@ -67,7 +74,10 @@ impl FakeRuntime {
 
     /// An image that is there already.
     pub fn with_image(self, name: &str) -> Self {
-        self.inner.lock().images.insert(name.to_string(), image(name, 1 << 20));
+        self.inner
+            .lock()
+            .images
+            .insert(name.to_string(), image(name, 1 << 20));
         self
     }
 
@@ -87,7 +97,12 @@ impl FakeRuntime {
 
     pub fn fail_next(&self, call: &'static str, code: tonic::Code, message: &str) {
         let error = Error::new(call, code, message);
-        self.inner.lock().failures.entry(call).or_default().push_back(error);
+        self.inner
+            .lock()
+            .failures
+            .entry(call)
+            .or_default()
+            .push_back(error);
     }
 
     pub fn calls(&self) -> Vec<String> {
@@ -95,13 +110,23 @@ impl FakeRuntime {
     }
 
     pub fn count(&self, call: &str) -> usize {
-        self.inner.lock().calls.iter().filter(|c| c.split(' ').next() == Some(call)).count()
+        self.inner
+            .lock()
+            .calls
+            .iter()
+            .filter(|c| c.split(' ').next() == Some(call))
+            .count()
     }
 
     /// The id of the newest container of that name.
     pub fn container(&self, name: &str) -> Option<String> {
         let inner = self.inner.lock();
-        inner.containers.values().filter(|c| named(c, name)).max_by_key(|c| c.status.created_at).map(|c| c.status.id.clone())
+        inner
+            .containers
+            .values()
+            .filter(|c| named(c, name))
+            .max_by_key(|c| c.status.created_at)
+            .map(|c| c.status.id.clone())
     }
 
     pub fn config(&self, name: &str) -> Option<ContainerConfig> {
@@ -110,7 +135,12 @@ impl FakeRuntime {
     }
 
     pub fn sandbox_configs(&self) -> Vec<PodSandboxConfig> {
-        self.inner.lock().sandboxes.values().map(|(_, c)| c.clone()).collect()
+        self.inner
+            .lock()
+            .sandboxes
+            .values()
+            .map(|(_, c)| c.clone())
+            .collect()
     }
 
     pub fn running(&self) -> Vec<String> {
@@ -127,8 +157,14 @@ impl FakeRuntime {
     pub fn exit(&self, name: &str, code: i32) {
         let id = {
             let inner = self.inner.lock();
-            let running = |c: &&FakeContainer| c.status.state() == ContainerState::ContainerRunning && named(c, name);
-            inner.containers.values().filter(running).max_by_key(|c| c.status.created_at).map(|c| c.status.id.clone())
+            let running =
+                |c: &&FakeContainer| c.status.state() == ContainerState::ContainerRunning && named(c, name);
+            inner
+                .containers
+                .values()
+                .filter(running)
+                .max_by_key(|c| c.status.created_at)
+                .map(|c| c.status.id.clone())
         };
         if let Some(id) = id {
             self.finish(&id, code);
@@ -146,7 +182,9 @@ impl FakeRuntime {
     fn finish(&self, id: &str, code: i32) {
         let mut inner = self.inner.lock();
         let now = inner.tick();
-        let Some(container) = inner.containers.get_mut(id) else { return };
+        let Some(container) = inner.containers.get_mut(id) else {
+            return;
+        };
         if container.status.state() != ContainerState::ContainerRunning {
             return;
         }
@@ -164,7 +202,12 @@ impl FakeRuntime {
             if let Some((status, _)) = inner.sandboxes.get_mut(sandbox) {
                 status.set_state(PodSandboxState::SandboxNotready);
             }
-            inner.containers.values().filter(|c| c.sandbox == sandbox).map(|c| c.status.id.clone()).collect()
+            inner
+                .containers
+                .values()
+                .filter(|c| c.sandbox == sandbox)
+                .map(|c| c.status.id.clone())
+                .collect()
         };
         for id in ids {
             self.finish(&id, 137);
@@ -179,8 +222,12 @@ impl FakeRuntime {
         }
         let sandbox = inner.containers.get(id).map_or(id, |c| c.sandbox.as_str());
         let pod_sandbox_status = inner.sandboxes.get(sandbox).map(|(s, _)| s.clone());
-        let containers_statuses =
-            inner.containers.values().filter(|c| c.sandbox == sandbox).map(|c| c.status.clone()).collect();
+        let containers_statuses = inner
+            .containers
+            .values()
+            .filter(|c| c.sandbox == sandbox)
+            .map(|c| c.status.clone())
+            .collect();
         let event = ContainerEventResponse {
             container_id: id.to_string(),
             container_event_type: kind as i32,
@@ -194,7 +241,11 @@ impl FakeRuntime {
 
     fn enter(&self, call: &'static str, detail: &str) -> Result<()> {
         let mut inner = self.inner.lock();
-        inner.calls.push(if detail.is_empty() { call.to_string() } else { format!("{call} {detail}") });
+        inner.calls.push(if detail.is_empty() {
+            call.to_string()
+        } else {
+            format!("{call} {detail}")
+        });
         match inner.failures.get_mut(call).and_then(VecDeque::pop_front) {
             Some(error) => Err(error),
             None => Ok(()),
@@ -256,17 +307,32 @@ impl RuntimeService for FakeRuntime {
 
     async fn status(&self, _verbose: bool) -> Result<StatusResponse> {
         self.enter("status", "")?;
-        let condition = |kind: &str| RuntimeCondition { r#type: kind.into(), status: true, ..Default::default() };
-        let status = RuntimeStatus { conditions: vec![condition("RuntimeReady"), condition("NetworkReady")] };
-        Ok(StatusResponse { status: Some(status), ..Default::default() })
+        let condition = |kind: &str| RuntimeCondition {
+            r#type: kind.into(),
+            status: true,
+            ..Default::default()
+        };
+        let status = RuntimeStatus {
+            conditions: vec![condition("RuntimeReady"), condition("NetworkReady")],
+        };
+        Ok(StatusResponse {
+            status: Some(status),
+            ..Default::default()
+        })
     }
 
     async fn runtime_config(&self) -> Result<RuntimeConfigResponse> {
         self.enter("runtime_config", "")?;
         if !self.inner.lock().announce {
-            return Err(Error::new("runtime_config", tonic::Code::Unimplemented, "unknown method RuntimeConfig"));
+            return Err(Error::new(
+                "runtime_config",
+                tonic::Code::Unimplemented,
+                "unknown method RuntimeConfig",
+            ));
         }
-        let linux = LinuxRuntimeConfiguration { cgroup_driver: CgroupDriver::Cgroupfs as i32 };
+        let linux = LinuxRuntimeConfiguration {
+            cgroup_driver: CgroupDriver::Cgroupfs as i32,
+        };
         Ok(RuntimeConfigResponse { linux: Some(linux) })
     }
 
@@ -277,31 +343,55 @@ impl RuntimeService for FakeRuntime {
     async fn container_events(&self) -> Result<ContainerEvents> {
         self.enter("get_container_events", "")?;
         if !self.inner.lock().announce {
-            return Err(Error::new("get_container_events", tonic::Code::Unimplemented, "unknown method"));
+            return Err(Error::new(
+                "get_container_events",
+                tonic::Code::Unimplemented,
+                "unknown method",
+            ));
         }
         let behind = |_| Error::new("get_container_events", tonic::Code::DataLoss, "reader too slow");
-        Ok(BroadcastStream::new(self.events.subscribe()).map(move |e| e.map_err(behind)).boxed())
+        Ok(BroadcastStream::new(self.events.subscribe())
+            .map(move |e| e.map_err(behind))
+            .boxed())
     }
 }
 
 #[async_trait]
 impl PodSandboxService for FakeRuntime {
     async fn run_pod_sandbox(&self, config: PodSandboxConfig, _handler: &str) -> Result<String> {
-        let name = config.metadata.as_ref().map(|m| m.name.clone()).unwrap_or_default();
+        let name = config
+            .metadata
+            .as_ref()
+            .map(|m| m.name.clone())
+            .unwrap_or_default();
         self.enter("run_podsandbox", &name)?;
         let mut inner = self.inner.lock();
         let id = inner.id();
         let created_at = inner.tick();
-        let options = config.linux.as_ref().and_then(|l| l.security_context.as_ref()?.namespace_options.clone());
-        let host_network = options.as_ref().is_some_and(|o| o.network == NamespaceMode::Node as i32);
-        let ip = if host_network { String::new() } else { format!("10.0.0.{}", 1 + inner.next % 250) };
+        let options = config
+            .linux
+            .as_ref()
+            .and_then(|l| l.security_context.as_ref()?.namespace_options.clone());
+        let host_network = options
+            .as_ref()
+            .is_some_and(|o| o.network == NamespaceMode::Node as i32);
+        let ip = if host_network {
+            String::new()
+        } else {
+            format!("10.0.0.{}", 1 + inner.next % 250)
+        };
         let status = PodSandboxStatus {
             id: id.clone(),
             metadata: config.metadata.clone(),
             state: PodSandboxState::SandboxReady as i32,
             created_at,
-            network: Some(PodSandboxNetworkStatus { ip, additional_ips: vec![] }),
-            linux: Some(LinuxPodSandboxStatus { namespaces: Some(Namespace { options }) }),
+            network: Some(PodSandboxNetworkStatus {
+                ip,
+                additional_ips: vec![],
+            }),
+            linux: Some(LinuxPodSandboxStatus {
+                namespaces: Some(Namespace { options }),
+            }),
             labels: config.labels.clone(),
             annotations: config.annotations.clone(),
             runtime_handler: String::new(),
@@ -329,7 +419,11 @@ impl PodSandboxService for FakeRuntime {
     async fn pod_sandbox_status(&self, id: &str) -> Result<PodSandboxStatus> {
         self.enter("podsandbox_status", id)?;
         let inner = self.inner.lock();
-        inner.sandboxes.get(id).map(|(s, _)| s.clone()).ok_or_else(|| not_found("podsandbox_status", id))
+        inner
+            .sandboxes
+            .get(id)
+            .map(|(s, _)| s.clone())
+            .ok_or_else(|| not_found("podsandbox_status", id))
     }
 
     async fn list_pod_sandboxes(&self, filter: Option<PodSandboxFilter>) -> Result<Vec<PodSandbox>> {
@@ -341,15 +435,20 @@ impl PodSandboxService for FakeRuntime {
                 && filter.state.as_ref().is_none_or(|f| f.state == s.state)
                 && selected(&s.labels, &filter.label_selector)
         };
-        let list = inner.sandboxes.values().map(|(s, _)| s).filter(keep).map(|s| PodSandbox {
-            id: s.id.clone(),
-            metadata: s.metadata.clone(),
-            state: s.state,
-            created_at: s.created_at,
-            labels: s.labels.clone(),
-            annotations: s.annotations.clone(),
-            runtime_handler: String::new(),
-        });
+        let list = inner
+            .sandboxes
+            .values()
+            .map(|(s, _)| s)
+            .filter(keep)
+            .map(|s| PodSandbox {
+                id: s.id.clone(),
+                metadata: s.metadata.clone(),
+                state: s.state,
+                created_at: s.created_at,
+                labels: s.labels.clone(),
+                annotations: s.annotations.clone(),
+                runtime_handler: String::new(),
+            });
         Ok(list.collect())
     }
 
@@ -367,7 +466,11 @@ impl ContainerService for FakeRuntime {
         config: ContainerConfig,
         _sandbox_config: PodSandboxConfig,
     ) -> Result<String> {
-        let name = config.metadata.as_ref().map(|m| m.name.clone()).unwrap_or_default();
+        let name = config
+            .metadata
+            .as_ref()
+            .map(|m| m.name.clone())
+            .unwrap_or_default();
         self.enter("create_container", &name)?;
         let mut inner = self.inner.lock();
         if !inner.sandboxes.contains_key(sandbox) {
@@ -386,7 +489,14 @@ impl ContainerService for FakeRuntime {
             log_path: config.log_path.clone(),
             ..Default::default()
         };
-        inner.containers.insert(id.clone(), FakeContainer { sandbox: sandbox.to_string(), config, status });
+        inner.containers.insert(
+            id.clone(),
+            FakeContainer {
+                sandbox: sandbox.to_string(),
+                config,
+                status,
+            },
+        );
         Ok(id)
     }
 
@@ -394,7 +504,10 @@ impl ContainerService for FakeRuntime {
         self.enter("start_container", id)?;
         let mut inner = self.inner.lock();
         let now = inner.tick();
-        let container = inner.containers.get_mut(id).ok_or_else(|| not_found("start_container", id))?;
+        let container = inner
+            .containers
+            .get_mut(id)
+            .ok_or_else(|| not_found("start_container", id))?;
         container.status.set_state(ContainerState::ContainerRunning);
         container.status.started_at = now;
         drop(inner);
@@ -446,8 +559,14 @@ impl ContainerService for FakeRuntime {
     async fn container_status(&self, id: &str, _verbose: bool) -> Result<ContainerStatusResponse> {
         self.enter("container_status", id)?;
         let inner = self.inner.lock();
-        let container = inner.containers.get(id).ok_or_else(|| not_found("container_status", id))?;
-        Ok(ContainerStatusResponse { status: Some(container.status.clone()), info: HashMap::new() })
+        let container = inner
+            .containers
+            .get(id)
+            .ok_or_else(|| not_found("container_status", id))?;
+        Ok(ContainerStatusResponse {
+            status: Some(container.status.clone()),
+            info: HashMap::new(),
+        })
     }
 
     async fn update_container_resources(&self, id: &str, _resources: LinuxContainerResources) -> Result<()> {
@@ -462,7 +581,11 @@ impl ContainerService for FakeRuntime {
         self.enter("exec_sync", id)?;
         let handler = self.inner.lock().exec.clone();
         let (exit_code, stdout) = handler.map_or((0, String::new()), |h| h(id, &command));
-        Ok(ExecOutput { stdout: stdout.into_bytes(), stderr: Vec::new(), exit_code })
+        Ok(ExecOutput {
+            stdout: stdout.into_bytes(),
+            stderr: Vec::new(),
+            exit_code,
+        })
     }
 
     async fn exec(&self, request: ExecRequest) -> Result<String> {
@@ -475,7 +598,10 @@ impl ContainerService for FakeRuntime {
         Ok("http://127.0.0.1:1/attach/token".into())
     }
 
-    async fn list_container_stats(&self, _filter: Option<ContainerStatsFilter>) -> Result<Vec<ContainerStats>> {
+    async fn list_container_stats(
+        &self,
+        _filter: Option<ContainerStatsFilter>,
+    ) -> Result<Vec<ContainerStats>> {
         self.enter("list_container_stats", "")?;
         Ok(Vec::new())
     }
@@ -491,7 +617,11 @@ impl ImageService for FakeRuntime {
     async fn image_status(&self, image: ImageSpec) -> Result<Option<Image>> {
         self.enter("image_status", &image.image)?;
         let inner = self.inner.lock();
-        Ok(inner.images.get(&image.image).or_else(|| inner.images.values().find(|i| i.id == image.image)).cloned())
+        Ok(inner
+            .images
+            .get(&image.image)
+            .or_else(|| inner.images.values().find(|i| i.id == image.image))
+            .cloned())
     }
 
     async fn pull_image(
@@ -514,7 +644,10 @@ impl ImageService for FakeRuntime {
 
     async fn remove_image(&self, image: ImageSpec) -> Result<()> {
         self.enter("remove_image", &image.image)?;
-        self.inner.lock().images.retain(|name, i| *name != image.image && i.id != image.image);
+        self.inner
+            .lock()
+            .images
+            .retain(|name, i| *name != image.image && i.id != image.image);
         Ok(())
     }
 

@@ -35,7 +35,11 @@ pub struct Error {
 
 impl Error {
     pub fn new(call: &'static str, code: tonic::Code, message: impl Into<String>) -> Self {
-        Self { call, code, message: message.into() }
+        Self {
+            call,
+            code,
+            message: message.into(),
+        }
     }
 
     pub fn is_not_found(&self) -> bool {

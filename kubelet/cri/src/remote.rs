@@ -48,7 +48,10 @@ pub struct RuntimeTimeouts {
 
 impl Default for RuntimeTimeouts {
     fn default() -> Self {
-        Self { request: Duration::from_secs(120), connect: Duration::from_secs(1) }
+        Self {
+            request: Duration::from_secs(120),
+            connect: Duration::from_secs(1),
+        }
     }
 }
 
@@ -115,12 +118,19 @@ struct Observed<'a> {
 
 impl<'a> Observed<'a> {
     fn begin(observer: &'a dyn Observer, call: &'static str) -> Self {
-        Self { observer, token: observer.begin(call), call, start: Instant::now(), ended: false }
+        Self {
+            observer,
+            token: observer.begin(call),
+            call,
+            start: Instant::now(),
+            ended: false,
+        }
     }
 
     fn end(&mut self, error: Option<&Error>) {
         self.ended = true;
-        self.observer.end(self.token, self.call, self.start.elapsed(), error);
+        self.observer
+            .end(self.token, self.call, self.start.elapsed(), error);
     }
 }
 
@@ -148,14 +158,19 @@ fn from_status(call: &'static str, status: &tonic::Status) -> Error {
 }
 
 pub fn socket_path(endpoint: &str) -> Result<PathBuf> {
-    let path = endpoint.strip_prefix("unix://").or_else(|| endpoint.strip_prefix("unix:")).unwrap_or(endpoint);
+    let path = endpoint
+        .strip_prefix("unix://")
+        .or_else(|| endpoint.strip_prefix("unix:"))
+        .unwrap_or(endpoint);
     if path.starts_with('/') {
         return Ok(PathBuf::from(path));
     }
     Err(Error::new(
         "Connect",
         tonic::Code::InvalidArgument,
-        format!("container runtime endpoint {endpoint:?} is not a unix socket: write it as unix:///path/to/socket"),
+        format!(
+            "container runtime endpoint {endpoint:?} is not a unix socket: write it as unix:///path/to/socket"
+        ),
     ))
 }
 
@@ -181,18 +196,30 @@ macro_rules! call {
         let deadline = $deadline;
         let mut request = tonic::Request::new($request);
         request.set_timeout(deadline);
-        $self.call($name, deadline, async move { client.$method(request).await }).await
+        $self
+            .call($name, deadline, async move { client.$method(request).await })
+            .await
     }};
 }
 
 fn absent(call: &'static str) -> Error {
-    Error::new(call, tonic::Code::Internal, "the runtime answered without a status")
+    Error::new(
+        call,
+        tonic::Code::Internal,
+        "the runtime answered without a status",
+    )
 }
 
 #[async_trait]
 impl RuntimeService for RemoteRuntime {
     async fn version(&self) -> Result<VersionResponse> {
-        call!(self.runtime.version, "version", VersionRequest { version: "0.1.0".into() })
+        call!(
+            self.runtime.version,
+            "version",
+            VersionRequest {
+                version: "0.1.0".into()
+            }
+        )
     }
 
     async fn status(&self, verbose: bool) -> Result<StatusResponse> {
@@ -200,12 +227,19 @@ impl RuntimeService for RemoteRuntime {
     }
 
     async fn runtime_config(&self) -> Result<RuntimeConfigResponse> {
-        call!(self.runtime.runtime_config, "runtime_config", RuntimeConfigRequest {})
+        call!(
+            self.runtime.runtime_config,
+            "runtime_config",
+            RuntimeConfigRequest {}
+        )
     }
 
     async fn update_runtime_config(&self, pod_cidr: &str) -> Result<()> {
-        let runtime_config =
-            Some(RuntimeConfig { network_config: Some(NetworkConfig { pod_cidr: pod_cidr.to_string() }) });
+        let runtime_config = Some(RuntimeConfig {
+            network_config: Some(NetworkConfig {
+                pod_cidr: pod_cidr.to_string(),
+            }),
+        });
         call!(
             self.runtime.update_runtime_config,
             "update_runtime_config",
@@ -217,15 +251,22 @@ impl RuntimeService for RemoteRuntime {
     async fn container_events(&self) -> Result<ContainerEvents> {
         let mut client = self.runtime.clone();
         let open = async move { client.get_container_events(GetEventsRequest {}).await };
-        let stream = self.call("get_container_events", self.timeouts.request, open).await?;
-        Ok(stream.map(|item| item.map_err(|status| from_status("get_container_events", &status))).boxed())
+        let stream = self
+            .call("get_container_events", self.timeouts.request, open)
+            .await?;
+        Ok(stream
+            .map(|item| item.map_err(|status| from_status("get_container_events", &status)))
+            .boxed())
     }
 }
 
 #[async_trait]
 impl PodSandboxService for RemoteRuntime {
     async fn run_pod_sandbox(&self, config: PodSandboxConfig, runtime_handler: &str) -> Result<String> {
-        let request = RunPodSandboxRequest { config: Some(config), runtime_handler: runtime_handler.to_string() };
+        let request = RunPodSandboxRequest {
+            config: Some(config),
+            runtime_handler: runtime_handler.to_string(),
+        };
         // Making the network may wait for another plugin: upstream gives it twice the usual time.
         let deadline = self.timeouts.request * 2;
         let answer = call!(self.runtime.run_pod_sandbox, "run_podsandbox", request, deadline)?;
@@ -233,24 +274,34 @@ impl PodSandboxService for RemoteRuntime {
     }
 
     async fn stop_pod_sandbox(&self, id: &str) -> Result<()> {
-        let request = StopPodSandboxRequest { pod_sandbox_id: id.to_string() };
+        let request = StopPodSandboxRequest {
+            pod_sandbox_id: id.to_string(),
+        };
         call!(self.runtime.stop_pod_sandbox, "stop_podsandbox", request).map(drop)
     }
 
     async fn remove_pod_sandbox(&self, id: &str) -> Result<()> {
-        let request = RemovePodSandboxRequest { pod_sandbox_id: id.to_string() };
+        let request = RemovePodSandboxRequest {
+            pod_sandbox_id: id.to_string(),
+        };
         call!(self.runtime.remove_pod_sandbox, "remove_podsandbox", request).map(drop)
     }
 
     async fn pod_sandbox_status(&self, id: &str) -> Result<PodSandboxStatus> {
-        let request = PodSandboxStatusRequest { pod_sandbox_id: id.to_string(), verbose: false };
+        let request = PodSandboxStatusRequest {
+            pod_sandbox_id: id.to_string(),
+            verbose: false,
+        };
         let answer = call!(self.runtime.pod_sandbox_status, "podsandbox_status", request)?;
         answer.status.ok_or_else(|| absent("podsandbox_status"))
     }
 
     async fn list_pod_sandboxes(&self, filter: Option<PodSandboxFilter>) -> Result<Vec<PodSandbox>> {
-        let answer =
-            call!(self.runtime.list_pod_sandbox, "list_podsandbox", ListPodSandboxRequest { filter })?;
+        let answer = call!(
+            self.runtime.list_pod_sandbox,
+            "list_podsandbox",
+            ListPodSandboxRequest { filter }
+        )?;
         Ok(answer.items)
     }
 
@@ -276,27 +327,48 @@ impl ContainerService for RemoteRuntime {
     }
 
     async fn start_container(&self, id: &str) -> Result<()> {
-        let request = StartContainerRequest { container_id: id.to_string() };
+        let request = StartContainerRequest {
+            container_id: id.to_string(),
+        };
         call!(self.runtime.start_container, "start_container", request).map(drop)
     }
 
     async fn stop_container(&self, id: &str, grace: Duration) -> Result<()> {
         let timeout = i64::try_from(grace.as_secs()).unwrap_or(i64::MAX);
-        let request = StopContainerRequest { container_id: id.to_string(), timeout };
-        call!(self.runtime.stop_container, "stop_container", request, grace.saturating_add(STOP_MARGIN)).map(drop)
+        let request = StopContainerRequest {
+            container_id: id.to_string(),
+            timeout,
+        };
+        call!(
+            self.runtime.stop_container,
+            "stop_container",
+            request,
+            grace.saturating_add(STOP_MARGIN)
+        )
+        .map(drop)
     }
 
     async fn remove_container(&self, id: &str) -> Result<()> {
-        let request = RemoveContainerRequest { container_id: id.to_string() };
+        let request = RemoveContainerRequest {
+            container_id: id.to_string(),
+        };
         call!(self.runtime.remove_container, "remove_container", request).map(drop)
     }
 
     async fn list_containers(&self, filter: Option<ContainerFilter>) -> Result<Vec<Container>> {
-        Ok(call!(self.runtime.list_containers, "list_containers", ListContainersRequest { filter })?.containers)
+        Ok(call!(
+            self.runtime.list_containers,
+            "list_containers",
+            ListContainersRequest { filter }
+        )?
+        .containers)
     }
 
     async fn container_status(&self, id: &str, verbose: bool) -> Result<ContainerStatusResponse> {
-        let request = ContainerStatusRequest { container_id: id.to_string(), verbose };
+        let request = ContainerStatusRequest {
+            container_id: id.to_string(),
+            verbose,
+        };
         call!(self.runtime.container_status, "container_status", request)
     }
 
@@ -306,20 +378,35 @@ impl ContainerService for RemoteRuntime {
             linux: Some(resources),
             ..Default::default()
         };
-        call!(self.runtime.update_container_resources, "update_container", request).map(drop)
+        call!(
+            self.runtime.update_container_resources,
+            "update_container",
+            request
+        )
+        .map(drop)
     }
 
     async fn reopen_container_log(&self, id: &str) -> Result<()> {
-        let request = ReopenContainerLogRequest { container_id: id.to_string() };
+        let request = ReopenContainerLogRequest {
+            container_id: id.to_string(),
+        };
         call!(self.runtime.reopen_container_log, "reopen_container_log", request).map(drop)
     }
 
     async fn exec_sync(&self, id: &str, command: Vec<String>, timeout: Duration) -> Result<ExecOutput> {
         let seconds = i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX);
-        let request = ExecSyncRequest { container_id: id.to_string(), cmd: command, timeout: seconds };
+        let request = ExecSyncRequest {
+            container_id: id.to_string(),
+            cmd: command,
+            timeout: seconds,
+        };
         let deadline = timeout.saturating_add(self.timeouts.request);
         let answer = call!(self.runtime.exec_sync, "exec_sync", request, deadline)?;
-        Ok(ExecOutput { stdout: answer.stdout, stderr: answer.stderr, exit_code: answer.exit_code })
+        Ok(ExecOutput {
+            stdout: answer.stdout,
+            stderr: answer.stderr,
+            exit_code: answer.exit_code,
+        })
     }
 
     async fn exec(&self, request: ExecRequest) -> Result<String> {
@@ -330,7 +417,10 @@ impl ContainerService for RemoteRuntime {
         Ok(call!(self.runtime.attach, "attach", request)?.url)
     }
 
-    async fn list_container_stats(&self, filter: Option<ContainerStatsFilter>) -> Result<Vec<ContainerStats>> {
+    async fn list_container_stats(
+        &self,
+        filter: Option<ContainerStatsFilter>,
+    ) -> Result<Vec<ContainerStats>> {
         let request = ListContainerStatsRequest { filter };
         Ok(call!(self.runtime.list_container_stats, "list_container_stats", request)?.stats)
     }
@@ -339,11 +429,19 @@ impl ContainerService for RemoteRuntime {
 #[async_trait]
 impl ImageService for RemoteRuntime {
     async fn list_images(&self) -> Result<Vec<Image>> {
-        Ok(call!(self.image.list_images, "list_images", ListImagesRequest { filter: None })?.images)
+        Ok(call!(
+            self.image.list_images,
+            "list_images",
+            ListImagesRequest { filter: None }
+        )?
+        .images)
     }
 
     async fn image_status(&self, image: ImageSpec) -> Result<Option<Image>> {
-        let request = ImageStatusRequest { image: Some(image), verbose: false };
+        let request = ImageStatusRequest {
+            image: Some(image),
+            verbose: false,
+        };
         Ok(call!(self.image.image_status, "image_status", request)?.image)
     }
 
@@ -353,12 +451,21 @@ impl ImageService for RemoteRuntime {
         auth: Option<AuthConfig>,
         sandbox: PodSandboxConfig,
     ) -> Result<String> {
-        let request = PullImageRequest { image: Some(image), auth, sandbox_config: Some(sandbox) };
+        let request = PullImageRequest {
+            image: Some(image),
+            auth,
+            sandbox_config: Some(sandbox),
+        };
         Ok(call!(self.image.pull_image, "pull_image", request, PULL_DEADLINE)?.image_ref)
     }
 
     async fn remove_image(&self, image: ImageSpec) -> Result<()> {
-        call!(self.image.remove_image, "remove_image", RemoveImageRequest { image: Some(image) }).map(drop)
+        call!(
+            self.image.remove_image,
+            "remove_image",
+            RemoveImageRequest { image: Some(image) }
+        )
+        .map(drop)
     }
 
     async fn image_fs_info(&self) -> Result<ImageFsInfoResponse> {

@@ -39,8 +39,12 @@ pub trait PodSandboxService: Send + Sync {
 
 #[async_trait]
 pub trait ContainerService: Send + Sync {
-    async fn create_container(&self, sandbox: &str, config: ContainerConfig, sandbox_config: PodSandboxConfig)
-    -> Result<String>;
+    async fn create_container(
+        &self,
+        sandbox: &str,
+        config: ContainerConfig,
+        sandbox_config: PodSandboxConfig,
+    ) -> Result<String>;
     async fn start_container(&self, id: &str) -> Result<()>;
     async fn stop_container(&self, id: &str, grace: Duration) -> Result<()>;
     async fn remove_container(&self, id: &str) -> Result<()>;
@@ -52,14 +56,20 @@ pub trait ContainerService: Send + Sync {
     async fn exec_sync(&self, id: &str, command: Vec<String>, timeout: Duration) -> Result<ExecOutput>;
     async fn exec(&self, request: ExecRequest) -> Result<String>;
     async fn attach(&self, request: AttachRequest) -> Result<String>;
-    async fn list_container_stats(&self, filter: Option<ContainerStatsFilter>) -> Result<Vec<ContainerStats>>;
+    async fn list_container_stats(&self, filter: Option<ContainerStatsFilter>)
+    -> Result<Vec<ContainerStats>>;
 }
 
 #[async_trait]
 pub trait ImageService: Send + Sync {
     async fn list_images(&self) -> Result<Vec<Image>>;
     async fn image_status(&self, image: ImageSpec) -> Result<Option<Image>>;
-    async fn pull_image(&self, image: ImageSpec, auth: Option<AuthConfig>, sandbox: PodSandboxConfig) -> Result<String>;
+    async fn pull_image(
+        &self,
+        image: ImageSpec,
+        auth: Option<AuthConfig>,
+        sandbox: PodSandboxConfig,
+    ) -> Result<String>;
     async fn remove_image(&self, image: ImageSpec) -> Result<()>;
     async fn image_fs_info(&self) -> Result<ImageFsInfoResponse>;
 }

@@ -7,7 +7,10 @@ use crate::remote::Unobserved;
 use crate::v1::*;
 
 fn short() -> RuntimeTimeouts {
-    RuntimeTimeouts { request: Duration::from_millis(200), connect: Duration::from_millis(200) }
+    RuntimeTimeouts {
+        request: Duration::from_millis(200),
+        connect: Duration::from_millis(200),
+    }
 }
 
 #[tokio::test]
@@ -21,13 +24,21 @@ async fn a_runtime_that_never_answers_is_given_up_at_the_deadline_and_the_call_i
     let error = runtime.list_containers(None).await.unwrap_err();
     assert!(start.elapsed() < Duration::from_secs(2));
     assert_eq!(error.call, "list_containers");
-    assert!(error.is_deadline() || error.code == tonic::Code::Cancelled, "{error:?}");
+    assert!(
+        error.is_deadline() || error.code == tonic::Code::Cancelled,
+        "{error:?}"
+    );
 }
 
 #[tokio::test]
 async fn a_missing_socket_is_unavailable_at_once_and_says_why() {
-    let runtime =
-        RemoteRuntime::connect("unix:///nonexistent/cri.sock", None, short(), Arc::new(Unobserved)).unwrap();
+    let runtime = RemoteRuntime::connect(
+        "unix:///nonexistent/cri.sock",
+        None,
+        short(),
+        Arc::new(Unobserved),
+    )
+    .unwrap();
     let error = runtime.version().await.unwrap_err();
     assert!(error.is_unavailable(), "{error:?}");
     assert!(error.message.contains("No such file"), "{error}");
@@ -45,12 +56,18 @@ fn an_endpoint_that_is_no_socket_is_refused_with_the_right_spelling() {
 async fn the_fake_keeps_upstreams_life_cycle() {
     let fake = FakeRuntime::new().with_image("busybox");
     let config = PodSandboxConfig {
-        metadata: Some(PodSandboxMetadata { name: "p".into(), ..Default::default() }),
+        metadata: Some(PodSandboxMetadata {
+            name: "p".into(),
+            ..Default::default()
+        }),
         ..Default::default()
     };
     let sandbox = fake.run_pod_sandbox(config.clone(), "").await.unwrap();
     let container = ContainerConfig {
-        metadata: Some(ContainerMetadata { name: "c".into(), attempt: 0 }),
+        metadata: Some(ContainerMetadata {
+            name: "c".into(),
+            attempt: 0,
+        }),
         ..Default::default()
     };
     let id = fake.create_container(&sandbox, container, config).await.unwrap();
@@ -58,5 +75,8 @@ async fn the_fake_keeps_upstreams_life_cycle() {
     assert_eq!(fake.running(), ["c"]);
     fake.exit("c", 3);
     let status = fake.container_status(&id, false).await.unwrap().status.unwrap();
-    assert_eq!((status.state(), status.exit_code), (ContainerState::ContainerExited, 3));
+    assert_eq!(
+        (status.state(), status.exit_code),
+        (ContainerState::ContainerExited, 3)
+    );
 }

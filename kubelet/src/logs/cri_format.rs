@@ -18,7 +18,12 @@ pub fn parse(line: &[u8]) -> Option<Line<'_>> {
         _ => return None,
     };
     let partial = parts.next()?.split(|b| *b == b':').next() == Some(b"P");
-    Some(Line { timestamp, stderr, partial, content: parts.next().unwrap_or_default() })
+    Some(Line {
+        timestamp,
+        stderr,
+        partial,
+        content: parts.next().unwrap_or_default(),
+    })
 }
 
 #[cfg(test)]
@@ -28,8 +33,16 @@ mod tests {
     #[test]
     fn a_line_is_taken_apart() {
         let line = parse(b"2016-10-06T00:17:09.669794202Z stderr P:x a  b").unwrap();
-        assert_eq!((line.stderr, line.partial, line.content), (true, true, b"a  b".as_slice()));
-        assert_eq!(parse(b"2016-10-06T00:17:09.669794202Z stdout F ").unwrap().content, b"");
+        assert_eq!(
+            (line.stderr, line.partial, line.content),
+            (true, true, b"a  b".as_slice())
+        );
+        assert_eq!(
+            parse(b"2016-10-06T00:17:09.669794202Z stdout F ")
+                .unwrap()
+                .content,
+            b""
+        );
         assert!(parse(b"hello world").is_none() && parse(b"").is_none());
     }
 }

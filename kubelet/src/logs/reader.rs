@@ -37,10 +37,18 @@ pub struct LogOptions {
 pub type StillRuns = Box<dyn Fn() -> futures_util::future::BoxFuture<'static, bool> + Send + Sync>;
 
 /// Sends blocks until the end, the limit, or the receiver goes away.
-pub fn stream(path: PathBuf, options: LogOptions, still_runs: StillRuns) -> mpsc::Receiver<io::Result<Bytes>> {
+pub fn stream(
+    path: PathBuf,
+    options: LogOptions,
+    still_runs: StillRuns,
+) -> mpsc::Receiver<io::Result<Bytes>> {
     let (tx, rx) = mpsc::channel(QUEUE);
     tokio::spawn(async move {
-        let mut reader = Reader { formatter: Formatter::new(&options), options, tx: tx.clone() };
+        let mut reader = Reader {
+            formatter: Formatter::new(&options),
+            options,
+            tx: tx.clone(),
+        };
         if let Err(e) = reader.run(&path, still_runs).await {
             // The receiver may have left; then nobody wants the error.
             let _ = tx.send(Err(e)).await;
@@ -63,7 +71,11 @@ enum Waited {
 
 impl Reader {
     async fn run(&mut self, path: &Path, still_runs: StillRuns) -> io::Result<()> {
-        let mut events = if self.options.follow { Some(watch(path)?) } else { None };
+        let mut events = if self.options.follow {
+            Some(watch(path)?)
+        } else {
+            None
+        };
         let mut file = open(path).await?;
         if let Some(lines) = self.options.tail {
             let start = tail_offset(path, lines)?;
@@ -120,7 +132,9 @@ fn watch(path: &Path) -> io::Result<inotify::EventStream<[u8; 4096]>> {
     let inotify = Inotify::init()?;
     // The directory: a rotation renames the file and makes a new one of its name.
     let dir = path.parent().unwrap_or(Path::new("/"));
-    inotify.watches().add(dir, WatchMask::MODIFY | WatchMask::CREATE | WatchMask::MOVED_TO)?;
+    inotify
+        .watches()
+        .add(dir, WatchMask::MODIFY | WatchMask::CREATE | WatchMask::MOVED_TO)?;
     inotify.into_event_stream([0; 4096])
 }
 
@@ -166,7 +180,11 @@ async fn reopen(path: &Path) -> io::Result<tokio::fs::File> {
 /// A log is a plain file: a symlink in its place could lead anywhere on the node.
 async fn open(path: &Path) -> io::Result<tokio::fs::File> {
     let flags = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or(0);
-    tokio::fs::OpenOptions::new().read(true).custom_flags(flags).open(path).await
+    tokio::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)
+        .await
 }
 
 /// Where the last `lines` whole lines begin. Parts of one line count as one.
@@ -188,7 +206,11 @@ fn tail_offset(path: &Path, lines: u64) -> io::Result<u64> {
         file.read_exact(&mut block)?;
         block.extend_from_slice(&carried);
         let mut line_end = block.len();
-        for i in (0..block.len()).rev().filter(|i| block[*i] == b'\n').collect::<Vec<_>>() {
+        for i in (0..block.len())
+            .rev()
+            .filter(|i| block[*i] == b'\n')
+            .collect::<Vec<_>>()
+        {
             let line = &block[i + 1..line_end];
             if ends_line(line) {
                 found += 1;
@@ -224,7 +246,9 @@ impl Formatter {
         Self {
             timestamps: options.timestamps,
             // RFC 3339 in UTC sorts as text once both have the same number of digits; nine is what runtimes write.
-            since: options.since.map(|t| t.strftime("%Y-%m-%dT%H:%M:%S.%9fZ").to_string().into_bytes()),
+            since: options
+                .since
+                .map(|t| t.strftime("%Y-%m-%dT%H:%M:%S.%9fZ").to_string().into_bytes()),
             stderr_only: options.stderr_only,
             left: options.limit_bytes,
             continues: false,
@@ -254,11 +278,17 @@ impl Formatter {
     }
 
     fn line(&mut self, line: &[u8], out: &mut Vec<u8>) {
-        let Some(parsed) = cri_format::parse(line) else { return };
+        let Some(parsed) = cri_format::parse(line) else {
+            return;
+        };
         if self.is_full() || self.stderr_only.is_some_and(|wanted| wanted != parsed.stderr) {
             return;
         }
-        if self.since.as_ref().is_some_and(|since| is_before(parsed.timestamp, since)) {
+        if self
+            .since
+            .as_ref()
+            .is_some_and(|since| is_before(parsed.timestamp, since))
+        {
             return;
         }
         let begin = out.len();
@@ -325,15 +355,76 @@ mod tests {
         let path = log(&tmp, &LINES);
         let with = LogOptions::default;
         assert_eq!(read(&path, with()).await, "one\ntwo\nthree\nfour\n");
-        assert_eq!(read(&path, LogOptions { tail: Some(2), ..with() }).await, "three\nfour\n");
-        assert_eq!(read(&path, LogOptions { tail: Some(0), ..with() }).await, "");
-        assert_eq!(read(&path, LogOptions { tail: Some(100), ..with() }).await, "one\ntwo\nthree\nfour\n");
-        assert_eq!(read(&path, LogOptions { limit_bytes: Some(6), ..with() }).await, "one\ntw");
-        assert_eq!(read(&path, LogOptions { stderr_only: Some(true), ..with() }).await, "two\n");
+        assert_eq!(
+            read(
+                &path,
+                LogOptions {
+                    tail: Some(2),
+                    ..with()
+                }
+            )
+            .await,
+            "three\nfour\n"
+        );
+        assert_eq!(
+            read(
+                &path,
+                LogOptions {
+                    tail: Some(0),
+                    ..with()
+                }
+            )
+            .await,
+            ""
+        );
+        assert_eq!(
+            read(
+                &path,
+                LogOptions {
+                    tail: Some(100),
+                    ..with()
+                }
+            )
+            .await,
+            "one\ntwo\nthree\nfour\n"
+        );
+        assert_eq!(
+            read(
+                &path,
+                LogOptions {
+                    limit_bytes: Some(6),
+                    ..with()
+                }
+            )
+            .await,
+            "one\ntw"
+        );
+        assert_eq!(
+            read(
+                &path,
+                LogOptions {
+                    stderr_only: Some(true),
+                    ..with()
+                }
+            )
+            .await,
+            "two\n"
+        );
         let since = "2026-01-01T00:00:02.5Z".parse().ok();
         assert_eq!(read(&path, LogOptions { since, ..with() }).await, "three\nfour\n");
-        let stamped = read(&path, LogOptions { timestamps: true, tail: Some(2), ..with() }).await;
-        assert_eq!(stamped, "2026-01-01T00:00:03.000000000Z three\n2026-01-01T00:00:04.000000000Z four\n");
+        let stamped = read(
+            &path,
+            LogOptions {
+                timestamps: true,
+                tail: Some(2),
+                ..with()
+            },
+        )
+        .await;
+        assert_eq!(
+            stamped,
+            "2026-01-01T00:00:03.000000000Z three\n2026-01-01T00:00:04.000000000Z four\n"
+        );
     }
 
     #[tokio::test]
@@ -342,7 +433,14 @@ mod tests {
         let line = |i: usize| format!("2026-01-01T00:00:01.000000000Z stdout F {i} {}", "x".repeat(100));
         let lines: Vec<String> = (0..5000).map(line).collect();
         let path = log(&tmp, &lines.iter().map(String::as_str).collect::<Vec<_>>());
-        let text = read(&path, LogOptions { tail: Some(1500), ..Default::default() }).await;
+        let text = read(
+            &path,
+            LogOptions {
+                tail: Some(1500),
+                ..Default::default()
+            },
+        )
+        .await;
         assert_eq!(text.lines().count(), 1500);
         assert!(text.starts_with("3500 "));
     }
@@ -357,7 +455,14 @@ mod tests {
             let runs = flag.load(std::sync::atomic::Ordering::SeqCst);
             Box::pin(async move { runs }) as futures_util::future::BoxFuture<'static, bool>
         });
-        let mut rx = stream(path.clone(), LogOptions { follow: true, ..Default::default() }, still);
+        let mut rx = stream(
+            path.clone(),
+            LogOptions {
+                follow: true,
+                ..Default::default()
+            },
+            still,
+        );
         assert_eq!(rx.recv().await.unwrap().unwrap(), "one\n");
         let mut file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
         writeln!(file, "{}", LINES[1]).unwrap();

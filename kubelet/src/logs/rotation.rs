@@ -18,7 +18,9 @@ pub struct RotationPolicy {
 pub async fn rotate_pod(runtime: &dyn Runtime, status: &PodStatus, policy: RotationPolicy) {
     for container in status.running() {
         let path = Path::new(&container.log_path);
-        let Ok(size) = std::fs::metadata(path).map(|m| m.len()) else { continue };
+        let Ok(size) = std::fs::metadata(path).map(|m| m.len()) else {
+            continue;
+        };
         if size < policy.max_bytes {
             continue;
         }
@@ -61,7 +63,11 @@ fn rotated(path: &Path) -> io::Result<Vec<PathBuf>> {
 
 /// A removed container's log and what was rotated of it.
 pub fn remove_all(path: &Path) {
-    for file in rotated(path).unwrap_or_default().into_iter().chain([path.to_path_buf()]) {
+    for file in rotated(path)
+        .unwrap_or_default()
+        .into_iter()
+        .chain([path.to_path_buf()])
+    {
         if let Err(error) = std::fs::remove_file(&file)
             && error.kind() != io::ErrorKind::NotFound
         {
@@ -84,12 +90,34 @@ mod tests {
             std::fs::write(tmp.path().join(format!("0.log.2026010{day}-000000")), "").unwrap();
         }
         let runtime = FakeRuntime::new();
-        rotate(&runtime, "id", &path, RotationPolicy { max_bytes: 1, max_files: 5 }).await.unwrap();
+        rotate(
+            &runtime,
+            "id",
+            &path,
+            RotationPolicy {
+                max_bytes: 1,
+                max_files: 5,
+            },
+        )
+        .await
+        .unwrap();
         assert_eq!(rotated(&path).unwrap().len(), 4);
         assert!(!path.exists() && runtime.count("reopen_container_log") == 1);
         std::fs::write(&path, "again").unwrap();
         runtime.fail_next("reopen_container_log", tonic::Code::Unknown, "no");
-        assert!(rotate(&runtime, "id", &path, RotationPolicy { max_bytes: 1, max_files: 5 }).await.is_err());
+        assert!(
+            rotate(
+                &runtime,
+                "id",
+                &path,
+                RotationPolicy {
+                    max_bytes: 1,
+                    max_files: 5
+                }
+            )
+            .await
+            .is_err()
+        );
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "again");
     }
 }

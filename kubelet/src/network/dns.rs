@@ -32,7 +32,11 @@ pub struct Resolver {
 
 impl From<Resolver> for v1::DnsConfig {
     fn from(r: Resolver) -> Self {
-        Self { servers: r.servers, searches: r.searches, options: r.options }
+        Self {
+            servers: r.servers,
+            searches: r.searches,
+            options: r.options,
+        }
     }
 }
 
@@ -55,13 +59,23 @@ fn read_host(settings: &DnsSettings) -> std::io::Result<Resolver> {
         return Ok(Resolver::default());
     }
     let describe = |e: std::io::Error| {
-        std::io::Error::new(e.kind(), format!("could not read resolv.conf {} (--resolv-conf): {e}", path.display()))
+        std::io::Error::new(
+            e.kind(),
+            format!(
+                "could not read resolv.conf {} (--resolv-conf): {e}",
+                path.display()
+            ),
+        )
     };
     let size = std::fs::metadata(path).map_err(describe)?.len();
     if size > MAX_RESOLV_CONF_BYTES {
-        return Err(describe(std::io::Error::other(format!("{size} bytes is no resolver file"))));
+        return Err(describe(std::io::Error::other(format!(
+            "{size} bytes is no resolver file"
+        ))));
     }
-    Ok(parse(&String::from_utf8_lossy(&std::fs::read(path).map_err(describe)?)))
+    Ok(parse(&String::from_utf8_lossy(
+        &std::fs::read(path).map_err(describe)?,
+    )))
 }
 
 pub fn parse(text: &str) -> Resolver {
@@ -79,7 +93,15 @@ pub fn parse(text: &str) -> Resolver {
             }
             // The last search line counts; "." asks for nothing.
             Some("search") => {
-                found.searches = words.map(|w| if w == "." { w.into() } else { w.trim_end_matches('.').to_string() }).collect();
+                found.searches = words
+                    .map(|w| {
+                        if w == "." {
+                            w.into()
+                        } else {
+                            w.trim_end_matches('.').to_string()
+                        }
+                    })
+                    .collect();
                 continue;
             }
             Some("options") => words.map(String::from).collect(),
@@ -110,7 +132,11 @@ fn resolver(pod: &Pod, settings: &DnsSettings, host: Resolver) -> (Resolver, Opt
         Type::None => Resolver::default(),
         Type::Host if settings.resolv_conf.as_os_str().is_empty() => {
             // No file to copy: the node's own localhost resolver is of no use to a pod, its name service may be.
-            Resolver { servers: vec!["127.0.0.1".into()], searches: vec![".".into()], options: vec![] }
+            Resolver {
+                servers: vec!["127.0.0.1".into()],
+                searches: vec![".".into()],
+                options: vec![],
+            }
         }
         Type::Host => host,
         Type::Cluster => Resolver {
@@ -130,7 +156,11 @@ fn cluster_searches(pod: &Pod, settings: &DnsSettings, host: Vec<String>) -> Vec
     if domain.is_empty() {
         return host;
     }
-    let own = [format!("{}.svc.{domain}", pod.namespace()), format!("svc.{domain}"), domain.clone()];
+    let own = [
+        format!("{}.svc.{domain}", pod.namespace()),
+        format!("svc.{domain}"),
+        domain.clone(),
+    ];
     unique(own.into_iter().chain(host))
 }
 
@@ -149,7 +179,11 @@ fn merge(into: &mut Resolver, own: &PodDNSConfig) {
 fn append_options(old: &[String], new: Vec<String>) -> Vec<String> {
     let name = |o: &str| o.split(':').next().unwrap_or_default().to_string();
     let replaced: HashSet<String> = new.iter().map(|o| name(o)).collect();
-    old.iter().filter(|o| !replaced.contains(&name(o))).cloned().chain(new.iter().cloned()).collect()
+    old.iter()
+        .filter(|o| !replaced.contains(&name(o)))
+        .cloned()
+        .chain(new.iter().cloned())
+        .collect()
 }
 
 fn unique(items: impl Iterator<Item = String>) -> Vec<String> {
@@ -184,7 +218,8 @@ mod tests {
     }
 
     fn resolve(spec: serde_json::Value) -> Resolver {
-        let pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n"}, "spec": spec})).unwrap();
+        let pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n"}, "spec": spec}))
+            .unwrap();
         resolver(&pod, &settings(), host()).0
     }
 
@@ -192,14 +227,27 @@ mod tests {
     fn cluster_first_searches_the_cluster_and_then_the_host() {
         let r = resolve(json!({"containers": [], "dnsPolicy": "ClusterFirst"}));
         assert_eq!(r.servers, ["10.96.0.10"]);
-        assert_eq!(r.searches, ["n.svc.cluster.local", "svc.cluster.local", "cluster.local", "lan", "corp"]);
+        assert_eq!(
+            r.searches,
+            [
+                "n.svc.cluster.local",
+                "svc.cluster.local",
+                "cluster.local",
+                "lan",
+                "corp"
+            ]
+        );
         assert_eq!(r.options, ["rotate", "ndots:5"]);
     }
 
     #[test]
     fn a_pod_on_the_host_network_resolves_as_the_host_unless_it_asks_for_the_cluster() {
-        assert_eq!(resolve(json!({"containers": [], "dnsPolicy": "ClusterFirst", "hostNetwork": true})), host());
-        let r = resolve(json!({"containers": [], "dnsPolicy": "ClusterFirstWithHostNet", "hostNetwork": true}));
+        assert_eq!(
+            resolve(json!({"containers": [], "dnsPolicy": "ClusterFirst", "hostNetwork": true})),
+            host()
+        );
+        let r =
+            resolve(json!({"containers": [], "dnsPolicy": "ClusterFirstWithHostNet", "hostNetwork": true}));
         assert_eq!(r.servers, ["10.96.0.10"]);
     }
 
@@ -207,15 +255,26 @@ mod tests {
     fn the_pods_own_settings_are_merged_and_alone_with_none() {
         let own = json!({"nameservers": ["1.1.1.1"], "searches": ["x"], "options": [{"name": "ndots", "value": "1"}, {"name": "edns0"}]});
         let r = resolve(json!({"containers": [], "dnsPolicy": "None", "dnsConfig": own}));
-        assert_eq!(r, Resolver { servers: vec!["1.1.1.1".into()], searches: vec!["x".into()], options: vec!["ndots:1".into(), "edns0".into()] });
+        assert_eq!(
+            r,
+            Resolver {
+                servers: vec!["1.1.1.1".into()],
+                searches: vec!["x".into()],
+                options: vec!["ndots:1".into(), "edns0".into()]
+            }
+        );
         let r = resolve(json!({"containers": [], "dnsConfig": own}));
         assert_eq!(r.options, ["rotate", "ndots:1", "edns0"]);
     }
 
     #[test]
     fn without_cluster_dns_the_fallback_is_said() {
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {"containers": []}})).unwrap();
-        let none = DnsSettings { cluster_dns: vec![], ..settings() };
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {"containers": []}})).unwrap();
+        let none = DnsSettings {
+            cluster_dns: vec![],
+            ..settings()
+        };
         let (r, warning) = resolver(&pod, &none, host());
         assert_eq!(r, host());
         assert!(warning.unwrap().contains("Falling back to \"Default\""));

@@ -45,14 +45,20 @@ fn check_label(what: &str, value: &str) -> Result<(), String> {
     if problems.is_empty() {
         return Ok(());
     }
-    Err(format!("pod {what} {value:?} is not a valid DNS label: {}", problems.join(";")))
+    Err(format!(
+        "pod {what} {value:?} is not a valid DNS label: {}",
+        problems.join(";")
+    ))
 }
 
 fn truncate(pod_name: &str, hostname: &str) -> Result<String, String> {
     if hostname.len() <= MAX_HOSTNAME {
         return Ok(hostname.to_string());
     }
-    let cut = hostname.get(..MAX_HOSTNAME).unwrap_or_default().trim_end_matches(['-', '.']);
+    let cut = hostname
+        .get(..MAX_HOSTNAME)
+        .unwrap_or_default()
+        .trim_end_matches(['-', '.']);
     if cut.is_empty() {
         return Err(format!("hostname for pod {pod_name:?} was invalid: {hostname:?}"));
     }
@@ -78,7 +84,11 @@ pub fn kernel_hostname(pod: &Pod, hostname: &str, domain: &str) -> Result<String
 pub fn managed_hosts(ips: &[String], hostname: &str, domain: &str, aliases: &[HostAlias]) -> String {
     let mut text = format!("{HEADER}{LOCAL_ENTRIES}");
     for ip in ips {
-        let names = if domain.is_empty() { hostname.to_string() } else { format!("{hostname}.{domain}\t{hostname}") };
+        let names = if domain.is_empty() {
+            hostname.to_string()
+        } else {
+            format!("{hostname}.{domain}\t{hostname}")
+        };
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{ip}\t{names}");
     }
@@ -106,7 +116,10 @@ mod tests {
     use serde_json::json;
 
     fn pod(spec: serde_json::Value) -> Pod {
-        serde_json::from_value(json!({"metadata": {"name": "a".repeat(62) + "-b", "namespace": "n"}, "spec": spec})).unwrap()
+        serde_json::from_value(
+            json!({"metadata": {"name": "a".repeat(62) + "-b", "namespace": "n"}, "spec": spec}),
+        )
+        .unwrap()
     }
 
     #[test]
@@ -115,16 +128,27 @@ mod tests {
         assert_eq!((name.as_str(), domain.as_str()), ("a".repeat(62).as_str(), ""));
         let named = pod(json!({"containers": [], "hostname": "web-0", "subdomain": "web"}));
         let (name, domain) = hostname_and_domain(&named, "cluster.local").unwrap();
-        assert_eq!((name.as_str(), domain.as_str()), ("web-0", "web.n.svc.cluster.local"));
+        assert_eq!(
+            (name.as_str(), domain.as_str()),
+            ("web-0", "web.n.svc.cluster.local")
+        );
         assert!(hostname_and_domain(&pod(json!({"containers": [], "hostname": "Web_0"})), "x").is_err());
     }
 
     #[test]
     fn the_hosts_file_is_upstreams() {
-        let aliases = [HostAlias { ip: "1.2.3.4".into(), hostnames: Some(vec!["a".into(), "b".into()]) }];
+        let aliases = [HostAlias {
+            ip: "1.2.3.4".into(),
+            hostnames: Some(vec!["a".into(), "b".into()]),
+        }];
         let text = managed_hosts(&["10.0.0.2".into()], "web-0", "web.n.svc.cluster.local", &aliases);
-        assert!(text.starts_with("# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost"));
+        assert!(text.starts_with(
+            "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost"
+        ));
         assert!(text.ends_with("10.0.0.2\tweb-0.web.n.svc.cluster.local\tweb-0\n\n# Entries added by HostAliases.\n1.2.3.4\ta\tb\n"));
-        assert!(host_network_hosts("127.0.0.1 x\n", &[]).starts_with("# Kubernetes-managed hosts file (host network).\n127"));
+        assert!(
+            host_network_hosts("127.0.0.1 x\n", &[])
+                .starts_with("# Kubernetes-managed hosts file (host network).\n127")
+        );
     }
 }

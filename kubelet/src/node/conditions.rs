@@ -22,8 +22,14 @@ pub fn generate(health: &Health, old: &[NodeCondition], now: &Time) -> Vec<NodeC
         pressure(
             "MemoryPressure",
             health.memory_pressure,
-            ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
-            ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+            (
+                "KubeletHasInsufficientMemory",
+                "kubelet has insufficient memory available",
+            ),
+            (
+                "KubeletHasSufficientMemory",
+                "kubelet has sufficient memory available",
+            ),
         ),
         pressure(
             "DiskPressure",
@@ -34,17 +40,26 @@ pub fn generate(health: &Health, old: &[NodeCondition], now: &Time) -> Vec<NodeC
         pressure(
             "PIDPressure",
             health.pid_pressure,
-            ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
+            (
+                "KubeletHasInsufficientPID",
+                "kubelet has insufficient PID available",
+            ),
             ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
         ),
         (
             "Ready".into(),
             ready,
             if ready { "KubeletReady" } else { "KubeletNotReady" }.to_string(),
-            if ready { "kubelet is posting ready status".to_string() } else { joined(&health.errors) },
+            if ready {
+                "kubelet is posting ready status".to_string()
+            } else {
+                joined(&health.errors)
+            },
         ),
     ];
-    made.into_iter().map(|(kind, holds, reason, message)| condition(kind, holds, reason, message, old, now)).collect()
+    made.into_iter()
+        .map(|(kind, holds, reason, message)| condition(kind, holds, reason, message, old, now))
+        .collect()
 }
 
 fn joined(errors: &[String]) -> String {
@@ -54,11 +69,22 @@ fn joined(errors: &[String]) -> String {
     }
 }
 
-fn condition(kind: String, holds: bool, reason: String, message: String, old: &[NodeCondition], now: &Time) -> NodeCondition {
+fn condition(
+    kind: String,
+    holds: bool,
+    reason: String,
+    message: String,
+    old: &[NodeCondition],
+    now: &Time,
+) -> NodeCondition {
     let status = if holds { "True" } else { "False" };
     let before = old.iter().find(|c| c.type_ == kind && c.status == status);
     NodeCondition {
-        last_transition_time: Some(before.and_then(|c| c.last_transition_time.clone()).unwrap_or_else(|| now.clone())),
+        last_transition_time: Some(
+            before
+                .and_then(|c| c.last_transition_time.clone())
+                .unwrap_or_else(|| now.clone()),
+        ),
         last_heartbeat_time: Some(now.clone()),
         status: status.into(),
         type_: kind,
@@ -77,19 +103,39 @@ mod tests {
 
     #[test]
     fn ready_says_everything_that_is_wrong() {
-        let bad = Health { errors: vec!["a".into(), "b".into()], ..Default::default() };
+        let bad = Health {
+            errors: vec!["a".into(), "b".into()],
+            ..Default::default()
+        };
         let list = generate(&bad, &[], &at(1));
         let ready = list.iter().find(|c| c.type_ == "Ready").unwrap();
-        assert_eq!((ready.status.as_str(), ready.message.as_deref()), ("False", Some("[a, b]")));
+        assert_eq!(
+            (ready.status.as_str(), ready.message.as_deref()),
+            ("False", Some("[a, b]"))
+        );
     }
 
     #[test]
     fn the_transition_is_when_the_status_changed() {
         let first = generate(&Health::default(), &[], &at(1));
         let second = generate(&Health::default(), &first, &at(2));
-        assert!(second.iter().all(|c| c.last_transition_time == Some(at(1)) && c.last_heartbeat_time == Some(at(2))));
-        let pressed = generate(&Health { disk_pressure: true, ..Default::default() }, &second, &at(3));
+        assert!(
+            second
+                .iter()
+                .all(|c| c.last_transition_time == Some(at(1)) && c.last_heartbeat_time == Some(at(2)))
+        );
+        let pressed = generate(
+            &Health {
+                disk_pressure: true,
+                ..Default::default()
+            },
+            &second,
+            &at(3),
+        );
         let disk = pressed.iter().find(|c| c.type_ == "DiskPressure").unwrap();
-        assert_eq!((disk.status.as_str(), disk.last_transition_time.clone()), ("True", Some(at(3))));
+        assert_eq!(
+            (disk.status.as_str(), disk.last_transition_time.clone()),
+            ("True", Some(at(3)))
+        );
     }
 }

@@ -77,7 +77,9 @@ impl NodeReporter {
                     tracing::info!(node = %self.machine.node_name, "Successfully registered node");
                     return node;
                 }
-                Err(error) => tracing::error!(node = %self.machine.node_name, %error, "Unable to register node with API server"),
+                Err(error) => {
+                    tracing::error!(node = %self.machine.node_name, %error, "Unable to register node with API server")
+                }
             }
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(MAX_REGISTER_RETRY);
@@ -108,8 +110,10 @@ impl NodeReporter {
     }
 
     fn initial(&self) -> Node {
-        let annotations =
-            BTreeMap::from([("volumes.kubernetes.io/controller-managed-attach-detach".to_string(), "true".to_string())]);
+        let annotations = BTreeMap::from([(
+            "volumes.kubernetes.io/controller-managed-attach-detach".to_string(),
+            "true".to_string(),
+        )]);
         Node {
             metadata: ObjectMeta {
                 name: Some(self.machine.node_name.clone()),
@@ -126,29 +130,46 @@ impl NodeReporter {
         }
     }
 
-    fn status(&self, old: &[k8s_openapi::api::core::v1::NodeCondition], images: Vec<ContainerImage>) -> NodeStatus {
+    fn status(
+        &self,
+        old: &[k8s_openapi::api::core::v1::NodeCondition],
+        images: Vec<ContainerImage>,
+    ) -> NodeStatus {
         let mut info = self.machine.info.clone();
         info.container_runtime_version.clone_from(&self.runtime_version);
-        let port = DaemonEndpoint { port: i32::from(self.kubelet_port) };
+        let port = DaemonEndpoint {
+            port: i32::from(self.kubelet_port),
+        };
         NodeStatus {
             addresses: Some(self.machine.addresses()),
             capacity: Some(quantities(&self.machine.capacity)),
             allocatable: Some(quantities(&self.machine.allocatable)),
             conditions: Some(conditions::generate(&self.health.read(), old, &now())),
-            daemon_endpoints: Some(NodeDaemonEndpoints { kubelet_endpoint: Some(port) }),
+            daemon_endpoints: Some(NodeDaemonEndpoints {
+                kubelet_endpoint: Some(port),
+            }),
             images: (!images.is_empty()).then_some(images),
             node_info: Some(info),
             ..Default::default()
         }
     }
 
-    async fn report(&self, api: &Api<Node>, node: &mut Node, reported: &mut Instant) -> Result<(), client::Error> {
+    async fn report(
+        &self,
+        api: &Api<Node>,
+        node: &mut Node,
+        reported: &mut Instant,
+    ) -> Result<(), client::Error> {
         let images = self.runtime.list_images().await.map(images).unwrap_or_default();
         let old = node.status.clone().unwrap_or_default();
         let wanted = self.status(old.conditions.as_deref().unwrap_or_default(), images);
         let heartbeat = reported.elapsed() >= self.report_every;
-        let Some(patch) = patch(&old, &wanted, heartbeat) else { return Ok(()) };
-        *node = api.patch(&self.machine.node_name, &Patch::Strategic(patch), Some("status")).await?;
+        let Some(patch) = patch(&old, &wanted, heartbeat) else {
+            return Ok(());
+        };
+        *node = api
+            .patch(&self.machine.node_name, &Patch::Strategic(patch), Some("status"))
+            .await?;
         *reported = Instant::now();
         Ok(())
     }
@@ -159,8 +180,16 @@ fn images(list: Vec<cri::v1::Image>) -> Vec<ContainerImage> {
     let mut all: Vec<ContainerImage> = list
         .into_iter()
         .map(|i| {
-            let names: Vec<String> = i.repo_digests.into_iter().chain(i.repo_tags).take(MAX_NAMES).collect();
-            ContainerImage { names: Some(names), size_bytes: i64::try_from(i.size).ok() }
+            let names: Vec<String> = i
+                .repo_digests
+                .into_iter()
+                .chain(i.repo_tags)
+                .take(MAX_NAMES)
+                .collect();
+            ContainerImage {
+                names: Some(names),
+                size_bytes: i64::try_from(i.size).ok(),
+            }
         })
         .collect();
     all.sort_by_key(|i| std::cmp::Reverse(i.size_bytes));
@@ -193,7 +222,9 @@ fn patch(old: &NodeStatus, new: &NodeStatus, heartbeat: bool) -> Option<Value> {
         let same = match key.as_str() {
             "conditions" => {
                 let own = before.as_array().into_iter().flatten().filter(|c| {
-                    value.as_array().is_some_and(|n| n.iter().any(|w| w.get("type") == c.get("type")))
+                    value
+                        .as_array()
+                        .is_some_and(|n| n.iter().any(|w| w.get("type") == c.get("type")))
                 });
                 let mut own: Vec<Value> = own.cloned().collect();
                 own.sort_by_key(|c| c["type"].to_string());
@@ -230,11 +261,17 @@ mod tests {
 
     #[test]
     fn a_heartbeat_alone_is_no_news() {
-        let (old, new) = (status("True", "2026-01-01T00:00:00Z"), status("True", "2026-01-01T00:01:00Z"));
+        let (old, new) = (
+            status("True", "2026-01-01T00:00:00Z"),
+            status("True", "2026-01-01T00:01:00Z"),
+        );
         assert!(patch(&old, &new, false).is_none());
         assert!(patch(&old, &new, true).is_some());
         let sent = patch(&old, &status("False", "2026-01-01T00:01:00Z"), false).unwrap();
-        assert_eq!(sent["status"].as_object().unwrap().keys().collect::<Vec<_>>(), ["conditions"]);
+        assert_eq!(
+            sent["status"].as_object().unwrap().keys().collect::<Vec<_>>(),
+            ["conditions"]
+        );
     }
 
     #[test]

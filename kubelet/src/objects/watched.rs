@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use client::informer::{Event as Change, Informer, Store};
 use client::{Api, Client, ListOptions};
-use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest as ApiTokenRequest, TokenRequestSpec};
+use k8s_openapi::api::authentication::v1::{
+    BoundObjectReference, TokenRequest as ApiTokenRequest, TokenRequestSpec,
+};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
 use parking_lot::Mutex;
 use tonic::async_trait;
@@ -52,14 +54,25 @@ impl WatchedObjects {
         let services = Informer::new(client.all::<Service>(), ListOptions::default())
             .transform(|s: &mut Service| s.metadata.managed_fields = None);
         let store = services.start();
-        Self { client, entries: Arc::default(), services: store, _services: services, changed }
+        Self {
+            client,
+            entries: Arc::default(),
+            services: store,
+            _services: services,
+            changed,
+        }
     }
 
     fn watch(&self, reference: &Reference) -> Watch {
         let options = ListOptions::fields(format!("metadata.name={}", reference.name));
         let (entries, changed, key) = (self.entries.clone(), self.changed.clone(), reference.clone());
         let tell = move || {
-            let pods: Vec<PodUid> = entries.lock().get(&key).iter().flat_map(|e| e.pods.iter().cloned()).collect();
+            let pods: Vec<PodUid> = entries
+                .lock()
+                .get(&key)
+                .iter()
+                .flat_map(|e| e.pods.iter().cloned())
+                .collect();
             pods.into_iter().for_each(|uid| changed(uid));
         };
         match reference.kind {
@@ -67,7 +80,11 @@ impl WatchedObjects {
                 let api: Api<ConfigMap> = self.client.namespaced(&reference.namespace);
                 let informer = Informer::new(api, options);
                 let is_change = change_filter();
-                informer.on_event(move |c| if is_change(&c) { tell() });
+                informer.on_event(move |c| {
+                    if is_change(&c) {
+                        tell()
+                    }
+                });
                 let store = informer.start();
                 Watch::ConfigMap(informer, store)
             }
@@ -75,7 +92,11 @@ impl WatchedObjects {
                 let api: Api<Secret> = self.client.namespaced(&reference.namespace);
                 let informer = Informer::new(api, options);
                 let is_change = change_filter();
-                informer.on_event(move |c| if is_change(&c) { tell() });
+                informer.on_event(move |c| {
+                    if is_change(&c) {
+                        tell()
+                    }
+                });
                 let store = informer.start();
                 Watch::Secret(informer, store)
             }
@@ -109,8 +130,17 @@ fn change_filter<T>() -> impl Fn(&Change<&Arc<T>>) -> bool {
     }
 }
 
-async fn read<T: client::Object>(store: Option<Store<T>>, api: Api<T>, kind: &'static str, namespace: &str, name: &str) -> Result<Arc<T>, ObjectError> {
-    let not_found = || ObjectError::NotFound { kind, name: name.to_string() };
+async fn read<T: client::Object>(
+    store: Option<Store<T>>,
+    api: Api<T>,
+    kind: &'static str,
+    namespace: &str,
+    name: &str,
+) -> Result<Arc<T>, ObjectError> {
+    let not_found = || ObjectError::NotFound {
+        kind,
+        name: name.to_string(),
+    };
     let Some(store) = store else {
         // Not registered (an image pull secret of a pod that is just being stopped): asked once.
         return match api.get(name).await {
@@ -119,7 +149,11 @@ async fn read<T: client::Object>(store: Option<Store<T>>, api: Api<T>, kind: &'s
             Err(e) => Err(ObjectError::Api(e.to_string())),
         };
     };
-    if !store.is_synced() && tokio::time::timeout(FIRST_LIST, store.wait_synced()).await.is_err() {
+    if !store.is_synced()
+        && tokio::time::timeout(FIRST_LIST, store.wait_synced())
+            .await
+            .is_err()
+    {
         return Err(ObjectError::Timeout { kind });
     }
     store.get(&format!("{namespace}/{name}")).ok_or_else(not_found)
@@ -128,13 +162,35 @@ async fn read<T: client::Object>(store: Option<Store<T>>, api: Api<T>, kind: &'s
 #[async_trait]
 impl Objects for WatchedObjects {
     async fn config_map(&self, namespace: &str, name: &str) -> Result<Arc<ConfigMap>, ObjectError> {
-        let reference = Reference { kind: Kind::ConfigMap, namespace: namespace.into(), name: name.into() };
-        read(self.config_map_store(&reference), self.client.namespaced(namespace), "configmap", namespace, name).await
+        let reference = Reference {
+            kind: Kind::ConfigMap,
+            namespace: namespace.into(),
+            name: name.into(),
+        };
+        read(
+            self.config_map_store(&reference),
+            self.client.namespaced(namespace),
+            "configmap",
+            namespace,
+            name,
+        )
+        .await
     }
 
     async fn secret(&self, namespace: &str, name: &str) -> Result<Arc<Secret>, ObjectError> {
-        let reference = Reference { kind: Kind::Secret, namespace: namespace.into(), name: name.into() };
-        read(self.secret_store(&reference), self.client.namespaced(namespace), "secret", namespace, name).await
+        let reference = Reference {
+            kind: Kind::Secret,
+            namespace: namespace.into(),
+            name: name.into(),
+        };
+        read(
+            self.secret_store(&reference),
+            self.client.namespaced(namespace),
+            "secret",
+            namespace,
+            name,
+        )
+        .await
     }
 
     async fn token(&self, request: &TokenRequest) -> Result<Token, ObjectError> {
@@ -152,13 +208,24 @@ impl Objects for WatchedObjects {
             ..Default::default()
         };
         let api: Api<ServiceAccount> = self.client.namespaced(&request.namespace);
-        let answer: Result<ApiTokenRequest, client::Error> =
-            api.create_subresource(&request.service_account, "token", &body).await;
+        let answer: Result<ApiTokenRequest, client::Error> = api
+            .create_subresource(&request.service_account, "token", &body)
+            .await;
         let failed = |text: String| ObjectError::Api(format!("failed to fetch token: {text}"));
-        let status = answer.map_err(|e| failed(e.to_string()))?.status.ok_or_else(|| failed("no status".into()))?;
+        let status = answer
+            .map_err(|e| failed(e.to_string()))?
+            .status
+            .ok_or_else(|| failed("no status".into()))?;
         let token = status.token.ok_or_else(|| failed("no token".into()))?;
-        let expires = status.expiration_timestamp.ok_or_else(|| failed("no expiration".into()))?.0;
-        Ok(Token { token, issued: jiff::Timestamp::now(), expires })
+        let expires = status
+            .expiration_timestamp
+            .ok_or_else(|| failed("no expiration".into()))?
+            .0;
+        Ok(Token {
+            token,
+            issued: jiff::Timestamp::now(),
+            expires,
+        })
     }
 
     fn services(&self) -> Option<Vec<Arc<Service>>> {
@@ -180,7 +247,10 @@ impl Objects for WatchedObjects {
                     other.get_mut().pods.insert(pod.uid());
                 }
                 hash_map::Entry::Vacant(free) => {
-                    free.insert(Entry { watch, pods: HashSet::from([pod.uid()]) });
+                    free.insert(Entry {
+                        watch,
+                        pods: HashSet::from([pod.uid()]),
+                    });
                 }
             }
         }

@@ -21,10 +21,18 @@ pub struct View {
 #[derive(Debug, PartialEq)]
 pub enum Step {
     /// A new incarnation: this is what holds until a probe says more.
-    Begin { id: String, verdict: Verdict },
+    Begin {
+        id: String,
+        verdict: Verdict,
+    },
     /// The incarnation that was probed no longer runs.
-    Gone { id: String },
-    Probe { id: String, ip: Option<String> },
+    Gone {
+        id: String,
+    },
+    Probe {
+        id: String,
+        ip: Option<String>,
+    },
     WaitUntil(Instant),
     WaitForChange,
 }
@@ -55,7 +63,10 @@ impl Schedule {
             kind,
             period: seconds(probe.period_seconds, DEFAULT_PERIOD_SECONDS),
             initial_delay: seconds(probe.initial_delay_seconds, 0),
-            failure_threshold: probe.failure_threshold.unwrap_or(DEFAULT_FAILURE_THRESHOLD).max(1),
+            failure_threshold: probe
+                .failure_threshold
+                .unwrap_or(DEFAULT_FAILURE_THRESHOLD)
+                .max(1),
             success_threshold: probe.success_threshold.unwrap_or(1).max(1),
             id: String::new(),
             ran: false,
@@ -68,7 +79,9 @@ impl Schedule {
     }
 
     pub fn step(&mut self, view: &View, now: Instant, unix_now: Nanos) -> Step {
-        let Some(container) = &view.container else { return Step::WaitForChange };
+        let Some(container) = &view.container else {
+            return Step::WaitForChange;
+        };
         if container.id != self.id {
             return self.begin(container.id.clone(), view.was_ready);
         }
@@ -86,7 +99,8 @@ impl Schedule {
         if self.on_hold || waits_for_startup || startup_is_over {
             return Step::WaitForChange;
         }
-        let age = Duration::from_nanos(u64::try_from(unix_now.saturating_sub(container.started_at)).unwrap_or(0));
+        let age =
+            Duration::from_nanos(u64::try_from(unix_now.saturating_sub(container.started_at)).unwrap_or(0));
         if age < self.initial_delay {
             return Step::WaitUntil(now + (self.initial_delay - age));
         }
@@ -94,7 +108,10 @@ impl Schedule {
             return Step::WaitUntil(at);
         }
         self.not_before = Some(now + self.period);
-        Step::Probe { id: self.id.clone(), ip: container.pod_ip.clone() }
+        Step::Probe {
+            id: self.id.clone(),
+            ip: container.pod_ip.clone(),
+        }
     }
 
     fn begin(&mut self, id: String, was_ready: bool) -> Step {
@@ -114,9 +131,17 @@ impl Schedule {
     pub fn record(&mut self, outcome: Option<Verdict>, now: Instant) -> Option<Verdict> {
         self.not_before = self.not_before.map(|at| at.max(now));
         let outcome = outcome?;
-        self.run = if self.last == Some(outcome) { self.run + 1 } else { 1 };
+        self.run = if self.last == Some(outcome) {
+            self.run + 1
+        } else {
+            1
+        };
         self.last = Some(outcome);
-        let threshold = if outcome == Verdict::Failure { self.failure_threshold } else { self.success_threshold };
+        let threshold = if outcome == Verdict::Failure {
+            self.failure_threshold
+        } else {
+            self.success_threshold
+        };
         if self.run < threshold {
             return None;
         }
@@ -133,14 +158,31 @@ mod tests {
     use super::*;
 
     fn running(id: &str, started: bool) -> View {
-        let container = ContainerView { id: id.into(), running: true, started_at: 0, pod_ip: None };
-        View { container: Some(container), started, was_ready: false }
+        let container = ContainerView {
+            id: id.into(),
+            running: true,
+            started_at: 0,
+            pod_ip: None,
+        };
+        View {
+            container: Some(container),
+            started,
+            was_ready: false,
+        }
     }
 
     fn schedule(kind: ProbeKind) -> Schedule {
-        let probe = Probe { initial_delay_seconds: Some(5), period_seconds: Some(10), failure_threshold: Some(2), ..Default::default() };
+        let probe = Probe {
+            initial_delay_seconds: Some(5),
+            period_seconds: Some(10),
+            failure_threshold: Some(2),
+            ..Default::default()
+        };
         let mut s = Schedule::new(kind, &probe);
-        assert!(matches!(s.step(&running("a", true), Instant::now(), 0), Step::Begin { .. }));
+        assert!(matches!(
+            s.step(&running("a", true), Instant::now(), 0),
+            Step::Begin { .. }
+        ));
         s
     }
 
@@ -150,9 +192,18 @@ mod tests {
     fn the_first_probe_comes_when_the_initial_delay_is_over_and_then_every_period() {
         let mut s = schedule(ProbeKind::Readiness);
         let t = Instant::now();
-        assert_eq!(s.step(&running("a", true), t, 2 * S), Step::WaitUntil(t + Duration::from_secs(3)));
-        assert!(matches!(s.step(&running("a", true), t, 5 * S), Step::Probe { .. }));
-        assert_eq!(s.step(&running("a", true), t, 6 * S), Step::WaitUntil(t + Duration::from_secs(10)));
+        assert_eq!(
+            s.step(&running("a", true), t, 2 * S),
+            Step::WaitUntil(t + Duration::from_secs(3))
+        );
+        assert!(matches!(
+            s.step(&running("a", true), t, 5 * S),
+            Step::Probe { .. }
+        ));
+        assert_eq!(
+            s.step(&running("a", true), t, 6 * S),
+            Step::WaitUntil(t + Duration::from_secs(10))
+        );
     }
 
     #[test]
@@ -173,17 +224,32 @@ mod tests {
         s.record(Some(Verdict::Failure), t);
         assert_eq!(s.record(Some(Verdict::Failure), t), Some(Verdict::Failure));
         assert_eq!(s.step(&running("a", true), t, 60 * S), Step::WaitForChange);
-        assert_eq!(s.step(&running("b", true), t, 60 * S), Step::Begin { id: "b".into(), verdict: Verdict::Success });
-        assert!(matches!(s.step(&running("b", true), t, 60 * S), Step::Probe { .. }));
+        assert_eq!(
+            s.step(&running("b", true), t, 60 * S),
+            Step::Begin {
+                id: "b".into(),
+                verdict: Verdict::Success
+            }
+        );
+        assert!(matches!(
+            s.step(&running("b", true), t, 60 * S),
+            Step::Probe { .. }
+        ));
     }
 
     #[test]
     fn readiness_waits_for_startup_and_startup_ends_with_success() {
         let t = Instant::now();
         let mut readiness = schedule(ProbeKind::Readiness);
-        assert_eq!(readiness.step(&running("a", false), t, 60 * S), Step::WaitForChange);
+        assert_eq!(
+            readiness.step(&running("a", false), t, 60 * S),
+            Step::WaitForChange
+        );
         let mut startup = schedule(ProbeKind::Startup);
-        assert!(matches!(startup.step(&running("a", false), t, 60 * S), Step::Probe { .. }));
+        assert!(matches!(
+            startup.step(&running("a", false), t, 60 * S),
+            Step::Probe { .. }
+        ));
         assert_eq!(startup.step(&running("a", true), t, 60 * S), Step::WaitForChange);
     }
 
@@ -191,7 +257,16 @@ mod tests {
     fn a_container_that_stopped_is_not_ready() {
         let mut s = schedule(ProbeKind::Readiness);
         s.step(&running("a", true), Instant::now(), S);
-        let stopped = View { container: Some(ContainerView { id: "a".into(), running: false, started_at: 0, pod_ip: None }), started: false, was_ready: false };
+        let stopped = View {
+            container: Some(ContainerView {
+                id: "a".into(),
+                running: false,
+                started_at: 0,
+                pod_ip: None,
+            }),
+            started: false,
+            was_ready: false,
+        };
         assert_eq!(s.step(&stopped, Instant::now(), S), Step::Gone { id: "a".into() });
         assert_eq!(s.step(&stopped, Instant::now(), S), Step::WaitForChange);
     }
@@ -200,7 +275,16 @@ mod tests {
     fn a_container_that_is_made_and_not_started_yet_has_not_failed() {
         for kind in super::super::KINDS {
             let mut s = schedule(kind);
-            let made = View { container: Some(ContainerView { id: "a".into(), running: false, started_at: 0, pod_ip: None }), started: false, was_ready: false };
+            let made = View {
+                container: Some(ContainerView {
+                    id: "a".into(),
+                    running: false,
+                    started_at: 0,
+                    pod_ip: None,
+                }),
+                started: false,
+                was_ready: false,
+            };
             assert_eq!(s.step(&made, Instant::now(), S), Step::WaitForChange);
         }
     }

@@ -47,15 +47,28 @@ pub trait Verdicts {
 /// Whether a new sandbox is needed, its attempt number, and the id of the one there is.
 pub fn sandbox_changed(pod: &Pod, status: &PodStatus) -> (bool, u32, String) {
     use cri::v1::{NamespaceMode, PodSandboxState};
-    let Some(latest) = status.sandboxes.first() else { return (true, 0, String::new()) };
+    let Some(latest) = status.sandboxes.first() else {
+        return (true, 0, String::new());
+    };
     let next = latest.metadata.as_ref().map_or(0, |m| m.attempt) + 1;
-    let ready = status.sandboxes.iter().filter(|s| s.state() == PodSandboxState::SandboxReady).count();
+    let ready = status
+        .sandboxes
+        .iter()
+        .filter(|s| s.state() == PodSandboxState::SandboxReady)
+        .count();
     if ready > 1 || latest.state() != PodSandboxState::SandboxReady {
         return (true, next, latest.id.clone());
     }
-    let options = latest.linux.as_ref().and_then(|l| l.namespaces.as_ref()?.options.as_ref());
+    let options = latest
+        .linux
+        .as_ref()
+        .and_then(|l| l.namespaces.as_ref()?.options.as_ref());
     let network = options.map_or(NamespaceMode::Pod as i32, |o| o.network);
-    let wanted = if pod.is_host_network() { NamespaceMode::Node } else { NamespaceMode::Pod };
+    let wanted = if pod.is_host_network() {
+        NamespaceMode::Node
+    } else {
+        NamespaceMode::Pod
+    };
     if network != wanted as i32 {
         return (true, next, String::new());
     }
@@ -67,8 +80,13 @@ pub fn sandbox_changed(pod: &Pod, status: &PodStatus) -> (bool, u32, String) {
 
 pub fn compute_pod_actions(pod: &Pod, status: &PodStatus, verdicts: &dyn Verdicts) -> PodActions {
     let (create, attempt, sandbox_id) = sandbox_changed(pod, status);
-    let mut actions =
-        PodActions { kill_pod: create, create_sandbox: create, sandbox_id, attempt, ..PodActions::default() };
+    let mut actions = PodActions {
+        kill_pod: create,
+        create_sandbox: create,
+        sandbox_id,
+        attempt,
+        ..PodActions::default()
+    };
     if create {
         plan_new_sandbox(pod, status, &mut actions);
         return actions;
@@ -128,15 +146,24 @@ fn plan_new_sandbox(pod: &Pod, status: &PodStatus, actions: &mut PodActions) {
 /// Container-level policies may restart what the pod-level one would not.
 fn restarts_on_failure(pod: &Pod) -> bool {
     pod.restart_policy() != "Never"
-        || pod.spec().containers.iter().any(|c| c.restart_policy.as_deref().is_some_and(|p| p != "Never"))
+        || pod
+            .spec()
+            .containers
+            .iter()
+            .any(|c| c.restart_policy.as_deref().is_some_and(|p| p != "Never"))
 }
 
 fn succeeded(container: &Container, status: &PodStatus) -> bool {
-    status.container(&container.name).is_some_and(|s| s.state == State::Exited && s.exit_code == 0)
+    status
+        .container(&container.name)
+        .is_some_and(|s| s.state == State::Exited && s.exit_code == 0)
 }
 
 pub fn any_regular_created(pod: &Pod, status: &PodStatus) -> bool {
-    pod.spec().containers.iter().any(|c| status.container(&c.name).is_some())
+    pod.spec()
+        .containers
+        .iter()
+        .any(|c| status.container(&c.name).is_some())
 }
 
 /// True when the container runs and stays.
@@ -160,13 +187,28 @@ fn plan_container(
         }
         return false;
     };
-    let policy = container.restart_policy.as_deref().unwrap_or(pod.restart_policy());
+    let policy = container
+        .restart_policy
+        .as_deref()
+        .unwrap_or(pod.restart_policy());
     let (mut message, reason, restart) = if container_hash(container) != running.hash {
-        (format!("Container {} definition changed", container.name), KillReason::None, true)
+        (
+            format!("Container {} definition changed", container.name),
+            KillReason::None,
+            true,
+        )
     } else if verdicts.liveness(&running.id) == Some(Verdict::Failure) {
-        (format!("Container {} failed liveness probe", container.name), KillReason::LivenessProbe, policy != "Never")
+        (
+            format!("Container {} failed liveness probe", container.name),
+            KillReason::LivenessProbe,
+            policy != "Never",
+        )
     } else if verdicts.startup(&running.id) == Some(Verdict::Failure) {
-        (format!("Container {} failed startup probe", container.name), KillReason::StartupProbe, policy != "Never")
+        (
+            format!("Container {} failed startup probe", container.name),
+            KillReason::StartupProbe,
+            policy != "Never",
+        )
     } else {
         return true;
     };
@@ -179,7 +221,12 @@ fn plan_container(
 }
 
 fn kill(status: &ContainerStatus, message: String, reason: KillReason) -> ContainerToKill {
-    ContainerToKill { id: status.id.clone(), name: status.name.clone(), message, reason }
+    ContainerToKill {
+        id: status.id.clone(),
+        name: status.name.clone(),
+        message,
+        reason,
+    }
 }
 
 /// For a container that does not run. One that was made and never started is made again.
@@ -199,13 +246,20 @@ pub fn should_be_restarted(pod: &Pod, container: &Container, is_init: bool, stat
 
 /// Walks the init containers from the last: finished ones may have been removed from the runtime, so only the latest that is known counts.
 /// True when the main containers may run.
-fn plan_init_containers(pod: &Pod, status: &PodStatus, verdicts: &dyn Verdicts, actions: &mut PodActions) -> bool {
+fn plan_init_containers(
+    pod: &Pod,
+    status: &PodStatus,
+    verdicts: &dyn Verdicts,
+    actions: &mut PodActions,
+) -> bool {
     let inits = pod.init_containers();
     if inits.is_empty() {
         return true;
     }
     let mut initialized = pod.spec().containers.iter().any(|c| {
-        status.container(&c.name).is_some_and(|s| matches!(s.state, State::Created | State::Running))
+        status
+            .container(&c.name)
+            .is_some_and(|s| matches!(s.state, State::Created | State::Running))
     });
     let mut later_seen = initialized;
     for (i, container) in inits.iter().enumerate().rev() {
@@ -265,7 +319,11 @@ fn restart_failed_init(
     index: usize,
     actions: &mut PodActions,
 ) -> bool {
-    let code = if current.state == State::Unknown { 137 } else { current.exit_code };
+    let code = if current.state == State::Unknown {
+        137
+    } else {
+        current.exit_code
+    };
     if !sidecar && !restarts_after(container, true, pod.restart_policy(), code) {
         actions.kill_pod = true;
         actions.init_to_start.clear();
@@ -293,7 +351,9 @@ fn plan_running_sidecar(
             Some(Verdict::Success) => {}
             Some(Verdict::Failure) => {
                 let message = format!("Init container {name} failed startup probe");
-                actions.to_kill.push(kill(current, message, KillReason::StartupProbe));
+                actions
+                    .to_kill
+                    .push(kill(current, message, KillReason::StartupProbe));
                 actions.init_to_start.push(index);
                 return false;
             }
@@ -301,9 +361,15 @@ fn plan_running_sidecar(
         }
     }
     let (message, reason) = if container_hash(container) != current.hash {
-        (format!("Init container {name} definition changed"), KillReason::None)
+        (
+            format!("Init container {name} definition changed"),
+            KillReason::None,
+        )
     } else if container.liveness_probe.is_some() && verdicts.liveness(&current.id) == Some(Verdict::Failure) {
-        (format!("Init container {name} failed liveness probe"), KillReason::LivenessProbe)
+        (
+            format!("Init container {name} failed liveness probe"),
+            KillReason::LivenessProbe,
+        )
     } else {
         return true;
     };

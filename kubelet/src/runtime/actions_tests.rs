@@ -22,26 +22,39 @@ impl Verdicts for Said {
 }
 
 fn pod(spec: serde_json::Value) -> Pod {
-    serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": spec})).unwrap()
+    serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": spec}))
+        .unwrap()
 }
 
 fn two(policy: &str) -> Pod {
-    pod(json!({"restartPolicy": policy, "containers": [{"name": "a", "image": "i"}, {"name": "b", "image": "i"}]}))
+    pod(
+        json!({"restartPolicy": policy, "containers": [{"name": "a", "image": "i"}, {"name": "b", "image": "i"}]}),
+    )
 }
 
 fn with_sandbox() -> PodStatus {
     let mut status = PodStatus::empty(PodUid::new("u"), "p", "n");
     status.sandboxes.push(v1::PodSandboxStatus {
         id: "sandbox".into(),
-        metadata: Some(v1::PodSandboxMetadata { attempt: 0, ..Default::default() }),
-        network: Some(v1::PodSandboxNetworkStatus { ip: "10.0.0.2".into(), additional_ips: vec![] }),
+        metadata: Some(v1::PodSandboxMetadata {
+            attempt: 0,
+            ..Default::default()
+        }),
+        network: Some(v1::PodSandboxNetworkStatus {
+            ip: "10.0.0.2".into(),
+            additional_ips: vec![],
+        }),
         ..Default::default()
     });
     status
 }
 
 fn put(status: &mut PodStatus, name: &str, state: State, exit_code: i32) {
-    let container = Container { name: name.into(), image: Some("i".into()), ..Default::default() };
+    let container = Container {
+        name: name.into(),
+        image: Some("i".into()),
+        ..Default::default()
+    };
     status.containers.push(ContainerStatus {
         id: format!("{name}-id"),
         name: name.into(),
@@ -75,7 +88,13 @@ fn running_containers_are_left_alone() {
     put(&mut status, "a", State::Running, 0);
     put(&mut status, "b", State::Running, 0);
     let actions = compute_pod_actions(&two("Always"), &status, &Said::default());
-    assert_eq!(actions, PodActions { sandbox_id: "sandbox".into(), ..Default::default() });
+    assert_eq!(
+        actions,
+        PodActions {
+            sandbox_id: "sandbox".into(),
+            ..Default::default()
+        }
+    );
 }
 
 #[test]
@@ -97,7 +116,10 @@ fn a_dead_sandbox_is_replaced_and_the_attempt_counts() {
     put(&mut status, "a", State::Exited, 137);
     let actions = compute_pod_actions(&two("Always"), &status, &Said::default());
     assert!(actions.create_sandbox);
-    assert_eq!((actions.attempt, actions.to_start.as_slice()), (1, [0, 1].as_slice()));
+    assert_eq!(
+        (actions.attempt, actions.to_start.as_slice()),
+        (1, [0, 1].as_slice())
+    );
     let never = compute_pod_actions(&two("Never"), &status, &Said::default());
     assert!(!never.create_sandbox, "a pod that ran once is not begun again");
 }
@@ -111,7 +133,10 @@ fn a_changed_image_restarts_whatever_the_policy() {
     changed.spec.as_mut().unwrap().containers[0].image = Some("other".into());
     let actions = compute_pod_actions(&changed, &status, &Said::default());
     assert_eq!(actions.to_start, [0]);
-    assert_eq!(actions.to_kill[0].message, "Container a definition changed, will be restarted");
+    assert_eq!(
+        actions.to_kill[0].message,
+        "Container a definition changed, will be restarted"
+    );
 }
 
 #[test]
@@ -119,7 +144,10 @@ fn a_failed_liveness_probe_kills_and_restarts() {
     let mut status = with_sandbox();
     put(&mut status, "a", State::Running, 0);
     put(&mut status, "b", State::Running, 0);
-    let said = Said { liveness: HashMap::from([("b-id".into(), Verdict::Failure)]), ..Default::default() };
+    let said = Said {
+        liveness: HashMap::from([("b-id".into(), Verdict::Failure)]),
+        ..Default::default()
+    };
     let actions = compute_pod_actions(&two("Always"), &status, &said);
     assert_eq!(actions.to_start, [1]);
     assert_eq!(actions.to_kill[0].reason, KillReason::LivenessProbe);
@@ -187,5 +215,8 @@ fn a_container_in_unknown_state_is_killed_before_it_is_started_again() {
     put(&mut status, "a", State::Unknown, 0);
     put(&mut status, "b", State::Running, 0);
     let actions = compute_pod_actions(&two("Always"), &status, &Said::default());
-    assert_eq!((actions.to_start.as_slice(), actions.to_kill.len()), ([0].as_slice(), 1));
+    assert_eq!(
+        (actions.to_start.as_slice(), actions.to_kill.len()),
+        ([0].as_slice(), 1)
+    );
 }

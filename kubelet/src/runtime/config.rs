@@ -41,14 +41,22 @@ pub enum ConfigError {
     Env(#[from] super::env::EnvError),
     #[error("cannot find volume {volume:?} to mount into container {container:?}")]
     Volume { volume: String, container: String },
-    #[error("failed to create subPath directory for volumeMount {volume:?} of container {container:?}: {source}")]
-    SubPath { volume: String, container: String, source: std::io::Error },
+    #[error(
+        "failed to create subPath directory for volumeMount {volume:?} of container {container:?}: {source}"
+    )]
+    SubPath {
+        volume: String,
+        container: String,
+        source: std::io::Error,
+    },
     #[error("{0}")]
     Runtime(String),
 }
 
 pub fn pod_logs_dir(settings: &RuntimeSettings, pod: &Pod) -> PathBuf {
-    settings.pod_logs_dir.join(format!("{}_{}_{}", pod.namespace(), pod.name(), pod.uid()))
+    settings
+        .pod_logs_dir
+        .join(format!("{}_{}_{}", pod.namespace(), pod.name(), pod.uid()))
 }
 
 /// The second value is a warning for an event.
@@ -66,12 +74,18 @@ pub fn sandbox_config(
             hosts::hostname_and_domain(pod, &settings.dns.cluster_domain).map_err(ConfigError::Hostname)?;
         hosts::kernel_hostname(pod, &name, &domain).map_err(ConfigError::Hostname)?
     };
-    let sysctls = pod.spec().security_context.iter().flat_map(|s| s.sysctls.iter().flatten());
+    let sysctls = pod
+        .spec()
+        .security_context
+        .iter()
+        .flat_map(|s| s.sysctls.iter().flatten());
     let linux = v1::LinuxPodSandboxConfig {
         cgroup_parent: cgroup_parent.to_string(),
         security_context: Some(security::sandbox_context(pod)?),
         // Both spellings are allowed in the API, the kernel's file names know one.
-        sysctls: sysctls.map(|s| (s.name.replace('/', "."), s.value.clone())).collect(),
+        sysctls: sysctls
+            .map(|s| (s.name.replace('/', "."), s.value.clone()))
+            .collect(),
         ..Default::default()
     };
     let config = v1::PodSandboxConfig {
@@ -94,7 +108,12 @@ pub fn sandbox_config(
 }
 
 fn port_mappings(pod: &Pod) -> Vec<v1::PortMapping> {
-    let ports = pod.spec().containers.iter().chain(pod.init_containers()).flat_map(|c| c.ports.iter().flatten());
+    let ports = pod
+        .spec()
+        .containers
+        .iter()
+        .chain(pod.init_containers())
+        .flat_map(|c| c.ports.iter().flatten());
     ports
         .map(|p| v1::PortMapping {
             protocol: match p.protocol.as_deref() {
@@ -124,7 +143,10 @@ pub struct Start<'a> {
     pub target: Option<&'a str>,
 }
 
-pub fn container_config(start: Start<'_>, settings: &RuntimeSettings) -> Result<v1::ContainerConfig, ConfigError> {
+pub fn container_config(
+    start: Start<'_>,
+    settings: &RuntimeSettings,
+) -> Result<v1::ContainerConfig, ConfigError> {
     let (pod, container) = (start.pod, start.container);
     security::verify_run_as_non_root(pod, container, start.image_user)?;
     let mounts = mounts(&start, settings)?;
@@ -132,8 +154,10 @@ pub fn container_config(start: Start<'_>, settings: &RuntimeSettings) -> Result<
     let expanded = |words: &Option<Vec<String>>| words.iter().flatten().map(|w| expand(w, &lookup)).collect();
     let log_dir = pod_logs_dir(settings, pod).join(&container.name);
     std::fs::create_dir_all(&log_dir)?;
-    let defaults =
-        SecurityDefaults { seccomp_default: settings.seccomp_default, seccomp_root: &settings.root_dir.join("seccomp") };
+    let defaults = SecurityDefaults {
+        seccomp_default: settings.seccomp_default,
+        seccomp_root: &settings.root_dir.join("seccomp"),
+    };
     let mut context = security::container_context(pod, container, start.image_user, &defaults)?;
     if let (Some(target), Some(options)) = (start.target, context.namespace_options.as_mut())
         && options.pid == v1::NamespaceMode::Container as i32
@@ -142,7 +166,10 @@ pub fn container_config(start: Start<'_>, settings: &RuntimeSettings) -> Result<
         options.target_id = target.to_string();
     }
     Ok(v1::ContainerConfig {
-        metadata: Some(v1::ContainerMetadata { name: container.name.clone(), attempt: start.restart_count }),
+        metadata: Some(v1::ContainerMetadata {
+            name: container.name.clone(),
+            attempt: start.restart_count,
+        }),
         image: Some(v1::ImageSpec {
             image: start.image_ref.to_string(),
             user_specified_image: container.image.clone().unwrap_or_default(),
@@ -163,23 +190,48 @@ pub fn container_config(start: Start<'_>, settings: &RuntimeSettings) -> Result<
             security_context: Some(context),
         }),
         stop_signal: stop_signal(container),
-        envs: start.env.into_iter().map(|(key, value)| v1::KeyValue { key, value: value.into_bytes() }).collect(),
+        envs: start
+            .env
+            .into_iter()
+            .map(|(key, value)| v1::KeyValue {
+                key,
+                value: value.into_bytes(),
+            })
+            .collect(),
         ..Default::default()
     })
 }
 
 /// `SIGTERM` as the enum has it; anything else is the runtime's default.
 fn stop_signal(container: &Container) -> i32 {
-    let name = container.lifecycle.as_ref().and_then(|l| l.stop_signal.as_deref()).unwrap_or_default();
+    let name = container
+        .lifecycle
+        .as_ref()
+        .and_then(|l| l.stop_signal.as_deref())
+        .unwrap_or_default();
     v1::Signal::from_str_name(name).unwrap_or(v1::Signal::RuntimeDefault) as i32
 }
 
-pub fn linux_resources(pod: &Pod, container: &Container, settings: &RuntimeSettings) -> v1::LinuxContainerResources {
+pub fn linux_resources(
+    pod: &Pod,
+    container: &Container,
+    settings: &RuntimeSettings,
+) -> v1::LinuxContainerResources {
     let pods = |which: &str| {
         let own = pod.spec().resources.as_ref()?;
-        own.limits.as_ref()?.get(which).map(|q| if which == "cpu" { resources::milli(q) } else { resources::value(q) })
+        own.limits.as_ref()?.get(which).map(|q| {
+            if which == "cpu" {
+                resources::milli(q)
+            } else {
+                resources::value(q)
+            }
+        })
     };
-    let limit = |name: &str| resources::limit(container, name).filter(|n| *n > 0).or_else(|| pods(name));
+    let limit = |name: &str| {
+        resources::limit(container, name)
+            .filter(|n| *n > 0)
+            .or_else(|| pods(name))
+    };
     let cpu_limit = limit("cpu").unwrap_or(0);
     let cpu_request = resources::request(container, "cpu").unwrap_or(cpu_limit);
     let memory = limit("memory").unwrap_or(0);
@@ -244,9 +296,17 @@ fn bind(container_path: &str, host_path: &Path, readonly: bool) -> v1::Mount {
     }
 }
 
-fn volume_mount(start: &Start<'_>, mount: &VolumeMount, index: usize, pod_dir: &Path) -> Result<v1::Mount, ConfigError> {
+fn volume_mount(
+    start: &Start<'_>,
+    mount: &VolumeMount,
+    index: usize,
+    pod_dir: &Path,
+) -> Result<v1::Mount, ConfigError> {
     let container = start.container.name.clone();
-    let missing = || ConfigError::Volume { volume: mount.name.clone(), container: container.clone() };
+    let missing = || ConfigError::Volume {
+        volume: mount.name.clone(),
+        container: container.clone(),
+    };
     let volume = start.volumes.get(&mount.name).ok_or_else(missing)?;
     let lookup = |name: &str| start.env.iter().find(|(k, _)| k == name).map(|(_, v)| v.clone());
     let wanted = match mount.sub_path_expr.as_deref().filter(|e| !e.is_empty()) {
@@ -256,7 +316,12 @@ fn volume_mount(start: &Start<'_>, mount: &VolumeMount, index: usize, pod_dir: &
     let host_path = if wanted.is_empty() {
         volume.path.clone()
     } else {
-        let place = subpath::Place { pod_dir, volume: &mount.name, container: &container, index };
+        let place = subpath::Place {
+            pod_dir,
+            volume: &mount.name,
+            container: &container,
+            index,
+        };
         subpath::prepare(&volume.path, &wanted, &place).map_err(|source| ConfigError::SubPath {
             volume: mount.name.clone(),
             container: container.clone(),
@@ -274,17 +339,29 @@ fn volume_mount(start: &Start<'_>, mount: &VolumeMount, index: usize, pod_dir: &
         _ => v1::MountPropagation::PropagationPrivate,
     };
     let readonly = mount.read_only == Some(true) || volume.read_only;
-    Ok(v1::Mount { propagation: propagation as i32, ..bind(&container_path, &host_path, readonly) })
+    Ok(v1::Mount {
+        propagation: propagation as i32,
+        ..bind(&container_path, &host_path, readonly)
+    })
 }
 
-fn write_hosts(pod: &Pod, ips: &[String], settings: &RuntimeSettings, pod_dir: &Path) -> Result<PathBuf, ConfigError> {
+fn write_hosts(
+    pod: &Pod,
+    ips: &[String],
+    settings: &RuntimeSettings,
+    pod_dir: &Path,
+) -> Result<PathBuf, ConfigError> {
     let aliases = pod.spec().host_aliases.clone().unwrap_or_default();
     let text = if pod.is_host_network() {
         hosts::host_network_hosts(&std::fs::read_to_string("/etc/hosts")?, &aliases)
     } else {
         let (name, domain) =
             hosts::hostname_and_domain(pod, &settings.dns.cluster_domain).map_err(ConfigError::Hostname)?;
-        let valid: Vec<String> = ips.iter().filter(|ip| ip.parse::<IpAddr>().is_ok()).cloned().collect();
+        let valid: Vec<String> = ips
+            .iter()
+            .filter(|ip| ip.parse::<IpAddr>().is_ok())
+            .cloned()
+            .collect();
         hosts::managed_hosts(&valid, &name, &domain, &aliases)
     };
     let path = pod_dir.join("etc-hosts");
@@ -300,7 +377,10 @@ fn make_message_file(pod_dir: &Path, container: &str) -> std::io::Result<PathBuf
     let dir = pod_dir.join("containers").join(container);
     std::fs::create_dir_all(&dir)?;
     let path = dir.join(format!("{:08x}", rand::random::<u32>()));
-    let file = std::fs::OpenOptions::new().write(true).create_new(true).open(&path)?;
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&path)?;
     file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666))?;
     Ok(path)
 }
@@ -333,9 +413,11 @@ mod tests {
     #[test]
     fn a_container_is_configured_as_upstream_does() {
         let tmp = tempfile::tempdir().unwrap();
-        let p = pod(json!({"name": "c", "image": "i:1", "command": ["sh", "$(X)"], "args": ["$$(X)"],
+        let p = pod(
+            json!({"name": "c", "image": "i:1", "command": ["sh", "$(X)"], "args": ["$$(X)"],
             "terminationMessagePath": "/dev/termination-log",
-            "resources": {"requests": {"cpu": "250m"}, "limits": {"cpu": "500m", "memory": "64Mi"}}}));
+            "resources": {"requests": {"cpu": "250m"}, "limits": {"cpu": "500m", "memory": "64Mi"}}}),
+        );
         let start = Start {
             pod: &p,
             container: &p.spec().containers[0],
@@ -348,14 +430,24 @@ mod tests {
             target: None,
         };
         let c = container_config(start, &settings(tmp.path())).unwrap();
-        assert_eq!((c.command, c.args), (vec!["sh".to_string(), "y".into()], vec!["$(X)".to_string()]));
+        assert_eq!(
+            (c.command, c.args),
+            (vec!["sh".to_string(), "y".into()], vec!["$(X)".to_string()])
+        );
         assert_eq!(c.log_path, "c/2.log");
         assert!(tmp.path().join("logs/n_p_u/c").is_dir());
         let r = c.linux.unwrap().resources.unwrap();
-        assert_eq!((r.cpu_shares, r.cpu_quota, r.cpu_period, r.memory_limit_in_bytes), (256, 50_000, 100_000, 64 << 20));
+        assert_eq!(
+            (r.cpu_shares, r.cpu_quota, r.cpu_period, r.memory_limit_in_bytes),
+            (256, 50_000, 100_000, 64 << 20)
+        );
         let paths: Vec<&str> = c.mounts.iter().map(|m| m.container_path.as_str()).collect();
         assert_eq!(paths, ["/etc/hosts", "/dev/termination-log"]);
-        assert!(std::fs::read_to_string(&c.mounts[0].host_path).unwrap().contains("9.9.9.9\tnine"));
+        assert!(
+            std::fs::read_to_string(&c.mounts[0].host_path)
+                .unwrap()
+                .contains("9.9.9.9\tnine")
+        );
     }
 
     #[test]
@@ -373,7 +465,9 @@ mod tests {
             volumes: &VolumeMap::default(),
             target: None,
         };
-        let error = container_config(start, &settings(tmp.path())).unwrap_err().to_string();
+        let error = container_config(start, &settings(tmp.path()))
+            .unwrap_err()
+            .to_string();
         assert_eq!(error, "cannot find volume \"v\" to mount into container \"c\"");
     }
 }

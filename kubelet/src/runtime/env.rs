@@ -14,7 +14,12 @@ pub enum EnvError {
     #[error(transparent)]
     Object(#[from] ObjectError),
     #[error("couldn't find key {key} in {kind} {namespace}/{name}")]
-    Key { key: String, kind: &'static str, namespace: String, name: String },
+    Key {
+        key: String,
+        kind: &'static str,
+        namespace: String,
+        name: String,
+    },
     #[error("field label not supported: {0}")]
     Field(String),
     #[error("unsupported container resource: {0}")]
@@ -31,7 +36,11 @@ pub struct Sources<'a> {
     pub allocatable: &'a Amounts,
 }
 
-pub async fn make_environment(pod: &Pod, container: &Container, sources: &Sources<'_>) -> Result<Env, EnvError> {
+pub async fn make_environment(
+    pod: &Pod,
+    container: &Container,
+    sources: &Sources<'_>,
+) -> Result<Env, EnvError> {
     let mut env = Builder::default();
     add_env_from(pod, container, sources, &mut env).await?;
     let services = sources.objects.services().ok_or(EnvError::ServicesUnread)?;
@@ -123,7 +132,9 @@ async fn env_value(
     known: &HashMap<String, String>,
 ) -> Result<Option<String>, EnvError> {
     match &var.value_from {
-        None => Ok(Some(expand(var.value.as_deref().unwrap_or_default(), &|name| known.get(name).cloned()))),
+        None => Ok(Some(expand(var.value.as_deref().unwrap_or_default(), &|name| {
+            known.get(name).cloned()
+        }))),
         Some(source) => value_from(pod, container, source, sources).await,
     }
 }
@@ -139,21 +150,37 @@ async fn value_from(
         if is_optional == Some(true) {
             return Ok(None);
         }
-        Err(EnvError::Key { key: key.into(), kind, namespace: namespace.into(), name: name.into() })
+        Err(EnvError::Key {
+            key: key.into(),
+            kind,
+            namespace: namespace.into(),
+            name: name.into(),
+        })
     };
     if let Some(r) = &source.field_ref {
         let value = downward::field(pod, r, &sources.addresses);
-        return value.map(Some).ok_or_else(|| EnvError::Field(r.field_path.clone()));
+        return value
+            .map(Some)
+            .ok_or_else(|| EnvError::Field(r.field_path.clone()));
     }
     if let Some(r) = &source.resource_field_ref {
-        let named = r.container_name.as_deref().filter(|n| !n.is_empty()).and_then(|n| pod.container(n));
+        let named = r
+            .container_name
+            .as_deref()
+            .filter(|n| !n.is_empty())
+            .and_then(|n| pod.container(n));
         let value = downward::resource(named.as_ref().unwrap_or(container), r, sources.allocatable);
-        return value.map(Some).ok_or_else(|| EnvError::Resource(r.resource.clone()));
+        return value
+            .map(Some)
+            .ok_or_else(|| EnvError::Resource(r.resource.clone()));
     }
     if let Some(r) = &source.config_map_key_ref {
         let map = optional(sources.objects.config_map(namespace, &r.name).await, r.optional)?;
         let value = map.and_then(|m| m.data.as_ref()?.get(&r.key).cloned());
-        return value.map_or_else(|| missing("ConfigMap", &r.name, &r.key, r.optional), |v| Ok(Some(v)));
+        return value.map_or_else(
+            || missing("ConfigMap", &r.name, &r.key, r.optional),
+            |v| Ok(Some(v)),
+        );
     }
     if let Some(r) = &source.secret_key_ref {
         let secret = optional(sources.objects.secret(namespace, &r.name).await, r.optional)?;
@@ -181,7 +208,10 @@ fn service_environment(pod: &Pod, services: &[std::sync::Arc<Service>]) -> Env {
             chosen.entry(name).or_insert(service);
         }
     }
-    chosen.iter().flat_map(|(name, service)| service_variables(name, service)).collect()
+    chosen
+        .iter()
+        .flat_map(|(name, service)| service_variables(name, service))
+        .collect()
 }
 
 fn cluster_ip(service: &Service) -> Option<&str> {
@@ -192,14 +222,25 @@ fn cluster_ip(service: &Service) -> Option<&str> {
 fn service_variables(name: &str, service: &Service) -> Env {
     let ip = cluster_ip(service).unwrap_or_default();
     let prefix = env_word(name);
-    let host = if ip.contains(':') { format!("[{ip}]") } else { ip.to_string() };
-    let ports = service.spec.as_ref().and_then(|s| s.ports.as_deref()).unwrap_or_default();
+    let host = if ip.contains(':') {
+        format!("[{ip}]")
+    } else {
+        ip.to_string()
+    };
+    let ports = service
+        .spec
+        .as_ref()
+        .and_then(|s| s.ports.as_deref())
+        .unwrap_or_default();
     let mut env = vec![(format!("{prefix}_SERVICE_HOST"), ip.to_string())];
     let Some(first) = ports.first() else { return env };
     env.push((format!("{prefix}_SERVICE_PORT"), first.port.to_string()));
     for port in ports {
         if let Some(port_name) = port.name.as_deref().filter(|n| !n.is_empty()) {
-            env.push((format!("{prefix}_SERVICE_PORT_{}", env_word(port_name)), port.port.to_string()));
+            env.push((
+                format!("{prefix}_SERVICE_PORT_{}", env_word(port_name)),
+                port.port.to_string(),
+            ));
         }
     }
     for (i, port) in ports.iter().enumerate() {
@@ -269,22 +310,38 @@ mod tests {
         )
     }
 
-    async fn environment(container: serde_json::Value, objects: FakeObjects) -> Result<HashMap<String, String>, EnvError> {
+    async fn environment(
+        container: serde_json::Value,
+        objects: FakeObjects,
+    ) -> Result<HashMap<String, String>, EnvError> {
         let pod: Pod = serde_json::from_value(
             json!({"metadata": {"name": "p", "namespace": "n"}, "spec": {"containers": [container]}}),
         )
         .unwrap();
         let sources = Sources {
             objects: &objects,
-            addresses: Addresses { pod_ips: &[], host_ips: &[] },
+            addresses: Addresses {
+                pod_ips: &[],
+                host_ips: &[],
+            },
             allocatable: &Amounts::new(),
         };
-        Ok(make_environment(&pod, &pod.spec().containers[0], &sources).await?.into_iter().collect())
+        Ok(make_environment(&pod, &pod.spec().containers[0], &sources)
+            .await?
+            .into_iter()
+            .collect())
     }
 
     #[tokio::test]
     async fn services_are_announced_and_can_be_referred_to_and_overridden() {
-        let objects = FakeObjects { services: vec![service("kubernetes", "default"), service("my-db", "n"), service("far", "other")], ..Default::default() };
+        let objects = FakeObjects {
+            services: vec![
+                service("kubernetes", "default"),
+                service("my-db", "n"),
+                service("far", "other"),
+            ],
+            ..Default::default()
+        };
         let env = environment(json!({"name": "c", "env": [
             {"name": "URL", "value": "https://$(KUBERNETES_SERVICE_HOST)"}, {"name": "MY_DB_SERVICE_PORT", "value": "1"}]}), objects)
         .await
@@ -299,15 +356,23 @@ mod tests {
     #[tokio::test]
     async fn references_to_objects_fail_unless_optional() {
         let objects = || FakeObjects::default().with_config_map("n", "m", &[("k", "v")]);
-        let by_key = |name: &str, key: &str, optional: bool| {
-            json!({"name": "c", "env": [{"name": "X", "valueFrom": {"configMapKeyRef": {"name": name, "key": key, "optional": optional}}}]})
-        };
-        assert_eq!(environment(by_key("m", "k", false), objects()).await.unwrap()["X"], "v");
+        let by_key = |name: &str, key: &str, optional: bool| json!({"name": "c", "env": [{"name": "X", "valueFrom": {"configMapKeyRef": {"name": name, "key": key, "optional": optional}}}]});
+        assert_eq!(
+            environment(by_key("m", "k", false), objects()).await.unwrap()["X"],
+            "v"
+        );
         let error = environment(by_key("m", "z", false), objects()).await.unwrap_err();
         assert_eq!(error.to_string(), "couldn't find key z in ConfigMap n/m");
-        let error = environment(by_key("none", "k", false), objects()).await.unwrap_err();
+        let error = environment(by_key("none", "k", false), objects())
+            .await
+            .unwrap_err();
         assert_eq!(error.to_string(), "configmap \"none\" not found");
-        assert!(environment(by_key("none", "k", true), objects()).await.unwrap().is_empty());
+        assert!(
+            environment(by_key("none", "k", true), objects())
+                .await
+                .unwrap()
+                .is_empty()
+        );
         let from = json!({"name": "c", "envFrom": [{"prefix": "P_", "configMapRef": {"name": "m"}}]});
         assert_eq!(environment(from, objects()).await.unwrap()["P_k"], "v");
     }

@@ -25,7 +25,11 @@ pub struct ExitWatch {
 
 impl ExitWatch {
     pub fn new(runtime: Arc<dyn Runtime>, exited: Arc<dyn Fn(&PodUid) + Send + Sync>) -> Self {
-        Self { runtime, watched: Arc::default(), exited }
+        Self {
+            runtime,
+            watched: Arc::default(),
+            exited,
+        }
     }
 
     pub fn watch(&self, status: &PodStatus) {
@@ -33,7 +37,8 @@ impl ExitWatch {
             if !self.watched.lock().insert(container.id.clone()) {
                 continue;
             }
-            let (runtime, watched, exited) = (self.runtime.clone(), self.watched.clone(), self.exited.clone());
+            let (runtime, watched, exited) =
+                (self.runtime.clone(), self.watched.clone(), self.exited.clone());
             let (uid, id) = (status.uid.clone(), container.id.clone());
             tokio::spawn(async move {
                 // No process to wait for: it has left already, and that is what is to be told.
@@ -57,7 +62,11 @@ impl ExitWatch {
 }
 
 async fn is_running(runtime: &dyn Runtime, id: &str) -> bool {
-    let status = runtime.container_status(id, false).await.ok().and_then(|s| s.status);
+    let status = runtime
+        .container_status(id, false)
+        .await
+        .ok()
+        .and_then(|s| s.status);
     status.is_some_and(|s| s.state() == cri::v1::ContainerState::ContainerRunning)
 }
 
@@ -81,13 +90,24 @@ mod tests {
         let mut child = std::process::Command::new("sleep").arg("0.1").spawn().unwrap();
         let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
         let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK).unwrap();
-        assert!(tokio::time::timeout(Duration::from_secs(5), pidfd::exited(pidfd)).await.unwrap().is_ok());
+        assert!(
+            tokio::time::timeout(Duration::from_secs(5), pidfd::exited(pidfd))
+                .await
+                .unwrap()
+                .is_ok()
+        );
         child.wait().unwrap();
     }
 
     #[test]
     fn the_process_is_read_from_containerds_answer() {
-        assert_eq!(pid_of(r#"{"sandboxID":"x","pid":42}"#).unwrap().as_raw_nonzero().get(), 42);
+        assert_eq!(
+            pid_of(r#"{"sandboxID":"x","pid":42}"#)
+                .unwrap()
+                .as_raw_nonzero()
+                .get(),
+            42
+        );
         assert!(pid_of(r#"{"pid":0}"#).is_none() && pid_of("nonsense").is_none());
     }
 }

@@ -23,10 +23,18 @@ pub async fn collect(runtime: &dyn Runtime, knowledge: &Knowledge<'_>, logs: &Pa
     for id in containers_to_remove(&containers, knowledge) {
         remove_container(runtime, &id, &containers).await;
     }
-    let left: HashSet<String> = runtime.list_containers(None).await?.into_iter().map(|c| c.pod_sandbox_id).collect();
+    let left: HashSet<String> = runtime
+        .list_containers(None)
+        .await?
+        .into_iter()
+        .map(|c| c.pod_sandbox_id)
+        .collect();
     for id in sandboxes_to_remove(&runtime.list_pod_sandboxes(None).await?, &left, knowledge) {
         let stopped = runtime.stop_pod_sandbox(&id).await;
-        if let Err(error) = match stopped { Ok(()) => runtime.remove_pod_sandbox(&id).await, e => e } {
+        if let Err(error) = match stopped {
+            Ok(()) => runtime.remove_pod_sandbox(&id).await,
+            e => e,
+        } {
             tracing::warn!(sandbox = id, %error, "Failed to remove sandbox");
         }
     }
@@ -38,9 +46,14 @@ pub async fn collect(runtime: &dyn Runtime, knowledge: &Knowledge<'_>, logs: &Pa
 fn containers_to_remove(containers: &[v1::Container], knowledge: &Knowledge<'_>) -> Vec<String> {
     let mut dead: HashMap<(PodUid, &str), Vec<&v1::Container>> = HashMap::new();
     for container in containers {
-        let Some(identity) = labels::pod_identity(&container.labels) else { continue };
+        let Some(identity) = labels::pod_identity(&container.labels) else {
+            continue;
+        };
         if container.state() == v1::ContainerState::ContainerExited {
-            let name = container.labels.get(labels::CONTAINER_NAME).map_or("", String::as_str);
+            let name = container
+                .labels
+                .get(labels::CONTAINER_NAME)
+                .map_or("", String::as_str);
             dead.entry((identity.uid, name)).or_default().push(container);
         }
     }
@@ -75,15 +88,24 @@ async fn remove_container(runtime: &dyn Runtime, id: &str, all: &[v1::Container]
     if !log.is_empty() {
         crate::logs::rotation::remove_all(Path::new(&log));
     }
-    let Some(container) = all.iter().find(|c| c.id == id) else { return };
-    if let (Some(i), Some(name)) = (labels::pod_identity(&container.labels), container.labels.get(labels::CONTAINER_NAME)) {
+    let Some(container) = all.iter().find(|c| c.id == id) else {
+        return;
+    };
+    if let (Some(i), Some(name)) = (
+        labels::pod_identity(&container.labels),
+        container.labels.get(labels::CONTAINER_NAME),
+    ) {
         let link = format!("/var/log/containers/{}_{}_{name}-{id}.log", i.name, i.namespace);
         // Absent when the log never appeared.
         let _ = std::fs::remove_file(link);
     }
 }
 
-fn sandboxes_to_remove(sandboxes: &[v1::PodSandbox], in_use: &HashSet<String>, knowledge: &Knowledge<'_>) -> Vec<String> {
+fn sandboxes_to_remove(
+    sandboxes: &[v1::PodSandbox],
+    in_use: &HashSet<String>,
+    knowledge: &Knowledge<'_>,
+) -> Vec<String> {
     let mut newest: HashMap<PodUid, i64> = HashMap::new();
     for sandbox in sandboxes {
         if let Some(identity) = labels::pod_identity(&sandbox.labels) {
@@ -92,7 +114,9 @@ fn sandboxes_to_remove(sandboxes: &[v1::PodSandbox], in_use: &HashSet<String>, k
         }
     }
     let gone = |s: &&v1::PodSandbox| {
-        let Some(identity) = labels::pod_identity(&s.labels) else { return false };
+        let Some(identity) = labels::pod_identity(&s.labels) else {
+            return false;
+        };
         if s.state() == v1::PodSandboxState::SandboxReady || in_use.contains(&s.id) {
             return false;
         }
@@ -103,11 +127,15 @@ fn sandboxes_to_remove(sandboxes: &[v1::PodSandbox], in_use: &HashSet<String>, k
 }
 
 fn remove_logs_of_gone_pods(logs: &Path, knowledge: &Knowledge<'_>) {
-    let Ok(entries) = std::fs::read_dir(logs) else { return };
+    let Ok(entries) = std::fs::read_dir(logs) else {
+        return;
+    };
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         // namespace_name_uid: no part contains an underscore.
-        let Some(uid) = name.split('_').nth(2).map(PodUid::new) else { continue };
+        let Some(uid) = name.split('_').nth(2).map(PodUid::new) else {
+            continue;
+        };
         if !(knowledge.known)(&uid)
             && let Err(error) = std::fs::remove_dir_all(entry.path())
         {
@@ -117,7 +145,9 @@ fn remove_logs_of_gone_pods(logs: &Path, knowledge: &Knowledge<'_>) {
 }
 
 fn remove_dangling_links(dir: &Path) {
-    let Ok(entries) = std::fs::read_dir(dir) else { return };
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return;
+    };
     for entry in entries.flatten() {
         let path = entry.path();
         if path.is_symlink() && !path.exists() {
@@ -131,8 +161,19 @@ fn remove_dangling_links(dir: &Path) {
 mod tests {
     use super::*;
 
-    fn container(id: &str, uid: &str, name: &str, created_at: i64, state: v1::ContainerState) -> v1::Container {
-        let labels = [(labels::POD_UID, uid), (labels::POD_NAME, "p"), (labels::POD_NAMESPACE, "n"), (labels::CONTAINER_NAME, name)];
+    fn container(
+        id: &str,
+        uid: &str,
+        name: &str,
+        created_at: i64,
+        state: v1::ContainerState,
+    ) -> v1::Container {
+        let labels = [
+            (labels::POD_UID, uid),
+            (labels::POD_NAME, "p"),
+            (labels::POD_NAMESPACE, "n"),
+            (labels::CONTAINER_NAME, name),
+        ];
         v1::Container {
             id: id.into(),
             created_at,
@@ -152,7 +193,10 @@ mod tests {
             container("4", "gone", "b", 1, Dead),
             container("5", "u", "c", 1, Dead),
         ];
-        let knowledge = Knowledge { known: &|uid| uid.as_str() == "u", removable: &|_| false };
+        let knowledge = Knowledge {
+            known: &|uid| uid.as_str() == "u",
+            removable: &|_| false,
+        };
         let mut removed = containers_to_remove(&list, &knowledge);
         removed.sort();
         assert_eq!(removed, ["1", "4"]);

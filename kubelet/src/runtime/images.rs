@@ -40,10 +40,27 @@ pub struct PresentImage {
 }
 
 impl ImagePuller {
-    pub fn new(runtime: Arc<dyn Runtime>, recorder: Recorder, serialize: bool, parallel: Option<usize>) -> Self {
-        let slots = if serialize { 1 } else { parallel.unwrap_or(DEFAULT_PARALLEL_PULLS).max(1) };
-        let state = State { backoff: Backoff::new(INITIAL_BACKOFF, MAX_BACKOFF), errors: HashMap::new() };
-        Self { runtime, recorder, state: Mutex::new(state), slots: Semaphore::new(slots) }
+    pub fn new(
+        runtime: Arc<dyn Runtime>,
+        recorder: Recorder,
+        serialize: bool,
+        parallel: Option<usize>,
+    ) -> Self {
+        let slots = if serialize {
+            1
+        } else {
+            parallel.unwrap_or(DEFAULT_PARALLEL_PULLS).max(1)
+        };
+        let state = State {
+            backoff: Backoff::new(INITIAL_BACKOFF, MAX_BACKOFF),
+            errors: HashMap::new(),
+        };
+        Self {
+            runtime,
+            recorder,
+            state: Mutex::new(state),
+            slots: Semaphore::new(slots),
+        }
     }
 
     pub async fn ensure_image(
@@ -91,7 +108,13 @@ impl ImagePuller {
     ) -> Result<PresentImage, StartError> {
         let key = format!("{}_{wanted}", pod.uid());
         self.check_backoff(pod, container, wanted, &key)?;
-        self.event(pod, container, Severity::Normal, "Pulling", &format!("Pulling image {wanted:?}"));
+        self.event(
+            pod,
+            container,
+            Severity::Normal,
+            "Pulling",
+            &format!("Pulling image {wanted:?}"),
+        );
         let queued = Instant::now();
         // The semaphore is never closed.
         let _slot = self.slots.acquire().await;
@@ -106,7 +129,13 @@ impl ImagePuller {
                     go_duration(queued.elapsed())
                 );
                 self.event(pod, container, Severity::Normal, "Pulled", &message);
-                Ok(present.unwrap_or(PresentImage { reference, user: ImageUser { uid: Some(0), name: String::new() } }))
+                Ok(present.unwrap_or(PresentImage {
+                    reference,
+                    user: ImageUser {
+                        uid: Some(0),
+                        name: String::new(),
+                    },
+                }))
             }
             Err(error) => {
                 let message = format!("Failed to pull image {wanted:?}: {error}");
@@ -122,7 +151,13 @@ impl ImagePuller {
         }
     }
 
-    fn check_backoff(&self, pod: &Pod, container: &Container, wanted: &str, key: &str) -> Result<(), StartError> {
+    fn check_backoff(
+        &self,
+        pod: &Pod,
+        container: &Container,
+        wanted: &str,
+        key: &str,
+    ) -> Result<(), StartError> {
         let now = unix_nanos();
         let mut state = self.state.lock();
         if state.backoff.wait(key, now).is_none() {
@@ -147,9 +182,14 @@ impl ImagePuller {
         secrets: &[Arc<Secret>],
         sandbox: &v1::PodSandboxConfig,
     ) -> cri::Result<String> {
-        let spec = v1::ImageSpec { image: image.to_string(), ..Default::default() };
-        let mut credentials: Vec<Option<v1::AuthConfig>> =
-            crate::credentials::lookup(image, secrets).into_iter().map(Some).collect();
+        let spec = v1::ImageSpec {
+            image: image.to_string(),
+            ..Default::default()
+        };
+        let mut credentials: Vec<Option<v1::AuthConfig>> = crate::credentials::lookup(image, secrets)
+            .into_iter()
+            .map(Some)
+            .collect();
         if credentials.is_empty() {
             credentials.push(None);
         }
@@ -160,34 +200,58 @@ impl ImagePuller {
                 Err(error) => last = Some(error),
             }
         }
-        Err(last.unwrap_or_else(|| cri::Error::new("pull_image", tonic::Code::Internal, "no credential was tried")))
+        Err(last.unwrap_or_else(|| {
+            cri::Error::new("pull_image", tonic::Code::Internal, "no credential was tried")
+        }))
     }
 
     pub async fn inspect(&self, image: &str) -> cri::Result<Option<PresentImage>> {
-        let spec = v1::ImageSpec { image: image.to_string(), ..Default::default() };
+        let spec = v1::ImageSpec {
+            image: image.to_string(),
+            ..Default::default()
+        };
         let found = self.runtime.image_status(spec).await?;
         Ok(found.map(|i| {
             let uid = i.uid.as_ref().map(|u| u.value);
             // An image that names no user runs as root.
             let uid = uid.or(i.username.is_empty().then_some(0));
-            PresentImage { reference: i.id, user: ImageUser { uid, name: i.username } }
+            PresentImage {
+                reference: i.id,
+                user: ImageUser {
+                    uid,
+                    name: i.username,
+                },
+            }
         }))
     }
 
     async fn size_of(&self, reference: &str) -> u64 {
-        let spec = v1::ImageSpec { image: reference.to_string(), ..Default::default() };
-        self.runtime.image_status(spec).await.ok().flatten().map_or(0, |i| i.size)
+        let spec = v1::ImageSpec {
+            image: reference.to_string(),
+            ..Default::default()
+        };
+        self.runtime
+            .image_status(spec)
+            .await
+            .ok()
+            .flatten()
+            .map_or(0, |i| i.size)
     }
 
     fn event(&self, pod: &Pod, container: &Container, severity: Severity, reason: &str, message: &str) {
-        self.recorder.container(pod, &container.name, severity, reason, message);
+        self.recorder
+            .container(pod, &container.name, severity, reason, message);
     }
 }
 
 /// To the millisecond, in Go's form: `1.234s`, `45ms`.
 fn go_duration(d: Duration) -> String {
     let ms = d.as_millis();
-    if ms < 1000 { format!("{ms}ms") } else { format!("{}s", (ms as f64) / 1000.0) }
+    if ms < 1000 {
+        format!("{ms}ms")
+    } else {
+        format!("{}s", (ms as f64) / 1000.0)
+    }
 }
 
 /// An image without tag or digest is its `latest`.
@@ -213,13 +277,21 @@ mod tests {
     use cri::fake::FakeRuntime;
     use serde_json::json;
 
-    async fn ensure(runtime: &FakeRuntime, puller: &ImagePuller, policy: &str, image: &str) -> Result<String, StartError> {
+    async fn ensure(
+        runtime: &FakeRuntime,
+        puller: &ImagePuller,
+        policy: &str,
+        image: &str,
+    ) -> Result<String, StartError> {
         let _ = runtime;
         let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "uid": "u"},
             "spec": {"containers": [{"name": "c", "image": image, "imagePullPolicy": policy}]}}))
         .unwrap();
         let sandbox = v1::PodSandboxConfig::default();
-        puller.ensure_image(&pod, &pod.spec().containers[0], &[], &sandbox).await.map(|i| i.reference)
+        puller
+            .ensure_image(&pod, &pod.spec().containers[0], &[], &sandbox)
+            .await
+            .map(|i| i.reference)
     }
 
     fn puller(runtime: &FakeRuntime) -> ImagePuller {
@@ -229,7 +301,10 @@ mod tests {
     #[test]
     fn an_image_without_tag_is_latest() {
         assert_eq!(with_default_tag("busybox").unwrap(), "busybox:latest");
-        assert_eq!(with_default_tag("localhost:5000/a/b").unwrap(), "localhost:5000/a/b:latest");
+        assert_eq!(
+            with_default_tag("localhost:5000/a/b").unwrap(),
+            "localhost:5000/a/b:latest"
+        );
         assert_eq!(with_default_tag("a:1").unwrap(), "a:1");
         assert_eq!(with_default_tag("a@sha256:0").unwrap(), "a@sha256:0");
         assert!(with_default_tag("").is_err() && with_default_tag("a b").is_err());
@@ -237,7 +312,10 @@ mod tests {
 
     #[tokio::test]
     async fn the_policy_decides_whether_to_pull() {
-        let runtime = FakeRuntime::new().with_image("here:1").with_pullable("here:1", 1).with_pullable("there:1", 1);
+        let runtime = FakeRuntime::new()
+            .with_image("here:1")
+            .with_pullable("here:1", 1)
+            .with_pullable("there:1", 1);
         let p = puller(&runtime);
         ensure(&runtime, &p, "IfNotPresent", "here:1").await.unwrap();
         ensure(&runtime, &p, "Never", "here:1").await.unwrap();
@@ -253,11 +331,21 @@ mod tests {
     async fn a_failed_pull_backs_off_and_says_what_failed() {
         let runtime = FakeRuntime::new();
         let p = puller(&runtime);
-        let first = ensure(&runtime, &p, "IfNotPresent", "absent:1").await.unwrap_err();
+        let first = ensure(&runtime, &p, "IfNotPresent", "absent:1")
+            .await
+            .unwrap_err();
         assert_eq!(first.reason, "ErrImagePull");
-        let second = ensure(&runtime, &p, "IfNotPresent", "absent:1").await.unwrap_err();
+        let second = ensure(&runtime, &p, "IfNotPresent", "absent:1")
+            .await
+            .unwrap_err();
         assert_eq!(second.reason, "ImagePullBackOff");
-        assert!(second.message.starts_with("Back-off pulling image \"absent:1\": ErrImagePull: rpc error"), "{}", second.message);
+        assert!(
+            second
+                .message
+                .starts_with("Back-off pulling image \"absent:1\": ErrImagePull: rpc error"),
+            "{}",
+            second.message
+        );
         assert!(second.retry_at.is_some());
         assert_eq!(runtime.count("pull_image"), 1);
     }

@@ -24,12 +24,22 @@ pub const TERMINATION_GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
 pub type Map = HashMap<String, String>;
 
 pub fn sandbox_labels(pod: &Pod) -> Map {
-    let own = pod.metadata.labels.iter().flatten().map(|(k, v)| (k.clone(), v.clone()));
+    let own = pod
+        .metadata
+        .labels
+        .iter()
+        .flatten()
+        .map(|(k, v)| (k.clone(), v.clone()));
     own.chain(identity(pod)).collect()
 }
 
 pub fn sandbox_annotations(pod: &Pod) -> Map {
-    pod.metadata.annotations.iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect()
+    pod.metadata
+        .annotations
+        .iter()
+        .flatten()
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect()
 }
 
 fn identity(pod: &Pod) -> [(String, String); 3] {
@@ -51,8 +61,14 @@ pub fn container_annotations(pod: &Pod, container: &Container, restart_count: u3
     let mut put = |key: &str, value: String| map.insert(key.to_string(), value);
     put(HASH, format!("{:x}", container_hash(container)));
     put(RESTART_COUNT, restart_count.to_string());
-    put(TERMINATION_MESSAGE_PATH, container.termination_message_path.clone().unwrap_or_default());
-    put(TERMINATION_MESSAGE_POLICY, container.termination_message_policy.clone().unwrap_or_default());
+    put(
+        TERMINATION_MESSAGE_PATH,
+        container.termination_message_path.clone().unwrap_or_default(),
+    );
+    put(
+        TERMINATION_MESSAGE_POLICY,
+        container.termination_message_policy.clone().unwrap_or_default(),
+    );
     if let Some(seconds) = pod.metadata.deletion_grace_period_seconds {
         put(DELETION_GRACE, seconds.to_string());
     }
@@ -86,18 +102,28 @@ pub fn pod_identity(labels: &Map) -> Option<PodIdentity> {
 }
 
 pub fn hash_annotation(annotations: &Map) -> u64 {
-    annotations.get(HASH).and_then(|h| u64::from_str_radix(h, 16).ok()).unwrap_or(0)
+    annotations
+        .get(HASH)
+        .and_then(|h| u64::from_str_radix(h, 16).ok())
+        .unwrap_or(0)
 }
 
 pub fn restart_count_annotation(annotations: &Map) -> u32 {
-    annotations.get(RESTART_COUNT).and_then(|n| n.parse().ok()).unwrap_or(0)
+    annotations
+        .get(RESTART_COUNT)
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(0)
 }
 
 /// Upstream's hash: FNV-1a over the printed bytes of the JSON of name and image. A container made by either kubelet
 /// is so recognised by the other and not restarted.
 pub fn container_hash(container: &Container) -> u64 {
     let image = container.image.as_deref().unwrap_or_default();
-    let json = format!("{{\"image\":{},\"name\":{}}}", json_string(image), json_string(&container.name));
+    let json = format!(
+        "{{\"image\":{},\"name\":{}}}",
+        json_string(image),
+        json_string(&container.name)
+    );
     let mut hash = Fnv32a::new();
     hash.write(b"([]uint8)[");
     let mut digits = String::new();
@@ -115,7 +141,10 @@ pub fn container_hash(container: &Container) -> u64 {
 /// Go escapes the three characters of HTML as well.
 fn json_string(text: &str) -> String {
     let plain = serde_json::Value::from(text).to_string();
-    plain.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
+    plain
+        .replace('<', "\\u003c")
+        .replace('>', "\\u003e")
+        .replace('&', "\\u0026")
 }
 
 struct Fnv32a(u32);
@@ -137,12 +166,19 @@ mod tests {
     use super::*;
 
     fn container(name: &str, image: &str) -> Container {
-        Container { name: name.into(), image: Some(image.into()), ..Default::default() }
+        Container {
+            name: name.into(),
+            image: Some(image.into()),
+            ..Default::default()
+        }
     }
 
     #[test]
     fn the_hash_is_the_go_kubelets() {
-        assert_eq!(container_hash(&container("test_container", "foo/image:v1")), 0x8e45_cbd0);
+        assert_eq!(
+            container_hash(&container("test_container", "foo/image:v1")),
+            0x8e45_cbd0
+        );
         assert_eq!(container_hash(&container("foo", "bar")), 0x11a6_d6d6);
     }
 
@@ -155,7 +191,14 @@ mod tests {
         let c = container("a", "i");
         let labels = container_labels(&pod, &c);
         let identity = pod_identity(&labels).unwrap();
-        assert_eq!((identity.uid.as_str(), identity.name.as_str(), identity.namespace.as_str()), ("u", "p", "n"));
+        assert_eq!(
+            (
+                identity.uid.as_str(),
+                identity.name.as_str(),
+                identity.namespace.as_str()
+            ),
+            ("u", "p", "n")
+        );
         let annotations = container_annotations(&pod, &c, 7);
         assert_eq!(restart_count_annotation(&annotations), 7);
         assert_eq!(hash_annotation(&annotations), container_hash(&c));

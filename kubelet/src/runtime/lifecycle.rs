@@ -10,8 +10,16 @@ use crate::probes::attempt::{Attempt, Prober, Target};
 
 #[derive(Debug, thiserror::Error)]
 pub enum HookError {
-    #[error("Exec lifecycle hook ({command:?}) for Container {container:?} failed - error: command '{line}' exited with {exit_code}: {output}, message: {output:?}")]
-    Exit { command: Vec<String>, line: String, container: String, exit_code: i32, output: String },
+    #[error(
+        "Exec lifecycle hook ({command:?}) for Container {container:?} failed - error: command '{line}' exited with {exit_code}: {output}, message: {output:?}"
+    )]
+    Exit {
+        command: Vec<String>,
+        line: String,
+        container: String,
+        exit_code: i32,
+        output: String,
+    },
     #[error(transparent)]
     Runtime(#[from] cri::Error),
     #[error("Http lifecycle hook for Container {container:?} failed - error: {error}")]
@@ -27,7 +35,10 @@ pub struct HookRunner {
 
 impl HookRunner {
     pub fn new(runtime: Arc<dyn Runtime>, tls: Option<Arc<rustls::ClientConfig>>) -> Self {
-        Self { prober: Prober::new(runtime.clone(), tls), runtime }
+        Self {
+            prober: Prober::new(runtime.clone(), tls),
+            runtime,
+        }
     }
 
     pub async fn run(
@@ -39,7 +50,9 @@ impl HookRunner {
         handler: &LifecycleHandler,
     ) -> Result<(), HookError> {
         if let Some(exec) = &handler.exec {
-            return self.exec(id, container, exec.command.clone().unwrap_or_default()).await;
+            return self
+                .exec(id, container, exec.command.clone().unwrap_or_default())
+                .await;
         }
         if let Some(http) = &handler.http_get {
             return self.http(id, pod, container, pod_ip, http).await;
@@ -52,7 +65,10 @@ impl HookRunner {
     }
 
     async fn exec(&self, id: &str, container: &Container, command: Vec<String>) -> Result<(), HookError> {
-        let output = self.runtime.exec_sync(id, command.clone(), Duration::ZERO).await?;
+        let output = self
+            .runtime
+            .exec_sync(id, command.clone(), Duration::ZERO)
+            .await?;
         if output.exit_code == 0 {
             return Ok(());
         }
@@ -74,12 +90,18 @@ impl HookRunner {
         pod_ip: Option<&str>,
         action: &HTTPGetAction,
     ) -> Result<(), HookError> {
-        let target = Target { pod, container, container_id: id, pod_ip };
+        let target = Target {
+            pod,
+            container,
+            container_id: id,
+            pod_ip,
+        };
         match self.prober.http_get(action, &target).await {
             Attempt::Success => Ok(()),
-            Attempt::Failure(error) | Attempt::Errored(error) => {
-                Err(HookError::Http { container: container.name.clone(), error })
-            }
+            Attempt::Failure(error) | Attempt::Errored(error) => Err(HookError::Http {
+                container: container.name.clone(),
+                error,
+            }),
         }
     }
 }

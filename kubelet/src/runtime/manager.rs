@@ -41,7 +41,11 @@ pub struct StartError {
 
 impl StartError {
     pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), retry_at: None }
+        Self {
+            reason,
+            message: message.into(),
+            retry_at: None,
+        }
     }
 }
 
@@ -74,9 +78,17 @@ impl SyncResult {
     pub fn describe(&self) -> String {
         let starts = self.starts.iter().filter_map(|(name, e)| {
             let e = e.as_ref()?;
-            Some(format!("failed to \"StartContainer\" for {name:?} with {}: {:?}", e.reason, e.message))
+            Some(format!(
+                "failed to \"StartContainer\" for {name:?} with {}: {:?}",
+                e.reason, e.message
+            ))
         });
-        self.error.iter().cloned().chain(starts).collect::<Vec<_>>().join(", ")
+        self.error
+            .iter()
+            .cloned()
+            .chain(starts)
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 }
 
@@ -118,8 +130,28 @@ pub struct Parts {
 
 impl RuntimeManager {
     pub fn new(parts: Parts) -> Self {
-        let Parts { runtime, name, settings, images, hooks, probes, objects, recorder, backoff } = parts;
-        Self { runtime, name, settings, images, hooks, probes, objects, recorder, backoff: Mutex::new(backoff) }
+        let Parts {
+            runtime,
+            name,
+            settings,
+            images,
+            hooks,
+            probes,
+            objects,
+            recorder,
+            backoff,
+        } = parts;
+        Self {
+            runtime,
+            name,
+            settings,
+            images,
+            hooks,
+            probes,
+            objects,
+            recorder,
+            backoff: Mutex::new(backoff),
+        }
     }
 
     /// Brings the pod's containers one step nearer to its spec.
@@ -129,7 +161,8 @@ impl RuntimeManager {
         let mut result = SyncResult::default();
         if actions.create_sandbox && !actions.sandbox_id.is_empty() {
             let message = "Pod sandbox changed, it will be killed and re-created.";
-            self.recorder.pod(pod, Severity::Normal, "SandboxChanged", message);
+            self.recorder
+                .pod(pod, Severity::Normal, "SandboxChanged", message);
         }
         if actions.kill_pod {
             if sync.status.is_running() {
@@ -141,7 +174,8 @@ impl RuntimeManager {
         } else if let Err(e) = self.kill_unwanted(pod, &actions.to_kill, &mut result).await {
             return result.failed(e.to_string());
         }
-        self.remove_old_init_containers(sync, actions.create_sandbox).await;
+        self.remove_old_init_containers(sync, actions.create_sandbox)
+            .await;
         if !actions.create_sandbox && actions.kill_pod {
             return result;
         }
@@ -157,24 +191,38 @@ impl RuntimeManager {
         for kill in unwanted {
             result.acted = true;
             let container = pod.container(&kill.name).unwrap_or_default();
-            self.kill_container(pod, &container, &kill.id, &kill.message, kill.reason, None).await?;
+            self.kill_container(pod, &container, &kill.id, &kill.message, kill.reason, None)
+                .await?;
         }
         Ok(())
     }
 
-    async fn start_all(&self, sync: &SyncContext<'_>, actions: &PodActions, mut result: SyncResult) -> SyncResult {
+    async fn start_all(
+        &self,
+        sync: &SyncContext<'_>,
+        actions: &PodActions,
+        mut result: SyncResult,
+    ) -> SyncResult {
         let (pod, spec) = (sync.pod, sync.pod.spec());
-        let nothing = actions.init_to_start.is_empty() && actions.to_start.is_empty() && actions.ephemeral_to_start.is_empty();
+        let nothing = actions.init_to_start.is_empty()
+            && actions.to_start.is_empty()
+            && actions.ephemeral_to_start.is_empty();
         if nothing && !actions.create_sandbox {
             return result;
         }
         let made = config::sandbox_config(pod, &self.settings, actions.attempt, sync.cgroup_parent);
         let (sandbox_config, warning) = match made {
             Ok(made) => made,
-            Err(e) => return result.failed(format!("GeneratePodSandboxConfig for pod {:?} failed: {e}", pod.described())),
+            Err(e) => {
+                return result.failed(format!(
+                    "GeneratePodSandboxConfig for pod {:?} failed: {e}",
+                    pod.described()
+                ));
+            }
         };
         if let Some(warning) = warning {
-            self.recorder.pod(pod, Severity::Warning, "MissingClusterDNS", &warning);
+            self.recorder
+                .pod(pod, Severity::Warning, "MissingClusterDNS", &warning);
         }
         let (sandbox, ips) = if actions.create_sandbox {
             result.acted = true;
@@ -185,32 +233,65 @@ impl RuntimeManager {
         } else {
             (actions.sandbox_id.clone(), sync.status.ips.clone())
         };
-        let ips = if pod.is_host_network() { sync.host_ips.to_vec() } else { ips };
-        let starting = Starting { sync, sandbox: &sandbox, sandbox_config: &sandbox_config, ips: &ips };
+        let ips = if pod.is_host_network() {
+            sync.host_ips.to_vec()
+        } else {
+            ips
+        };
+        let starting = Starting {
+            sync,
+            sandbox: &sandbox,
+            sandbox_config: &sandbox_config,
+            ips: &ips,
+        };
         for i in &actions.ephemeral_to_start {
-            let Some(ephemeral) = spec.ephemeral_containers.as_ref().and_then(|l| l.get(*i)) else { continue };
-            let target = ephemeral.target_container_name.as_deref().filter(|t| !t.is_empty());
-            let target = target.and_then(|t| sync.status.container(t)).map(|c| c.id.clone());
-            self.start(&starting, &as_container(ephemeral), target.as_deref(), "ephemeral_container", &mut result).await;
+            let Some(ephemeral) = spec.ephemeral_containers.as_ref().and_then(|l| l.get(*i)) else {
+                continue;
+            };
+            let target = ephemeral
+                .target_container_name
+                .as_deref()
+                .filter(|t| !t.is_empty());
+            let target = target
+                .and_then(|t| sync.status.container(t))
+                .map(|c| c.id.clone());
+            self.start(
+                &starting,
+                &as_container(ephemeral),
+                target.as_deref(),
+                "ephemeral_container",
+                &mut result,
+            )
+            .await;
         }
         for i in &actions.init_to_start {
-            let Some(container) = pod.init_containers().get(*i) else { continue };
-            let started = self.start(&starting, container, None, "init_container", &mut result).await;
+            let Some(container) = pod.init_containers().get(*i) else {
+                continue;
+            };
+            let started = self
+                .start(&starting, container, None, "init_container", &mut result)
+                .await;
             if !started && !is_restartable_init(container) {
                 return result;
             }
         }
         let wanted = actions.to_start.iter().filter_map(|i| spec.containers.get(*i));
         for container in wanted {
-            self.start(&starting, container, None, "container", &mut result).await;
+            self.start(&starting, container, None, "container", &mut result)
+                .await;
         }
         result
     }
 
-    async fn create_sandbox(&self, pod: &Pod, config: &v1::PodSandboxConfig) -> Result<(String, Vec<String>), String> {
+    async fn create_sandbox(
+        &self,
+        pod: &Pod,
+        config: &v1::PodSandboxConfig,
+    ) -> Result<(String, Vec<String>), String> {
         metrics::STARTED_PODS.with(&[]).inc();
         let logs = config::pod_logs_dir(&self.settings, pod);
-        std::fs::create_dir_all(&logs).map_err(|e| format!("create pod log directory {}: {e}", logs.display()))?;
+        std::fs::create_dir_all(&logs)
+            .map_err(|e| format!("create pod log directory {}: {e}", logs.display()))?;
         let handler = pod.spec().runtime_class_name.as_deref().unwrap_or_default();
         let id = self.runtime.run_pod_sandbox(config.clone(), handler).await.map_err(|e| {
             metrics::STARTED_PODS_ERRORS.with(&[]).inc();
@@ -220,7 +301,8 @@ impl RuntimeManager {
         })?;
         let status = self.runtime.pod_sandbox_status(&id).await.map_err(|e| {
             let message = format!("Unable to get pod sandbox status: {e}");
-            self.recorder.pod(pod, Severity::Warning, "FailedPodSandBoxStatus", &message);
+            self.recorder
+                .pod(pod, Severity::Warning, "FailedPodSandBoxStatus", &message);
             message
         })?;
         Ok((id, sandbox_ips(&status)))
@@ -254,10 +336,19 @@ impl RuntimeManager {
 
     /// A container that ended a moment ago is not started at once again.
     fn check_backoff(&self, sync: &SyncContext<'_>, container: &Container) -> Result<(), StartError> {
-        let exited = |c: &&super::pod_status::ContainerStatus| c.name == container.name && c.state == State::Exited;
-        let Some(ended) = sync.status.containers.iter().find(exited).map(|c| c.finished_at) else { return Ok(()) };
+        let exited =
+            |c: &&super::pod_status::ContainerStatus| c.name == container.name && c.state == State::Exited;
+        let Some(ended) = sync.status.containers.iter().find(exited).map(|c| c.finished_at) else {
+            return Ok(());
+        };
         let pod = sync.pod;
-        let key = format!("{}_{}_{}_{:x}", pod.full_name(), pod.uid(), container.name, labels::container_hash(container));
+        let key = format!(
+            "{}_{}_{}_{:x}",
+            pod.full_name(),
+            pod.uid(),
+            container.name,
+            labels::container_hash(container)
+        );
         let now = unix_nanos();
         let mut backoff = self.backoff.lock();
         let Some(wait) = backoff.wait_since(&key, ended, now) else {
@@ -265,9 +356,17 @@ impl RuntimeManager {
             return Ok(());
         };
         let described = pod.described();
-        let event = format!("Back-off restarting failed container {} in pod {described}", container.name);
-        self.recorder.container(pod, &container.name, Severity::Warning, "BackOff", &event);
-        let text = format!("back-off {} restarting failed container={} pod={described}", go_seconds(wait), container.name);
+        let event = format!(
+            "Back-off restarting failed container {} in pod {described}",
+            container.name
+        );
+        self.recorder
+            .container(pod, &container.name, Severity::Warning, "BackOff", &event);
+        let text = format!(
+            "back-off {} restarting failed container={} pod={described}",
+            go_seconds(wait),
+            container.name
+        );
         let mut error = StartError::new("CrashLoopBackOff", text);
         error.retry_at = Some(ended.saturating_add(i64::try_from(wait.as_nanos()).unwrap_or(i64::MAX)));
         Err(error)
@@ -281,21 +380,52 @@ impl RuntimeManager {
         result: &mut SyncResult,
     ) -> Result<(), StartError> {
         let pod = starting.sync.pod;
-        let image =
-            self.images.ensure_image(pod, container, starting.sync.pull_secrets, starting.sandbox_config).await?;
+        let image = self
+            .images
+            .ensure_image(
+                pod,
+                container,
+                starting.sync.pull_secrets,
+                starting.sandbox_config,
+            )
+            .await?;
         let failed = |reason: &'static str, message: String| {
-            self.recorder.container(pod, &container.name, Severity::Warning, "Failed", &format!("Error: {message}"));
+            self.recorder.container(
+                pod,
+                &container.name,
+                Severity::Warning,
+                "Failed",
+                &format!("Error: {message}"),
+            );
             StartError::new(reason, message)
         };
         let config = self.container_config(starting, container, target, &image).await;
         let config = config.map_err(|e| failed("CreateContainerConfigError", e.to_string()))?;
         let log_path = Path::new(&starting.sandbox_config.log_directory).join(&config.log_path);
         result.acted = true;
-        let created = self.runtime.create_container(starting.sandbox, config, starting.sandbox_config.clone()).await;
+        let created = self
+            .runtime
+            .create_container(starting.sandbox, config, starting.sandbox_config.clone())
+            .await;
         let id = created.map_err(|e| failed("CreateContainerError", e.message))?;
-        self.recorder.container(pod, &container.name, Severity::Normal, "Created", "Container created");
-        self.runtime.start_container(&id).await.map_err(|e| failed("RunContainerError", e.message))?;
-        self.recorder.container(pod, &container.name, Severity::Normal, "Started", "Container started");
+        self.recorder.container(
+            pod,
+            &container.name,
+            Severity::Normal,
+            "Created",
+            "Container created",
+        );
+        self.runtime
+            .start_container(&id)
+            .await
+            .map_err(|e| failed("RunContainerError", e.message))?;
+        self.recorder.container(
+            pod,
+            &container.name,
+            Severity::Normal,
+            "Started",
+            "Container started",
+        );
         link_log(&log_path, pod, &container.name, &id);
         self.post_start(starting, container, &id).await
     }
@@ -310,11 +440,17 @@ impl RuntimeManager {
         let sync = starting.sync;
         let sources = Sources {
             objects: self.objects.as_ref(),
-            addresses: Addresses { pod_ips: starting.ips, host_ips: sync.host_ips },
+            addresses: Addresses {
+                pod_ips: starting.ips,
+                host_ips: sync.host_ips,
+            },
             allocatable: sync.allocatable,
         };
         let env = env::make_environment(sync.pod, container, &sources).await?;
-        let earlier = sync.status.container(&container.name).map(|c| c.restart_count + 1);
+        let earlier = sync
+            .status
+            .container(&container.name)
+            .map(|c| c.restart_count + 1);
         let logs = config::pod_logs_dir(&self.settings, sync.pod).join(&container.name);
         let start = Start {
             pod: sync.pod,
@@ -331,16 +467,34 @@ impl RuntimeManager {
         config::container_config(start, &self.settings)
     }
 
-    async fn post_start(&self, starting: &Starting<'_>, container: &Container, id: &str) -> Result<(), StartError> {
-        let Some(hook) = container.lifecycle.as_ref().and_then(|l| l.post_start.as_ref()) else { return Ok(()) };
+    async fn post_start(
+        &self,
+        starting: &Starting<'_>,
+        container: &Container,
+        id: &str,
+    ) -> Result<(), StartError> {
+        let Some(hook) = container.lifecycle.as_ref().and_then(|l| l.post_start.as_ref()) else {
+            return Ok(());
+        };
         let pod = starting.sync.pod;
         let ip = starting.ips.first().map(String::as_str);
-        let Err(error) = self.hooks.run(id, pod, container, ip, hook).await else { return Ok(()) };
+        let Err(error) = self.hooks.run(id, pod, container, ip, hook).await else {
+            return Ok(());
+        };
         tracing::error!(pod = %pod.key(), container = %container.name, %error, "Failed to execute PostStartHook");
         // The hook's output may hold secrets: it stays out of the event.
-        self.recorder.container(pod, &container.name, Severity::Warning, "FailedPostStartHook", "PostStartHook failed");
+        self.recorder.container(
+            pod,
+            &container.name,
+            Severity::Warning,
+            "FailedPostStartHook",
+            "PostStartHook failed",
+        );
         let reason = KillReason::FailedPostStartHook;
-        if let Err(e) = self.kill_container(pod, container, id, "FailedPostStartHook", reason, None).await {
+        if let Err(e) = self
+            .kill_container(pod, container, id, "FailedPostStartHook", reason, None)
+            .await
+        {
             tracing::error!(pod = %pod.key(), container = %container.name, error = %e, "Failed to kill container");
         }
         Err(StartError::new("PostStartHookError", error.to_string()))
@@ -366,12 +520,21 @@ impl RuntimeManager {
         let may_run = |c: &&super::pod_status::ContainerStatus| {
             matches!(c.state, State::Running | State::Unknown | State::Created)
         };
-        let is_sidecar =
-            |name: &str| pod.init_containers().iter().any(|c| c.name == name && is_restartable_init(c));
-        let (sidecars, others): (Vec<_>, Vec<_>) =
-            status.containers.iter().filter(may_run).partition(|c| is_sidecar(&c.name));
+        let is_sidecar = |name: &str| {
+            pod.init_containers()
+                .iter()
+                .any(|c| c.name == name && is_restartable_init(c))
+        };
+        let (sidecars, others): (Vec<_>, Vec<_>) = status
+            .containers
+            .iter()
+            .filter(may_run)
+            .partition(|c| is_sidecar(&c.name));
         let kills = others.iter().map(|c| self.kill_one(pod, &c.name, &c.id, grace));
-        join_all(kills).await.into_iter().collect::<cri::Result<Vec<()>>>()?;
+        join_all(kills)
+            .await
+            .into_iter()
+            .collect::<cri::Result<Vec<()>>>()?;
         for container in pod.init_containers().iter().rev() {
             for sidecar in sidecars.iter().filter(|c| c.name == container.name) {
                 let spent = i64::try_from(begun.elapsed().as_secs()).unwrap_or(i64::MAX);
@@ -390,8 +553,12 @@ impl RuntimeManager {
     }
 
     async fn kill_one(&self, pod: &Pod, name: &str, id: &str, grace: Option<i64>) -> cri::Result<()> {
-        let container = pod.container(name).unwrap_or_else(|| Container { name: name.into(), ..Default::default() });
-        self.kill_container(pod, &container, id, "", KillReason::None, grace).await
+        let container = pod.container(name).unwrap_or_else(|| Container {
+            name: name.into(),
+            ..Default::default()
+        });
+        self.kill_container(pod, &container, id, "", KillReason::None, grace)
+            .await
     }
 
     async fn kill_container(
@@ -404,15 +571,24 @@ impl RuntimeManager {
         grace: Option<i64>,
     ) -> cri::Result<()> {
         let mut grace = grace.unwrap_or_else(|| grace_for(pod, container, reason));
-        let said = if message.is_empty() { format!("Stopping container {}", container.name) } else { message.into() };
-        self.recorder.container(pod, &container.name, Severity::Normal, "Killing", &said);
+        let said = if message.is_empty() {
+            format!("Stopping container {}", container.name)
+        } else {
+            message.into()
+        };
+        self.recorder
+            .container(pod, &container.name, Severity::Normal, "Killing", &said);
         let pre_stop = container.lifecycle.as_ref().and_then(|l| l.pre_stop.as_ref());
         if let Some(hook) = pre_stop.filter(|_| grace > 0) {
             grace -= self.pre_stop(pod, container, id, hook, grace).await;
         }
         let grace = grace.max(MIN_GRACE_SECONDS);
         tracing::info!(pod = %pod.key(), container = %container.name, id, grace_seconds = grace, "Killing container with a grace period");
-        match self.runtime.stop_container(id, Duration::from_secs(u64::try_from(grace).unwrap_or(0))).await {
+        match self
+            .runtime
+            .stop_container(id, Duration::from_secs(u64::try_from(grace).unwrap_or(0)))
+            .await
+        {
             Err(e) if !e.is_not_found() => Err(e),
             _ => Ok(()),
         }
@@ -434,9 +610,17 @@ impl RuntimeManager {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 tracing::error!(pod = %pod.key(), container = %container.name, %error, "PreStop hook failed");
-                self.recorder.container(pod, &container.name, Severity::Warning, "FailedPreStopHook", "PreStopHook failed");
+                self.recorder.container(
+                    pod,
+                    &container.name,
+                    Severity::Warning,
+                    "FailedPreStopHook",
+                    "PreStopHook failed",
+                );
             }
-            Err(_) => tracing::info!(pod = %pod.key(), container = %container.name, grace, "PreStop hook not completed in grace period"),
+            Err(_) => {
+                tracing::info!(pod = %pod.key(), container = %container.name, grace, "PreStop hook not completed in grace period")
+            }
         }
         i64::try_from(begun.elapsed().as_secs()).unwrap_or(i64::MAX)
     }
@@ -459,25 +643,40 @@ fn grace_for(pod: &Pod, container: &Container, reason: KillReason) -> i64 {
         KillReason::LivenessProbe => container.liveness_probe.as_ref(),
         _ => None,
     };
-    probe.and_then(|p| p.termination_grace_period_seconds).unwrap_or_else(|| pod.grace_seconds())
+    probe
+        .and_then(|p| p.termination_grace_period_seconds)
+        .unwrap_or_else(|| pod.grace_seconds())
 }
 
 /// `10s`, `2m40s`, as Go prints a whole number of seconds.
 fn go_seconds(d: Duration) -> String {
     let s = d.as_secs();
-    if s < 60 { format!("{s}s") } else { format!("{}m{}s", s / 60, s % 60) }
+    if s < 60 {
+        format!("{s}s")
+    } else {
+        format!("{}m{}s", s / 60, s % 60)
+    }
 }
 
 fn next_log_number(dir: &Path) -> u32 {
-    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return 0;
+    };
     let number = |name: String| name.split('.').next()?.parse::<u32>().ok();
-    entries.flatten().filter_map(|e| number(e.file_name().to_string_lossy().into_owned())).max().map_or(0, |n| n + 1)
+    entries
+        .flatten()
+        .filter_map(|e| number(e.file_name().to_string_lossy().into_owned()))
+        .max()
+        .map_or(0, |n| n + 1)
 }
 
 /// `/var/log/containers/<pod>_<namespace>_<container>-<id>.log`: what cluster log shippers follow.
 fn link_log(log: &Path, pod: &Pod, container: &str, id: &str) {
-    let link = Path::new(CONTAINER_LOG_LINKS)
-        .join(format!("{}_{}_{container}-{id}.log", pod.name(), pod.namespace()));
+    let link = Path::new(CONTAINER_LOG_LINKS).join(format!(
+        "{}_{}_{container}-{id}.log",
+        pod.name(),
+        pod.namespace()
+    ));
     if !log.exists() {
         return;
     }

@@ -94,7 +94,9 @@ impl PodStatus {
     }
 
     pub fn ready_sandbox(&self) -> Option<&v1::PodSandboxStatus> {
-        self.sandboxes.iter().find(|s| s.state() == v1::PodSandboxState::SandboxReady)
+        self.sandboxes
+            .iter()
+            .find(|s| s.state() == v1::PodSandboxState::SandboxReady)
     }
 
     /// Anything that a kill has to stop: a container that may run or a sandbox that is up.
@@ -107,10 +109,13 @@ impl PodStatus {
 /// `termination_message` is read from disk by the caller, only for containers that have left.
 pub fn container_status(status: v1::ContainerStatus, termination_message: Option<String>) -> ContainerStatus {
     let state = State::of(status.state);
-    let image = status.image.as_ref().map(|i| match i.user_specified_image.as_str() {
-        "" => i.image.clone(),
-        specified => specified.to_string(),
-    });
+    let image = status
+        .image
+        .as_ref()
+        .map(|i| match i.user_specified_image.as_str() {
+            "" => i.image.clone(),
+            specified => specified.to_string(),
+        });
     let exited = state == State::Exited;
     let mut message = if exited { status.message } else { String::new() };
     if let Some(text) = termination_message.filter(|t| !t.is_empty()) {
@@ -120,13 +125,21 @@ pub fn container_status(status: v1::ContainerStatus, termination_message: Option
         message.push_str(&text);
     }
     ContainerStatus {
-        name: status.labels.get(labels::CONTAINER_NAME).cloned().unwrap_or_default(),
+        name: status
+            .labels
+            .get(labels::CONTAINER_NAME)
+            .cloned()
+            .unwrap_or_default(),
         hash: labels::hash_annotation(&status.annotations),
         restart_count: labels::restart_count_annotation(&status.annotations),
         id: status.id,
         state,
         created_at: status.created_at,
-        started_at: if state == State::Created { 0 } else { status.started_at },
+        started_at: if state == State::Created {
+            0
+        } else {
+            status.started_at
+        },
         finished_at: if exited { status.finished_at } else { 0 },
         exit_code: if exited { status.exit_code } else { 0 },
         image: image.unwrap_or_default(),
@@ -139,7 +152,11 @@ pub fn container_status(status: v1::ContainerStatus, termination_message: Option
 }
 
 pub fn sandbox_ips(status: &v1::PodSandboxStatus) -> Vec<String> {
-    let Some(network) = &status.network else { return Vec::new() };
+    let Some(network) = &status.network else {
+        return Vec::new();
+    };
     let all = std::iter::once(&network.ip).chain(network.additional_ips.iter().map(|ip| &ip.ip));
-    all.filter(|ip| ip.parse::<std::net::IpAddr>().is_ok()).cloned().collect()
+    all.filter(|ip| ip.parse::<std::net::IpAddr>().is_ok())
+        .cloned()
+        .collect()
 }

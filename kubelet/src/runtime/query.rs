@@ -43,14 +43,20 @@ pub async fn list_pods(runtime: &dyn Runtime) -> cri::Result<HashMap<PodUid, Pod
         futures_util::try_join!(runtime.list_pod_sandboxes(None), runtime.list_containers(None))?;
     let mut pods: HashMap<PodUid, PodOutline> = HashMap::new();
     let mut put = |labels: &labels::Map, id: String, state: OutlineState| {
-        let Some(identity) = labels::pod_identity(labels) else { return };
+        let Some(identity) = labels::pod_identity(labels) else {
+            return;
+        };
         let pod = pods.entry(identity.uid).or_default();
         (pod.name, pod.namespace) = (identity.name, identity.namespace);
         pod.states.insert(id, state);
     };
     for sandbox in sandboxes {
         let ready = sandbox.state() == v1::PodSandboxState::SandboxReady;
-        let state = if ready { OutlineState::Running } else { OutlineState::Exited };
+        let state = if ready {
+            OutlineState::Running
+        } else {
+            OutlineState::Exited
+        };
         put(&sandbox.labels, sandbox.id, state);
     }
     for container in containers {
@@ -60,20 +66,46 @@ pub async fn list_pods(runtime: &dyn Runtime) -> cri::Result<HashMap<PodUid, Pod
 }
 
 /// Everything about one pod.
-pub async fn pod_status(runtime: &dyn Runtime, uid: &PodUid, name: &str, namespace: &str) -> cri::Result<PodStatus> {
+pub async fn pod_status(
+    runtime: &dyn Runtime,
+    uid: &PodUid,
+    name: &str,
+    namespace: &str,
+) -> cri::Result<PodStatus> {
     let observed = Instant::now();
     let selector = HashMap::from([(labels::POD_UID.to_string(), uid.to_string())]);
-    let sandbox_filter = v1::PodSandboxFilter { label_selector: selector.clone(), ..Default::default() };
-    let container_filter = v1::ContainerFilter { label_selector: selector, ..Default::default() };
+    let sandbox_filter = v1::PodSandboxFilter {
+        label_selector: selector.clone(),
+        ..Default::default()
+    };
+    let container_filter = v1::ContainerFilter {
+        label_selector: selector,
+        ..Default::default()
+    };
     let (sandboxes, containers) = futures_util::try_join!(
         runtime.list_pod_sandboxes(Some(sandbox_filter)),
         runtime.list_containers(Some(container_filter))
     )?;
     let sandboxes = try_join_all(sandboxes.iter().map(|s| found(runtime.pod_sandbox_status(&s.id))));
-    let containers = try_join_all(containers.iter().map(|c| found(runtime.container_status(&c.id, false))));
+    let containers = try_join_all(
+        containers
+            .iter()
+            .map(|c| found(runtime.container_status(&c.id, false))),
+    );
     let (sandboxes, containers) = futures_util::try_join!(sandboxes, containers)?;
-    let containers = containers.into_iter().flatten().filter_map(|c| c.status).collect();
-    Ok(assemble(uid, name, namespace, sandboxes.into_iter().flatten().collect(), containers, observed))
+    let containers = containers
+        .into_iter()
+        .flatten()
+        .filter_map(|c| c.status)
+        .collect();
+    Ok(assemble(
+        uid,
+        name,
+        namespace,
+        sandboxes.into_iter().flatten().collect(),
+        containers,
+        observed,
+    ))
 }
 
 /// What was removed between the list and the look is simply not there.
@@ -96,11 +128,22 @@ pub fn assemble(
 ) -> PodStatus {
     sandboxes.sort_by_key(|s| std::cmp::Reverse(s.created_at));
     let message = |c: &v1::ContainerStatus| {
-        (c.state() == v1::ContainerState::ContainerExited).then(|| termination_message::read(c)).flatten()
+        (c.state() == v1::ContainerState::ContainerExited)
+            .then(|| termination_message::read(c))
+            .flatten()
     };
-    let mut containers: Vec<_> = containers.into_iter().map(|c| { let m = message(&c); container_status(c, m) }).collect();
+    let mut containers: Vec<_> = containers
+        .into_iter()
+        .map(|c| {
+            let m = message(&c);
+            container_status(c, m)
+        })
+        .collect();
     containers.sort_by_key(|c| std::cmp::Reverse(c.created_at));
-    let ips = sandboxes.first().filter(|s| s.state() == v1::PodSandboxState::SandboxReady).map(sandbox_ips);
+    let ips = sandboxes
+        .first()
+        .filter(|s| s.state() == v1::PodSandboxState::SandboxReady)
+        .map(sandbox_ips);
     PodStatus {
         uid: uid.clone(),
         name: name.into(),

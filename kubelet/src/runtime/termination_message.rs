@@ -13,14 +13,23 @@ const MAX_LOG_LINES: usize = 80;
 /// For a container that has left.
 pub fn read(status: &v1::ContainerStatus) -> Option<String> {
     let path = status.annotations.get(labels::TERMINATION_MESSAGE_PATH)?;
-    let policy = status.annotations.get(labels::TERMINATION_MESSAGE_POLICY).map(String::as_str);
+    let policy = status
+        .annotations
+        .get(labels::TERMINATION_MESSAGE_POLICY)
+        .map(String::as_str);
     let mount = status.mounts.iter().find(|m| &m.container_path == path);
-    let message = mount.and_then(|m| read_tail(&m.host_path, MAX_MESSAGE)).unwrap_or_default();
+    let message = mount
+        .and_then(|m| read_tail(&m.host_path, MAX_MESSAGE))
+        .unwrap_or_default();
     let falls_back = policy == Some("FallbackToLogsOnError")
         && status.exit_code != 0
         && status.reason != "ContainerCannotRun"
         && message.is_empty();
-    if falls_back { last_log_lines(&status.log_path) } else { Some(message) }
+    if falls_back {
+        last_log_lines(&status.log_path)
+    } else {
+        Some(message)
+    }
 }
 
 fn read_tail(path: &str, max: u64) -> Option<String> {
@@ -41,7 +50,11 @@ fn last_log_lines(path: &str) -> Option<String> {
         .map(|l| String::from_utf8_lossy(l.content).into_owned() + if l.partial { "" } else { "\n" })
         .collect();
     let text: String = lines[lines.len().saturating_sub(MAX_LOG_LINES)..].concat();
-    let cut = text.len().saturating_sub(usize::try_from(MAX_LOG_BYTES).unwrap_or(usize::MAX));
-    let start = (cut..=text.len()).find(|i| text.is_char_boundary(*i)).unwrap_or(0);
+    let cut = text
+        .len()
+        .saturating_sub(usize::try_from(MAX_LOG_BYTES).unwrap_or(usize::MAX));
+    let start = (cut..=text.len())
+        .find(|i| text.is_char_boundary(*i))
+        .unwrap_or(0);
     Some(text[start..].to_string())
 }

@@ -79,22 +79,38 @@ impl Auth {
                 }
             }
         }
-        let text = format!("Forbidden (user={}, verb={verb}, resource=nodes, subresource(s)=[{}])", user.name, subresources.join(" "));
+        let text = format!(
+            "Forbidden (user={}, verb={verb}, resource=nodes, subresource(s)=[{}])",
+            user.name,
+            subresources.join(" ")
+        );
         tracing::debug!(user = %user.name, verb, "Forbidden");
         Err(reply::text(StatusCode::FORBIDDEN, &text))
     }
 
     async fn authenticate<B>(&self, request: &Request<B>) -> Option<User> {
         let connection = request.extensions().get::<Arc<ConnInfo>>();
-        if let Some(cert) = connection.and_then(|c| c.client_cert.as_ref()).filter(|c| c.verified.is_ok()) {
-            return Some(authenticated(cert.common_name.clone(), cert.organizations.clone()));
+        if let Some(cert) = connection
+            .and_then(|c| c.client_cert.as_ref())
+            .filter(|c| c.verified.is_ok())
+        {
+            return Some(authenticated(
+                cert.common_name.clone(),
+                cert.organizations.clone(),
+            ));
         }
-        let header = request.headers().get(http::header::AUTHORIZATION).and_then(|h| h.to_str().ok());
+        let header = request
+            .headers()
+            .get(http::header::AUTHORIZATION)
+            .and_then(|h| h.to_str().ok());
         if let Some(token) = header.and_then(|h| h.strip_prefix("Bearer ")) {
             // A token that is not valid is not anonymous.
             return self.review(token.trim()).await;
         }
-        let nobody = User { name: "system:anonymous".into(), groups: vec!["system:unauthenticated".into()] };
+        let nobody = User {
+            name: "system:anonymous".into(),
+            groups: vec!["system:unauthenticated".into()],
+        };
         self.anonymous.then_some(nobody)
     }
 
@@ -109,7 +125,10 @@ impl Auth {
             return user.clone();
         }
         let review = TokenReview {
-            spec: TokenReviewSpec { token: token.to_string(), ..Default::default() },
+            spec: TokenReviewSpec {
+                token: token.to_string(),
+                ..Default::default()
+            },
             ..Default::default()
         };
         let answer = self.client.as_ref()?.all::<TokenReview>().create(&review).await;
@@ -133,7 +152,10 @@ impl Auth {
         {
             return Ok(*allowed);
         }
-        let client = self.client.as_ref().ok_or("authorization.mode is Webhook but there is no API server (--kubeconfig)")?;
+        let client = self
+            .client
+            .as_ref()
+            .ok_or("authorization.mode is Webhook but there is no API server (--kubeconfig)")?;
         let review = SubjectAccessReview {
             spec: SubjectAccessReviewSpec {
                 user: Some(user.name.clone()),
@@ -150,9 +172,17 @@ impl Auth {
             },
             ..Default::default()
         };
-        let answer = client.all::<SubjectAccessReview>().create(&review).await.map_err(|e| e.to_string())?;
+        let answer = client
+            .all::<SubjectAccessReview>()
+            .create(&review)
+            .await
+            .map_err(|e| e.to_string())?;
         let allowed = answer.status.is_some_and(|s| s.allowed);
-        let ttl = if allowed { self.allowed_ttl } else { self.denied_ttl };
+        let ttl = if allowed {
+            self.allowed_ttl
+        } else {
+            self.denied_ttl
+        };
         remember(&self.decisions, key, Instant::now() + ttl, allowed);
         Ok(allowed)
     }
@@ -166,7 +196,12 @@ fn authenticated(name: String, mut groups: Vec<String>) -> User {
     User { name, groups }
 }
 
-fn remember<K: std::hash::Hash + Eq, V>(cache: &Mutex<HashMap<K, (Instant, V)>>, key: K, until: Instant, value: V) {
+fn remember<K: std::hash::Hash + Eq, V>(
+    cache: &Mutex<HashMap<K, (Instant, V)>>,
+    key: K,
+    until: Instant,
+    value: V,
+) {
     let mut cache = cache.lock();
     if cache.len() >= MAX_CACHED {
         let now = Instant::now();
@@ -231,17 +266,33 @@ mod tests {
     async fn nobody_gets_in_unless_it_is_allowed() {
         assert_eq!(status(&auth(false, "AlwaysAllow"), None).await, 401);
         assert_eq!(status(&auth(true, "AlwaysAllow"), None).await, 200);
-        assert_eq!(status(&auth(true, "AlwaysAllow"), Some("Bearer x")).await, 401, "a bad token is not anonymous");
-        assert_eq!(status(&auth(true, "Webhook"), None).await, 500, "no one to ask is no permission");
+        assert_eq!(
+            status(&auth(true, "AlwaysAllow"), Some("Bearer x")).await,
+            401,
+            "a bad token is not anonymous"
+        );
+        assert_eq!(
+            status(&auth(true, "Webhook"), None).await,
+            500,
+            "no one to ask is no permission"
+        );
     }
 
     #[tokio::test]
     async fn a_decision_is_kept_and_decides() {
         let a = auth(true, "Webhook");
-        let user = User { name: "system:anonymous".into(), groups: vec!["system:unauthenticated".into()] };
+        let user = User {
+            name: "system:anonymous".into(),
+            groups: vec!["system:unauthenticated".into()],
+        };
         let later = Instant::now() + Duration::from_secs(60);
         for (sub, allowed) in [("pods", false), ("proxy", false)] {
-            remember(&a.decisions, (user.clone(), "get".into(), sub.into()), later, allowed);
+            remember(
+                &a.decisions,
+                (user.clone(), "get".into(), sub.into()),
+                later,
+                allowed,
+            );
         }
         assert_eq!(status(&a, None).await, 403);
         remember(&a.decisions, (user, "get".into(), "proxy".into()), later, true);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use component_base::http as reply;
-use component_base::http::{BoxError, Body};
+use component_base::http::{Body, BoxError};
 use http::{Response, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
@@ -20,7 +20,11 @@ const BLOCK: usize = 64 << 10;
 
 pub async fn serve(parts: &[&str]) -> Response<Body> {
     let path: PathBuf = parts.iter().collect();
-    let path = if parts.is_empty() { PathBuf::from(".") } else { path };
+    let path = if parts.is_empty() {
+        PathBuf::from(".")
+    } else {
+        path
+    };
     match open(&path) {
         Ok(Found::Dir(names)) => reply::typed(StatusCode::OK, "text/html; charset=utf-8", listing(&names)),
         Ok(Found::File(fd)) => file(fd),
@@ -45,7 +49,13 @@ fn open(path: &Path) -> std::io::Result<Found> {
 
 fn listing(names: &[String]) -> String {
     let escaped = |n: &String| n.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&#34;");
-    let links: String = names.iter().map(|n| { let n = escaped(n); format!("<a href=\"{n}\">{n}</a>\n") }).collect();
+    let links: String = names
+        .iter()
+        .map(|n| {
+            let n = escaped(n);
+            format!("<a href=\"{n}\">{n}</a>\n")
+        })
+        .collect();
     format!("<pre>\n{links}</pre>\n")
 }
 
@@ -67,7 +77,9 @@ fn file(fd: OwnedFd) -> Response<Body> {
         }
     });
     let frames = futures_util::stream::unfold(rx, |mut rx| async move {
-        rx.recv().await.map(|item| (item.map(Frame::data).map_err(BoxError::from), rx))
+        rx.recv()
+            .await
+            .map(|item| (item.map(Frame::data).map_err(BoxError::from), rx))
     });
     Response::new(StreamBody::new(frames).boxed_unsync())
 }

@@ -25,8 +25,16 @@ struct ContainerUse {
 }
 
 async fn containers(kubelet: &Kubelet) -> Vec<ContainerUse> {
-    let stats = kubelet.manager.runtime.list_container_stats(None).await.unwrap_or_default();
-    stats.into_iter().filter_map(|s| container_use(kubelet, s)).collect()
+    let stats = kubelet
+        .manager
+        .runtime
+        .list_container_stats(None)
+        .await
+        .unwrap_or_default();
+    stats
+        .into_iter()
+        .filter_map(|s| container_use(kubelet, s))
+        .collect()
 }
 
 fn container_use(kubelet: &Kubelet, stats: ContainerStats) -> Option<ContainerUse> {
@@ -35,7 +43,11 @@ fn container_use(kubelet: &Kubelet, stats: ContainerStats) -> Option<ContainerUs
     let cpu = stats.cpu.unwrap_or_default();
     let memory = stats.memory.unwrap_or_default();
     let number = |v: Option<cri::v1::UInt64Value>| v.map_or(0, |v| v.value);
-    let image = kubelet.pleg.cache.get(&pod.uid).and_then(|s| s.by_id(&attributes.id).map(|c| c.image.clone()));
+    let image = kubelet
+        .pleg
+        .cache
+        .get(&pod.uid)
+        .and_then(|s| s.by_id(&attributes.id).map(|c| c.image.clone()));
     let working_set = number(memory.working_set_bytes);
     Some(ContainerUse {
         container: attributes.labels.get(labels::CONTAINER_NAME)?.clone(),
@@ -52,7 +64,11 @@ fn container_use(kubelet: &Kubelet, stats: ContainerStats) -> Option<ContainerUs
 }
 
 fn node_cpu_nanos(kubelet: &Kubelet) -> u64 {
-    kubelet.cgroups.hierarchy().cpu_usage_nanos(Path::new("")).unwrap_or(0)
+    kubelet
+        .cgroups
+        .hierarchy()
+        .cpu_usage_nanos(Path::new(""))
+        .unwrap_or(0)
 }
 
 /// Bytes in use that cannot be given back.
@@ -74,7 +90,9 @@ fn timestamp() -> String {
 }
 
 fn file_system(path: &Path) -> Value {
-    let Ok(s) = rustix::fs::statvfs(path) else { return Value::Null };
+    let Ok(s) = rustix::fs::statvfs(path) else {
+        return Value::Null;
+    };
     let bytes = |blocks: u64| blocks.saturating_mul(s.f_frsize);
     json!({
         "time": timestamp(),
@@ -90,9 +108,16 @@ fn file_system(path: &Path) -> Value {
 pub async fn summary(kubelet: &Kubelet, node_name: &str) -> Value {
     let mut pods: BTreeMap<String, (Value, Vec<Value>, u64, u64)> = BTreeMap::new();
     for c in containers(kubelet).await {
-        let time = jiff::Timestamp::from_nanosecond(i128::from(c.at)).map(|t| t.to_string()).unwrap_or_default();
+        let time = jiff::Timestamp::from_nanosecond(i128::from(c.at))
+            .map(|t| t.to_string())
+            .unwrap_or_default();
         let entry = pods.entry(c.pod.uid.to_string()).or_insert_with(|| {
-            (json!({"name": c.pod.name, "namespace": c.pod.namespace, "uid": c.pod.uid.as_str()}), Vec::new(), 0, 0)
+            (
+                json!({"name": c.pod.name, "namespace": c.pod.namespace, "uid": c.pod.uid.as_str()}),
+                Vec::new(),
+                0,
+                0,
+            )
         });
         entry.1.push(json!({
             "name": c.container,
@@ -125,8 +150,15 @@ pub async fn summary(kubelet: &Kubelet, node_name: &str) -> Value {
 
 /// Writing to a String cannot fail.
 fn line(out: &mut String, name: &str, labels: &[(&str, &str)], value: f64) {
-    let labels: Vec<String> = labels.iter().map(|(k, v)| format!("{k}=\"{}\"", v.replace('\\', "\\\\").replace('"', "\\\""))).collect();
-    let braces = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+    let labels: Vec<String> = labels
+        .iter()
+        .map(|(k, v)| format!("{k}=\"{}\"", v.replace('\\', "\\\\").replace('"', "\\\"")))
+        .collect();
+    let braces = if labels.is_empty() {
+        String::new()
+    } else {
+        format!("{{{}}}", labels.join(","))
+    };
     let _ = writeln!(out, "{name}{braces} {value}");
 }
 
@@ -140,35 +172,110 @@ pub async fn resource_metrics(kubelet: &Kubelet) -> String {
     let all = containers(kubelet).await;
     let mut out = String::new();
     let who = |c: &ContainerUse| [c.container.clone(), c.pod.namespace.clone(), c.pod.name.clone()];
-    family(&mut out, "container_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed by the container in core-seconds");
+    family(
+        &mut out,
+        "container_cpu_usage_seconds_total",
+        "counter",
+        "Cumulative cpu time consumed by the container in core-seconds",
+    );
     for c in &all {
         let [container, namespace, pod] = who(c);
-        line(&mut out, "container_cpu_usage_seconds_total", &[("container", &container), ("namespace", &namespace), ("pod", &pod)], c.cpu_nanos as f64 / NANOS);
+        line(
+            &mut out,
+            "container_cpu_usage_seconds_total",
+            &[
+                ("container", &container),
+                ("namespace", &namespace),
+                ("pod", &pod),
+            ],
+            c.cpu_nanos as f64 / NANOS,
+        );
     }
-    family(&mut out, "container_memory_working_set_bytes", "gauge", "Current working set of the container in bytes");
+    family(
+        &mut out,
+        "container_memory_working_set_bytes",
+        "gauge",
+        "Current working set of the container in bytes",
+    );
     for c in &all {
         let [container, namespace, pod] = who(c);
-        line(&mut out, "container_memory_working_set_bytes", &[("container", &container), ("namespace", &namespace), ("pod", &pod)], c.working_set as f64);
+        line(
+            &mut out,
+            "container_memory_working_set_bytes",
+            &[
+                ("container", &container),
+                ("namespace", &namespace),
+                ("pod", &pod),
+            ],
+            c.working_set as f64,
+        );
     }
-    family(&mut out, "node_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed by the node in core-seconds");
-    line(&mut out, "node_cpu_usage_seconds_total", &[], node_cpu_nanos(kubelet) as f64 / NANOS);
-    family(&mut out, "node_memory_working_set_bytes", "gauge", "Current working set of the node in bytes");
-    line(&mut out, "node_memory_working_set_bytes", &[], node_working_set(kubelet) as f64);
+    family(
+        &mut out,
+        "node_cpu_usage_seconds_total",
+        "counter",
+        "Cumulative cpu time consumed by the node in core-seconds",
+    );
+    line(
+        &mut out,
+        "node_cpu_usage_seconds_total",
+        &[],
+        node_cpu_nanos(kubelet) as f64 / NANOS,
+    );
+    family(
+        &mut out,
+        "node_memory_working_set_bytes",
+        "gauge",
+        "Current working set of the node in bytes",
+    );
+    line(
+        &mut out,
+        "node_memory_working_set_bytes",
+        &[],
+        node_working_set(kubelet) as f64,
+    );
     let mut pods: BTreeMap<(String, String), (f64, f64)> = BTreeMap::new();
     for c in &all {
-        let sum = pods.entry((c.pod.namespace.clone(), c.pod.name.clone())).or_default();
+        let sum = pods
+            .entry((c.pod.namespace.clone(), c.pod.name.clone()))
+            .or_default();
         sum.0 += c.cpu_nanos as f64 / NANOS;
         sum.1 += c.working_set as f64;
     }
-    family(&mut out, "pod_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed by the pod in core-seconds");
+    family(
+        &mut out,
+        "pod_cpu_usage_seconds_total",
+        "counter",
+        "Cumulative cpu time consumed by the pod in core-seconds",
+    );
     for ((namespace, pod), (cpu, _)) in &pods {
-        line(&mut out, "pod_cpu_usage_seconds_total", &[("namespace", namespace), ("pod", pod)], *cpu);
+        line(
+            &mut out,
+            "pod_cpu_usage_seconds_total",
+            &[("namespace", namespace), ("pod", pod)],
+            *cpu,
+        );
     }
-    family(&mut out, "pod_memory_working_set_bytes", "gauge", "Current working set of the pod in bytes");
+    family(
+        &mut out,
+        "pod_memory_working_set_bytes",
+        "gauge",
+        "Current working set of the pod in bytes",
+    );
     for ((namespace, pod), (_, memory)) in &pods {
-        line(&mut out, "pod_memory_working_set_bytes", &[("namespace", namespace), ("pod", pod)], *memory);
+        line(
+            &mut out,
+            "pod_memory_working_set_bytes",
+            &[("namespace", namespace), ("pod", pod)],
+            *memory,
+        );
     }
-    family(&mut out, "resource_scrape_error", "gauge", "1 if there was an error while getting container metrics, 0 otherwise");
+    family(
+        &mut out,
+        "resource_scrape_error",
+        "gauge",
+        "1 if there was an error while getting container metrics, 0 otherwise",
+    );
     line(&mut out, "resource_scrape_error", &[], 0.0);
     out
 }
@@ -178,23 +285,72 @@ pub async fn cadvisor_metrics(kubelet: &Kubelet) -> String {
     let mut out = String::new();
     type Read = fn(&ContainerUse) -> f64;
     let families: [(&str, &str, &str, Read); 5] = [
-        ("container_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed in seconds.", |c| c.cpu_nanos as f64 / NANOS),
-        ("container_memory_working_set_bytes", "gauge", "Current working set in bytes.", |c| c.working_set as f64),
-        ("container_memory_usage_bytes", "gauge", "Current memory usage in bytes, including all memory regardless of when it was accessed", |c| c.memory_usage as f64),
-        ("container_memory_rss", "gauge", "Size of RSS in bytes.", |c| c.rss as f64),
-        ("container_fs_usage_bytes", "gauge", "Number of bytes that are consumed by the container on this filesystem.", |c| c.writable as f64),
+        (
+            "container_cpu_usage_seconds_total",
+            "counter",
+            "Cumulative cpu time consumed in seconds.",
+            |c| c.cpu_nanos as f64 / NANOS,
+        ),
+        (
+            "container_memory_working_set_bytes",
+            "gauge",
+            "Current working set in bytes.",
+            |c| c.working_set as f64,
+        ),
+        (
+            "container_memory_usage_bytes",
+            "gauge",
+            "Current memory usage in bytes, including all memory regardless of when it was accessed",
+            |c| c.memory_usage as f64,
+        ),
+        ("container_memory_rss", "gauge", "Size of RSS in bytes.", |c| {
+            c.rss as f64
+        }),
+        (
+            "container_fs_usage_bytes",
+            "gauge",
+            "Number of bytes that are consumed by the container on this filesystem.",
+            |c| c.writable as f64,
+        ),
     ];
     for (name, kind, help, read) in families {
         family(&mut out, name, kind, help);
         for c in &all {
             let id = format!("/kubepods/pod{}/{}", c.pod.uid, c.id);
-            let own = [("container", c.container.as_str()), ("id", &id), ("image", &c.image), ("name", &c.id), ("namespace", &c.pod.namespace), ("pod", &c.pod.name)];
+            let own = [
+                ("container", c.container.as_str()),
+                ("id", &id),
+                ("image", &c.image),
+                ("name", &c.id),
+                ("namespace", &c.pod.namespace),
+                ("pod", &c.pod.name),
+            ];
             line(&mut out, name, &own, read(c));
         }
     }
-    family(&mut out, "machine_cpu_cores", "gauge", "Number of logical CPU cores.");
-    line(&mut out, "machine_cpu_cores", &[], std::thread::available_parallelism().map_or(1.0, |n| n.get() as f64));
-    family(&mut out, "machine_memory_bytes", "gauge", "Amount of memory installed on the machine.");
-    line(&mut out, "machine_memory_bytes", &[], machine::memory_total() as f64);
+    family(
+        &mut out,
+        "machine_cpu_cores",
+        "gauge",
+        "Number of logical CPU cores.",
+    );
+    line(
+        &mut out,
+        "machine_cpu_cores",
+        &[],
+        std::thread::available_parallelism().map_or(1.0, |n| n.get() as f64),
+    );
+    family(
+        &mut out,
+        "machine_memory_bytes",
+        "gauge",
+        "Amount of memory installed on the machine.",
+    );
+    line(
+        &mut out,
+        "machine_memory_bytes",
+        &[],
+        machine::memory_total() as f64,
+    );
     out
 }

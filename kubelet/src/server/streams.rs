@@ -32,8 +32,16 @@ impl Server {
         match proxy(request, &url).await {
             Ok(response) => response,
             Err(error) => {
-                tracing::error!(kind = target.kind, pod = target.pod, error, "Error while proxying request");
-                reply::text(StatusCode::BAD_GATEWAY, &format!("error dialing backend: {error}"))
+                tracing::error!(
+                    kind = target.kind,
+                    pod = target.pod,
+                    error,
+                    "Error while proxying request"
+                );
+                reply::text(
+                    StatusCode::BAD_GATEWAY,
+                    &format!("error dialing backend: {error}"),
+                )
             }
         }
     }
@@ -47,52 +55,127 @@ impl Server {
         let status = self.kubelet.pleg.cache.get(&pod.uid());
         let runtime = &self.kubelet.manager.runtime;
         if target.kind == "portForward" {
-            let sandbox = status.as_ref().and_then(|s| s.ready_sandbox().map(|s| s.id.clone()));
-            let pod_sandbox_id = sandbox.ok_or_else(|| missing(&format!("sandbox of pod {:?}", target.pod)))?;
-            let port = query_values(query, "port").iter().filter_map(|p| p.parse().ok()).collect();
-            return runtime.port_forward(PortForwardRequest { pod_sandbox_id, port }).await.map_err(failed);
+            let sandbox = status
+                .as_ref()
+                .and_then(|s| s.ready_sandbox().map(|s| s.id.clone()));
+            let pod_sandbox_id =
+                sandbox.ok_or_else(|| missing(&format!("sandbox of pod {:?}", target.pod)))?;
+            let port = query_values(query, "port")
+                .iter()
+                .filter_map(|p| p.parse().ok())
+                .collect();
+            return runtime
+                .port_forward(PortForwardRequest { pod_sandbox_id, port })
+                .await
+                .map_err(failed);
         }
-        let container = status.as_ref().and_then(|s| s.running().find(|c| c.name == target.container).map(|c| c.id.clone()));
-        let container_id =
-            container.ok_or_else(|| reply::text(StatusCode::NOT_FOUND, &format!("container not found ({:?})\n", target.container)))?;
-        let (tty, stdin) = (query_bool(query, "tty"), query_bool(query, "input") || query_bool(query, "stdin"));
+        let container = status.as_ref().and_then(|s| {
+            s.running()
+                .find(|c| c.name == target.container)
+                .map(|c| c.id.clone())
+        });
+        let container_id = container.ok_or_else(|| {
+            reply::text(
+                StatusCode::NOT_FOUND,
+                &format!("container not found ({:?})\n", target.container),
+            )
+        })?;
+        let (tty, stdin) = (
+            query_bool(query, "tty"),
+            query_bool(query, "input") || query_bool(query, "stdin"),
+        );
         let stdout = query_bool(query, "output") || query_bool(query, "stdout");
         // A terminal has one output.
         let stderr = !tty && (query_bool(query, "error") || query_bool(query, "stderr"));
         if !stdin && !stdout && !stderr {
-            return Err(reply::text(StatusCode::BAD_REQUEST, "you must specify at least 1 of stdin, stdout, stderr"));
+            return Err(reply::text(
+                StatusCode::BAD_REQUEST,
+                "you must specify at least 1 of stdin, stdout, stderr",
+            ));
         }
         let url = if target.kind == "exec" {
             let cmd = query_values(query, "command");
-            runtime.exec(ExecRequest { container_id, cmd, tty, stdin, stdout, stderr }).await
+            runtime
+                .exec(ExecRequest {
+                    container_id,
+                    cmd,
+                    tty,
+                    stdin,
+                    stdout,
+                    stderr,
+                })
+                .await
         } else {
-            runtime.attach(AttachRequest { container_id, tty, stdin, stdout, stderr }).await
+            runtime
+                .attach(AttachRequest {
+                    container_id,
+                    tty,
+                    stdin,
+                    stdout,
+                    stderr,
+                })
+                .await
         };
         url.map_err(failed)
     }
 
     /// One command, its output as the answer.
-    pub(super) async fn run_command(&self, namespace: &str, pod: &str, container: &str, query: Option<&str>) -> Response<Body> {
-        let found = self.find(namespace, pod).await.and_then(|p| self.kubelet.pleg.cache.get(&p.uid()));
+    pub(super) async fn run_command(
+        &self,
+        namespace: &str,
+        pod: &str,
+        container: &str,
+        query: Option<&str>,
+    ) -> Response<Body> {
+        let found = self
+            .find(namespace, pod)
+            .await
+            .and_then(|p| self.kubelet.pleg.cache.get(&p.uid()));
         let id = found.and_then(|s| s.running().find(|c| c.name == container).map(|c| c.id.clone()));
         let Some(id) = id else {
-            return reply::text(StatusCode::NOT_FOUND, &format!("container not found ({container:?})\n"));
+            return reply::text(
+                StatusCode::NOT_FOUND,
+                &format!("container not found ({container:?})\n"),
+            );
         };
-        let command = query_value(query, "cmd").unwrap_or_default().split(' ').map(String::from).collect();
-        match self.kubelet.manager.runtime.exec_sync(&id, command, std::time::Duration::ZERO).await {
-            Ok(output) => reply::typed(StatusCode::OK, "text/plain", [output.stdout, output.stderr].concat()),
+        let command = query_value(query, "cmd")
+            .unwrap_or_default()
+            .split(' ')
+            .map(String::from)
+            .collect();
+        match self
+            .kubelet
+            .manager
+            .runtime
+            .exec_sync(&id, command, std::time::Duration::ZERO)
+            .await
+        {
+            Ok(output) => reply::typed(
+                StatusCode::OK,
+                "text/plain",
+                [output.stdout, output.stderr].concat(),
+            ),
             Err(e) => reply::text(StatusCode::INTERNAL_SERVER_ERROR, &e.message),
         }
     }
 }
 
 async fn proxy(mut request: Request<Incoming>, url: &str) -> Result<Response<Body>, String> {
-    let uri: http::Uri = url.parse().map_err(|e| format!("the runtime's stream address {url:?}: {e}"))?;
-    let host = uri.host().ok_or("the runtime's stream address has no host")?.trim_matches(['[', ']']).to_string();
+    let uri: http::Uri = url
+        .parse()
+        .map_err(|e| format!("the runtime's stream address {url:?}: {e}"))?;
+    let host = uri
+        .host()
+        .ok_or("the runtime's stream address has no host")?
+        .trim_matches(['[', ']'])
+        .to_string();
     let port = uri.port_u16().unwrap_or(80);
-    let stream = TcpStream::connect((host.as_str(), port)).await.map_err(|e| format!("{host}:{port}: {e}"))?;
+    let stream = TcpStream::connect((host.as_str(), port))
+        .await
+        .map_err(|e| format!("{host}:{port}: {e}"))?;
     stream.set_nodelay(true).map_err(|e| e.to_string())?;
-    let handshake = hyper::client::conn::http1::handshake::<_, http_body_util::Empty<bytes::Bytes>>(TokioIo::new(stream));
+    let handshake =
+        hyper::client::conn::http1::handshake::<_, http_body_util::Empty<bytes::Bytes>>(TokioIo::new(stream));
     let (mut sender, connection) = handshake.await.map_err(|e| e.to_string())?;
     tokio::spawn(async move {
         // Its end is the stream's end; a failure is seen by the two copies.
@@ -104,7 +187,9 @@ async fn proxy(mut request: Request<Incoming>, url: &str) -> Result<Response<Bod
         outgoing = outgoing.header(name, value);
     }
     outgoing = outgoing.header(http::header::HOST, uri.authority().map_or("", |a| a.as_str()));
-    let outgoing = outgoing.body(http_body_util::Empty::new()).map_err(|e| e.to_string())?;
+    let outgoing = outgoing
+        .body(http_body_util::Empty::new())
+        .map_err(|e| e.to_string())?;
     let client_side = hyper::upgrade::on(&mut request);
     let mut answer = sender.send_request(outgoing).await.map_err(|e| e.to_string())?;
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -126,16 +211,29 @@ async fn proxy(mut request: Request<Incoming>, url: &str) -> Result<Response<Bod
 
 /// Credentials are for the kubelet, not for the runtime.
 fn is_forwarded(name: &http::HeaderName) -> bool {
-    *name != http::header::AUTHORIZATION && *name != http::header::HOST && *name != http::header::CONTENT_LENGTH
+    *name != http::header::AUTHORIZATION
+        && *name != http::header::HOST
+        && *name != http::header::CONTENT_LENGTH
 }
 
 async fn refused(answer: Response<Incoming>) -> Response<Body> {
     if answer.status().is_redirection() {
-        return reply::text(StatusCode::BAD_GATEWAY, "the container runtime answered with a redirect, which is not followed");
+        return reply::text(
+            StatusCode::BAD_GATEWAY,
+            "the container runtime answered with a redirect, which is not followed",
+        );
     }
     let status = answer.status();
-    let body = http_body_util::Limited::new(answer.into_body(), MAX_ERROR_BODY).collect().await;
-    let mut response = reply::typed(status, "text/plain", body.map(|b| b.to_bytes()).unwrap_or_default());
-    response.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
+    let body = http_body_util::Limited::new(answer.into_body(), MAX_ERROR_BODY)
+        .collect()
+        .await;
+    let mut response = reply::typed(
+        status,
+        "text/plain",
+        body.map(|b| b.to_bytes()).unwrap_or_default(),
+    );
+    response
+        .headers_mut()
+        .insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
     response
 }

@@ -11,7 +11,8 @@ use crate::sync_loop::{Event, Source};
 pub fn start(client: &Client, node_name: &str, tx: mpsc::UnboundedSender<Event>) -> Informer<Pod> {
     let options = ListOptions::fields(format!("spec.nodeName={node_name}"));
     // Managed fields are the larger part of many pods and of no use here.
-    let informer = Informer::new(client.all::<Pod>(), options).transform(|pod: &mut Pod| pod.metadata.managed_fields = None);
+    let informer = Informer::new(client.all::<Pod>(), options)
+        .transform(|pod: &mut Pod| pod.metadata.managed_fields = None);
     informer.on_event(move |change| {
         let event = match change {
             Change::Added(pod) => Event::Pod(pod.clone()),

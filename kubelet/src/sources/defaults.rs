@@ -10,9 +10,14 @@ pub fn apply(spec: &mut PodSpec) {
     spec.dns_policy.get_or_insert_with(|| "ClusterFirst".into());
     spec.termination_grace_period_seconds.get_or_insert(30);
     spec.enable_service_links.get_or_insert(true);
-    spec.scheduler_name.get_or_insert_with(|| "default-scheduler".into());
+    spec.scheduler_name
+        .get_or_insert_with(|| "default-scheduler".into());
     spec.security_context.get_or_insert_with(Default::default);
-    for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
+    for container in spec
+        .containers
+        .iter_mut()
+        .chain(spec.init_containers.iter_mut().flatten())
+    {
         apply_to_container(container, host_network);
     }
     for volume in spec.volumes.iter_mut().flatten() {
@@ -22,9 +27,15 @@ pub fn apply(spec: &mut PodSpec) {
 
 fn apply_to_container(container: &mut Container, host_network: bool) {
     let image = container.image.clone().unwrap_or_default();
-    container.image_pull_policy.get_or_insert_with(|| pull_policy(&image).into());
-    container.termination_message_path.get_or_insert_with(|| TERMINATION_LOG.into());
-    container.termination_message_policy.get_or_insert_with(|| "File".into());
+    container
+        .image_pull_policy
+        .get_or_insert_with(|| pull_policy(&image).into());
+    container
+        .termination_message_path
+        .get_or_insert_with(|| TERMINATION_LOG.into());
+    container
+        .termination_message_policy
+        .get_or_insert_with(|| "File".into());
     for port in container.ports.iter_mut().flatten() {
         port.protocol.get_or_insert_with(|| "TCP".into());
         if host_network {
@@ -39,7 +50,11 @@ fn apply_to_container(container: &mut Container, host_network: bool) {
             requests.entry(name).or_insert(quantity);
         }
     }
-    let probes = [&mut container.liveness_probe, &mut container.readiness_probe, &mut container.startup_probe];
+    let probes = [
+        &mut container.liveness_probe,
+        &mut container.readiness_probe,
+        &mut container.startup_probe,
+    ];
     probes.into_iter().flatten().for_each(apply_to_probe);
 }
 
@@ -79,7 +94,13 @@ mod tests {
 
     #[test]
     fn the_tag_decides_the_pull_policy() {
-        for (image, policy) in [("a", "Always"), ("a:latest", "Always"), ("h:5000/a", "Always"), ("a:1", "IfNotPresent"), ("a@sha256:0", "IfNotPresent")] {
+        for (image, policy) in [
+            ("a", "Always"),
+            ("a:latest", "Always"),
+            ("h:5000/a", "Always"),
+            ("a:1", "IfNotPresent"),
+            ("a@sha256:0", "IfNotPresent"),
+        ] {
             assert_eq!(pull_policy(image), policy, "{image}");
         }
     }

@@ -75,9 +75,15 @@ impl FileSource {
         let failed: Vec<String> = now.keys().cloned().collect();
         *said = now;
         // A manifest that became unreadable is no order to stop the pod it described.
-        let keeps = |p: &Pod| p.annotation(MANIFEST).is_some_and(|f| failed.iter().any(|e| e == f));
-        let gone: Vec<PodUid> =
-            known.iter().filter(|(uid, p)| !pods.contains_key(*uid) && !keeps(p)).map(|(u, _)| u.clone()).collect();
+        let keeps = |p: &Pod| {
+            p.annotation(MANIFEST)
+                .is_some_and(|f| failed.iter().any(|e| e == f))
+        };
+        let gone: Vec<PodUid> = known
+            .iter()
+            .filter(|(uid, p)| !pods.contains_key(*uid) && !keeps(p))
+            .map(|(u, _)| u.clone())
+            .collect();
         for uid in gone {
             if let Some(pod) = known.remove(&uid) {
                 self.send(Event::Removed(pod));
@@ -102,7 +108,11 @@ const MANIFEST: &str = "ferrokube.io/manifest";
 
 fn watch(path: &Path) -> Option<inotify::EventStream<[u8; 4096]>> {
     let inotify = Inotify::init().ok()?;
-    let mask = WatchMask::CLOSE_WRITE | WatchMask::MOVED_TO | WatchMask::MOVED_FROM | WatchMask::DELETE | WatchMask::CREATE;
+    let mask = WatchMask::CLOSE_WRITE
+        | WatchMask::MOVED_TO
+        | WatchMask::MOVED_FROM
+        | WatchMask::DELETE
+        | WatchMask::CREATE;
     let place = if path.is_dir() { path } else { path.parent()? };
     inotify.watches().add(place, mask).ok()?;
     inotify.into_event_stream([0; 4096]).ok()
@@ -115,7 +125,10 @@ fn read(path: &Path, node_name: &str) -> (HashMap<PodUid, Arc<Pod>>, Vec<Manifes
             Ok(pod) => {
                 pods.insert(pod.uid(), Arc::new(pod));
             }
-            Err(problem) => errors.push(ManifestError { path: file.display().to_string(), problem }),
+            Err(problem) => errors.push(ManifestError {
+                path: file.display().to_string(),
+                problem,
+            }),
         }
     }
     (pods, errors)
@@ -126,20 +139,29 @@ fn files(path: &Path) -> Vec<PathBuf> {
     if path.is_file() {
         return vec![path.into()];
     }
-    let Ok(entries) = std::fs::read_dir(path) else { return Vec::new() };
-    let mut found: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(|p| p.is_file() && !is_hidden(p)).collect();
+    let Ok(entries) = std::fs::read_dir(path) else {
+        return Vec::new();
+    };
+    let mut found: Vec<PathBuf> = entries
+        .flatten()
+        .map(|e| e.path())
+        .filter(|p| p.is_file() && !is_hidden(p))
+        .collect();
     found.sort();
     found
 }
 
 fn is_hidden(path: &Path) -> bool {
-    path.file_name().is_none_or(|n| n.to_string_lossy().starts_with('.'))
+    path.file_name()
+        .is_none_or(|n| n.to_string_lossy().starts_with('.'))
 }
 
 fn read_manifest(file: &Path, node_name: &str) -> Result<Pod, String> {
     let size = std::fs::metadata(file).map_err(|e| e.to_string())?.len();
     if size > MAX_MANIFEST_BYTES {
-        return Err(format!("{size} bytes is larger than a manifest may be ({MAX_MANIFEST_BYTES})"));
+        return Err(format!(
+            "{size} bytes is larger than a manifest may be ({MAX_MANIFEST_BYTES})"
+        ));
     }
     let text = std::fs::read_to_string(file).map_err(|e| e.to_string())?;
     let value = component_base::config::yaml_to_json(&text).map_err(|e| e.to_string())?;
@@ -152,7 +174,12 @@ fn read_manifest(file: &Path, node_name: &str) -> Result<Pod, String> {
 }
 
 fn prepare(mut pod: Pod, value: &serde_json::Value, file: &Path, node_name: &str) -> Result<Pod, String> {
-    let name = pod.metadata.name.clone().filter(|n| !n.is_empty()).ok_or("metadata.name is required")?;
+    let name = pod
+        .metadata
+        .name
+        .clone()
+        .filter(|n| !n.is_empty())
+        .ok_or("metadata.name is required")?;
     if pod.spec.as_ref().is_none_or(|s| s.containers.is_empty()) {
         return Err("spec.containers is required".into());
     }
@@ -175,17 +202,29 @@ fn prepare(mut pod: Pod, value: &serde_json::Value, file: &Path, node_name: &str
     if let Some(spec) = &mut pod.spec {
         spec.node_name = Some(node_name.into());
         // It stays through anything that befalls the node.
-        let everything = Toleration { operator: Some("Exists".into()), effect: Some("NoExecute".into()), ..Default::default() };
+        let everything = Toleration {
+            operator: Some("Exists".into()),
+            effect: Some("NoExecute".into()),
+            ..Default::default()
+        };
         spec.tolerations.get_or_insert_with(Vec::new).push(everything);
         defaults::apply(spec);
     }
-    pod.status = Some(k8s_openapi::api::core::v1::PodStatus { phase: Some("Pending".into()), ..Default::default() });
+    pod.status = Some(k8s_openapi::api::core::v1::PodStatus {
+        phase: Some("Pending".into()),
+        ..Default::default()
+    });
     Ok(pod)
 }
 
 /// A static pod must be able to start without the API server.
 fn refuse_references(pod: &Pod) -> Result<(), String> {
-    if pod.spec().service_account_name.as_deref().is_some_and(|s| !s.is_empty()) {
+    if pod
+        .spec()
+        .service_account_name
+        .as_deref()
+        .is_some_and(|s| !s.is_empty())
+    {
         return Err("static pods may not reference serviceaccounts".into());
     }
     if !crate::objects::references(pod).is_empty() {
@@ -211,14 +250,29 @@ mod tests {
         let tmp = tempfile::tempdir().unwrap();
         std::fs::write(tmp.path().join("web.yaml"), POD).unwrap();
         std::fs::write(tmp.path().join(".hidden.yaml"), "nonsense").unwrap();
-        std::fs::write(tmp.path().join("bad.yaml"), "kind: Deployment\napiVersion: apps/v1\n").unwrap();
+        std::fs::write(
+            tmp.path().join("bad.yaml"),
+            "kind: Deployment\napiVersion: apps/v1\n",
+        )
+        .unwrap();
         let (pods, errors) = read(tmp.path(), "Node-1");
         let pod = pods.values().next().unwrap();
-        assert_eq!((pods.len(), pod.key().as_str(), pod.is_static()), (1, "kube-system/web-node-1", true));
+        assert_eq!(
+            (pods.len(), pod.key().as_str(), pod.is_static()),
+            (1, "kube-system/web-node-1", true)
+        );
         assert_eq!(pod.restart_policy(), "Always");
-        assert!(errors[0].to_string().contains("bad.yaml: kind \"Deployment\" is not a v1 Pod"));
+        assert!(
+            errors[0]
+                .to_string()
+                .contains("bad.yaml: kind \"Deployment\" is not a v1 Pod")
+        );
         let (again, _) = read(tmp.path(), "Node-1");
-        assert_eq!(again.keys().next(), pods.keys().next(), "the same file is the same pod");
+        assert_eq!(
+            again.keys().next(),
+            pods.keys().next(),
+            "the same file is the same pod"
+        );
         std::fs::write(tmp.path().join("web.yaml"), POD.replace("image: i", "image: j")).unwrap();
         let (changed, _) = read(tmp.path(), "Node-1");
         assert_ne!(changed.keys().next(), pods.keys().next());
@@ -237,16 +291,28 @@ mod tests {
     async fn a_file_is_heard_when_it_comes_changes_and_goes() {
         let tmp = tempfile::tempdir().unwrap();
         let (tx, mut rx) = mpsc::unbounded_channel();
-        let source = FileSource { path: tmp.path().into(), node_name: "n".into(), audit: Duration::from_secs(60), tx };
+        let source = FileSource {
+            path: tmp.path().into(),
+            node_name: "n".into(),
+            audit: Duration::from_secs(60),
+            tx,
+        };
         let task = tokio::spawn(source.run());
-        let mut next = async || tokio::time::timeout(Duration::from_secs(5), rx.recv()).await.unwrap().unwrap();
+        let mut next = async || {
+            tokio::time::timeout(Duration::from_secs(5), rx.recv())
+                .await
+                .unwrap()
+                .unwrap()
+        };
         assert!(matches!(next().await, Event::Synced(Source::Files)));
         std::fs::write(tmp.path().join("web.yaml"), POD).unwrap();
         let Event::Pod(pod) = next().await else { panic!() };
         std::fs::write(tmp.path().join("web.yaml"), "broken: [").unwrap();
         tokio::time::sleep(Duration::from_millis(200)).await;
         std::fs::remove_file(tmp.path().join("web.yaml")).unwrap();
-        let Event::Removed(gone) = next().await else { panic!("a broken manifest must not stop its pod") };
+        let Event::Removed(gone) = next().await else {
+            panic!("a broken manifest must not stop its pod")
+        };
         assert_eq!(gone.uid(), pod.uid());
         task.abort();
     }

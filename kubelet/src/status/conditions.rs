@@ -15,7 +15,11 @@ pub const DISRUPTION_TARGET: &str = "DisruptionTarget";
 
 pub fn is_kubelets(kind: &str) -> bool {
     let own = [READY, CONTAINERS_READY, INITIALIZED, SCHEDULED, READY_TO_START];
-    own.contains(&kind) || matches!(kind, "PodResizePending" | "PodResizeInProgress" | "AllContainersRestarting")
+    own.contains(&kind)
+        || matches!(
+            kind,
+            "PodResizePending" | "PodResizeInProgress" | "AllContainersRestarting"
+        )
 }
 
 pub fn condition(kind: &str, holds: bool, reason: &str, message: &str) -> PodCondition {
@@ -32,12 +36,22 @@ pub fn condition(kind: &str, holds: bool, reason: &str, message: &str) -> PodCon
 /// The conditions after the others' ones are kept.
 pub fn generate(pod: &Pod, runtime: &PodStatus, status: &ApiPodStatus) -> Vec<PodCondition> {
     let phase = status.phase.as_deref().unwrap_or_default();
-    let statuses: Vec<ContainerStatus> =
-        status.init_container_statuses.iter().chain(&status.container_statuses).flatten().cloned().collect();
+    let statuses: Vec<ContainerStatus> = status
+        .init_container_statuses
+        .iter()
+        .chain(&status.container_statuses)
+        .flatten()
+        .cloned()
+        .collect();
     let others = status.conditions.clone().unwrap_or_default();
     let containers_ready = containers_ready(pod, &statuses, phase);
     let mut all = others.clone();
-    all.push(condition(READY_TO_START, !sandbox_changed(pod, runtime).0, "", ""));
+    all.push(condition(
+        READY_TO_START,
+        !sandbox_changed(pod, runtime).0,
+        "",
+        "",
+    ));
     all.push(initialized(pod, &statuses, phase));
     all.push(ready(pod, &containers_ready, &others));
     all.push(containers_ready);
@@ -80,20 +94,33 @@ fn containers_ready(pod: &Pod, statuses: &[ContainerStatus], phase: &str) -> Pod
     if messages.is_empty() {
         return condition(CONTAINERS_READY, true, "", "");
     }
-    condition(CONTAINERS_READY, false, "ContainersNotReady", &messages.join(", "))
+    condition(
+        CONTAINERS_READY,
+        false,
+        "ContainersNotReady",
+        &messages.join(", "),
+    )
 }
 
 fn ready(pod: &Pod, containers_ready: &PodCondition, others: &[PodCondition]) -> PodCondition {
     if containers_ready.status != "True" {
-        return PodCondition { type_: READY.into(), ..containers_ready.clone() };
+        return PodCondition {
+            type_: READY.into(),
+            ..containers_ready.clone()
+        };
     }
     let mut unready = Vec::new();
     for gate in pod.spec().readiness_gates.iter().flatten() {
         let kind = &gate.condition_type;
         match others.iter().find(|c| &c.type_ == kind) {
-            None => unready.push(format!("corresponding condition of pod readiness gate {kind:?} does not exist.")),
+            None => unready.push(format!(
+                "corresponding condition of pod readiness gate {kind:?} does not exist."
+            )),
             Some(c) if c.status != "True" => {
-                unready.push(format!("the status of pod readiness gate {kind:?} is not \"True\", but {}", c.status));
+                unready.push(format!(
+                    "the status of pod readiness gate {kind:?} is not \"True\", but {}",
+                    c.status
+                ));
             }
             Some(_) => {}
         }
@@ -111,7 +138,11 @@ fn initialized(pod: &Pod, statuses: &[ContainerStatus], phase: &str) -> PodCondi
             unknown.push(container.name.as_str());
             continue;
         };
-        let done = if is_restartable_init(container) { status.started == Some(true) } else { status.ready };
+        let done = if is_restartable_init(container) {
+            status.started == Some(true)
+        } else {
+            status.ready
+        };
         if !done {
             incomplete.push(container.name.as_str());
         }
@@ -120,10 +151,18 @@ fn initialized(pod: &Pod, statuses: &[ContainerStatus], phase: &str) -> PodCondi
         return condition(INITIALIZED, true, "PodCompleted", "");
     }
     let begun = |s: &ContainerStatus| {
-        let now = s.state.as_ref().is_some_and(|s| s.running.is_some() || s.terminated.is_some());
+        let now = s
+            .state
+            .as_ref()
+            .is_some_and(|s| s.running.is_some() || s.terminated.is_some());
         now || s.last_state.as_ref().is_some_and(|s| s.terminated.is_some())
     };
-    let any_started = pod.spec().containers.iter().filter_map(|c| status_of(statuses, &c.name)).any(begun);
+    let any_started = pod
+        .spec()
+        .containers
+        .iter()
+        .filter_map(|c| status_of(statuses, &c.name))
+        .any(begun);
     if any_started || (unknown.is_empty() && incomplete.is_empty()) {
         return condition(INITIALIZED, true, "", "");
     }
@@ -132,7 +171,15 @@ fn initialized(pod: &Pod, statuses: &[ContainerStatus], phase: &str) -> PodCondi
         messages.push(format!("containers with unknown status: {}", names(&unknown)));
     }
     if !incomplete.is_empty() {
-        messages.push(format!("containers with incomplete status: {}", names(&incomplete)));
+        messages.push(format!(
+            "containers with incomplete status: {}",
+            names(&incomplete)
+        ));
     }
-    condition(INITIALIZED, false, "ContainersNotInitialized", &messages.join(", "))
+    condition(
+        INITIALIZED,
+        false,
+        "ContainersNotInitialized",
+        &messages.join(", "),
+    )
 }

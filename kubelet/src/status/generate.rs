@@ -3,17 +3,21 @@
 use std::collections::HashMap;
 
 use k8s_openapi::api::core::v1::{
-    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
-    ContainerUser, HostIP, LinuxContainerUser, Pod, PodIP, PodStatus as ApiPodStatus, VolumeMountStatus,
+    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
+    ContainerStatus, ContainerUser, HostIP, LinuxContainerUser, Pod, PodIP, PodStatus as ApiPodStatus,
+    VolumeMountStatus,
 };
 
-use crate::pod::{PodExt, as_container, is_restartable_init, is_terminal_phase, restarts_after, status_of, time_from_nanos};
+use crate::pod::{
+    PodExt, as_container, is_restartable_init, is_terminal_phase, restarts_after, status_of, time_from_nanos,
+};
 use crate::resources;
 use crate::runtime::actions::{any_regular_created, should_be_restarted};
 use crate::runtime::pod_status::{self, PodStatus, State};
 
 const UNKNOWN: &str = "ContainerStatusUnknown";
-const LOST_DELETED: &str = "The container could not be located when the pod was deleted.  The container used to be Running";
+const LOST_DELETED: &str =
+    "The container could not be located when the pod was deleted.  The container used to be Running";
 pub const LOST_TERMINATED: &str = "The container could not be located when the pod was terminated";
 /// The exit code of what was killed and not seen.
 pub const LOST_EXIT_CODE: i32 = 137;
@@ -37,9 +41,21 @@ pub struct Inputs<'a> {
 pub fn pod_status(inputs: &Inputs<'_>) -> ApiPodStatus {
     let pod = inputs.pod;
     let has_init = !pod.init_containers().is_empty();
-    let ephemeral: Vec<Container> = pod.spec().ephemeral_containers.iter().flatten().map(as_container).collect();
+    let ephemeral: Vec<Container> = pod
+        .spec()
+        .ephemeral_containers
+        .iter()
+        .flatten()
+        .map(as_container)
+        .collect();
     let list = |containers: &[Container], old: &Option<Vec<ContainerStatus>>, is_init| {
-        let made = container_statuses(inputs, containers, old.as_deref().unwrap_or_default(), has_init, is_init);
+        let made = container_statuses(
+            inputs,
+            containers,
+            old.as_deref().unwrap_or_default(),
+            has_init,
+            is_init,
+        );
         (!made.is_empty()).then_some(made)
     };
     let mut status = ApiPodStatus {
@@ -60,7 +76,13 @@ pub fn finish(inputs: &Inputs<'_>, status: &mut ApiPodStatus) {
     let mut all = status.container_statuses.clone().unwrap_or_default();
     all.extend(status.init_container_statuses.clone().unwrap_or_default());
     let old_phase = inputs.old.phase.as_deref().unwrap_or_default();
-    let mut phase = phase(pod, &all, inputs.terminal, any_active_regular(pod, inputs.runtime)).to_string();
+    let mut phase = phase(
+        pod,
+        &all,
+        inputs.terminal,
+        any_active_regular(pod, inputs.runtime),
+    )
+    .to_string();
     // A phase that was terminal once stays so.
     if !is_terminal_phase(&phase) {
         for earlier in [old_phase, pod.phase()] {
@@ -74,14 +96,31 @@ pub fn finish(inputs: &Inputs<'_>, status: &mut ApiPodStatus) {
         phase = pod.phase().into();
     }
     if phase == old_phase {
-        status.reason = inputs.old.reason.clone().or_else(|| pod.status.as_ref()?.reason.clone());
-        status.message = inputs.old.message.clone().or_else(|| pod.status.as_ref()?.message.clone());
+        status.reason = inputs
+            .old
+            .reason
+            .clone()
+            .or_else(|| pod.status.as_ref()?.reason.clone());
+        status.message = inputs
+            .old
+            .message
+            .clone()
+            .or_else(|| pod.status.as_ref()?.message.clone());
     }
     status.phase = Some(phase);
     let others = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
-    let mut kept: Vec<_> = others.filter(|c| !super::conditions::is_kubelets(&c.type_)).cloned().collect();
+    let mut kept: Vec<_> = others
+        .filter(|c| !super::conditions::is_kubelets(&c.type_))
+        .cloned()
+        .collect();
     // Set by an eviction before the API knows of it.
-    for c in inputs.old.conditions.iter().flatten().filter(|c| c.type_ == super::conditions::DISRUPTION_TARGET) {
+    for c in inputs
+        .old
+        .conditions
+        .iter()
+        .flatten()
+        .filter(|c| c.type_ == super::conditions::DISRUPTION_TARGET)
+    {
         kept.retain(|k| k.type_ != c.type_);
         kept.push(c.clone());
     }
@@ -94,26 +133,46 @@ fn set_addresses(status: &mut ApiPodStatus, inputs: &Inputs<'_>) {
     if inputs.pod.is_host_network() {
         ips = inputs.host_ips.to_vec();
     } else if ips.is_empty() && inputs.terminal {
-        ips = inputs.old.pod_ips.iter().flatten().map(|ip| ip.ip.clone()).collect();
+        ips = inputs
+            .old
+            .pod_ips
+            .iter()
+            .flatten()
+            .map(|ip| ip.ip.clone())
+            .collect();
     }
     status.pod_ip = ips.first().cloned();
     status.pod_ips = (!ips.is_empty()).then(|| ips.into_iter().map(|ip| PodIP { ip }).collect());
     status.host_ip = inputs.host_ips.first().cloned();
-    let hosts: Vec<HostIP> = inputs.host_ips.iter().map(|ip| HostIP { ip: ip.clone() }).collect();
+    let hosts: Vec<HostIP> = inputs
+        .host_ips
+        .iter()
+        .map(|ip| HostIP { ip: ip.clone() })
+        .collect();
     status.host_ips = (!hosts.is_empty()).then_some(hosts);
 }
 
 fn any_active_regular(pod: &Pod, runtime: &PodStatus) -> bool {
-    let Some(sandbox) = runtime.sandboxes.first() else { return false };
-    pod.spec().containers.iter().filter_map(|c| runtime.container(&c.name)).any(|s| {
-        s.created_at >= sandbox.created_at && matches!(s.state, State::Running | State::Exited | State::Unknown)
-    })
+    let Some(sandbox) = runtime.sandboxes.first() else {
+        return false;
+    };
+    pod.spec()
+        .containers
+        .iter()
+        .filter_map(|c| runtime.container(&c.name))
+        .any(|s| {
+            s.created_at >= sandbox.created_at
+                && matches!(s.state, State::Running | State::Exited | State::Unknown)
+        })
 }
 
 fn waiting(reason: &str, message: &str) -> ContainerState {
     let text = |t: &str| (!t.is_empty()).then(|| t.to_string());
     ContainerState {
-        waiting: Some(ContainerStateWaiting { reason: text(reason), message: text(message) }),
+        waiting: Some(ContainerStateWaiting {
+            reason: text(reason),
+            message: text(message),
+        }),
         ..Default::default()
     }
 }
@@ -137,7 +196,11 @@ fn container_statuses(
     has_init: bool,
     is_init: bool,
 ) -> Vec<ContainerStatus> {
-    let default_reason = if has_init { "PodInitializing" } else { "ContainerCreating" };
+    let default_reason = if has_init {
+        "PodInitializing"
+    } else {
+        "ContainerCreating"
+    };
     let mut made = Vec::with_capacity(containers.len());
     for container in containers {
         let old = status_of(old, &container.name);
@@ -158,8 +221,16 @@ fn container_statuses(
 }
 
 /// From the newest incarnation; the one before it is the last state.
-fn current_status(inputs: &Inputs<'_>, container: &Container, old: Option<&ContainerStatus>) -> Option<ContainerStatus> {
-    let mut incarnations = inputs.runtime.containers.iter().filter(|c| c.name == container.name);
+fn current_status(
+    inputs: &Inputs<'_>,
+    container: &Container,
+    old: Option<&ContainerStatus>,
+) -> Option<ContainerStatus> {
+    let mut incarnations = inputs
+        .runtime
+        .containers
+        .iter()
+        .filter(|c| c.name == container.name);
     let newest = incarnations.next()?;
     let mut status = from_runtime(inputs, newest, old);
     if let Some(previous) = incarnations.next() {
@@ -175,16 +246,25 @@ fn current_status(inputs: &Inputs<'_>, container: &Container, old: Option<&Conta
     Some(status)
 }
 
-fn from_runtime(inputs: &Inputs<'_>, c: &pod_status::ContainerStatus, old: Option<&ContainerStatus>) -> ContainerStatus {
+fn from_runtime(
+    inputs: &Inputs<'_>,
+    c: &pod_status::ContainerStatus,
+    old: Option<&ContainerStatus>,
+) -> ContainerStatus {
     let id = format!("{}://{}", inputs.runtime_name, c.id);
     let mut restart_count = i32::try_from(c.restart_count).unwrap_or(i32::MAX);
     let was_running = old.is_some_and(|o| o.state.as_ref().is_some_and(|s| s.running.is_some()));
     let state = match c.state {
         State::Running => ContainerState {
-            running: Some(ContainerStateRunning { started_at: Some(time_from_nanos(c.started_at)) }),
+            running: Some(ContainerStateRunning {
+                started_at: Some(time_from_nanos(c.started_at)),
+            }),
             ..Default::default()
         },
-        State::Exited => ContainerState { terminated: Some(terminated(c, &id)), ..Default::default() },
+        State::Exited => ContainerState {
+            terminated: Some(terminated(c, &id)),
+            ..Default::default()
+        },
         State::Unknown if was_running => {
             restart_count = old.map_or(0, |o| o.restart_count) + 1;
             lost(LOST_TERMINATED)
@@ -202,7 +282,8 @@ fn from_runtime(inputs: &Inputs<'_>, c: &pod_status::ContainerStatus, old: Optio
             linux: Some(LinuxContainerUser {
                 uid: u.uid,
                 gid: u.gid,
-                supplemental_groups: (!u.supplemental_groups.is_empty()).then(|| u.supplemental_groups.clone()),
+                supplemental_groups: (!u.supplemental_groups.is_empty())
+                    .then(|| u.supplemental_groups.clone()),
             }),
         }),
         ..Default::default()
@@ -240,7 +321,11 @@ fn absent_status(
     if old_state.terminated.is_some() {
         return old.clone();
     }
-    let mut status = ContainerStatus { restart_count: old.restart_count, last_state: old.last_state.clone(), ..fresh };
+    let mut status = ContainerStatus {
+        restart_count: old.restart_count,
+        last_state: old.last_state.clone(),
+        ..fresh
+    };
     let told = status.last_state.as_ref().is_some_and(|s| s.terminated.is_some());
     if old_state.running.is_some() && !told {
         status.last_state = Some(lost(LOST_DELETED));
@@ -255,7 +340,9 @@ fn absent_status(
 fn explain(inputs: &Inputs<'_>, container: &Container, is_init: bool, status: &mut ContainerStatus) {
     let runtime = inputs.runtime.container(&container.name);
     if is_init {
-        if runtime.is_some_and(|s| s.state == State::Exited && s.exit_code == 0) && !is_restartable_init(container) {
+        if runtime.is_some_and(|s| s.state == State::Exited && s.exit_code == 0)
+            && !is_restartable_init(container)
+        {
             return;
         }
         let is_waiting = status.state.as_ref().is_some_and(|s| s.waiting.is_some());
@@ -278,7 +365,9 @@ fn explain(inputs: &Inputs<'_>, container: &Container, is_init: bool, status: &m
     if !should_be_restarted(inputs.pod, container, is_init, inputs.runtime) {
         return;
     }
-    let Some((reason, message)) = inputs.reasons.get(&container.name) else { return };
+    let Some((reason, message)) = inputs.reasons.get(&container.name) else {
+        return;
+    };
     if status.state.as_ref().is_some_and(|s| s.terminated.is_some()) {
         status.last_state = status.state.take();
     }
@@ -357,7 +446,11 @@ pub fn phase(pod: &Pod, statuses: &[ContainerStatus], terminal: bool, initialize
         return "Running";
     }
     if t.running == 0 && t.stopped > 0 && t.unknown == 0 {
-        let ended = if t.stopped == t.succeeded { "Succeeded" } else { "Failed" };
+        let ended = if t.stopped == t.succeeded {
+            "Succeeded"
+        } else {
+            "Failed"
+        };
         let over = (terminal && !pod.is_static()) || t.stopped == t.stopped_for_good;
         return if over { ended } else { "Running" };
     }

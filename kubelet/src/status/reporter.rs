@@ -52,7 +52,12 @@ pub struct StatusReporter {
 
 impl StatusReporter {
     pub fn new(client: Option<Client>) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), wake: Notify::new(), client, slots: Arc::new(Semaphore::new(PARALLEL)) })
+        Arc::new(Self {
+            state: Mutex::default(),
+            wake: Notify::new(),
+            client,
+            slots: Arc::new(Semaphore::new(PARALLEL)),
+        })
     }
 
     pub fn get(&self, uid: &PodUid) -> Option<PodStatus> {
@@ -67,9 +72,17 @@ impl StatusReporter {
             return;
         };
         // A deletion, or a mirror that was made anew, may be all that a status was waiting for.
-        let is_new = state.server.get(key).is_none_or(|old| old.metadata.uid != pod.metadata.uid);
+        let is_new = state
+            .server
+            .get(key)
+            .is_none_or(|old| old.metadata.uid != pod.metadata.uid);
         let waits = |e: &Entry| e.pod.key() == key && (e.finished || (is_new && e.pod.is_static()));
-        let waiting: Vec<PodUid> = state.entries.iter().filter(|(_, e)| waits(e)).map(|(u, _)| u.clone()).collect();
+        let waiting: Vec<PodUid> = state
+            .entries
+            .iter()
+            .filter(|(_, e)| waits(e))
+            .map(|(u, _)| u.clone())
+            .collect();
         state.server.insert(key.to_string(), pod);
         for uid in waiting {
             state.enqueue(&uid);
@@ -87,7 +100,10 @@ impl StatusReporter {
 
     /// Nothing of the pod runs and nothing will: the last status, and for a deleted pod the end.
     pub fn terminate(&self, pod: &Arc<Pod>) {
-        let known = self.get(&pod.uid()).or_else(|| pod.status.clone()).unwrap_or_default();
+        let known = self
+            .get(&pod.uid())
+            .or_else(|| pod.status.clone())
+            .unwrap_or_default();
         self.store(pod, final_status(pod, known), false, true, true);
     }
 
@@ -96,7 +112,10 @@ impl StatusReporter {
         let mut state = self.state.lock();
         let old = state.entries.get(&uid);
         let mirror = state.server.get(&pod.key()).and_then(|p| p.status.clone());
-        let before = old.map(|e| e.status.clone()).or(mirror.filter(|_| pod.is_static())).or_else(|| pod.status.clone());
+        let before = old
+            .map(|e| e.status.clone())
+            .or(mirror.filter(|_| pod.is_static()))
+            .or_else(|| pod.status.clone());
         settle(pod, &mut status, &before.unwrap_or_default());
         let same = old.is_some_and(|e| e.status == status && e.could_run == could_run);
         if same && !force {
@@ -192,15 +211,25 @@ impl StatusReporter {
                     return Err(e);
                 }
             }
-            metrics::POD_STATUS_SYNC_DURATION.with(&[]).observe(entry.since.elapsed().as_secs_f64());
+            metrics::POD_STATUS_SYNC_DURATION
+                .with(&[])
+                .observe(entry.since.elapsed().as_secs_f64());
             tracing::debug!(pod = %key, pod_uid = %uid, phase = merged.phase.as_deref().unwrap_or_default(), "Status for pod updated successfully");
             let mut state = self.state.lock();
             // A newer one may have come by the watch meanwhile.
-            if state.server.get(&key).is_none_or(|p| version_of(p) <= version_of(&current)) {
+            if state
+                .server
+                .get(&key)
+                .is_none_or(|p| version_of(p) <= version_of(&current))
+            {
                 state.server.insert(key.clone(), current.clone());
             }
         }
-        if entry.finished && current.is_deleting() && !current.is_mirror() && is_terminal_phase(current.phase()) {
+        if entry.finished
+            && current.is_deleting()
+            && !current.is_mirror()
+            && is_terminal_phase(current.phase())
+        {
             return delete(&api, &current).await;
         }
         Ok(Sent::Done)
@@ -213,9 +242,15 @@ enum Sent {
 }
 
 async fn delete(api: &Api<Pod>, pod: &Pod) -> Result<Sent, client::Error> {
-    let preconditions = Preconditions { uid: pod.metadata.uid.clone(), ..Default::default() };
-    let options =
-        DeleteOptions { grace_period_seconds: Some(0), preconditions: Some(preconditions), ..Default::default() };
+    let preconditions = Preconditions {
+        uid: pod.metadata.uid.clone(),
+        ..Default::default()
+    };
+    let options = DeleteOptions {
+        grace_period_seconds: Some(0),
+        preconditions: Some(preconditions),
+        ..Default::default()
+    };
     match api.delete(pod.name(), &options).await {
         Ok(()) => {
             tracing::info!(pod = %pod.key(), "Pod fully terminated and removed from etcd");
@@ -252,31 +287,61 @@ impl State {
 }
 
 fn version_of(pod: &Pod) -> u64 {
-    pod.metadata.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0)
+    pod.metadata
+        .resource_version
+        .as_deref()
+        .and_then(|v| v.parse().ok())
+        .unwrap_or(0)
 }
 
 /// A static pod's status lives on its own mirror, not on that of the file before; any other's on the very same pod.
 fn is_server_form(pod: &Pod, server: &Pod) -> bool {
-    if pod.is_static() { is_mirror_of(server, pod) } else { server.metadata.uid == pod.metadata.uid }
+    if pod.is_static() {
+        is_mirror_of(server, pod)
+    } else {
+        server.metadata.uid == pod.metadata.uid
+    }
 }
 
 /// Times of transition, start time, sizes: what depends on what was said before.
 fn settle(pod: &Pod, status: &mut PodStatus, old: &PodStatus) {
     let at = now();
     for condition in status.conditions.iter_mut().flatten() {
-        let before = old.conditions.iter().flatten().find(|c| c.type_ == condition.type_);
-        let unchanged = before.filter(|b| b.status == condition.status).and_then(|b| b.last_transition_time.clone());
+        let before = old
+            .conditions
+            .iter()
+            .flatten()
+            .find(|c| c.type_ == condition.type_);
+        let unchanged = before
+            .filter(|b| b.status == condition.status)
+            .and_then(|b| b.last_transition_time.clone());
         if condition.last_transition_time.is_none() || unchanged.is_some() {
             condition.last_transition_time = Some(unchanged.unwrap_or_else(|| at.clone()));
         }
     }
-    status.start_time = old.start_time.clone().or_else(|| status.start_time.take()).or(Some(at));
+    status.start_time = old
+        .start_time
+        .clone()
+        .or_else(|| status.start_time.take())
+        .or(Some(at));
     let containers = pod.spec().containers.len() + pod.init_containers().len();
     let limit = MAX_MESSAGES_BYTES / containers.max(1);
-    let all = status.container_statuses.iter_mut().chain(&mut status.init_container_statuses).flatten();
+    let all = status
+        .container_statuses
+        .iter_mut()
+        .chain(&mut status.init_container_statuses)
+        .flatten();
     for state in all.flat_map(|c: &mut ContainerStatus| c.state.iter_mut().chain(&mut c.last_state)) {
-        if let Some(message) = state.terminated.as_mut().and_then(|t| t.message.as_mut()).filter(|m| m.len() > limit) {
-            let cut = (0..=limit).rev().find(|i| message.is_char_boundary(*i)).unwrap_or(0);
+        if let Some(message) = state
+            .terminated
+            .as_mut()
+            .and_then(|t| t.message.as_mut())
+            .filter(|m| m.len() > limit)
+        {
+            let cut = (0..=limit)
+                .rev()
+                .find(|i| message.is_char_boundary(*i))
+                .unwrap_or(0);
             message.truncate(cut);
         }
     }
@@ -287,7 +352,9 @@ fn note_start(pod: &Pod, old: Option<&PodStatus>, new: &PodStatus) {
     if was_running || new.phase.as_deref() != Some("Running") {
         return;
     }
-    let seen = pod.annotation(crate::pod::CONFIG_SEEN).and_then(|t| t.parse::<jiff::Timestamp>().ok());
+    let seen = pod
+        .annotation(crate::pod::CONFIG_SEEN)
+        .and_then(|t| t.parse::<jiff::Timestamp>().ok());
     if let Some(seen) = seen {
         let took = jiff::Timestamp::now().duration_since(seen).as_secs_f64();
         metrics::POD_START_DURATION.with(&[]).observe(took.max(0.0));
@@ -301,13 +368,29 @@ fn final_status(pod: &Pod, mut status: PodStatus) -> PodStatus {
     let initialized = pod.init_containers().is_empty()
         || status.container_statuses.iter().flatten().any(begun)
         || condition_is_true(&status, conditions::INITIALIZED);
-    for c in status.container_statuses.iter_mut().flatten().filter(|c| initialized && !ended(c)) {
+    for c in status
+        .container_statuses
+        .iter_mut()
+        .flatten()
+        .filter(|c| initialized && !ended(c))
+    {
         c.state = Some(lost(LOST_TERMINATED));
         (c.ready, c.started) = (false, Some(false));
     }
-    let last_begun = status.init_container_statuses.as_deref().unwrap_or_default().iter().rposition(begun);
+    let last_begun = status
+        .init_container_statuses
+        .as_deref()
+        .unwrap_or_default()
+        .iter()
+        .rposition(begun);
     let seen = last_begun.map_or(0, |i| i + 1);
-    for c in status.init_container_statuses.iter_mut().flatten().take(seen).filter(|c| !ended(c)) {
+    for c in status
+        .init_container_statuses
+        .iter_mut()
+        .flatten()
+        .take(seen)
+        .filter(|c| !ended(c))
+    {
         c.state = Some(lost(LOST_TERMINATED));
     }
     if !pod.is_static() && !is_terminal_phase(status.phase.as_deref().unwrap_or_default()) {
@@ -323,7 +406,13 @@ fn merge(server: &Pod, ours: &PodStatus, could_run: bool) -> PodStatus {
     let ends = !is_terminal_phase(old.phase.as_deref().unwrap_or_default())
         && is_terminal_phase(merged.phase.as_deref().unwrap_or_default());
     let is_theirs = |c: &&PodCondition| !is_kubelets(&c.type_);
-    let mut all: Vec<PodCondition> = old.conditions.iter().flatten().filter(is_theirs).cloned().collect();
+    let mut all: Vec<PodCondition> = old
+        .conditions
+        .iter()
+        .flatten()
+        .filter(is_theirs)
+        .cloned()
+        .collect();
     for c in ours.conditions.iter().flatten() {
         if is_kubelets(&c.type_) {
             all.push(c.clone());
@@ -341,11 +430,21 @@ fn merge(server: &Pod, ours: &PodStatus, could_run: bool) -> PodStatus {
     }
     let phase = merged.phase.clone().unwrap_or_default();
     if is_terminal_phase(&phase) {
-        let reason = if phase == "Failed" { "PodFailed" } else { "PodCompleted" };
+        let reason = if phase == "Failed" {
+            "PodFailed"
+        } else {
+            "PodCompleted"
+        };
         for c in merged.conditions.iter_mut().flatten() {
-            if matches!(c.type_.as_str(), conditions::READY | conditions::CONTAINERS_READY) && c.status == "True" {
+            if matches!(c.type_.as_str(), conditions::READY | conditions::CONTAINERS_READY)
+                && c.status == "True"
+            {
                 let made = conditions::condition(&c.type_, false, reason, "");
-                *c = PodCondition { last_transition_time: Some(now()), observed_generation: c.observed_generation, ..made };
+                *c = PodCondition {
+                    last_transition_time: Some(now()),
+                    observed_generation: c.observed_generation,
+                    ..made
+                };
             }
         }
     }
@@ -434,8 +533,10 @@ mod tests {
 
     #[test]
     fn only_differences_are_sent_and_what_is_gone_becomes_null() {
-        let server = pod(json!({"phase": "Running", "reason": "x", "podIPs": [{"ip": "10.0.0.1"}],
-            "conditions": [{"type": "Ready", "status": "False", "message": "m"}, {"type": "Other", "status": "True"}]}));
+        let server = pod(
+            json!({"phase": "Running", "reason": "x", "podIPs": [{"ip": "10.0.0.1"}],
+            "conditions": [{"type": "Ready", "status": "False", "message": "m"}, {"type": "Other", "status": "True"}]}),
+        );
         let wanted = status(json!({"phase": "Running", "podIPs": [{"ip": "10.0.0.2"}],
             "conditions": [{"type": "Ready", "status": "True"}, {"type": "Other", "status": "True"}]}));
         assert_eq!(
@@ -448,14 +549,24 @@ mod tests {
 
     #[test]
     fn others_conditions_stay_and_a_terminal_phase_waits_for_the_last_container() {
-        let server = pod(json!({"phase": "Running", "conditions": [{"type": "example.com/gate", "status": "True"}]}));
+        let server =
+            pod(json!({"phase": "Running", "conditions": [{"type": "example.com/gate", "status": "True"}]}));
         let ours = status(json!({"phase": "Failed", "conditions": [{"type": "Ready", "status": "True"}]}));
         let waiting = merge(&server, &ours, true);
         assert_eq!(waiting.phase.as_deref(), Some("Running"));
         let ended = merge(&server, &ours, false);
         assert_eq!(ended.phase.as_deref(), Some("Failed"));
-        let ready = ended.conditions.as_ref().unwrap().iter().find(|c| c.type_ == "Ready").unwrap();
-        assert_eq!((ready.status.as_str(), ready.reason.as_deref()), ("False", Some("PodFailed")));
+        let ready = ended
+            .conditions
+            .as_ref()
+            .unwrap()
+            .iter()
+            .find(|c| c.type_ == "Ready")
+            .unwrap();
+        assert_eq!(
+            (ready.status.as_str(), ready.reason.as_deref()),
+            ("False", Some("PodFailed"))
+        );
         assert_eq!(ended.conditions.unwrap().len(), 2);
     }
 
@@ -463,9 +574,14 @@ mod tests {
     fn a_static_pods_status_goes_to_its_own_mirror_and_again_to_a_new_one() {
         let made = |uid: &str, annotations: Value| -> Arc<Pod> {
             let metadata = json!({"name": "p", "namespace": "n", "uid": uid, "annotations": annotations});
-            Arc::new(serde_json::from_value(json!({"metadata": metadata, "spec": {"containers": []}})).unwrap())
+            Arc::new(
+                serde_json::from_value(json!({"metadata": metadata, "spec": {"containers": []}})).unwrap(),
+            )
         };
-        let file = made("h", json!({"kubernetes.io/config.source": "file", "kubernetes.io/config.hash": "h"}));
+        let file = made(
+            "h",
+            json!({"kubernetes.io/config.source": "file", "kubernetes.io/config.hash": "h"}),
+        );
         let mirror = |uid: &str, hash: &str| made(uid, json!({"kubernetes.io/config.mirror": hash}));
         assert!(is_server_form(&file, &mirror("m", "h")) && !is_server_form(&file, &mirror("m", "older")));
         let reporter = StatusReporter::new(None);
@@ -483,21 +599,37 @@ mod tests {
     #[test]
     fn transition_times_move_only_with_the_status() {
         let p = pod(json!({}));
-        let old = status(json!({"conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}));
+        let old = status(
+            json!({"conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}),
+        );
         let mut same = status(json!({"conditions": [{"type": "Ready", "status": "True", "reason": "r"}]}));
         settle(&p, &mut same, &old);
-        assert_eq!(same.conditions.as_ref().unwrap()[0].last_transition_time, old.conditions.as_ref().unwrap()[0].last_transition_time);
+        assert_eq!(
+            same.conditions.as_ref().unwrap()[0].last_transition_time,
+            old.conditions.as_ref().unwrap()[0].last_transition_time
+        );
         let mut other = status(json!({"conditions": [{"type": "Ready", "status": "False"}]}));
         settle(&p, &mut other, &old);
-        assert_ne!(other.conditions.as_ref().unwrap()[0].last_transition_time, old.conditions.as_ref().unwrap()[0].last_transition_time);
+        assert_ne!(
+            other.conditions.as_ref().unwrap()[0].last_transition_time,
+            old.conditions.as_ref().unwrap()[0].last_transition_time
+        );
     }
 
     #[test]
     fn a_pod_that_ends_without_an_end_has_failed() {
         let p = pod(json!({}));
-        let s = final_status(&p, status(json!({"phase": "Running", "containerStatuses": [{"name": "a", "image": "", "imageID": "", "ready": true, "restartCount": 0, "containerID": "c://1", "state": {"running": {}}}]})));
+        let s = final_status(
+            &p,
+            status(
+                json!({"phase": "Running", "containerStatuses": [{"name": "a", "image": "", "imageID": "", "ready": true, "restartCount": 0, "containerID": "c://1", "state": {"running": {}}}]}),
+            ),
+        );
         assert_eq!(s.phase.as_deref(), Some("Failed"));
         let c = &s.container_statuses.unwrap()[0];
-        assert_eq!(c.state.as_ref().unwrap().terminated.as_ref().unwrap().exit_code, 137);
+        assert_eq!(
+            c.state.as_ref().unwrap().terminated.as_ref().unwrap().exit_code,
+            137
+        );
     }
 }

@@ -70,14 +70,18 @@ fn validate(path: &str) -> io::Result<()> {
 
 /// A pod's spec does not change: modes and owners are what they were when the same content was written.
 fn is_current(dir: &Dir, name: &str, payload: &Payload) -> bool {
-    let Ok(current) = dir.subdir(Path::new(name)) else { return false };
+    let Ok(current) = dir.subdir(Path::new(name)) else {
+        return false;
+    };
     let mut on_disk = Vec::new();
     if files(&current, Path::new(""), &mut on_disk).is_err() || on_disk.len() != payload.len() {
         return false;
     }
     payload.iter().all(|(path, file)| {
         let max = file.data.len() as u64 + 1;
-        current.read(Path::new(path), max).is_ok_and(|bytes| bytes == file.data)
+        current
+            .read(Path::new(path), max)
+            .is_ok_and(|bytes| bytes == file.data)
     })
 }
 
@@ -133,7 +137,16 @@ mod tests {
     fn payload(files: &[(&str, &str)]) -> Payload {
         files
             .iter()
-            .map(|(p, d)| (p.to_string(), Projection { data: d.as_bytes().to_vec(), mode: 0o640, owner: None }))
+            .map(|(p, d)| {
+                (
+                    p.to_string(),
+                    Projection {
+                        data: d.as_bytes().to_vec(),
+                        mode: 0o640,
+                        owner: None,
+                    },
+                )
+            })
             .collect()
     }
 
@@ -147,10 +160,19 @@ mod tests {
         let dir = Dir::open(tmp.path()).unwrap();
         assert!(put(&dir, &[("a", "1"), ("d/e", "2")]));
         assert_eq!(std::fs::read_to_string(tmp.path().join("a")).unwrap(), "1");
-        assert_eq!(std::fs::read_link(tmp.path().join("d")).unwrap(), Path::new("..data/d"));
-        assert_eq!(std::fs::metadata(tmp.path().join("a")).unwrap().mode() & 0o777, 0o640);
+        assert_eq!(
+            std::fs::read_link(tmp.path().join("d")).unwrap(),
+            Path::new("..data/d")
+        );
+        assert_eq!(
+            std::fs::metadata(tmp.path().join("a")).unwrap().mode() & 0o777,
+            0o640
+        );
         let first = std::fs::read_link(tmp.path().join("..data")).unwrap();
-        assert!(!put(&dir, &[("a", "1"), ("d/e", "2")]), "the same content is not written again");
+        assert!(
+            !put(&dir, &[("a", "1"), ("d/e", "2")]),
+            "the same content is not written again"
+        );
         assert!(put(&dir, &[("a", "new")]));
         assert_eq!(std::fs::read_to_string(tmp.path().join("a")).unwrap(), "new");
         assert!(!tmp.path().join("d").exists() && !tmp.path().join(first).exists());

@@ -16,7 +16,10 @@ pub struct Dir {
     shown: PathBuf,
 }
 
-const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
+const DIRECTORY: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::CLOEXEC)
+    .union(OFlags::NOFOLLOW);
 
 /// `openat2` may be asked again by the kernel when something is renamed below its feet.
 const MAX_RETRIES: usize = 64;
@@ -24,12 +27,17 @@ const MAX_RETRIES: usize = 64;
 impl Dir {
     /// Opens a path that the kubelet owns all the way down.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let fd = rustix::fs::openat(CWD, path, DIRECTORY - OFlags::NOFOLLOW, Mode::empty()).map_err(|e| at(path, e))?;
-        Ok(Self { fd, shown: path.into() })
+        let fd = rustix::fs::openat(CWD, path, DIRECTORY - OFlags::NOFOLLOW, Mode::empty())
+            .map_err(|e| at(path, e))?;
+        Ok(Self {
+            fd,
+            shown: path.into(),
+        })
     }
 
     pub fn create(path: &Path, mode: u32) -> io::Result<Self> {
-        std::fs::create_dir_all(path).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
+        std::fs::create_dir_all(path)
+            .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
         let dir = Self::open(path)?;
         // The umask must not decide over what containers see.
         rustix::fs::fchmod(&dir.fd, Mode::from_raw_mode(mode)).map_err(|e| at(path, e))?;
@@ -63,7 +71,10 @@ impl Dir {
 
     pub fn subdir(&self, path: &Path) -> io::Result<Dir> {
         let fd = self.open_beneath(path, OFlags::RDONLY | OFlags::DIRECTORY)?;
-        Ok(Dir { fd, shown: self.shown.join(path) })
+        Ok(Dir {
+            fd,
+            shown: self.shown.join(path),
+        })
     }
 
     /// Makes what is missing of `path`, one step at a time, each relative to the handle of the one before.
@@ -98,9 +109,14 @@ impl Dir {
     /// A new file; an existing one of that name is an error.
     pub fn write_new(&self, path: &Path, bytes: &[u8], mode: u32, owner: Option<u32>) -> io::Result<()> {
         let (parent, name) = split(path)?;
-        let parent = if parent.as_os_str().is_empty() { self.subdir(Path::new("."))? } else { self.subdir(parent)? };
+        let parent = if parent.as_os_str().is_empty() {
+            self.subdir(Path::new("."))?
+        } else {
+            self.subdir(parent)?
+        };
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&parent.fd, name, flags, Mode::from_raw_mode(mode)).map_err(|e| self.at(path, e))?;
+        let fd = rustix::fs::openat(&parent.fd, name, flags, Mode::from_raw_mode(mode))
+            .map_err(|e| self.at(path, e))?;
         rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode)).map_err(|e| self.at(path, e))?;
         if let Some(uid) = owner {
             rustix::fs::fchown(&fd, Some(Uid::from_raw(uid)), None).map_err(|e| self.at(path, e))?;
@@ -121,8 +137,11 @@ impl Dir {
     }
 
     pub fn read_link(&self, name: &str) -> io::Result<PathBuf> {
-        let target = rustix::fs::readlinkat(&self.fd, name, Vec::new()).map_err(|e| self.at(Path::new(name), e))?;
-        Ok(PathBuf::from(String::from_utf8_lossy(target.as_bytes()).into_owned()))
+        let target =
+            rustix::fs::readlinkat(&self.fd, name, Vec::new()).map_err(|e| self.at(Path::new(name), e))?;
+        Ok(PathBuf::from(
+            String::from_utf8_lossy(target.as_bytes()).into_owned(),
+        ))
     }
 
     pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -165,8 +184,12 @@ impl Dir {
         if own.st_dev != stat.st_dev || depth > MAX_DEPTH {
             return Err(self.at(Path::new(name), rustix::io::Errno::BUSY));
         }
-        let fd = rustix::fs::openat(&self.fd, name, DIRECTORY, Mode::empty()).map_err(|e| self.at(Path::new(name), e))?;
-        let child = Dir { fd, shown: self.shown.join(name) };
+        let fd = rustix::fs::openat(&self.fd, name, DIRECTORY, Mode::empty())
+            .map_err(|e| self.at(Path::new(name), e))?;
+        let child = Dir {
+            fd,
+            shown: self.shown.join(name),
+        };
         for entry in child.entries()? {
             child.remove_tree_at_depth(&entry, depth + 1)?;
         }
@@ -189,7 +212,10 @@ impl Dir {
             match FileType::from_raw_mode(stat.st_mode) {
                 FileType::Directory if depth < MAX_DEPTH => {
                     let fd = rustix::fs::openat(&self.fd, name.as_str(), DIRECTORY, Mode::empty())?;
-                    let child = Dir { fd, shown: self.shown.join(&name) };
+                    let child = Dir {
+                        fd,
+                        shown: self.shown.join(&name),
+                    };
                     child.give_to_group_at_depth(gid, read_only, depth + 1)?;
                 }
                 FileType::RegularFile => {
@@ -215,7 +241,9 @@ fn at(path: &Path, e: rustix::io::Errno) -> io::Error {
 }
 
 fn split(path: &Path) -> io::Result<(&Path, &std::ffi::OsStr)> {
-    let name = path.file_name().ok_or_else(|| io::Error::other(format!("{} names no file", path.display())))?;
+    let name = path
+        .file_name()
+        .ok_or_else(|| io::Error::other(format!("{} names no file", path.display())))?;
     Ok((path.parent().unwrap_or(Path::new("")), name))
 }
 
@@ -306,7 +334,13 @@ mod tests {
         std::fs::set_permissions(tmp.path().join("d/f"), std::fs::Permissions::from_mode(0o600)).unwrap();
         let gid = rustix::process::getgid().as_raw();
         Dir::open(tmp.path()).unwrap().give_to_group(gid, true).unwrap();
-        assert_eq!(std::fs::metadata(tmp.path().join("d/f")).unwrap().mode() & 0o7777, 0o640);
-        assert_ne!(std::fs::metadata(tmp.path().join("d")).unwrap().mode() & 0o2000, 0);
+        assert_eq!(
+            std::fs::metadata(tmp.path().join("d/f")).unwrap().mode() & 0o7777,
+            0o640
+        );
+        assert_ne!(
+            std::fs::metadata(tmp.path().join("d")).unwrap().mode() & 0o2000,
+            0
+        );
     }
 }

@@ -29,7 +29,11 @@ pub fn unmount(target: &Path) -> io::Result<()> {
 /// Mount points at or below `root`, deepest first.
 pub fn below(root: &Path) -> io::Result<Vec<PathBuf>> {
     let text = std::fs::read_to_string("/proc/self/mountinfo")?;
-    let mut found: Vec<PathBuf> = text.lines().filter_map(mount_point).filter(|p| p.starts_with(root)).collect();
+    let mut found: Vec<PathBuf> = text
+        .lines()
+        .filter_map(mount_point)
+        .filter(|p| p.starts_with(root))
+        .collect();
     found.sort_by_key(|p| std::cmp::Reverse(p.components().count()));
     Ok(found)
 }
@@ -41,7 +45,13 @@ pub fn is_mount_point(path: &Path) -> bool {
 /// The fifth field, with its octal escapes undone.
 fn mount_point(line: &str) -> Option<PathBuf> {
     let field = line.split(' ').nth(4)?;
-    Some(PathBuf::from(field.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")))
+    Some(PathBuf::from(
+        field
+            .replace("\\040", " ")
+            .replace("\\011", "\t")
+            .replace("\\012", "\n")
+            .replace("\\134", "\\"),
+    ))
 }
 
 fn at(path: &Path, e: rustix::io::Errno) -> io::Error {
@@ -57,6 +67,10 @@ mod tests {
     fn mount_points_are_read_with_their_escapes() {
         let line = "36 35 98:0 /mnt1 /a\\040b rw,noatime master:1 - ext3 /dev/root rw";
         assert_eq!(mount_point(line).unwrap(), Path::new("/a b"));
-        assert!(below(Path::new("/proc")).unwrap().contains(&PathBuf::from("/proc")));
+        assert!(
+            below(Path::new("/proc"))
+                .unwrap()
+                .contains(&PathBuf::from("/proc"))
+        );
     }
 }

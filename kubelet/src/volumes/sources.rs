@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 
 use k8s_openapi::api::core::v1::{
-    ConfigMapProjection, ConfigMapVolumeSource, DownwardAPIProjection, DownwardAPIVolumeFile, DownwardAPIVolumeSource,
-    KeyToPath, Pod, ProjectedVolumeSource, SecretProjection, SecretVolumeSource, ServiceAccountTokenProjection, Volume,
+    ConfigMapProjection, ConfigMapVolumeSource, DownwardAPIProjection, DownwardAPIVolumeFile,
+    DownwardAPIVolumeSource, KeyToPath, Pod, ProjectedVolumeSource, SecretProjection, SecretVolumeSource,
+    ServiceAccountTokenProjection, Volume,
 };
 use parking_lot::Mutex;
 
@@ -58,15 +59,31 @@ pub async fn payload(
     tokens: &TokenCache,
 ) -> Result<Payload, SetUpError> {
     let mut out = Payload::new();
-    let mut builder = Builder { pod, facts, objects, tokens, volume: &volume.name, default_mode: DEFAULT_MODE, out: &mut out };
+    let mut builder = Builder {
+        pod,
+        facts,
+        objects,
+        tokens,
+        volume: &volume.name,
+        default_mode: DEFAULT_MODE,
+        out: &mut out,
+    };
     match source {
         AtomicSource::ConfigMap(s) => {
             builder.default_mode = mode(s.default_mode, DEFAULT_MODE);
-            builder.config_map(&s.name, s.items.as_deref(), s.optional).await?;
+            builder
+                .config_map(&s.name, s.items.as_deref(), s.optional)
+                .await?;
         }
         AtomicSource::Secret(s) => {
             builder.default_mode = mode(s.default_mode, DEFAULT_MODE);
-            builder.secret(s.secret_name.as_deref().unwrap_or_default(), s.items.as_deref(), s.optional).await?;
+            builder
+                .secret(
+                    s.secret_name.as_deref().unwrap_or_default(),
+                    s.items.as_deref(),
+                    s.optional,
+                )
+                .await?;
         }
         AtomicSource::Downward(s) => {
             builder.default_mode = mode(s.default_mode, DEFAULT_MODE);
@@ -81,7 +98,9 @@ pub async fn payload(
 }
 
 fn mode(wanted: Option<i32>, default: u32) -> u32 {
-    wanted.and_then(|m| u32::try_from(m).ok()).map_or(default, |m| m & 0o777)
+    wanted
+        .and_then(|m| u32::try_from(m).ok())
+        .map_or(default, |m| m & 0o777)
 }
 
 struct Builder<'a> {
@@ -97,7 +116,14 @@ struct Builder<'a> {
 impl Builder<'_> {
     fn put(&mut self, path: &str, data: Vec<u8>, item_mode: Option<i32>) {
         let mode = mode(item_mode, self.default_mode);
-        self.out.insert(path.to_string(), Projection { data, mode, owner: None });
+        self.out.insert(
+            path.to_string(),
+            Projection {
+                data,
+                mode,
+                owner: None,
+            },
+        );
     }
 
     fn put_selected(
@@ -117,38 +143,70 @@ impl Builder<'_> {
             match data.get(&item.key) {
                 Some(bytes) => self.put(&item.path, bytes.clone(), item.mode),
                 None if optional == Some(true) => {}
-                None => return Err(SetUpError::Key { kind, key: item.key.clone() }),
+                None => {
+                    return Err(SetUpError::Key {
+                        kind,
+                        key: item.key.clone(),
+                    });
+                }
             }
         }
         Ok(())
     }
 
-    async fn config_map(&mut self, name: &str, items: Option<&[KeyToPath]>, optional: Option<bool>) -> Result<(), SetUpError> {
+    async fn config_map(
+        &mut self,
+        name: &str,
+        items: Option<&[KeyToPath]>,
+        optional: Option<bool>,
+    ) -> Result<(), SetUpError> {
         let map = match self.objects.config_map(self.pod.namespace(), name).await {
             Ok(map) => map,
             Err(e) if e.is_not_found() && optional == Some(true) => return Ok(()),
             Err(e) => return Err(e.into()),
         };
-        let text = map.data.iter().flatten().map(|(k, v)| (k.clone(), v.clone().into_bytes()));
-        let binary = map.binary_data.iter().flatten().map(|(k, v)| (k.clone(), v.0.clone()));
+        let text = map
+            .data
+            .iter()
+            .flatten()
+            .map(|(k, v)| (k.clone(), v.clone().into_bytes()));
+        let binary = map
+            .binary_data
+            .iter()
+            .flatten()
+            .map(|(k, v)| (k.clone(), v.0.clone()));
         self.put_selected("config", &text.chain(binary).collect(), items, optional)
     }
 
-    async fn secret(&mut self, name: &str, items: Option<&[KeyToPath]>, optional: Option<bool>) -> Result<(), SetUpError> {
+    async fn secret(
+        &mut self,
+        name: &str,
+        items: Option<&[KeyToPath]>,
+        optional: Option<bool>,
+    ) -> Result<(), SetUpError> {
         let secret = match self.objects.secret(self.pod.namespace(), name).await {
             Ok(secret) => secret,
             Err(e) if e.is_not_found() && optional == Some(true) => return Ok(()),
             Err(e) => return Err(e.into()),
         };
-        let data = secret.data.iter().flatten().map(|(k, v)| (k.clone(), v.0.clone())).collect();
+        let data = secret
+            .data
+            .iter()
+            .flatten()
+            .map(|(k, v)| (k.clone(), v.0.clone()))
+            .collect();
         self.put_selected("secret", &data, items, optional)
     }
 
     fn downward(&mut self, files: &[DownwardAPIVolumeFile]) -> Result<(), SetUpError> {
-        let addresses = Addresses { pod_ips: self.facts.pod_ips, host_ips: self.facts.host_ips };
+        let addresses = Addresses {
+            pod_ips: self.facts.pod_ips,
+            host_ips: self.facts.host_ips,
+        };
         for file in files {
             let text = if let Some(r) = &file.field_ref {
-                downward::field(self.pod, r, &addresses).ok_or_else(|| SetUpError::Downward(r.field_path.clone()))?
+                downward::field(self.pod, r, &addresses)
+                    .ok_or_else(|| SetUpError::Downward(r.field_path.clone()))?
             } else if let Some(r) = &file.resource_field_ref {
                 let container = r.container_name.as_deref().and_then(|n| self.pod.container(n));
                 let text = container.and_then(|c| downward::resource(&c, r, self.facts.allocatable));
@@ -163,10 +221,20 @@ impl Builder<'_> {
 
     async fn projected(&mut self, source: &ProjectedVolumeSource) -> Result<(), SetUpError> {
         for part in source.sources.iter().flatten() {
-            if let Some(ConfigMapProjection { name, items, optional }) = &part.config_map {
+            if let Some(ConfigMapProjection {
+                name,
+                items,
+                optional,
+            }) = &part.config_map
+            {
                 self.config_map(name, items.as_deref(), *optional).await?;
             }
-            if let Some(SecretProjection { name, items, optional }) = &part.secret {
+            if let Some(SecretProjection {
+                name,
+                items,
+                optional,
+            }) = &part.secret
+            {
                 self.secret(name, items.as_deref(), *optional).await?;
             }
             if let Some(DownwardAPIProjection { items }) = &part.downward_api {
@@ -187,7 +255,12 @@ impl Builder<'_> {
     async fn token(&mut self, wanted: &ServiceAccountTokenProjection) -> Result<(), SetUpError> {
         let request = TokenRequest {
             namespace: self.pod.namespace().to_string(),
-            service_account: self.pod.spec().service_account_name.clone().unwrap_or_else(|| "default".into()),
+            service_account: self
+                .pod
+                .spec()
+                .service_account_name
+                .clone()
+                .unwrap_or_else(|| "default".into()),
             audience: wanted.audience.clone().filter(|a| !a.is_empty()),
             expiration_seconds: wanted.expiration_seconds.unwrap_or(DEFAULT_TOKEN_SECONDS),
             pod_name: self.pod.name().to_string(),
@@ -197,9 +270,26 @@ impl Builder<'_> {
         let token = self.tokens.current(key, &request, self.objects).await?;
         // With one user for all containers, or a group, nobody else needs to read it.
         let user = sole_user(self.pod);
-        let has_group = self.pod.spec().security_context.as_ref().and_then(|s| s.fs_group).is_some();
-        let mode = if user.is_some() || has_group { 0o600 } else { self.default_mode };
-        self.out.insert(wanted.path.clone(), Projection { data: token.into_bytes(), mode, owner: user });
+        let has_group = self
+            .pod
+            .spec()
+            .security_context
+            .as_ref()
+            .and_then(|s| s.fs_group)
+            .is_some();
+        let mode = if user.is_some() || has_group {
+            0o600
+        } else {
+            self.default_mode
+        };
+        self.out.insert(
+            wanted.path.clone(),
+            Projection {
+                data: token.into_bytes(),
+                mode,
+                owner: user,
+            },
+        );
         Ok(())
     }
 }
@@ -207,9 +297,12 @@ impl Builder<'_> {
 /// The user that every container of the pod runs as, if it is one and is written down.
 fn sole_user(pod: &Pod) -> Option<u32> {
     let pods = pod.spec().security_context.as_ref().and_then(|s| s.run_as_user);
-    let mut users = pod.spec().containers.iter().chain(pod.init_containers()).map(|c| {
-        c.security_context.as_ref().and_then(|s| s.run_as_user).or(pods)
-    });
+    let mut users = pod
+        .spec()
+        .containers
+        .iter()
+        .chain(pod.init_containers())
+        .map(|c| c.security_context.as_ref().and_then(|s| s.run_as_user).or(pods));
     let first = users.next()??;
     users.all(|u| u == Some(first)).then_some(())?;
     u32::try_from(first).ok()
@@ -264,11 +357,18 @@ mod tests {
     #[test]
     fn a_token_is_replaced_at_four_fifths_of_its_life() {
         let issued = jiff::Timestamp::from_second(0).unwrap();
-        let token = Token { token: String::new(), issued, expires: jiff::Timestamp::from_second(3600).unwrap() };
+        let token = Token {
+            token: String::new(),
+            issued,
+            expires: jiff::Timestamp::from_second(3600).unwrap(),
+        };
         let at = |s| jiff::Timestamp::from_second(s).unwrap();
         assert!(!needs_refresh(&token, at(2879)));
         assert!(needs_refresh(&token, at(2880)));
-        let year = Token { expires: at(31_536_000), ..token };
+        let year = Token {
+            expires: at(31_536_000),
+            ..token
+        };
         assert!(!needs_refresh(&year, at(86_399)) && needs_refresh(&year, at(86_400)));
     }
 }

@@ -13,7 +13,9 @@ use super::mounts;
 /// Returns the host path that the runtime mounts.
 pub fn prepare(volume: &Path, subpath: &str, place: &Place<'_>) -> io::Result<PathBuf> {
     if subpath.starts_with('/') || subpath.split('/').any(|part| part == "..") {
-        return Err(io::Error::other(format!("unable to provision subPath {subpath:?}: must be relative without '..'")));
+        return Err(io::Error::other(format!(
+            "unable to provision subPath {subpath:?}: must be relative without '..'"
+        )));
     }
     let dir = Dir::open(volume)?;
     let source = open_or_make(&dir, Path::new(subpath))?;
@@ -37,7 +39,11 @@ pub struct Place<'a> {
 
 impl Place<'_> {
     fn path(&self) -> PathBuf {
-        self.pod_dir.join("volume-subpaths").join(self.volume).join(self.container).join(self.index.to_string())
+        self.pod_dir
+            .join("volume-subpaths")
+            .join(self.volume)
+            .join(self.container)
+            .join(self.index.to_string())
     }
 }
 
@@ -56,10 +62,19 @@ fn make_target(target: &Path, is_dir: bool) -> io::Result<()> {
     let parent = target.parent().unwrap_or(Path::new("/"));
     std::fs::create_dir_all(parent)?;
     if target.is_dir() != is_dir && target.exists() {
-        if is_dir { std::fs::remove_file(target)? } else { std::fs::remove_dir(target)? }
+        if is_dir {
+            std::fs::remove_file(target)?
+        } else {
+            std::fs::remove_dir(target)?
+        }
     }
     if is_dir {
         return std::fs::create_dir_all(target);
     }
-    std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(target).map(drop)
+    std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(target)
+        .map(drop)
 }

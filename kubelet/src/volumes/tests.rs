@@ -11,7 +11,11 @@ fn pod(spec: serde_json::Value) -> Pod {
 
 fn facts() -> PodFacts<'static> {
     static NONE: std::sync::LazyLock<Amounts> = std::sync::LazyLock::new(Amounts::new);
-    PodFacts { pod_ips: &[], host_ips: &[], allocatable: &NONE }
+    PodFacts {
+        pod_ips: &[],
+        host_ips: &[],
+        allocatable: &NONE,
+    }
 }
 
 fn volumes(dir: &tempfile::TempDir, objects: Arc<FakeObjects>) -> Volumes {
@@ -31,7 +35,10 @@ async fn a_config_map_volume_follows_its_object() {
     assert!(all.ends_with("pods/u-1/volumes/kubernetes.io~configmap/all"));
     assert_eq!(std::fs::read_to_string(all.join("a")).unwrap(), "1");
     assert_eq!(std::fs::metadata(all.join("a")).unwrap().mode() & 0o777, 0o400);
-    assert_eq!(std::fs::read_to_string(map.get("one").unwrap().path.join("x/y")).unwrap(), "1");
+    assert_eq!(
+        std::fs::read_to_string(map.get("one").unwrap().path.join("x/y")).unwrap(),
+        "1"
+    );
     objects.set_config_map("n", "m", &[("a", "changed")]);
     v.set_up(&p, &facts()).await.unwrap();
     assert_eq!(std::fs::read_to_string(all.join("a")).unwrap(), "changed");
@@ -41,16 +48,28 @@ async fn a_config_map_volume_follows_its_object() {
 #[tokio::test]
 async fn a_missing_object_or_key_is_named() {
     let tmp = tempfile::tempdir().unwrap();
-    let v = volumes(&tmp, Arc::new(FakeObjects::default().with_config_map("n", "m", &[("a", "1")])));
+    let v = volumes(
+        &tmp,
+        Arc::new(FakeObjects::default().with_config_map("n", "m", &[("a", "1")])),
+    );
     let fails = |source: serde_json::Value| {
         let p = pod(json!({"containers": [], "volumes": [{"name": "v", "configMap": source}]}));
         let v = &v;
         async move { v.set_up(&p, &facts()).await.map(drop) }
     };
     let error = fails(json!({"name": "none"})).await.unwrap_err().to_string();
-    assert_eq!(error, "MountVolume.SetUp failed for volume \"v\" : configmap \"none\" not found");
-    let error = fails(json!({"name": "m", "items": [{"key": "z", "path": "z"}]})).await.unwrap_err().to_string();
-    assert_eq!(error, "MountVolume.SetUp failed for volume \"v\" : references non-existent config key: z");
+    assert_eq!(
+        error,
+        "MountVolume.SetUp failed for volume \"v\" : configmap \"none\" not found"
+    );
+    let error = fails(json!({"name": "m", "items": [{"key": "z", "path": "z"}]}))
+        .await
+        .unwrap_err()
+        .to_string();
+    assert_eq!(
+        error,
+        "MountVolume.SetUp failed for volume \"v\" : references non-existent config key: z"
+    );
     fails(json!({"name": "none", "optional": true})).await.unwrap();
 }
 
@@ -60,7 +79,14 @@ async fn an_empty_dir_keeps_its_content_and_is_gone_after_tear_down() {
     let v = volumes(&tmp, Arc::new(FakeObjects::default()));
     let p = pod(json!({"containers": [], "volumes": [{"name": "e", "emptyDir": {}}]}));
     v.make_pod_dirs(&p.uid()).unwrap();
-    let path = v.set_up(&p, &facts()).await.unwrap().get("e").unwrap().path.clone();
+    let path = v
+        .set_up(&p, &facts())
+        .await
+        .unwrap()
+        .get("e")
+        .unwrap()
+        .path
+        .clone();
     assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o777);
     std::fs::write(path.join("f"), "x").unwrap();
     v.set_up(&p, &facts()).await.unwrap();
@@ -75,13 +101,25 @@ fn host_path_types_are_checked() {
     let tmp = tempfile::tempdir().unwrap();
     let check = |path: &str, kind: &str| {
         let path = tmp.path().join(path).display().to_string();
-        check_host_path(&HostPathVolumeSource { path, type_: Some(kind.into()) }).map_err(|e| e.to_string())
+        check_host_path(&HostPathVolumeSource {
+            path,
+            type_: Some(kind.into()),
+        })
+        .map_err(|e| e.to_string())
     };
     assert!(check("new/dir", "DirectoryOrCreate").is_ok());
     assert!(check("new/file", "FileOrCreate").is_ok());
     assert!(check("new/dir", "File").unwrap_err().ends_with("is not a file"));
-    assert!(check("new/file", "Directory").unwrap_err().ends_with("is not a directory"));
-    assert!(check("absent", "Directory").unwrap_err().ends_with("does not exist"));
+    assert!(
+        check("new/file", "Directory")
+            .unwrap_err()
+            .ends_with("is not a directory")
+    );
+    assert!(
+        check("absent", "Directory")
+            .unwrap_err()
+            .ends_with("does not exist")
+    );
     assert!(check("new/../../x", "").is_err());
     assert!(check("absent", "").is_ok());
 }
@@ -91,7 +129,13 @@ async fn volumes_that_are_not_known_say_so() {
     let tmp = tempfile::tempdir().unwrap();
     let v = volumes(&tmp, Arc::new(FakeObjects::default()));
     let p = pod(json!({"containers": [], "volumes": [{"name": "g", "gitRepo": {"repository": "x"}}]}));
-    assert!(v.set_up(&p, &facts()).await.unwrap_err().to_string().contains("gitRepo volumes are disabled"));
+    assert!(
+        v.set_up(&p, &facts())
+            .await
+            .unwrap_err()
+            .to_string()
+            .contains("gitRepo volumes are disabled")
+    );
 }
 
 /// tmpfs needs privileges that a test may lack.
@@ -105,13 +149,23 @@ async fn tokens_and_secrets_lie_in_memory_and_tokens_are_not_asked_for_twice() {
         return;
     }
     let tmp = tempfile::tempdir().unwrap();
-    let objects = Arc::new(FakeObjects::default().with_config_map("n", "kube-root-ca.crt", &[("ca.crt", "CA")]));
+    let objects =
+        Arc::new(FakeObjects::default().with_config_map("n", "kube-root-ca.crt", &[("ca.crt", "CA")]));
     let v = volumes(&tmp, objects.clone());
-    let p = pod(json!({"securityContext": {"runAsUser": 1000}, "containers": [{"name": "c"}], "volumes": [{"name": "t", "projected": {"sources": [
+    let p = pod(
+        json!({"securityContext": {"runAsUser": 1000}, "containers": [{"name": "c"}], "volumes": [{"name": "t", "projected": {"sources": [
         {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}},
         {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
-        {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]}}]}}]}));
-    let path = v.set_up(&p, &facts()).await.unwrap().get("t").unwrap().path.clone();
+        {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]}}]}}]}),
+    );
+    let path = v
+        .set_up(&p, &facts())
+        .await
+        .unwrap()
+        .get("t")
+        .unwrap()
+        .path
+        .clone();
     v.set_up(&p, &facts()).await.unwrap();
     assert!(mounts::is_mount_point(&path));
     assert_eq!(objects.tokens.lock().as_slice(), [3607]);
@@ -134,7 +188,12 @@ fn a_subpath_is_bound_by_handle_and_cannot_leave_its_volume() {
     std::fs::write(tmp.path().join("outside"), "o").unwrap();
     std::os::unix::fs::symlink(tmp.path(), volume.join("out")).unwrap();
     std::fs::write(volume.join("file"), "inside").unwrap();
-    let place = |index| subpath::Place { pod_dir: &pod_dir, volume: "v", container: "c", index };
+    let place = |index| subpath::Place {
+        pod_dir: &pod_dir,
+        volume: "v",
+        container: "c",
+        index,
+    };
     assert!(subpath::prepare(&volume, "out/outside", &place(0)).is_err());
     assert!(subpath::prepare(&volume, "../outside", &place(0)).is_err());
     let file = subpath::prepare(&volume, "file", &place(1)).unwrap();

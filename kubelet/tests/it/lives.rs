@@ -50,8 +50,14 @@ async fn a_restart_of_the_kubelet_restarts_no_container() {
     assert_eq!(runtime.running().len(), 2);
     node.start();
     tokio::time::sleep(Duration::from_millis(500)).await;
-    assert_eq!((runtime.running().len(), runtime.count("create_container")), (2, created));
-    assert_eq!(runtime.count("stop_container") + runtime.count("run_podsandbox"), 1);
+    assert_eq!(
+        (runtime.running().len(), runtime.count("create_container")),
+        (2, created)
+    );
+    assert_eq!(
+        runtime.count("stop_container") + runtime.count("run_podsandbox"),
+        1
+    );
     node.stop().await;
 }
 
@@ -74,11 +80,22 @@ async fn an_exit_is_answered_within_a_tenth_of_a_second_and_the_second_one_waits
     let first = runtime.container("app").unwrap();
     let begin = Instant::now();
     runtime.exit("app", 1);
-    eventually("app runs again", || runtime.container("app").is_some_and(|id| id != first) && runtime.running().len() == 2).await;
-    assert!(begin.elapsed() < Duration::from_millis(100), "{:?}", begin.elapsed());
+    eventually("app runs again", || {
+        runtime.container("app").is_some_and(|id| id != first) && runtime.running().len() == 2
+    })
+    .await;
+    assert!(
+        begin.elapsed() < Duration::from_millis(100),
+        "{:?}",
+        begin.elapsed()
+    );
     runtime.exit("app", 1);
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert_eq!(runtime.running(), ["side"], "the second failure in a row backs off");
+    assert_eq!(
+        runtime.running(),
+        ["side"],
+        "the second failure in a row backs off"
+    );
     let logs = runtime.config("app").unwrap();
     assert_eq!(logs.log_path, "app/1.log");
     node.stop().await;
@@ -90,7 +107,11 @@ async fn a_lost_sandbox_is_made_anew_with_everything_in_it() {
     let mut node = running_web(runtime.clone()).await;
     runtime.lose_sandboxes();
     eventually("init runs again", || runtime.running() == ["init"]).await;
-    let attempts: Vec<u32> = runtime.sandbox_configs().iter().map(|c| c.metadata.as_ref().unwrap().attempt).collect();
+    let attempts: Vec<u32> = runtime
+        .sandbox_configs()
+        .iter()
+        .map(|c| c.metadata.as_ref().unwrap().attempt)
+        .collect();
     assert_eq!(attempts, [0, 1]);
     node.stop().await;
 }
@@ -102,7 +123,18 @@ async fn a_changed_file_is_another_pod_and_waits_for_the_one_before() {
     node.write("web.yaml", &WEB.replace("name: side", "name: other"));
     eventually("the new one begins", || runtime.running() == ["init"]).await;
     let calls = runtime.calls();
-    let position = |call: &str, nth: usize| calls.iter().enumerate().filter(|(_, c)| c.starts_with(call)).nth(nth).unwrap().0;
-    assert!(position("stop_podsandbox", 0) < position("run_podsandbox", 1), "never two of one name");
+    let position = |call: &str, nth: usize| {
+        calls
+            .iter()
+            .enumerate()
+            .filter(|(_, c)| c.starts_with(call))
+            .nth(nth)
+            .unwrap()
+            .0
+    };
+    assert!(
+        position("stop_podsandbox", 0) < position("run_podsandbox", 1),
+        "never two of one name"
+    );
     node.stop().await;
 }

@@ -24,7 +24,12 @@ impl TestNode {
     pub async fn new(runtime: FakeRuntime, client: Option<Client>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("manifests")).unwrap();
-        let mut node = Self { dir, runtime, running: None, client };
+        let mut node = Self {
+            dir,
+            runtime,
+            running: None,
+            client,
+        };
         node.start();
         node
     }
@@ -32,7 +37,9 @@ impl TestNode {
     pub fn start(&mut self) {
         let root = self.dir.path().join("root");
         std::fs::create_dir_all(&root).unwrap();
-        let flags = kubelet::options::flags().parse(std::iter::empty::<OsString>()).unwrap();
+        let flags = kubelet::options::flags()
+            .parse(std::iter::empty::<OsString>())
+            .unwrap();
         let config = KubeletConfiguration {
             static_pod_path: self.manifests().display().to_string(),
             enable_server: false,
@@ -43,7 +50,11 @@ impl TestNode {
             ..Default::default()
         };
         let machine = Machine::look(&config, "node", "127.0.0.1", &root).unwrap();
-        let found = FoundRuntime { name: "fake".into(), version: "fake://1".into(), driver: Driver::Cgroupfs };
+        let found = FoundRuntime {
+            name: "fake".into(),
+            version: "fake://1".into(),
+            driver: Driver::Cgroupfs,
+        };
         let pieces = Pieces {
             flags,
             config,

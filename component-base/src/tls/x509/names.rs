@@ -11,7 +11,8 @@ use super::{Certificate, VerifyError};
 pub fn format_name(name: &X509Name<'_>) -> String {
     let attributes: Vec<_> = name.iter_attributes().collect();
     let text = |attribute: &&x509_parser::x509::AttributeTypeAndValue<'_>| {
-        let key = oid2abbrev(attribute.attr_type(), oid_registry()).map_or_else(|_| attribute.attr_type().to_id_string(), str::to_owned);
+        let key = oid2abbrev(attribute.attr_type(), oid_registry())
+            .map_or_else(|_| attribute.attr_type().to_id_string(), str::to_owned);
         format!("{key}={}", attribute.as_str().unwrap_or("?"))
     };
     attributes.iter().rev().map(text).collect::<Vec<_>>().join(",")
@@ -19,7 +20,9 @@ pub fn format_name(name: &X509Name<'_>) -> String {
 
 fn general_names<'a>(cert: &'a X509Certificate<'_>) -> impl Iterator<Item = &'a GeneralName<'a>> {
     let extension = cert.subject_alternative_name().ok().flatten();
-    extension.into_iter().flat_map(|extension| extension.value.general_names.iter())
+    extension
+        .into_iter()
+        .flat_map(|extension| extension.value.general_names.iter())
 }
 
 pub(super) fn dns(cert: &X509Certificate<'_>) -> Vec<String> {
@@ -39,7 +42,10 @@ pub(super) fn addresses(cert: &X509Certificate<'_>) -> Vec<IpAddr> {
 }
 
 fn address(bytes: &[u8]) -> Option<IpAddr> {
-    <[u8; 4]>::try_from(bytes).map(IpAddr::from).or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
+    <[u8; 4]>::try_from(bytes)
+        .map(IpAddr::from)
+        .or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
+        .ok()
 }
 
 /// Go's VerifyHostname.
@@ -47,7 +53,10 @@ pub(super) fn check(cert: &Certificate<'_>, host: &str) -> Result<(), VerifyErro
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     let (dns, addresses) = (cert.dns_names(), cert.ip_addresses());
     if let Ok(wanted) = bare.parse::<IpAddr>() {
-        return match addresses.iter().any(|address| address.to_canonical() == wanted.to_canonical()) {
+        return match addresses
+            .iter()
+            .any(|address| address.to_canonical() == wanted.to_canonical())
+        {
             true => Ok(()),
             false if addresses.is_empty() => Err(VerifyError::NoIpNames(bare.to_owned())),
             false => Err(wrong(addresses.iter().map(ToString::to_string), bare)),
@@ -63,7 +72,10 @@ pub(super) fn check(cert: &Certificate<'_>, host: &str) -> Result<(), VerifyErro
 }
 
 fn wrong(valid: impl Iterator<Item = String>, wanted: &str) -> VerifyError {
-    VerifyError::WrongName { valid: valid.collect::<Vec<_>>().join(", "), wanted: wanted.to_owned() }
+    VerifyError::WrongName {
+        valid: valid.collect::<Vec<_>>().join(", "),
+        wanted: wanted.to_owned(),
+    }
 }
 
 /// `*` stands for exactly the leftmost label.
@@ -73,7 +85,9 @@ fn matches(pattern: &str, host: &str) -> bool {
         return false;
     }
     match pattern.strip_prefix("*.") {
-        Some(rest) => host.split_once('.').is_some_and(|(label, suffix)| !label.is_empty() && suffix.eq_ignore_ascii_case(rest)),
+        Some(rest) => host
+            .split_once('.')
+            .is_some_and(|(label, suffix)| !label.is_empty() && suffix.eq_ignore_ascii_case(rest)),
         None => pattern.eq_ignore_ascii_case(host),
     }
 }

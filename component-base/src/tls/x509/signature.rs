@@ -26,7 +26,14 @@ fn key_of(spki: &SubjectPublicKeyInfo<'_>) -> Option<Key> {
     match algorithm.algorithm.to_id_string().as_str() {
         OID_RSA => Some(Key::Rsa),
         OID_ED25519 => Some(Key::Ed25519),
-        OID_EC => match algorithm.parameters.as_ref()?.as_oid().ok()?.to_id_string().as_str() {
+        OID_EC => match algorithm
+            .parameters
+            .as_ref()?
+            .as_oid()
+            .ok()?
+            .to_id_string()
+            .as_str()
+        {
             OID_P256 => Some(Key::P256),
             OID_P384 => Some(Key::P384),
             _ => None,
@@ -35,15 +42,29 @@ fn key_of(spki: &SubjectPublicKeyInfo<'_>) -> Option<Key> {
     }
 }
 
-fn check(spki: &SubjectPublicKeyInfo<'_>, algorithm: &'static dyn VerificationAlgorithm, message: &[u8], signature: &[u8]) -> bool {
-    UnparsedPublicKey::new(algorithm, &spki.subject_public_key.data).verify(message, signature).is_ok()
+fn check(
+    spki: &SubjectPublicKeyInfo<'_>,
+    algorithm: &'static dyn VerificationAlgorithm,
+    message: &[u8],
+    signature: &[u8],
+) -> bool {
+    UnparsedPublicKey::new(algorithm, &spki.subject_public_key.data)
+        .verify(message, signature)
+        .is_ok()
 }
 
 /// Whether `parent`'s key signed `child`.
-pub(super) fn check_issued(child: &X509Certificate<'_>, parent: &X509Certificate<'_>) -> Result<(), VerifyError> {
+pub(super) fn check_issued(
+    child: &X509Certificate<'_>,
+    parent: &X509Certificate<'_>,
+) -> Result<(), VerifyError> {
     let spki = parent.public_key();
     let oid = child.signature_algorithm.algorithm.to_id_string();
-    let unsupported = || VerifyError::Malformed(format!("signature algorithm {oid} with this key is not supported"));
+    let unsupported = || {
+        VerifyError::Malformed(format!(
+            "signature algorithm {oid} with this key is not supported"
+        ))
+    };
     let key = key_of(spki).ok_or_else(unsupported)?;
     let algorithm: &'static dyn VerificationAlgorithm = match (oid.as_str(), key) {
         ("1.2.840.113549.1.1.11", Key::Rsa) => &ring_alg::RSA_PKCS1_2048_8192_SHA256,
@@ -56,13 +77,22 @@ pub(super) fn check_issued(child: &X509Certificate<'_>, parent: &X509Certificate
         (OID_ED25519, Key::Ed25519) => &ring_alg::ED25519,
         _ => return Err(unsupported()),
     };
-    match check(spki, algorithm, child.tbs_certificate.as_ref(), &child.signature_value.data) {
+    match check(
+        spki,
+        algorithm,
+        child.tbs_certificate.as_ref(),
+        &child.signature_value.data,
+    ) {
         true => Ok(()),
         false => Err(VerifyError::OtherKey),
     }
 }
 
-pub(in crate::tls) fn verify_tls13(message: &[u8], spki: &SubjectPublicKeyInfo<'_>, dss: &DigitallySignedStruct) -> bool {
+pub(in crate::tls) fn verify_tls13(
+    message: &[u8],
+    spki: &SubjectPublicKeyInfo<'_>,
+    dss: &DigitallySignedStruct,
+) -> bool {
     let algorithm: &'static dyn VerificationAlgorithm = match (dss.scheme, key_of(spki)) {
         (SignatureScheme::ECDSA_NISTP256_SHA256, Some(Key::P256)) => &ring_alg::ECDSA_P256_SHA256_ASN1,
         (SignatureScheme::ECDSA_NISTP384_SHA384, Some(Key::P384)) => &ring_alg::ECDSA_P384_SHA384_ASN1,
@@ -75,7 +105,11 @@ pub(in crate::tls) fn verify_tls13(message: &[u8], spki: &SubjectPublicKeyInfo<'
 }
 
 /// TLS 1.2 names the hash only: any curve goes with it, and RSA may be PKCS#1.
-pub(in crate::tls) fn verify_tls12(message: &[u8], spki: &SubjectPublicKeyInfo<'_>, dss: &DigitallySignedStruct) -> bool {
+pub(in crate::tls) fn verify_tls12(
+    message: &[u8],
+    spki: &SubjectPublicKeyInfo<'_>,
+    dss: &DigitallySignedStruct,
+) -> bool {
     let algorithm: &'static dyn VerificationAlgorithm = match (dss.scheme, key_of(spki)) {
         (SignatureScheme::ECDSA_NISTP256_SHA256, Some(Key::P256)) => &ring_alg::ECDSA_P256_SHA256_ASN1,
         (SignatureScheme::ECDSA_NISTP256_SHA256, Some(Key::P384)) => &ring_alg::ECDSA_P384_SHA256_ASN1,

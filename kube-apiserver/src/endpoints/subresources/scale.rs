@@ -15,13 +15,24 @@ use http::{Response, StatusCode};
 use crate::endpoints::body;
 use crate::endpoints::write::{Call, tree_answer};
 
-const SCALE: Gvk<'static> = Gvk { group: "autoscaling", version: "v1", kind: "Scale" };
+const SCALE: Gvk<'static> = Gvk {
+    group: "autoscaling",
+    version: "v1",
+    kind: "Scale",
+};
 
 pub async fn serve(call: &Call<'_>) -> Result<Response<Body>, StatusError> {
     match call.ctx.info.verb.as_str() {
         "get" => get(call).await,
         "update" => {
-            let scale = body::decode(&call.body, call.headers, SCALE, ty()?, FieldValidation::Ignore, &mut Vec::new())?;
+            let scale = body::decode(
+                &call.body,
+                call.headers,
+                SCALE,
+                ty()?,
+                FieldValidation::Ignore,
+                &mut Vec::new(),
+            )?;
             replace(call, &|_: &Value| Ok(scale.clone())).await
         }
         _ => {
@@ -32,12 +43,17 @@ pub async fn serve(call: &Call<'_>) -> Result<Response<Body>, StatusError> {
 }
 
 fn ty() -> Result<TypeId, StatusError> {
-    registry().kind(SCALE).ok_or_else(|| status::internal("Scale is not in the schema"))
+    registry()
+        .kind(SCALE)
+        .ok_or_else(|| status::internal("Scale is not in the schema"))
 }
 
 async fn get(call: &Call<'_>) -> Result<Response<Body>, StatusError> {
     call.store.consistent().await?;
-    let object = call.store.get(call.namespace(), call.name()).ok_or_else(|| call.store.not_found(call.name()))?;
+    let object = call
+        .store
+        .get(call.namespace(), call.name())
+        .ok_or_else(|| call.store.not_found(call.name()))?;
     tree_answer(StatusCode::OK, call.headers, call.query, &view(&object.value()))
 }
 
@@ -56,9 +72,12 @@ fn view(object: &Value) -> Value {
     }
     scale.set_at("status.replicas", object.int_at("status.replicas").unwrap_or(0));
     let selector = object.at("spec.selector");
-    let parsed = match selector.map(|s| s.get("matchLabels").is_some() || s.get("matchExpressions").is_some()) {
+    let parsed = match selector.map(|s| s.get("matchLabels").is_some() || s.get("matchExpressions").is_some())
+    {
         Some(true) => LabelSelector::from_object(selector).ok(),
-        _ => selector.and_then(Value::as_object).map(LabelSelector::from_match_labels),
+        _ => selector
+            .and_then(Value::as_object)
+            .map(LabelSelector::from_match_labels),
     };
     if let Some(parsed) = parsed {
         scale.set_at("status.selector", parsed.to_string());
@@ -67,9 +86,22 @@ fn view(object: &Value) -> Value {
 }
 
 fn patch_body(call: &Call<'_>) -> Result<(String, Value), StatusError> {
-    let content_type = call.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let tree = json::decode_untyped(&call.body).map_err(|e| status::bad_request(format!("error decoding patch: {e}")))?;
-    Ok((content_type.split(';').next().unwrap_or_default().trim().to_owned(), tree))
+    let content_type = call
+        .headers
+        .get(CONTENT_TYPE)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default();
+    let tree = json::decode_untyped(&call.body)
+        .map_err(|e| status::bad_request(format!("error decoding patch: {e}")))?;
+    Ok((
+        content_type
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_owned(),
+        tree,
+    ))
 }
 
 fn patched(content_type: &str, tree: &Value, old: &Value) -> Result<Value, StatusError> {
@@ -81,13 +113,22 @@ fn patched(content_type: &str, tree: &Value, old: &Value) -> Result<Value, Statu
             Ok(())
         }
         "application/strategic-merge-patch+json" => patch::strategic(&mut scale, tree, ty()?),
-        _ => return Err(status::unsupported_media_type(&["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"])),
+        _ => {
+            return Err(status::unsupported_media_type(&[
+                "application/json-patch+json",
+                "application/merge-patch+json",
+                "application/strategic-merge-patch+json",
+            ]));
+        }
     };
     result.map_err(status::unpatchable)?;
     Ok(scale)
 }
 
-async fn replace(call: &Call<'_>, change: &(dyn Fn(&Value) -> Result<Value, StatusError> + Send + Sync)) -> Result<Response<Body>, StatusError> {
+async fn replace(
+    call: &Call<'_>,
+    change: &(dyn Fn(&Value) -> Result<Value, StatusError> + Send + Sync),
+) -> Result<Response<Body>, StatusError> {
     let mut options = call.options()?;
     let update = |old: &Value| {
         if old.is_null() {
@@ -96,23 +137,48 @@ async fn replace(call: &Call<'_>, change: &(dyn Fn(&Value) -> Result<Value, Stat
         let wanted = change(&view(old))?;
         check(&wanted, call.name())?;
         let mut new = old.clone();
-        new.metadata_mut().insert("resourceVersion", Value::from(wanted.resource_version().to_owned()));
+        new.metadata_mut().insert(
+            "resourceVersion",
+            Value::from(wanted.resource_version().to_owned()),
+        );
         new.set_at("spec.replicas", wanted.int_at("spec.replicas").unwrap_or(0));
         Ok(new)
     };
-    let written = call.store.update(call.ctx, call.namespace(), call.name(), "scale", &update, &mut options).await?;
-    tree_answer(StatusCode::OK, call.headers, call.query, &view(&written.object.value()))
+    let written = call
+        .store
+        .update(
+            call.ctx,
+            call.namespace(),
+            call.name(),
+            "scale",
+            &update,
+            &mut options,
+        )
+        .await?;
+    tree_answer(
+        StatusCode::OK,
+        call.headers,
+        call.query,
+        &view(&written.object.value()),
+    )
 }
 
 fn check(scale: &Value, name: &str) -> Result<(), StatusError> {
     if !scale.name().is_empty() && scale.name() != name {
-        let message = format!("the name of the object ({}) does not match the name on the URL ({name})", scale.name());
+        let message = format!(
+            "the name of the object ({}) does not match the name on the URL ({name})",
+            scale.name()
+        );
         return Err(status::bad_request(message));
     }
     let replicas = scale.int_at("spec.replicas").unwrap_or(0);
     if replicas < 0 {
         let path = Path::new("spec");
-        let error = field::invalid(&path.child("replicas"), replicas, "must be greater than or equal to 0");
+        let error = field::invalid(
+            &path.child("replicas"),
+            replicas,
+            "must be greater than or equal to 0",
+        );
         return Err(status::invalid("autoscaling", "Scale", name, &vec![error]));
     }
     Ok(())

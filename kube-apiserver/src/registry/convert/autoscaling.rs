@@ -24,7 +24,14 @@ pub fn v1_to_v2(hpa: &mut Value) {
     }
     current.extend(take_annotation(hpa, CURRENT_METRICS).and_then(list));
     let current = flatten(current);
-    hpa.set_at("status.currentMetrics", if current.is_empty() { Value::Null } else { Value::List(current) });
+    hpa.set_at(
+        "status.currentMetrics",
+        if current.is_empty() {
+            Value::Null
+        } else {
+            Value::List(current)
+        },
+    );
     if let Some(conditions) = take_annotation(hpa, CONDITIONS) {
         hpa.set_at("status.conditions", conditions);
     }
@@ -66,12 +73,17 @@ fn cpu_metric(side: &'static str, field: &'static str, percent: Value) -> Value 
 
 /// The first CPU utilization metric's percentage, and a list of all others.
 fn split_cpu(metrics: Value, side: &str) -> (Option<Value>, Option<Value>) {
-    let Value::List(metrics) = metrics else { return (None, None) };
+    let Value::List(metrics) = metrics else {
+        return (None, None);
+    };
     let mut cpu = None;
     let mut others = Vec::new();
     for metric in metrics {
         let path = format!("resource.{side}.averageUtilization");
-        let percent = metric.at(&path).cloned().filter(|_| metric.str_at("resource.name") == "cpu" && metric.str_at("type") == "Resource");
+        let percent = metric
+            .at(&path)
+            .cloned()
+            .filter(|_| metric.str_at("resource.name") == "cpu" && metric.str_at("type") == "Resource");
         match percent.filter(|_| cpu.is_none()) {
             Some(percent) => cpu = Some(percent),
             None => others.push(metric),
@@ -85,10 +97,13 @@ fn list(value: Value) -> Option<Value> {
 }
 
 fn flatten(values: Vec<Value>) -> Vec<Value> {
-    values.into_iter().flat_map(|v| match v {
-        Value::List(items) => items,
-        one => vec![one],
-    }).collect()
+    values
+        .into_iter()
+        .flat_map(|v| match v {
+            Value::List(items) => items,
+            one => vec![one],
+        })
+        .collect()
 }
 
 fn take_annotation(hpa: &mut Value, name: &str) -> Option<Value> {
@@ -103,6 +118,7 @@ fn take_annotation(hpa: &mut Value, name: &str) -> Option<Value> {
 fn put_annotation(hpa: &mut Value, name: &'static str, value: Option<Value>) {
     if let Some(value) = value {
         let text = String::from_utf8_lossy(&json::to_vec(&value)).into_owned();
-        hpa.object_mut_at("metadata.annotations").insert(name, Value::from(text));
+        hpa.object_mut_at("metadata.annotations")
+            .insert(name, Value::from(text));
     }
 }

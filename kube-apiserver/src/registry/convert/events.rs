@@ -37,7 +37,11 @@ mod tests {
 
     #[test]
     fn there_and_back_is_the_same() {
-        let mut event = Value::from([("reason", "Started".into()), ("note", "hello".into()), ("deprecatedCount", Value::Int(3))]);
+        let mut event = Value::from([
+            ("reason", "Started".into()),
+            ("note", "hello".into()),
+            ("deprecatedCount", Value::Int(3)),
+        ]);
         let before = event.clone();
         to_core(&mut event);
         assert_eq!(event.str_at("message"), "hello");

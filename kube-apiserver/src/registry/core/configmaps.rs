@@ -25,7 +25,10 @@ impl Strategy for ConfigMapStrategy {
 }
 
 fn entries<'a>(map: &'a Value, field: &str) -> impl Iterator<Item = (&'a str, &'a Value)> {
-    map.get(field).and_then(Value::as_object).into_iter().flat_map(Object::iter)
+    map.get(field)
+        .and_then(Value::as_object)
+        .into_iter()
+        .flat_map(Object::iter)
 }
 
 fn validate(map: &Value) -> ErrorList {
@@ -39,10 +42,15 @@ fn validate(map: &Value) -> ErrorList {
             size += if name == "data" { length } else { length / 4 * 3 };
         }
     }
-    let both = entries(map, "data").filter(|(key, _)| entries(map, "binaryData").any(|(other, _)| other == *key));
+    let both =
+        entries(map, "data").filter(|(key, _)| entries(map, "binaryData").any(|(other, _)| other == *key));
     for (key, _) in both {
         let path = Path::new("data");
-        errors.push(field::invalid(&path.key(key), key, "duplicate of key present in binaryData"));
+        errors.push(field::invalid(
+            &path.key(key),
+            key,
+            "duplicate of key present in binaryData",
+        ));
     }
     if size > MAX_DATA_BYTES {
         errors.push(field::too_long(&Path::new(""), MAX_DATA_BYTES));
@@ -74,7 +82,11 @@ mod tests {
     #[test]
     fn keys_are_file_names() {
         let map = decode_untyped(br#"{"data":{"a/b":"x"}}"#).unwrap();
-        assert!(validate(&map)[0].to_string().starts_with("data[a/b]: Invalid value"));
+        assert!(
+            validate(&map)[0]
+                .to_string()
+                .starts_with("data[a/b]: Invalid value")
+        );
     }
 
     #[test]
@@ -84,6 +96,9 @@ mod tests {
         let mut errors = ErrorList::new();
         immutable(&new, &old, &["data"], &mut errors);
         assert_eq!(errors.len(), 2);
-        assert_eq!(errors[1].to_string(), "data: Forbidden: field is immutable when `immutable` is set");
+        assert_eq!(
+            errors[1].to_string(),
+            "data: Forbidden: field is immutable when `immutable` is set"
+        );
     }
 }

@@ -28,7 +28,11 @@ impl Strategy for EventStrategy {
             return ErrorList::new();
         }
         let path = Path::new("involvedObject");
-        vec![field::invalid(&path.child("namespace"), about, "does not match event.namespace")]
+        vec![field::invalid(
+            &path.child("namespace"),
+            about,
+            "does not match event.namespace",
+        )]
     }
 
     fn ttl_s(&self, store: &Store) -> i64 {

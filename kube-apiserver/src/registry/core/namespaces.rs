@@ -52,6 +52,8 @@ impl Strategy for NamespaceStrategy {
 fn label_with_name(namespace: &mut Value) {
     let name = namespace.name().to_owned();
     if !name.is_empty() {
-        namespace.object_mut_at("metadata.labels").insert("kubernetes.io/metadata.name", Value::from(name));
+        namespace
+            .object_mut_at("metadata.labels")
+            .insert("kubernetes.io/metadata.name", Value::from(name));
     }
 }

@@ -31,10 +31,20 @@ impl Strategy for NodeStrategy {
     fn validate_update(&self, _: &Request<'_>, new: &Value, old: &Value) -> ErrorList {
         let mut errors = taints(new);
         for name in ["podCIDR", "providerID"] {
-            let (old, new) = (old.get("spec").map_or("", |s| s.str_at(name)), new.get("spec").map_or("", |s| s.str_at(name)));
+            let (old, new) = (
+                old.get("spec").map_or("", |s| s.str_at(name)),
+                new.get("spec").map_or("", |s| s.str_at(name)),
+            );
             if !old.is_empty() && old != new {
-                let text = if name == "podCIDR" { "node updates may not change podCIDR except from \"\" to valid" } else { "node updates may not change providerID except from \"\" to valid" };
-                errors.push(field::forbidden(&SPEC.child(if name == "podCIDR" { "podCIDRs" } else { name }), text));
+                let text = if name == "podCIDR" {
+                    "node updates may not change podCIDR except from \"\" to valid"
+                } else {
+                    "node updates may not change providerID except from \"\" to valid"
+                };
+                errors.push(field::forbidden(
+                    &SPEC.child(if name == "podCIDR" { "podCIDRs" } else { name }),
+                    text,
+                ));
             }
         }
         errors
@@ -47,9 +57,26 @@ fn taints(node: &Value) -> ErrorList {
     let mut seen: Vec<(&str, &str)> = Vec::new();
     for (i, taint) in node.list_at("spec.taints").iter().enumerate() {
         let at = list.index(i);
-        push_all(&mut errors, &at.child("key"), taint.str_at("key"), validation::qualified_name(taint.str_at("key")));
-        push_all(&mut errors, &at.child("value"), taint.str_at("value"), validation::label_value(taint.str_at("value")));
-        one_of(taint, "effect", &at, &["NoSchedule", "PreferNoSchedule", "NoExecute"], true, &mut errors);
+        push_all(
+            &mut errors,
+            &at.child("key"),
+            taint.str_at("key"),
+            validation::qualified_name(taint.str_at("key")),
+        );
+        push_all(
+            &mut errors,
+            &at.child("value"),
+            taint.str_at("value"),
+            validation::label_value(taint.str_at("value")),
+        );
+        one_of(
+            taint,
+            "effect",
+            &at,
+            &["NoSchedule", "PreferNoSchedule", "NoExecute"],
+            true,
+            &mut errors,
+        );
         let own = (taint.str_at("key"), taint.str_at("effect"));
         if seen.contains(&own) {
             let mut duplicate = field::duplicate(&at, taint.clone());

@@ -33,7 +33,11 @@ impl Strategy for ClaimStrategy {
     fn validate_create(&self, _: &Request<'_>, claim: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         required_list(claim, "accessModes", &mut errors);
-        if claim.at("spec.resources.requests").and_then(|r| r.get("storage")).is_none() {
+        if claim
+            .at("spec.resources.requests")
+            .and_then(|r| r.get("storage"))
+            .is_none()
+        {
             let path = SPEC.child("resources");
             errors.push(field::required(&path.key("storage"), ""));
         }
@@ -58,7 +62,10 @@ impl Strategy for ClaimStrategy {
         if munged.get("spec") == old.get("spec") {
             return ErrorList::new();
         }
-        vec![field::forbidden(&SPEC, "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims")]
+        vec![field::forbidden(
+            &SPEC,
+            "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims",
+        )]
     }
 }
 
@@ -70,7 +77,13 @@ fn put_back(new: &mut Value, old: &Value, path: &str) {
 }
 
 fn required_list(object: &Value, name: &'static str, errors: &mut ErrorList) {
-    if object.get("spec").is_none_or(|spec| spec.list_at(name).is_empty()) {
-        errors.push(field::required(&SPEC.child(name), "at least 1 access mode is required"));
+    if object
+        .get("spec")
+        .is_none_or(|spec| spec.list_at(name).is_empty())
+    {
+        errors.push(field::required(
+            &SPEC.child(name),
+            "at least 1 access mode is required",
+        ));
     }
 }

@@ -42,7 +42,14 @@ impl Strategy for PodStrategy {
     }
 
     fn validate_create(&self, _: &Request<'_>, pod: &Value) -> ErrorList {
-        spec::validate(pod.get("spec").unwrap_or(&Value::Null), &SPEC, &spec::Rules { allow_privileged: self.allow_privileged, ephemeral: false })
+        spec::validate(
+            pod.get("spec").unwrap_or(&Value::Null),
+            &SPEC,
+            &spec::Rules {
+                allow_privileged: self.allow_privileged,
+                ephemeral: false,
+            },
+        )
     }
 
     fn validate_update(&self, request: &Request<'_>, new: &Value, old: &Value) -> ErrorList {
@@ -60,12 +67,18 @@ impl Strategy for PodStrategy {
             return Vec::new();
         }
         let list = messages.join(" ");
-        vec![format!("metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; a DNS label is recommended: [{list}]")]
+        vec![format!(
+            "metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; a DNS label is recommended: [{list}]"
+        )]
     }
 
     fn grace_period(&self, pod: &Value, options: &mut DeleteOptions) -> Option<i64> {
-        let wanted = options.grace_period_seconds.or_else(|| pod.int_at("spec.terminationGracePeriodSeconds")).unwrap_or(0);
-        let runs = !pod.str_at("spec.nodeName").is_empty() && !matches!(pod.str_at("status.phase"), "Failed" | "Succeeded");
+        let wanted = options
+            .grace_period_seconds
+            .or_else(|| pod.int_at("spec.terminationGracePeriodSeconds"))
+            .unwrap_or(0);
+        let runs = !pod.str_at("spec.nodeName").is_empty()
+            && !matches!(pod.str_at("status.phase"), "Failed" | "Succeeded");
         let period = match (runs, wanted) {
             (false, _) => 0,
             (true, negative) if negative < 0 => 1,
@@ -106,7 +119,10 @@ fn gated(now: i64) -> Value {
         ("lastProbeTime", Value::Null),
         ("lastTransitionTime", crate::clock::rfc3339(now).into()),
         ("reason", "SchedulingGated".into()),
-        ("message", "Scheduling is blocked due to non-empty scheduling gates".into()),
+        (
+            "message",
+            "Scheduling is blocked due to non-empty scheduling gates".into(),
+        ),
     ])
 }
 
@@ -115,7 +131,10 @@ fn qos_class(pod: &Value) -> &'static str {
     if let Some(resources) = pod.at("spec.resources").filter(|r| !r.is_zero()) {
         return class_of(std::iter::once(resources));
     }
-    let containers = pod.list_at("spec.containers").iter().chain(pod.list_at("spec.initContainers"));
+    let containers = pod
+        .list_at("spec.containers")
+        .iter()
+        .chain(pod.list_at("spec.initContainers"));
     class_of(containers.map(|c| c.get("resources").unwrap_or(&Value::Null)))
 }
 
@@ -142,16 +161,38 @@ fn amount(resources: &Value, side: &str, resource: &str) -> Option<Quantity> {
 }
 
 /// Pod templates of workloads.
-pub fn validate_template(template: Option<&Value>, path: &Path<'_>, restart_policies: &[&str], allow_privileged: bool) -> ErrorList {
-    let Some(template) = template else { return vec![field::required(path, "")] };
+pub fn validate_template(
+    template: Option<&Value>,
+    path: &Path<'_>,
+    restart_policies: &[&str],
+    allow_privileged: bool,
+) -> ErrorList {
+    let Some(template) = template else {
+        return vec![field::required(path, "")];
+    };
     let mut errors = ErrorList::new();
-    crate::registry::store::meta::validate_labels(template.labels(), &path.child("metadata").child("labels"), &mut errors);
+    crate::registry::store::meta::validate_labels(
+        template.labels(),
+        &path.child("metadata").child("labels"),
+        &mut errors,
+    );
     let spec_path = path.child("spec");
     let spec = template.get("spec").unwrap_or(&Value::Null);
-    errors.extend(spec::validate(spec, &spec_path, &spec::Rules { allow_privileged, ephemeral: false }));
+    errors.extend(spec::validate(
+        spec,
+        &spec_path,
+        &spec::Rules {
+            allow_privileged,
+            ephemeral: false,
+        },
+    ));
     let policy = spec.str_at("restartPolicy");
     if !policy.is_empty() && !restart_policies.contains(&policy) {
-        errors.push(field::not_supported(&spec_path.child("restartPolicy"), policy, restart_policies));
+        errors.push(field::not_supported(
+            &spec_path.child("restartPolicy"),
+            policy,
+            restart_policies,
+        ));
     }
     errors
 }
@@ -162,28 +203,53 @@ mod tests {
     use apimachinery::json::decode_untyped;
 
     fn pod(resources: &str) -> Value {
-        decode_untyped(format!(r#"{{"spec":{{"containers":[{{"name":"c","resources":{resources}}}]}}}}"#).as_bytes()).unwrap()
+        decode_untyped(
+            format!(r#"{{"spec":{{"containers":[{{"name":"c","resources":{resources}}}]}}}}"#).as_bytes(),
+        )
+        .unwrap()
     }
 
     #[test]
     fn qos_follows_requests_and_limits() {
         assert_eq!(qos_class(&pod("{}")), "BestEffort");
         assert_eq!(qos_class(&pod(r#"{"requests":{"cpu":"1"}}"#)), "Burstable");
-        assert_eq!(qos_class(&pod(r#"{"limits":{"cpu":"1","memory":"1Gi"}}"#)), "Guaranteed");
-        assert_eq!(qos_class(&pod(r#"{"limits":{"cpu":"1","memory":"1Gi"},"requests":{"cpu":"500m"}}"#)), "Burstable");
+        assert_eq!(
+            qos_class(&pod(r#"{"limits":{"cpu":"1","memory":"1Gi"}}"#)),
+            "Guaranteed"
+        );
+        assert_eq!(
+            qos_class(&pod(
+                r#"{"limits":{"cpu":"1","memory":"1Gi"},"requests":{"cpu":"500m"}}"#
+            )),
+            "Burstable"
+        );
     }
 
     #[test]
     fn grace_applies_to_running_pods_only() {
-        let strategy = PodStrategy { allow_privileged: false };
+        let strategy = PodStrategy {
+            allow_privileged: false,
+        };
         let mut pod = pod("{}");
         pod.set_at("spec.terminationGracePeriodSeconds", 30i64);
-        assert_eq!(strategy.grace_period(&pod, &mut DeleteOptions::default()), Some(0));
+        assert_eq!(
+            strategy.grace_period(&pod, &mut DeleteOptions::default()),
+            Some(0)
+        );
         pod.set_at("spec.nodeName", "n");
-        assert_eq!(strategy.grace_period(&pod, &mut DeleteOptions::default()), Some(30));
-        let mut options = DeleteOptions { grace_period_seconds: Some(5), ..Default::default() };
+        assert_eq!(
+            strategy.grace_period(&pod, &mut DeleteOptions::default()),
+            Some(30)
+        );
+        let mut options = DeleteOptions {
+            grace_period_seconds: Some(5),
+            ..Default::default()
+        };
         assert_eq!(strategy.grace_period(&pod, &mut options), Some(5));
         pod.set_at("status.phase", "Succeeded");
-        assert_eq!(strategy.grace_period(&pod, &mut DeleteOptions::default()), Some(0));
+        assert_eq!(
+            strategy.grace_period(&pod, &mut DeleteOptions::default()),
+            Some(0)
+        );
     }
 }

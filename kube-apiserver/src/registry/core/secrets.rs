@@ -24,7 +24,10 @@ impl Strategy for SecretStrategy {
     fn prepare_update(&self, _: &Request<'_>, new: &mut Value, old: &Value) {
         merge_string_data(new);
         // An update without a type means the type it has.
-        if matches!(new.str_at("type"), "" | "Opaque") && !old.str_at("type").is_empty() && new.str_at("type").is_empty() {
+        if matches!(new.str_at("type"), "" | "Opaque")
+            && !old.str_at("type").is_empty()
+            && new.str_at("type").is_empty()
+        {
             new.set("type", old.str_at("type").to_owned());
         }
     }
@@ -36,7 +39,11 @@ impl Strategy for SecretStrategy {
     fn validate_update(&self, _: &Request<'_>, new: &Value, old: &Value) -> ErrorList {
         let mut errors = validate(new);
         if new.str_at("type") != old.str_at("type") {
-            errors.push(field::invalid(&Path::new("type"), new.str_at("type"), "field is immutable"));
+            errors.push(field::invalid(
+                &Path::new("type"),
+                new.str_at("type"),
+                "field is immutable",
+            ));
         }
         immutable(new, old, &["data"], &mut errors);
         errors
@@ -44,7 +51,9 @@ impl Strategy for SecretStrategy {
 }
 
 fn merge_string_data(secret: &mut Value) {
-    let Some(Value::Object(strings)) = secret.remove("stringData") else { return };
+    let Some(Value::Object(strings)) = secret.remove("stringData") else {
+        return;
+    };
     let data = secret.object_mut_at("data");
     for (key, text) in strings.iter() {
         let encoded = STANDARD.encode(text.as_str().unwrap_or_default());
@@ -55,7 +64,12 @@ fn merge_string_data(secret: &mut Value) {
 fn validate(secret: &Value) -> ErrorList {
     let mut errors = ErrorList::new();
     let mut size = 0;
-    for (key, value) in secret.get("data").and_then(Value::as_object).into_iter().flat_map(Object::iter) {
+    for (key, value) in secret
+        .get("data")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flat_map(Object::iter)
+    {
         push_all(&mut errors, &DATA.key(key), key, validation::config_map_key(key));
         size += value.as_str().map_or(0, str::len) / 4 * 3;
     }
@@ -67,14 +81,22 @@ fn validate(secret: &Value) -> ErrorList {
 }
 
 fn by_type(secret: &Value, errors: &mut ErrorList) {
-    let bytes = |key: &str| secret.get("data").and_then(|d| d.get(key)).and_then(Value::as_str);
+    let bytes = |key: &str| {
+        secret
+            .get("data")
+            .and_then(|d| d.get(key))
+            .and_then(Value::as_str)
+    };
     match secret.str_at("type") {
-        "kubernetes.io/service-account-token" => {
-            if secret.annotation(SERVICE_ACCOUNT_NAME).unwrap_or_default().is_empty() {
-                let path = Path::new("metadata");
-                let path = path.child("annotations");
-                errors.push(field::required(&path.key(SERVICE_ACCOUNT_NAME), ""));
-            }
+        "kubernetes.io/service-account-token"
+            if secret
+                .annotation(SERVICE_ACCOUNT_NAME)
+                .unwrap_or_default()
+                .is_empty() =>
+        {
+            let path = Path::new("metadata");
+            let path = path.child("annotations");
+            errors.push(field::required(&path.key(SERVICE_ACCOUNT_NAME), ""));
         }
         "kubernetes.io/dockerconfigjson" => json_key(bytes(".dockerconfigjson"), ".dockerconfigjson", errors),
         "kubernetes.io/dockercfg" => json_key(bytes(".dockercfg"), ".dockercfg", errors),
@@ -86,7 +108,10 @@ fn by_type(secret: &Value, errors: &mut ErrorList) {
             errors.push(field::required(&DATA.key("ssh-privatekey"), ""));
         }
         "kubernetes.io/tls" => {
-            for key in ["tls.crt", "tls.key"].into_iter().filter(|key| bytes(key).is_none()) {
+            for key in ["tls.crt", "tls.key"]
+                .into_iter()
+                .filter(|key| bytes(key).is_none())
+            {
                 errors.push(field::required(&DATA.key(key), ""));
             }
         }
@@ -101,7 +126,11 @@ fn json_key(encoded: Option<&str>, key: &'static str, errors: &mut ErrorList) {
     };
     let plain = STANDARD.decode(encoded).unwrap_or_default();
     if let Err(reason) = serde_json::from_slice::<serde::de::IgnoredAny>(&plain) {
-        errors.push(field::invalid(&DATA.key(key), "<secret contents redacted>", reason.to_string()));
+        errors.push(field::invalid(
+            &DATA.key(key),
+            "<secret contents redacted>",
+            reason.to_string(),
+        ));
     }
 }
 
@@ -114,15 +143,31 @@ mod tests {
     fn string_data_wins_over_data() {
         let mut secret = decode_untyped(br#"{"data":{"a":"eA=="},"stringData":{"a":"y","b":"z"}}"#).unwrap();
         merge_string_data(&mut secret);
-        assert_eq!(secret.at("data").unwrap().get("a").unwrap().as_str(), Some("eQ=="));
+        assert_eq!(
+            secret.at("data").unwrap().get("a").unwrap().as_str(),
+            Some("eQ==")
+        );
         assert!(secret.get("stringData").is_none());
     }
 
     #[test]
     fn types_demand_their_keys() {
         let secret = decode_untyped(br#"{"type":"kubernetes.io/tls","data":{"tls.crt":""}}"#).unwrap();
-        assert_eq!(validate(&secret).iter().map(ToString::to_string).collect::<Vec<_>>(), ["data[tls.key]: Required value"]);
-        let secret = decode_untyped(br#"{"type":"kubernetes.io/dockerconfigjson","data":{".dockerconfigjson":"eA=="}}"#).unwrap();
-        assert!(validate(&secret)[0].to_string().contains("<secret contents redacted>"));
+        assert_eq!(
+            validate(&secret)
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>(),
+            ["data[tls.key]: Required value"]
+        );
+        let secret = decode_untyped(
+            br#"{"type":"kubernetes.io/dockerconfigjson","data":{".dockerconfigjson":"eA=="}}"#,
+        )
+        .unwrap();
+        assert!(
+            validate(&secret)[0]
+                .to_string()
+                .contains("<secret contents redacted>")
+        );
     }
 }

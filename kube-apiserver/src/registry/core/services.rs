@@ -35,7 +35,10 @@ fn needs_address(service: &Value) -> bool {
 fn needs_ports(service: &Value) -> bool {
     match service.str_at("spec.type") {
         "NodePort" => true,
-        "LoadBalancer" => service.at("spec.allocateLoadBalancerNodePorts").and_then(Value::as_bool).unwrap_or(true),
+        "LoadBalancer" => service
+            .at("spec.allocateLoadBalancerNodePorts")
+            .and_then(Value::as_bool)
+            .unwrap_or(true),
         _ => false,
     }
 }
@@ -72,10 +75,19 @@ impl Strategy for ServiceStrategy {
     }
 
     fn validate_update(&self, request: &Request<'_>, new: &Value, old: &Value) -> ErrorList {
-        if request.subresource == "status" { ErrorList::new() } else { validate::update(new, old, self.addresses.families()) }
+        if request.subresource == "status" {
+            ErrorList::new()
+        } else {
+            validate::update(new, old, self.addresses.families())
+        }
     }
 
-    fn begin<'a>(&'a self, request: &'a Request<'a>, service: &'a mut Value, old: Option<&'a Value>) -> Option<BoxFuture<'a, Result<Option<Rollback>, StatusError>>> {
+    fn begin<'a>(
+        &'a self,
+        request: &'a Request<'a>,
+        service: &'a mut Value,
+        old: Option<&'a Value>,
+    ) -> Option<BoxFuture<'a, Result<Option<Rollback>, StatusError>>> {
         if request.subresource == "status" {
             return None;
         }
@@ -93,7 +105,12 @@ impl Strategy for ServiceStrategy {
 
 impl ServiceStrategy {
     fn reserve(&self, service: &mut Value, old: Option<&Value>) -> Result<Rollback, StatusError> {
-        let mut taken = Reservation { addresses: self.addresses.clone(), ports: self.ports.clone(), ips: Vec::new(), numbers: Vec::new() };
+        let mut taken = Reservation {
+            addresses: self.addresses.clone(),
+            ports: self.ports.clone(),
+            ips: Vec::new(),
+            numbers: Vec::new(),
+        };
         let result = self.reserve_all(service, old, &mut taken);
         match result {
             Ok(()) => Ok(Box::new(move || taken.give_back())),
@@ -104,7 +121,12 @@ impl ServiceStrategy {
         }
     }
 
-    fn reserve_all(&self, service: &mut Value, old: Option<&Value>, taken: &mut Reservation) -> Result<(), field::Error> {
+    fn reserve_all(
+        &self,
+        service: &mut Value,
+        old: Option<&Value>,
+        taken: &mut Reservation,
+    ) -> Result<(), field::Error> {
         if needs_address(service) {
             self.reserve_addresses(service, old, taken)?;
         }
@@ -117,9 +139,16 @@ impl ServiceStrategy {
         Ok(())
     }
 
-    fn reserve_addresses(&self, service: &mut Value, old: Option<&Value>, taken: &mut Reservation) -> Result<(), field::Error> {
+    fn reserve_addresses(
+        &self,
+        service: &mut Value,
+        old: Option<&Value>,
+        taken: &mut Reservation,
+    ) -> Result<(), field::Error> {
         let has: Vec<String> = texts(service.list_at("spec.clusterIPs"));
-        let had: Vec<String> = old.map(|old| texts(old.list_at("spec.clusterIPs"))).unwrap_or_default();
+        let had: Vec<String> = old
+            .map(|old| texts(old.list_at("spec.clusterIPs")))
+            .unwrap_or_default();
         let families = texts(service.list_at("spec.ipFamilies"));
         let mut ips = Vec::new();
         for (i, family) in families.iter().enumerate() {
@@ -127,10 +156,17 @@ impl ServiceStrategy {
                 Some(ip) if had.contains(ip) => ip.clone(),
                 Some(ip) => taken.address(ip).map_err(|why| {
                     let shown = Value::from(has.clone());
-                    field::invalid(&SPEC.child("clusterIPs"), shown, format!("failed to allocate IP {ip}: {why}"))
+                    field::invalid(
+                        &SPEC.child("clusterIPs"),
+                        shown,
+                        format!("failed to allocate IP {ip}: {why}"),
+                    )
                 })?,
                 None => taken.any_address(family).map_err(|why| {
-                    field::internal(&SPEC.child("clusterIPs"), format!("failed to allocate a serviceIP: {why}"))
+                    field::internal(
+                        &SPEC.child("clusterIPs"),
+                        format!("failed to allocate a serviceIP: {why}"),
+                    )
                 })?,
             };
             ips.push(ip);
@@ -142,7 +178,12 @@ impl ServiceStrategy {
         Ok(())
     }
 
-    fn reserve_ports(&self, service: &mut Value, old: Option<&Value>, taken: &mut Reservation) -> Result<(), field::Error> {
+    fn reserve_ports(
+        &self,
+        service: &mut Value,
+        old: Option<&Value>,
+        taken: &mut Reservation,
+    ) -> Result<(), field::Error> {
         let had = old.map(node_ports).unwrap_or_default();
         // One number serves the same port under several protocols.
         let mut given: Vec<(i64, String, u16)> = Vec::new();
@@ -150,16 +191,25 @@ impl ServiceStrategy {
         for (i, port) in service.list_at_mut("spec.ports").iter_mut().enumerate() {
             let at = list.index(i);
             let at = at.child("nodePort");
-            let (number, protocol) = (port.int_at("port").unwrap_or(0), port.str_at("protocol").to_owned());
+            let (number, protocol) = (
+                port.int_at("port").unwrap_or(0),
+                port.str_at("protocol").to_owned(),
+            );
             let wanted = port.int_at("nodePort").filter(|n| *n != 0);
-            let shared = given.iter().find(|(n, p, assigned)| *n == number && *p != protocol && wanted.is_none_or(|w| w == i64::from(*assigned)));
+            let shared = given.iter().find(|(n, p, assigned)| {
+                *n == number && *p != protocol && wanted.is_none_or(|w| w == i64::from(*assigned))
+            });
             let assigned = match (wanted, shared) {
                 (_, Some((_, _, assigned))) => *assigned,
                 (Some(wanted), None) => {
-                    let known = u16::try_from(wanted).ok().filter(|w| had.contains(w) || given.iter().any(|g| g.2 == *w));
+                    let known = u16::try_from(wanted)
+                        .ok()
+                        .filter(|w| had.contains(w) || given.iter().any(|g| g.2 == *w));
                     match known {
                         Some(known) => known,
-                        None => taken.port(wanted).map_err(|why| field::invalid(&at, wanted, why))?,
+                        None => taken
+                            .port(wanted)
+                            .map_err(|why| field::invalid(&at, wanted, why))?,
                     }
                 }
                 (None, None) => taken.any_port().map_err(|why| field::internal(&at, why))?,
@@ -170,12 +220,21 @@ impl ServiceStrategy {
         Ok(())
     }
 
-    fn reserve_health_port(&self, service: &mut Value, old: Option<&Value>, taken: &mut Reservation) -> Result<(), field::Error> {
+    fn reserve_health_port(
+        &self,
+        service: &mut Value,
+        old: Option<&Value>,
+        taken: &mut Reservation,
+    ) -> Result<(), field::Error> {
         let path = SPEC.child("healthCheckNodePort");
-        let had = old.and_then(|old| old.int_at("spec.healthCheckNodePort")).unwrap_or(0);
+        let had = old
+            .and_then(|old| old.int_at("spec.healthCheckNodePort"))
+            .unwrap_or(0);
         let assigned = match service.int_at("spec.healthCheckNodePort").filter(|n| *n != 0) {
             Some(wanted) if wanted == had => return Ok(()),
-            Some(wanted) => taken.port(wanted).map_err(|why| field::invalid(&path, wanted, why))?,
+            Some(wanted) => taken
+                .port(wanted)
+                .map_err(|why| field::invalid(&path, wanted, why))?,
             None => taken.any_port().map_err(|why| field::internal(&path, why))?,
         };
         service.set_at("spec.healthCheckNodePort", i64::from(assigned));
@@ -218,7 +277,9 @@ impl Reservation {
 
     fn give_back(self) {
         self.ips.iter().for_each(|ip| self.addresses.give_back(ip));
-        self.numbers.iter().for_each(|number| self.ports.give_back(*number));
+        self.numbers
+            .iter()
+            .for_each(|number| self.ports.give_back(*number));
     }
 }
 
@@ -228,8 +289,15 @@ fn texts(list: &[Value]) -> Vec<String> {
 
 /// All node ports a Service holds, the health check's among them.
 fn node_ports(service: &Value) -> Vec<u16> {
-    let ports = service.list_at("spec.ports").iter().filter_map(|port| port.int_at("nodePort"));
-    ports.chain(service.int_at("spec.healthCheckNodePort")).filter_map(|n| u16::try_from(n).ok()).filter(|n| *n != 0).collect()
+    let ports = service
+        .list_at("spec.ports")
+        .iter()
+        .filter_map(|port| port.int_at("nodePort"));
+    ports
+        .chain(service.int_at("spec.healthCheckNodePort"))
+        .filter_map(|n| u16::try_from(n).ok())
+        .filter(|n| *n != 0)
+        .collect()
 }
 
 /// Clients send back what they know of; allocated fields they leave out stay as they are.
@@ -238,25 +306,39 @@ fn keep_allocations(new: &mut Value, old: &Value) {
         if new.str_at("spec.clusterIP").is_empty() {
             new.set_at("spec.clusterIP", old.str_at("spec.clusterIP").to_owned());
         }
-        if new.list_at("spec.clusterIPs").is_empty() && new.str_at("spec.clusterIP") == old.str_at("spec.clusterIP") {
-            if let Some(ips) = old.at("spec.clusterIPs") {
-                new.set_at("spec.clusterIPs", ips.clone());
-            }
+        if new.list_at("spec.clusterIPs").is_empty()
+            && new.str_at("spec.clusterIP") == old.str_at("spec.clusterIP")
+            && let Some(ips) = old.at("spec.clusterIPs")
+        {
+            new.set_at("spec.clusterIPs", ips.clone());
         }
     }
     if needs_ports(old) && needs_ports(new) {
         let before: Vec<Value> = old.list_at("spec.ports").to_vec();
-        for port in new.list_at_mut("spec.ports").iter_mut().filter(|port| port.int_at("nodePort").unwrap_or(0) == 0) {
-            let same = |b: &&Value| b.int_at("port") == port.int_at("port") && b.str_at("protocol") == port.str_at("protocol");
-            if let Some(number) = before.iter().find(same).and_then(|b| b.int_at("nodePort")).filter(|n| *n != 0) {
+        for port in new
+            .list_at_mut("spec.ports")
+            .iter_mut()
+            .filter(|port| port.int_at("nodePort").unwrap_or(0) == 0)
+        {
+            let same = |b: &&Value| {
+                b.int_at("port") == port.int_at("port") && b.str_at("protocol") == port.str_at("protocol")
+            };
+            if let Some(number) = before
+                .iter()
+                .find(same)
+                .and_then(|b| b.int_at("nodePort"))
+                .filter(|n| *n != 0)
+            {
                 port.set("nodePort", number);
             }
         }
     }
-    if needs_health_port(old) && needs_health_port(new) && new.int_at("spec.healthCheckNodePort").unwrap_or(0) == 0 {
-        if let Some(number) = old.int_at("spec.healthCheckNodePort").filter(|n| *n != 0) {
-            new.set_at("spec.healthCheckNodePort", number);
-        }
+    if needs_health_port(old)
+        && needs_health_port(new)
+        && new.int_at("spec.healthCheckNodePort").unwrap_or(0) == 0
+        && let Some(number) = old.int_at("spec.healthCheckNodePort").filter(|n| *n != 0)
+    {
+        new.set_at("spec.healthCheckNodePort", number);
     }
 }
 
@@ -264,7 +346,13 @@ fn keep_allocations(new: &mut Value, old: &Value) {
 fn drop_unneeded(service: &mut Value) {
     let kind = service.str_at("spec.type").to_owned();
     if kind == "ExternalName" {
-        for name in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"] {
+        for name in [
+            "clusterIP",
+            "clusterIPs",
+            "ipFamilies",
+            "ipFamilyPolicy",
+            "internalTrafficPolicy",
+        ] {
             service.remove_at(&format!("spec.{name}"));
         }
     }

@@ -6,7 +6,7 @@ use apimachinery::meta::Meta;
 use apimachinery::status::{self, StatusError};
 use apimachinery::value::Value;
 
-use super::{Store, Written, WriteOptions, meta, persist};
+use super::{Store, WriteOptions, Written, meta, persist};
 use crate::endpoints::seam::RequestContext;
 use crate::registry::admission::{Attributes, Operation};
 use crate::registry::strategy::Request;
@@ -16,11 +16,22 @@ use crate::storage::object::CachedObject;
 /// Names tried for one `generateName`.
 const NAME_ATTEMPTS: usize = 8;
 
-pub(super) async fn create(store: &Store, ctx: &RequestContext, namespace: &str, mut object: Value, options: &mut WriteOptions) -> Result<Written, StatusError> {
+pub(super) async fn create(
+    store: &Store,
+    ctx: &RequestContext,
+    namespace: &str,
+    mut object: Value,
+    options: &mut WriteOptions,
+) -> Result<Written, StatusError> {
     meta::match_namespace(store, namespace, &mut object)?;
     if !matches!(object.resource_version(), "" | "0") {
         let message = "resourceVersion should not be set on objects to be created".to_owned();
-        return Err(StatusError { code: 500, reason: "InternalError", message, details: None });
+        return Err(StatusError {
+            code: 500,
+            reason: "InternalError",
+            message,
+            details: None,
+        });
     }
     let request = store.request(&ctx.user, namespace, "");
     meta::fill_system_fields(&request, &mut object);
@@ -33,12 +44,19 @@ pub(super) async fn create(store: &Store, ctx: &RequestContext, namespace: &str,
     validate(store, &request, &object, options)?;
     object = approve(store, ctx, namespace, object, options).await?;
     let object = insert(store, &request, object, generated, options.dry_run).await?;
-    Ok(Written { object, created: true })
+    Ok(Written {
+        object,
+        created: true,
+    })
 }
 
 fn prepare(request: &Request<'_>, object: &mut Value) {
     let store = request.store;
-    if let Some(empty) = store.empty_status.as_ref().filter(|_| !store.strategy.keeps_new_status()) {
+    if let Some(empty) = store
+        .empty_status
+        .as_ref()
+        .filter(|_| !store.strategy.keeps_new_status())
+    {
         object.set("status", empty.clone());
     }
     if store.traits.generation {
@@ -47,19 +65,35 @@ fn prepare(request: &Request<'_>, object: &mut Value) {
     store.strategy.prepare_create(request, object);
 }
 
-fn validate(store: &Store, request: &Request<'_>, object: &Value, options: &mut WriteOptions) -> Result<(), StatusError> {
+fn validate(
+    store: &Store,
+    request: &Request<'_>,
+    object: &Value,
+    options: &mut WriteOptions,
+) -> Result<(), StatusError> {
     let mut errors = meta::validate_create(store, object);
     errors.extend(meta::required_fields(store, object));
     errors.extend(store.strategy.validate_create(request, object));
     if !errors.is_empty() {
-        return Err(status::invalid(&store.shape.group, &store.shape.kind, object.name(), &errors));
+        return Err(status::invalid(
+            &store.shape.group,
+            &store.shape.kind,
+            object.name(),
+            &errors,
+        ));
     }
     options.warnings.extend(store.strategy.warnings(object));
     Ok(())
 }
 
 /// Reserve, write, and give the reservation back if the write did not happen.
-async fn insert(store: &Store, request: &Request<'_>, mut object: Value, generated: bool, dry_run: bool) -> Result<Arc<CachedObject>, StatusError> {
+async fn insert(
+    store: &Store,
+    request: &Request<'_>,
+    mut object: Value,
+    generated: bool,
+    dry_run: bool,
+) -> Result<Arc<CachedObject>, StatusError> {
     let rollback = match store.strategy.begin(request, &mut object, None) {
         Some(begin) => begin.await?,
         None => None,
@@ -71,7 +105,13 @@ async fn insert(store: &Store, request: &Request<'_>, mut object: Value, generat
     result
 }
 
-async fn put(store: &Store, namespace: &str, mut object: Value, generated: bool, dry_run: bool) -> Result<Arc<CachedObject>, StatusError> {
+async fn put(
+    store: &Store,
+    namespace: &str,
+    mut object: Value,
+    generated: bool,
+    dry_run: bool,
+) -> Result<Arc<CachedObject>, StatusError> {
     for attempt in 1.. {
         let key = store.key(namespace, object.name());
         let plain = persist::encode(store, &mut object)?;
@@ -106,35 +146,74 @@ pub(super) async fn lease(store: &Store) -> Result<i64, StatusError> {
     }
 }
 
-async fn admit(store: &Store, ctx: &RequestContext, namespace: &str, object: Value, options: &mut WriteOptions) -> Result<Value, StatusError> {
-    let Some(chain) = store.admission(Operation::Create) else { return Ok(object) };
+async fn admit(
+    store: &Store,
+    ctx: &RequestContext,
+    namespace: &str,
+    object: Value,
+    options: &mut WriteOptions,
+) -> Result<Value, StatusError> {
+    let Some(chain) = store.admission(Operation::Create) else {
+        return Ok(object);
+    };
     let mut attributes = attributes(store, ctx, namespace, object, options);
     let result = chain.admit(&mut attributes).await;
     finish(ctx, attributes, options, result)
 }
 
-async fn approve(store: &Store, ctx: &RequestContext, namespace: &str, object: Value, options: &mut WriteOptions) -> Result<Value, StatusError> {
-    let Some(chain) = store.admission(Operation::Create) else { return Ok(object) };
+async fn approve(
+    store: &Store,
+    ctx: &RequestContext,
+    namespace: &str,
+    object: Value,
+    options: &mut WriteOptions,
+) -> Result<Value, StatusError> {
+    let Some(chain) = store.admission(Operation::Create) else {
+        return Ok(object);
+    };
     let mut attributes = attributes(store, ctx, namespace, object, options);
     let result = chain.validate(&mut attributes).await;
     finish(ctx, attributes, options, result)
 }
 
-fn attributes(store: &Store, ctx: &RequestContext, namespace: &str, object: Value, options: &WriteOptions) -> Attributes {
-    let mut attributes = store.attributes(ctx, Operation::Create, namespace, object.name(), "", options.dry_run);
+fn attributes(
+    store: &Store,
+    ctx: &RequestContext,
+    namespace: &str,
+    object: Value,
+    options: &WriteOptions,
+) -> Attributes {
+    let mut attributes = store.attributes(
+        ctx,
+        Operation::Create,
+        namespace,
+        object.name(),
+        "",
+        options.dry_run,
+    );
     attributes.object = Some(object);
     attributes
 }
 
 /// Takes the object back and passes on what the chain left to say.
-pub(super) fn finish(ctx: &RequestContext, mut attributes: Attributes, options: &mut WriteOptions, result: Result<(), StatusError>) -> Result<Value, StatusError> {
+pub(super) fn finish(
+    ctx: &RequestContext,
+    mut attributes: Attributes,
+    options: &mut WriteOptions,
+    result: Result<(), StatusError>,
+) -> Result<Value, StatusError> {
     options.warnings.append(&mut attributes.warnings);
     if !attributes.audit_annotations.is_empty() {
-        ctx.notes().audit_annotations.append(&mut attributes.audit_annotations);
+        ctx.notes()
+            .audit_annotations
+            .append(&mut attributes.audit_annotations);
     }
     if let Err(refusal) = result {
         tracing::debug!(request = %attributes, why = %refusal, "Admission refused");
         return Err(refusal);
     }
-    attributes.object.take().ok_or_else(|| status::internal("admission took the object away"))
+    attributes
+        .object
+        .take()
+        .ok_or_else(|| status::internal("admission took the object away"))
 }

@@ -61,7 +61,13 @@ pub(super) fn is_finished(store: &Store, object: &Value) -> bool {
         && !store.strategy.held(object)
 }
 
-pub(super) async fn delete(store: &Store, ctx: &RequestContext, namespace: &str, name: &str, options: &mut DeleteOptions) -> Result<Deleted, StatusError> {
+pub(super) async fn delete(
+    store: &Store,
+    ctx: &RequestContext,
+    namespace: &str,
+    name: &str,
+    options: &mut DeleteOptions,
+) -> Result<Deleted, StatusError> {
     let key = store.key(namespace, name);
     let mut current = store.get(namespace, name);
     let mut proven = false;
@@ -79,13 +85,20 @@ pub(super) async fn delete(store: &Store, ctx: &RequestContext, namespace: &str,
             Err(refusal) if proven => return Err(refusal),
             Err(refusal) => {
                 (current, proven) = (persist::fresh(store, key.clone()).await?, true);
-                if current.as_ref().is_some_and(|now| now.resource_version == old.resource_version) {
+                if current
+                    .as_ref()
+                    .is_some_and(|now| now.resource_version == old.resource_version)
+                {
                     return Err(refusal);
                 }
             }
         }
     }
-    Err(status::conflict(store.group_resource(), name, status::OPTIMISTIC_LOCK))
+    Err(status::conflict(
+        store.group_resource(),
+        name,
+        status::OPTIMISTIC_LOCK,
+    ))
 }
 
 enum Step {
@@ -106,7 +119,10 @@ async fn turn(
     admit(store, ctx, namespace, name, old, options).await?;
     let mut object = old.value();
     match plan(store, &mut object, options) {
-        Plan::Nothing => Ok(Step::Done(Deleted { object: old.clone(), gone: false })),
+        Plan::Nothing => Ok(Step::Done(Deleted {
+            object: old.clone(),
+            gone: false,
+        })),
         Plan::Remove => remove(store, key, old, options.dry_run).await,
         Plan::Mark => mark(store, key, old, object, options.dry_run).await,
     }
@@ -121,7 +137,11 @@ fn check_preconditions(store: &Store, old: &CachedObject, wanted: &Preconditions
         ));
     }
     let now = old.resource_version.to_string();
-    if let Some(version) = wanted.resource_version.as_deref().filter(|version| *version != now) {
+    if let Some(version) = wanted
+        .resource_version
+        .as_deref()
+        .filter(|version| *version != now)
+    {
         return conflict(format!(
             "the ResourceVersion in the precondition ({version}) does not match the ResourceVersion in record ({now}). The object might have been modified"
         ));
@@ -129,8 +149,17 @@ fn check_preconditions(store: &Store, old: &CachedObject, wanted: &Preconditions
     Ok(())
 }
 
-async fn admit(store: &Store, ctx: &RequestContext, namespace: &str, name: &str, old: &Arc<CachedObject>, options: &mut DeleteOptions) -> Result<(), StatusError> {
-    let Some(chain) = store.admission(Operation::Delete) else { return Ok(()) };
+async fn admit(
+    store: &Store,
+    ctx: &RequestContext,
+    namespace: &str,
+    name: &str,
+    old: &Arc<CachedObject>,
+    options: &mut DeleteOptions,
+) -> Result<(), StatusError> {
+    let Some(chain) = store.admission(Operation::Delete) else {
+        return Ok(());
+    };
     let mut attributes = store.attributes(ctx, Operation::Delete, namespace, name, "", options.dry_run);
     attributes.old = Some(old.clone());
     let mut result = chain.admit(&mut attributes).await;
@@ -170,7 +199,10 @@ fn plan(store: &Store, object: &mut Value, options: &mut DeleteOptions) -> Plan 
 fn mark_at(object: &mut Value, grace: i64) -> Plan {
     let generation = object.generation();
     let metadata = object.metadata_mut();
-    metadata.insert("deletionTimestamp", Value::from(clock::rfc3339(clock::now_s() + grace)));
+    metadata.insert(
+        "deletionTimestamp",
+        Value::from(clock::rfc3339(clock::now_s() + grace)),
+    );
     metadata.insert("deletionGracePeriodSeconds", Value::Int(grace));
     if generation > 0 {
         metadata.insert("generation", Value::Int(generation + 1));
@@ -185,7 +217,11 @@ fn shorten(object: &mut Value, grace: i64, held: bool, finalizers_changed: bool)
         if grace == 0 && !held {
             return Plan::Remove;
         }
-        let start = object.deletion_timestamp().and_then(apimachinery::time::Timestamp::parse).map_or_else(clock::now_s, |t| t.seconds) - left;
+        let start = object
+            .deletion_timestamp()
+            .and_then(apimachinery::time::Timestamp::parse)
+            .map_or_else(clock::now_s, |t| t.seconds)
+            - left;
         let metadata = object.metadata_mut();
         metadata.insert("deletionTimestamp", Value::from(clock::rfc3339(start + grace)));
         metadata.insert("deletionGracePeriodSeconds", Value::Int(grace));
@@ -222,27 +258,52 @@ fn set_propagation(store: &Store, object: &mut Value, options: &DeleteOptions) {
     }
 }
 
-async fn mark(store: &Store, key: Bytes, old: &Arc<CachedObject>, mut object: Value, dry_run: bool) -> Result<Step, StatusError> {
+async fn mark(
+    store: &Store,
+    key: Bytes,
+    old: &Arc<CachedObject>,
+    mut object: Value,
+    dry_run: bool,
+) -> Result<Step, StatusError> {
     let plain = persist::encode(store, &mut object)?;
     if dry_run {
         let object = persist::unwritten(store, &plain, old.resource_version)?;
         return Ok(Step::Done(Deleted { object, gone: false }));
     }
     let stored = persist::encrypt(store, &key, &plain)?;
-    match store.backend.etcd.put(key, stored, old.resource_version, 0).await? {
-        Outcome::Done(revision) => Ok(Step::Done(Deleted { object: persist::written(store, &plain, revision)?, gone: false })),
+    match store
+        .backend
+        .etcd
+        .put(key, stored, old.resource_version, 0)
+        .await?
+    {
+        Outcome::Done(revision) => Ok(Step::Done(Deleted {
+            object: persist::written(store, &plain, revision)?,
+            gone: false,
+        })),
         Outcome::Lost(now) => Ok(Step::Lost(now.map(|kv| persist::read(store, &kv)).transpose()?)),
     }
 }
 
-async fn remove(store: &Store, key: Bytes, old: &Arc<CachedObject>, dry_run: bool) -> Result<Step, StatusError> {
+async fn remove(
+    store: &Store,
+    key: Bytes,
+    old: &Arc<CachedObject>,
+    dry_run: bool,
+) -> Result<Step, StatusError> {
     if dry_run {
-        return Ok(Step::Done(Deleted { object: old.clone(), gone: true }));
+        return Ok(Step::Done(Deleted {
+            object: old.clone(),
+            gone: true,
+        }));
     }
     match store.backend.etcd.delete(key, old.resource_version).await? {
         Outcome::Done(revision) => {
             let last = old.deleted_at(revision).map_err(status::internal)?;
-            Ok(Step::Done(Deleted { object: Arc::new(last), gone: true }))
+            Ok(Step::Done(Deleted {
+                object: Arc::new(last),
+                gone: true,
+            }))
         }
         Outcome::Lost(now) => Ok(Step::Lost(now.map(|kv| persist::read(store, &kv)).transpose()?)),
     }

@@ -25,7 +25,11 @@ pub struct History {
 
 impl History {
     fn find(&self, revision: i64) -> Option<Snapshot> {
-        self.kept.lock().iter().find(|(kept, _)| *kept == revision).map(|(_, snapshot)| snapshot.clone())
+        self.kept
+            .lock()
+            .iter()
+            .find(|(kept, _)| *kept == revision)
+            .map(|(_, snapshot)| snapshot.clone())
     }
 
     fn keep(&self, revision: i64, snapshot: &Snapshot) {
@@ -63,14 +67,19 @@ impl Store {
     }
 
     async fn list_etcd(&self, revision: i64) -> Result<Snapshot, StatusError> {
-        let mut snapshot = Snapshot { revision, ..Default::default() };
+        let mut snapshot = Snapshot {
+            revision,
+            ..Default::default()
+        };
         let mut start = Bytes::from(self.key_prefix.clone());
         let end = prefix_end(&start);
         loop {
             let page = self.backend.etcd.page(start, end.clone(), PAGE, revision).await?;
             for kv in &page.kvs {
                 let object = persist::read(self, kv)?;
-                snapshot.objects.insert(object_key(&object.namespace, &object.name).into(), object);
+                snapshot
+                    .objects
+                    .insert(object_key(&object.namespace, &object.name).into(), object);
             }
             match page.kvs.last().filter(|_| page.more) {
                 Some(last) => start = [&last.key[..], b"\0"].concat().into(),

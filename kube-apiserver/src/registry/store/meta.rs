@@ -33,14 +33,21 @@ pub(super) fn match_namespace(store: &Store, namespace: &str, object: &mut Value
         object.metadata_mut().insert("namespace", Value::from(namespace));
         return Ok(());
     }
-    Err(status::bad_request(format!(
-        "the namespace of the provided object does not match the namespace sent on the request"
-    )))
+    Err(status::bad_request(
+        "the namespace of the provided object does not match the namespace sent on the request".to_string(),
+    ))
 }
 
 pub(super) fn fill_system_fields(request: &Request<'_>, object: &mut Value) {
     let metadata = object.metadata_mut();
-    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields", "resourceVersion", "generation"] {
+    for field in [
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "selfLink",
+        "managedFields",
+        "resourceVersion",
+        "generation",
+    ] {
         metadata.remove(field);
     }
     metadata.insert("uid", Value::from(uuid::Uuid::new_v4().to_string()));
@@ -74,17 +81,32 @@ fn copy(metadata: &mut Object, stored: Option<&Object>, field: &'static str) {
 pub(super) fn generate_name(object: &mut Value) {
     let base: String = object.generate_name().chars().take(MAX_GENERATED_BASE).collect();
     let mut rng = rand::rng();
-    let suffix: String = (0..SUFFIX_LENGTH).map(|_| char::from(SUFFIX_ALPHABET[rng.random_range(0..SUFFIX_ALPHABET.len())])).collect();
-    object.metadata_mut().insert("name", Value::from(format!("{base}{suffix}")));
+    let suffix: String = (0..SUFFIX_LENGTH)
+        .map(|_| char::from(SUFFIX_ALPHABET[rng.random_range(0..SUFFIX_ALPHABET.len())]))
+        .collect();
+    object
+        .metadata_mut()
+        .insert("name", Value::from(format!("{base}{suffix}")));
 }
 
 pub(super) fn version_required(store: &Store, name: &str) -> StatusError {
-    let error = field::invalid(&METADATA.child("resourceVersion"), 0i64, "must be specified for an update");
+    let error = field::invalid(
+        &METADATA.child("resourceVersion"),
+        0i64,
+        "must be specified for an update",
+    );
     status::invalid(&store.shape.group, &store.shape.kind, name, &vec![error])
 }
 
 pub(super) fn version_invalid(store: &Store, name: &str, version: &str) -> StatusError {
-    let error = field::invalid(&METADATA.child("resourceVersion"), version, &format!("strconv.ParseUint: parsing {}: invalid syntax", field::quote(version)));
+    let error = field::invalid(
+        &METADATA.child("resourceVersion"),
+        version,
+        format!(
+            "strconv.ParseUint: parsing {}: invalid syntax",
+            field::quote(version)
+        ),
+    );
     status::invalid(&store.shape.group, &store.shape.kind, name, &vec![error])
 }
 
@@ -92,14 +114,24 @@ pub(super) fn validate_create(store: &Store, object: &Value) -> ErrorList {
     let mut errors = ErrorList::new();
     let rule = store.strategy.name_rule();
     let name_path = METADATA.child("name");
-    if object.generate_name().len() > 0 {
+    if !object.generate_name().is_empty() {
         let masked = mask_trailing_dash(object.generate_name());
-        push_all(&mut errors, &METADATA.child("generateName"), object.generate_name(), name_errors(rule, &masked));
+        push_all(
+            &mut errors,
+            &METADATA.child("generateName"),
+            object.generate_name(),
+            name_errors(rule, &masked),
+        );
     }
     if object.name().is_empty() {
         errors.push(field::required(&name_path, "name or generateName is required"));
     } else {
-        push_all(&mut errors, &name_path, object.name(), name_errors(rule, object.name()));
+        push_all(
+            &mut errors,
+            &name_path,
+            object.name(),
+            name_errors(rule, object.name()),
+        );
     }
     validate_namespace(store, object, &mut errors);
     validate_maps(object, &mut errors);
@@ -144,7 +176,11 @@ fn mask_trailing_dash(name: &str) -> String {
 }
 
 fn push_all(errors: &mut ErrorList, path: &Path<'_>, value: &str, messages: Vec<String>) {
-    errors.extend(messages.into_iter().map(|message| field::invalid(path, value, &message)));
+    errors.extend(
+        messages
+            .into_iter()
+            .map(|message| field::invalid(path, value, &message)),
+    );
 }
 
 fn validate_maps(object: &Value, errors: &mut ErrorList) {
@@ -152,7 +188,12 @@ fn validate_maps(object: &Value, errors: &mut ErrorList) {
     let path = METADATA.child("annotations");
     let mut total = 0;
     for (key, value) in object.annotations().into_iter().flat_map(Object::iter) {
-        push_all(errors, &path, key, validation::qualified_name(&key.to_lowercase()));
+        push_all(
+            errors,
+            &path,
+            key,
+            validation::qualified_name(&key.to_lowercase()),
+        );
         total += key.len() + value.as_str().map_or(0, str::len);
     }
     if total > MAX_ANNOTATION_BYTES {
@@ -174,7 +215,11 @@ fn validate_owners(object: &Value, errors: &mut ErrorList) {
     for (i, owner) in object.owner_references().iter().enumerate() {
         let at = path.index(i);
         if owner.str_at("apiVersion").is_empty() {
-            errors.push(field::invalid(&at.child("apiVersion"), "", "version must not be empty"));
+            errors.push(field::invalid(
+                &at.child("apiVersion"),
+                "",
+                "version must not be empty",
+            ));
         }
         for name in ["kind", "name", "uid"] {
             if owner.str_at(name).is_empty() {
@@ -183,7 +228,11 @@ fn validate_owners(object: &Value, errors: &mut ErrorList) {
         }
         if owner.bool_at("controller") {
             match controller {
-                Some(first) => errors.push(field::invalid(&path, object.at("metadata.ownerReferences").cloned().unwrap_or_default(), &two_controllers(first, owner))),
+                Some(first) => errors.push(field::invalid(
+                    &path,
+                    object.at("metadata.ownerReferences").cloned().unwrap_or_default(),
+                    two_controllers(first, owner),
+                )),
                 None => controller = Some(owner),
             }
         }
@@ -192,7 +241,11 @@ fn validate_owners(object: &Value, errors: &mut ErrorList) {
 
 fn two_controllers(first: &Value, second: &Value) -> String {
     let show = |owner: &Value| format!("{}/{}", owner.str_at("kind"), owner.str_at("name"));
-    format!("Only one reference can have Controller set to true. Found \"true\" in references for {} and {}", show(first), show(second))
+    format!(
+        "Only one reference can have Controller set to true. Found \"true\" in references for {} and {}",
+        show(first),
+        show(second)
+    )
 }
 
 /// Finalizers that need no domain.
@@ -204,13 +257,21 @@ fn validate_finalizers(object: &Value, errors: &mut ErrorList) {
     for finalizer in object.finalizers() {
         push_all(errors, &path, finalizer, validation::qualified_name(finalizer));
         if !finalizer.contains('/') && !STANDARD_FINALIZERS.contains(&finalizer) {
-            errors.push(field::invalid(&path, finalizer, "name is neither a standard finalizer name nor is it fully qualified"));
+            errors.push(field::invalid(
+                &path,
+                finalizer,
+                "name is neither a standard finalizer name nor is it fully qualified",
+            ));
         }
         both += usize::from(matches!(finalizer, "orphan" | "foregroundDeletion"));
     }
     if both > 1 {
         let message = "finalizer orphan and foregroundDeletion cannot be both set";
-        errors.push(field::invalid(&path, object.at("metadata.finalizers").cloned().unwrap_or_default(), message));
+        errors.push(field::invalid(
+            &path,
+            object.at("metadata.finalizers").cloned().unwrap_or_default(),
+            message,
+        ));
     }
 }
 
@@ -225,7 +286,11 @@ pub(super) fn validate_update(_store: &Store, new: &Value, old: &Value) -> Error
     for name in ["name", "namespace", "uid", "deletionGracePeriodSeconds"] {
         let (new, old) = (metadata_field(new, name), metadata_field(old, name));
         if new != old && !(new.is_zero() && old.is_zero()) {
-            errors.push(field::invalid(&METADATA.child(name), new.clone(), "field is immutable"));
+            errors.push(field::invalid(
+                &METADATA.child(name),
+                new.clone(),
+                "field is immutable",
+            ));
         }
     }
     errors
@@ -237,16 +302,29 @@ fn metadata_field<'a>(object: &'a Value, name: &str) -> &'a Value {
 }
 
 fn refuse_new_finalizers(new: &Value, old: &Value, errors: &mut ErrorList) {
-    let added: Vec<&str> = new.finalizers().filter(|f| !old.finalizers().any(|o| o == *f)).collect();
+    let added: Vec<&str> = new
+        .finalizers()
+        .filter(|f| !old.finalizers().any(|o| o == *f))
+        .collect();
     if !added.is_empty() {
-        let list = added.iter().map(|f| field::quote(f)).collect::<Vec<_>>().join(", ");
-        let message = format!("no new finalizers can be added if the object is being deleted, found new finalizers []string{{{list}}}");
+        let list = added
+            .iter()
+            .map(|f| field::quote(f))
+            .collect::<Vec<_>>()
+            .join(", ");
+        let message = format!(
+            "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{list}}}"
+        );
         errors.push(field::forbidden(&METADATA.child("finalizers"), &message));
     }
 }
 
 /// Required strings may be empty here: Go's own validation lets them.
-const MAY_BE_EMPTY: [(&str, &str); 3] = [("HTTPHeader", "value"), ("Event", "note"), ("RoleRef", "apiGroup")];
+const MAY_BE_EMPTY: [(&str, &str); 3] = [
+    ("HTTPHeader", "value"),
+    ("Event", "note"),
+    ("RoleRef", "apiGroup"),
+];
 
 /// What the schema calls required and Go's zero value does not satisfy. Status is the servers' own business.
 pub(super) fn required_fields(store: &Store, object: &Value) -> ErrorList {
@@ -254,17 +332,38 @@ pub(super) fn required_fields(store: &Store, object: &Value) -> ErrorList {
     if store.strategy.validates_required_fields() {
         return errors;
     }
-    for field in store.shape.ty.get().fields.iter().filter(|f| !matches!(f.name, "metadata" | "status" | "kind" | "apiVersion")) {
+    for field in store
+        .shape
+        .ty
+        .get()
+        .fields
+        .iter()
+        .filter(|f| !matches!(f.name, "metadata" | "status" | "kind" | "apiVersion"))
+    {
         let path = Path::new(field.name);
-        check_required(store.shape.ty, field.name, object.get(field.name), &path, &mut errors);
+        check_required(
+            store.shape.ty,
+            field.name,
+            object.get(field.name),
+            &path,
+            &mut errors,
+        );
     }
     errors
 }
 
-fn check_required(ty: TypeId, name: &'static str, value: Option<&Value>, path: &Path<'_>, errors: &mut ErrorList) {
+fn check_required(
+    ty: TypeId,
+    name: &'static str,
+    value: Option<&Value>,
+    path: &Path<'_>,
+    errors: &mut ErrorList,
+) {
     let Some(field) = ty.get().field(name) else { return };
     let missing = match (&field.shape, value) {
-        (Shape::String, value) => value.is_none_or(Value::is_zero) && !MAY_BE_EMPTY.contains(&(ty.get().short, name)),
+        (Shape::String, value) => {
+            value.is_none_or(Value::is_zero) && !MAY_BE_EMPTY.contains(&(ty.get().short, name))
+        }
         (Shape::Struct(_), None) => true,
         _ => false,
     };
@@ -280,7 +379,13 @@ fn descend(shape: &Shape, value: &Value, path: &Path<'_>, errors: &mut ErrorList
     match (shape, value) {
         (Shape::Struct(ty), Value::Object(_)) => {
             for field in &ty.get().fields {
-                check_required(*ty, field.name, value.get(field.name), &path.child(field.name), errors);
+                check_required(
+                    *ty,
+                    field.name,
+                    value.get(field.name),
+                    &path.child(field.name),
+                    errors,
+                );
             }
         }
         (Shape::List(item), Value::List(items)) => {

@@ -23,14 +23,22 @@ pub(super) fn encode(store: &Store, object: &mut Value) -> Result<Bytes, StatusE
             let mut raw = Vec::with_capacity(2048);
             protobuf::encode(object, shape.ty, &mut raw).map_err(|e| status::bad_request(e.to_string()))?;
             let mut stored = Vec::with_capacity(raw.len() + 64);
-            protobuf::wrap(Gvk::new(&shape.group, &shape.version, &shape.kind), &raw, &mut stored);
+            protobuf::wrap(
+                Gvk::new(&shape.group, &shape.version, &shape.kind),
+                &raw,
+                &mut stored,
+            );
             Ok(stored.into())
         }
     }
 }
 
 pub(super) fn encrypt(store: &Store, key: &Bytes, plain: &Bytes) -> Result<Bytes, StatusError> {
-    store.backend.transformer.to_storage(key, plain).map_err(status::internal)
+    store
+        .backend
+        .transformer
+        .to_storage(key, plain)
+        .map_err(status::internal)
 }
 
 /// The written object as everybody will see it. The cache is offered the very same, so that it is encoded once.
@@ -42,15 +50,29 @@ pub(super) fn written(store: &Store, plain: &Bytes, revision: i64) -> Result<Arc
 }
 
 /// A dry run's result: as if it had been written, at the revision it would replace.
-pub(super) fn unwritten(store: &Store, plain: &Bytes, revision: i64) -> Result<Arc<CachedObject>, StatusError> {
-    CachedObject::from_stored(&store.shape, plain, revision).map(Arc::new).map_err(status::internal)
+pub(super) fn unwritten(
+    store: &Store,
+    plain: &Bytes,
+    revision: i64,
+) -> Result<Arc<CachedObject>, StatusError> {
+    CachedObject::from_stored(&store.shape, plain, revision)
+        .map(Arc::new)
+        .map_err(status::internal)
 }
 
 pub(super) fn read(store: &Store, kv: &KeyValue) -> Result<Arc<CachedObject>, StatusError> {
-    CachedObject::from_etcd(&store.shape, &*store.backend.transformer, kv).map(Arc::new).map_err(status::internal)
+    CachedObject::from_etcd(&store.shape, &*store.backend.transformer, kv)
+        .map(Arc::new)
+        .map_err(status::internal)
 }
 
 /// The object as etcd has it now, past every cache.
 pub(super) async fn fresh(store: &Store, key: Bytes) -> Result<Option<Arc<CachedObject>>, StatusError> {
-    store.backend.etcd.get(key).await?.map(|kv| read(store, &kv)).transpose()
+    store
+        .backend
+        .etcd
+        .get(key)
+        .await?
+        .map(|kv| read(store, &kv))
+        .transpose()
 }

@@ -50,7 +50,11 @@ pub fn spec_changed(new: &Value, old: &Value) -> bool {
 
 fn same_spec(new: &Object, old: &Object) -> bool {
     let counts = |(key, _): &(&str, &Value)| !matches!(*key, "metadata" | "status" | "kind" | "apiVersion");
-    let all_in = |a: &Object, b: &Object| a.iter().filter(counts).all(|(key, value)| b.get(key) == Some(value));
+    let all_in = |a: &Object, b: &Object| {
+        a.iter()
+            .filter(counts)
+            .all(|(key, value)| b.get(key) == Some(value))
+    };
     all_in(new, old) && old.iter().filter(counts).all(|(key, _)| new.contains_key(key))
 }
 

@@ -43,18 +43,41 @@ pub(super) async fn update(
             return create_instead(store, ctx, namespace, name, subresource, change, options).await;
         };
         options.warnings.clear();
-        let turn = Turn { store, ctx, namespace, name, subresource, old: &old };
+        let turn = Turn {
+            store,
+            ctx,
+            namespace,
+            name,
+            subresource,
+            old: &old,
+        };
         match turn.run(key.clone(), change, options).await {
-            Ok(Step::Written(object)) => return Ok(Written { object, created: false }),
+            Ok(Step::Written(object)) => {
+                return Ok(Written {
+                    object,
+                    created: false,
+                });
+            }
             Ok(Step::Lost(fresh)) => (current, proven) = (fresh, true),
-            Ok(Step::Unchanged) if proven => return Ok(Written { object: old, created: false }),
+            Ok(Step::Unchanged) if proven => {
+                return Ok(Written {
+                    object: old,
+                    created: false,
+                });
+            }
             Err(refusal) if proven => return Err(refusal),
             // Refused, or nothing to do, on the basis of the cache: only what etcd has now decides.
             refused => {
                 current = persist::fresh(store, key.clone()).await?;
                 proven = true;
-                if current.as_ref().is_some_and(|now| now.resource_version == old.resource_version) {
-                    return refused.map(|_| Written { object: old, created: false });
+                if current
+                    .as_ref()
+                    .is_some_and(|now| now.resource_version == old.resource_version)
+                {
+                    return refused.map(|_| Written {
+                        object: old,
+                        created: false,
+                    });
                 }
             }
         }
@@ -79,7 +102,10 @@ async fn create_instead(
         return Err(store.not_found(name));
     }
     if !object.uid().is_empty() {
-        let why = format!("Precondition failed: UID in precondition: {}, UID in object meta: ", object.uid());
+        let why = format!(
+            "Precondition failed: UID in precondition: {}, UID in object meta: ",
+            object.uid()
+        );
         return Err(status::conflict(store.group_resource(), name, why));
     }
     if !matches!(object.resource_version(), "" | "0") {
@@ -105,7 +131,12 @@ struct Turn<'a> {
 }
 
 impl Turn<'_> {
-    async fn run(&self, key: Bytes, change: &Change<'_>, options: &mut WriteOptions) -> Result<Step, StatusError> {
+    async fn run(
+        &self,
+        key: Bytes,
+        change: &Change<'_>,
+        options: &mut WriteOptions,
+    ) -> Result<Step, StatusError> {
         let store = self.store;
         let old = self.old.value();
         let mut new = change(&old)?;
@@ -125,7 +156,11 @@ impl Turn<'_> {
     fn check_version(&self, new: &Value) -> Result<(), StatusError> {
         let store = self.store;
         if !new.uid().is_empty() && new.uid() != &*self.old.uid {
-            let why = format!("Precondition failed: UID in precondition: {}, UID in object meta: {}", new.uid(), self.old.uid);
+            let why = format!(
+                "Precondition failed: UID in precondition: {}, UID in object meta: {}",
+                new.uid(),
+                self.old.uid
+            );
             return Err(status::conflict(store.group_resource(), self.name, why));
         }
         match new.resource_version() {
@@ -133,7 +168,11 @@ impl Turn<'_> {
             "" | "0" => Err(meta::version_required(store, self.name)),
             wanted => match wanted.parse::<i64>() {
                 Ok(revision) if revision == self.old.resource_version => Ok(()),
-                Ok(_) => Err(status::conflict(store.group_resource(), self.name, OPTIMISTIC_LOCK)),
+                Ok(_) => Err(status::conflict(
+                    store.group_resource(),
+                    self.name,
+                    OPTIMISTIC_LOCK,
+                )),
                 Err(_) => Err(meta::version_invalid(store, self.name, wanted)),
             },
         }
@@ -143,14 +182,21 @@ impl Turn<'_> {
         if !self.store.traits.generation {
             return;
         }
-        let bump = !matches!(self.subresource, "status" | "binding") && self.store.strategy.generation_changed(new, old);
+        let bump = !matches!(self.subresource, "status" | "binding")
+            && self.store.strategy.generation_changed(new, old);
         let generation = old.generation() + i64::from(bump);
         if generation > 0 {
             new.metadata_mut().insert("generation", Value::Int(generation));
         }
     }
 
-    fn validate(&self, request: &Request<'_>, new: &Value, old: &Value, options: &mut WriteOptions) -> Result<(), StatusError> {
+    fn validate(
+        &self,
+        request: &Request<'_>,
+        new: &Value,
+        old: &Value,
+        options: &mut WriteOptions,
+    ) -> Result<(), StatusError> {
         let store = self.store;
         let mut errors = meta::validate_update(store, new, old);
         if self.subresource != "status" {
@@ -158,7 +204,12 @@ impl Turn<'_> {
         }
         errors.extend(store.strategy.validate_update(request, new, old));
         if !errors.is_empty() {
-            return Err(status::invalid(&store.shape.group, &store.shape.kind, self.name, &errors));
+            return Err(status::invalid(
+                &store.shape.group,
+                &store.shape.kind,
+                self.name,
+                &errors,
+            ));
         }
         if self.subresource.is_empty() {
             options.warnings.extend(store.strategy.warnings(new));
@@ -167,27 +218,45 @@ impl Turn<'_> {
     }
 
     async fn admit(&self, new: Value, options: &mut WriteOptions) -> Result<Value, StatusError> {
-        let Some(chain) = self.store.admission(Operation::Update) else { return Ok(new) };
+        let Some(chain) = self.store.admission(Operation::Update) else {
+            return Ok(new);
+        };
         let mut attributes = self.attributes(new, options.dry_run);
         let result = chain.admit(&mut attributes).await;
         finish(self.ctx, attributes, options, result)
     }
 
     async fn approve(&self, new: Value, options: &mut WriteOptions) -> Result<Value, StatusError> {
-        let Some(chain) = self.store.admission(Operation::Update) else { return Ok(new) };
+        let Some(chain) = self.store.admission(Operation::Update) else {
+            return Ok(new);
+        };
         let mut attributes = self.attributes(new, options.dry_run);
         let result = chain.validate(&mut attributes).await;
         finish(self.ctx, attributes, options, result)
     }
 
     fn attributes(&self, new: Value, dry_run: bool) -> crate::registry::admission::Attributes {
-        let mut attributes = self.store.attributes(self.ctx, Operation::Update, self.namespace, self.name, self.subresource, dry_run);
+        let mut attributes = self.store.attributes(
+            self.ctx,
+            Operation::Update,
+            self.namespace,
+            self.name,
+            self.subresource,
+            dry_run,
+        );
         attributes.object = Some(new);
         attributes.old = Some(self.old.clone());
         attributes
     }
 
-    async fn write(&self, key: Bytes, request: &Request<'_>, mut new: Value, old: &Value, dry_run: bool) -> Result<Step, StatusError> {
+    async fn write(
+        &self,
+        key: Bytes,
+        request: &Request<'_>,
+        mut new: Value,
+        old: &Value,
+        dry_run: bool,
+    ) -> Result<Step, StatusError> {
         let store = self.store;
         if delete::is_finished(store, &new) {
             return self.remove(key, new, dry_run).await;
@@ -211,11 +280,20 @@ impl Turn<'_> {
             return Ok(Step::Unchanged);
         }
         if dry_run {
-            return Ok(Step::Written(persist::unwritten(store, &plain, self.old.resource_version)?));
+            return Ok(Step::Written(persist::unwritten(
+                store,
+                &plain,
+                self.old.resource_version,
+            )?));
         }
         let lease = create::lease(store).await?;
         let stored = persist::encrypt(store, &key, &plain)?;
-        match store.backend.etcd.put(key, stored, self.old.resource_version, lease).await? {
+        match store
+            .backend
+            .etcd
+            .put(key, stored, self.old.resource_version, lease)
+            .await?
+        {
             Outcome::Done(revision) => Ok(Step::Written(persist::written(store, &plain, revision)?)),
             Outcome::Lost(now) => Ok(Step::Lost(now.map(|kv| persist::read(store, &kv)).transpose()?)),
         }

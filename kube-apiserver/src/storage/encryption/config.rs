@@ -40,7 +40,13 @@ pub struct Key {
 
 /// The second form is what tutorials before 1.13 wrote.
 pub fn load(path: &Path) -> Result<EncryptionConfiguration> {
-    component_base::config::load(path, &[("apiserver.config.k8s.io/v1", "EncryptionConfiguration"), ("v1", "EncryptionConfig")])
+    component_base::config::load(
+        path,
+        &[
+            ("apiserver.config.k8s.io/v1", "EncryptionConfiguration"),
+            ("v1", "EncryptionConfig"),
+        ],
+    )
 }
 
 /// `secrets`, `deployments.apps`, `*.apps` (a group), `*.` (the core group), `*.*` (everything).

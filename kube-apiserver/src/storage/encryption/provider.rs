@@ -23,6 +23,10 @@ pub struct Provider {
     cipher: Cipher,
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one for each configured key, made at start"
+)]
 enum Cipher {
     Identity,
     /// 16 bytes of IV, then the padded ciphertext.
@@ -41,20 +45,35 @@ impl Provider {
     /// A provider for each key, the first of which writes.
     pub fn new(config: &ProviderConfiguration) -> Result<Vec<Provider>> {
         if config.kms.is_some() {
-            bail!("--encryption-provider-config: the kms provider is not built into this server; use aescbc, aesgcm or secretbox");
+            bail!(
+                "--encryption-provider-config: the kms provider is not built into this server; use aescbc, aesgcm or secretbox"
+            );
         }
         let mut providers = Vec::new();
-        for (kind, keys) in [("aescbc", &config.aescbc), ("aesgcm", &config.aesgcm), ("secretbox", &config.secretbox)] {
+        for (kind, keys) in [
+            ("aescbc", &config.aescbc),
+            ("aesgcm", &config.aesgcm),
+            ("secretbox", &config.secretbox),
+        ] {
             for key in keys.iter().flat_map(|keys| &keys.keys) {
-                let cipher = cipher(kind, key).with_context(|| format!("--encryption-provider-config: {kind} key {:?}", key.name))?;
-                providers.push(Provider { prefix: format!("k8s:enc:{kind}:v1:{}:", key.name).into_bytes(), cipher });
+                let cipher = cipher(kind, key)
+                    .with_context(|| format!("--encryption-provider-config: {kind} key {:?}", key.name))?;
+                providers.push(Provider {
+                    prefix: format!("k8s:enc:{kind}:v1:{}:", key.name).into_bytes(),
+                    cipher,
+                });
             }
         }
         if config.identity.is_some() {
-            providers.push(Provider { prefix: Vec::new(), cipher: Cipher::Identity });
+            providers.push(Provider {
+                prefix: Vec::new(),
+                cipher: Cipher::Identity,
+            });
         }
         if providers.is_empty() {
-            bail!("--encryption-provider-config: provider does not contain any of the expected providers: KMS, AESGCM, AESCBC, Secretbox, Identity");
+            bail!(
+                "--encryption-provider-config: provider does not contain any of the expected providers: KMS, AESGCM, AESCBC, Secretbox, Identity"
+            );
         }
         Ok(providers)
     }
@@ -81,7 +100,11 @@ impl Provider {
             Cipher::AesGcm(sealing) => {
                 let nonce = random::<GCM_NONCE>();
                 let mut text = plain.to_vec();
-                let sealed = sealing.seal_in_place_append_tag(aead::Nonce::assume_unique_for_key(nonce), aead::Aad::from(key), &mut text);
+                let sealed = sealing.seal_in_place_append_tag(
+                    aead::Nonce::assume_unique_for_key(nonce),
+                    aead::Aad::from(key),
+                    &mut text,
+                );
                 sealed.map_err(|_| "AES-GCM failed".to_owned())?;
                 out.extend_from_slice(&nonce);
                 out.extend_from_slice(&text);
@@ -89,7 +112,11 @@ impl Provider {
             Cipher::SecretBox(secret) => {
                 let nonce = random::<BOX_NONCE>();
                 out.extend_from_slice(&nonce);
-                out.extend_from_slice(&secret.encrypt(&nonce.into(), &plain[..]).map_err(|e| e.to_string())?);
+                out.extend_from_slice(
+                    &secret
+                        .encrypt(&nonce.into(), &plain[..])
+                        .map_err(|e| e.to_string())?,
+                );
             }
         }
         Ok(out.into())
@@ -107,12 +134,20 @@ impl Provider {
             Cipher::AesGcm(opening) => {
                 let (nonce, text) = rest.split_first_chunk::<GCM_NONCE>().ok_or_else(short)?;
                 let mut text = text.to_vec();
-                let opened = opening.open_in_place(aead::Nonce::assume_unique_for_key(*nonce), aead::Aad::from(key), &mut text);
-                opened.map_err(|_| "cipher: message authentication failed".to_owned())?.to_vec()
+                let opened = opening.open_in_place(
+                    aead::Nonce::assume_unique_for_key(*nonce),
+                    aead::Aad::from(key),
+                    &mut text,
+                );
+                opened
+                    .map_err(|_| "cipher: message authentication failed".to_owned())?
+                    .to_vec()
             }
             Cipher::SecretBox(secret) => {
                 let (nonce, text) = rest.split_first_chunk::<BOX_NONCE>().ok_or_else(short)?;
-                secret.decrypt(nonce.into(), text).map_err(|_| "secretbox: message authentication failed".to_owned())?
+                secret
+                    .decrypt(nonce.into(), text)
+                    .map_err(|_| "secretbox: message authentication failed".to_owned())?
             }
         };
         Ok(Cow::Owned(plain))
@@ -129,16 +164,24 @@ fn cipher(kind: &str, key: &Key) -> Result<Cipher> {
     if key.name.is_empty() || key.name.contains(':') {
         bail!("the key needs a name without ':'");
     }
-    let secret = STANDARD.decode(&key.secret).context("the secret is not valid base64")?;
+    let secret = STANDARD
+        .decode(&key.secret)
+        .context("the secret is not valid base64")?;
     match (kind, secret.len()) {
         ("aescbc", 16 | 24 | 32) => Ok(Cipher::AesCbc(secret)),
         ("aesgcm", 16 | 32) => {
-            let algorithm = if secret.len() == 16 { &aead::AES_128_GCM } else { &aead::AES_256_GCM };
-            let key = aead::UnboundKey::new(algorithm, &secret).map_err(|_| anyhow::anyhow!("the secret is no AES key"))?;
+            let algorithm = if secret.len() == 16 {
+                &aead::AES_128_GCM
+            } else {
+                &aead::AES_256_GCM
+            };
+            let key = aead::UnboundKey::new(algorithm, &secret)
+                .map_err(|_| anyhow::anyhow!("the secret is no AES key"))?;
             Ok(Cipher::AesGcm(aead::LessSafeKey::new(key)))
         }
         ("secretbox", 32) => {
-            let secret = XSalsa20Poly1305::new_from_slice(&secret).map_err(|_| anyhow::anyhow!("the secret is no key"))?;
+            let secret = XSalsa20Poly1305::new_from_slice(&secret)
+                .map_err(|_| anyhow::anyhow!("the secret is no key"))?;
             Ok(Cipher::SecretBox(Box::new(secret)))
         }
         ("secretbox", length) => bail!("the secret has {length} bytes, expected 32"),
@@ -148,9 +191,15 @@ fn cipher(kind: &str, key: &Key) -> Result<Cipher> {
 
 fn encrypt_cbc(secret: &[u8], iv: &[u8; IV], plain: &[u8]) -> Result<Vec<u8>, InvalidLength> {
     Ok(match secret.len() {
-        16 => cbc::Encryptor::<aes::Aes128>::new_from_slices(secret, iv)?.encrypt_padded_vec_mut::<Pkcs7>(plain),
-        24 => cbc::Encryptor::<aes::Aes192>::new_from_slices(secret, iv)?.encrypt_padded_vec_mut::<Pkcs7>(plain),
-        _ => cbc::Encryptor::<aes::Aes256>::new_from_slices(secret, iv)?.encrypt_padded_vec_mut::<Pkcs7>(plain),
+        16 => {
+            cbc::Encryptor::<aes::Aes128>::new_from_slices(secret, iv)?.encrypt_padded_vec_mut::<Pkcs7>(plain)
+        }
+        24 => {
+            cbc::Encryptor::<aes::Aes192>::new_from_slices(secret, iv)?.encrypt_padded_vec_mut::<Pkcs7>(plain)
+        }
+        _ => {
+            cbc::Encryptor::<aes::Aes256>::new_from_slices(secret, iv)?.encrypt_padded_vec_mut::<Pkcs7>(plain)
+        }
     })
 }
 
@@ -158,8 +207,17 @@ fn decrypt_cbc(secret: &[u8], iv: &[u8; IV], text: &[u8]) -> Result<Vec<u8>, Str
     let bad = |_| "invalid padding on input".to_owned();
     let key = |e: InvalidLength| e.to_string();
     match secret.len() {
-        16 => cbc::Decryptor::<aes::Aes128>::new_from_slices(secret, iv).map_err(key)?.decrypt_padded_vec_mut::<Pkcs7>(text).map_err(bad),
-        24 => cbc::Decryptor::<aes::Aes192>::new_from_slices(secret, iv).map_err(key)?.decrypt_padded_vec_mut::<Pkcs7>(text).map_err(bad),
-        _ => cbc::Decryptor::<aes::Aes256>::new_from_slices(secret, iv).map_err(key)?.decrypt_padded_vec_mut::<Pkcs7>(text).map_err(bad),
+        16 => cbc::Decryptor::<aes::Aes128>::new_from_slices(secret, iv)
+            .map_err(key)?
+            .decrypt_padded_vec_mut::<Pkcs7>(text)
+            .map_err(bad),
+        24 => cbc::Decryptor::<aes::Aes192>::new_from_slices(secret, iv)
+            .map_err(key)?
+            .decrypt_padded_vec_mut::<Pkcs7>(text)
+            .map_err(bad),
+        _ => cbc::Decryptor::<aes::Aes256>::new_from_slices(secret, iv)
+            .map_err(key)?
+            .decrypt_padded_vec_mut::<Pkcs7>(text)
+            .map_err(bad),
     }
 }

@@ -37,11 +37,18 @@ struct Server {
 
 impl Config {
     pub fn new(urls: &[String], tls: Option<ClientConfigHandle>) -> anyhow::Result<Config> {
-        let endpoints = urls.iter().map(|url| parse(url)).collect::<anyhow::Result<Vec<_>>>()?;
+        let endpoints = urls
+            .iter()
+            .map(|url| parse(url))
+            .collect::<anyhow::Result<Vec<_>>>()?;
         if endpoints.is_empty() {
             bail!("--etcd-servers must be specified");
         }
-        Ok(Config { endpoints: Arc::new(endpoints), tls, current: Arc::default() })
+        Ok(Config {
+            endpoints: Arc::new(endpoints),
+            tls,
+            current: Arc::default(),
+        })
     }
 
     /// Any endpoint needs TLS.
@@ -60,10 +67,12 @@ impl Config {
             .initial_connection_window_size(H2_WINDOW_BYTES)
             .tcp_nodelay(true);
         let config = self.clone();
-        Ok(endpoint.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
-            let config = config.clone();
-            async move { config.dial().await.map(TokioIo::new) }
-        })))
+        Ok(
+            endpoint.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
+                let config = config.clone();
+                async move { config.dial().await.map(TokioIo::new) }
+            })),
+        )
     }
 
     async fn dial(&self) -> std::io::Result<Box<dyn Stream>> {
@@ -88,13 +97,17 @@ impl Config {
 
     async fn dial_one(&self, server: &Server) -> std::io::Result<Box<dyn Stream>> {
         let timed_out = |_| std::io::Error::from(std::io::ErrorKind::TimedOut);
-        tokio::time::timeout(DIAL_TIMEOUT, self.open(server)).await.map_err(timed_out)?
+        tokio::time::timeout(DIAL_TIMEOUT, self.open(server))
+            .await
+            .map_err(timed_out)?
     }
 
     async fn open(&self, server: &Server) -> std::io::Result<Box<dyn Stream>> {
         let tcp = TcpStream::connect((server.host.as_str(), server.port)).await?;
         tcp.set_nodelay(true)?;
-        let Some(tls) = self.tls.as_ref().filter(|_| server.tls) else { return Ok(Box::new(tcp)) };
+        let Some(tls) = self.tls.as_ref().filter(|_| server.tls) else {
+            return Ok(Box::new(tcp));
+        };
         let name = ServerName::try_from(server.host.clone()).map_err(std::io::Error::other)?;
         let connector = tokio_rustls::TlsConnector::from(tls.current());
         Ok(Box::new(connector.connect(name, tcp).await?))
@@ -105,19 +118,35 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 fn parse(url: &str) -> anyhow::Result<Server> {
-    let full = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
-    let uri: Uri = full.parse().with_context(|| format!("--etcd-servers: {url:?} is not a URL"))?;
+    let full = if url.contains("://") {
+        url.to_owned()
+    } else {
+        format!("http://{url}")
+    };
+    let uri: Uri = full
+        .parse()
+        .with_context(|| format!("--etcd-servers: {url:?} is not a URL"))?;
     let tls = match uri.scheme_str() {
         Some("https") => true,
         Some("http") => false,
         other => bail!("--etcd-servers: {url:?} has scheme {other:?}; use http:// or https://"),
     };
-    let host = uri.host().with_context(|| format!("--etcd-servers: {url:?} names no host"))?;
-    Ok(Server { host: host.trim_matches(['[', ']']).to_owned(), port: uri.port_u16().unwrap_or(2379), tls })
+    let host = uri
+        .host()
+        .with_context(|| format!("--etcd-servers: {url:?} names no host"))?;
+    Ok(Server {
+        host: host.trim_matches(['[', ']']).to_owned(),
+        port: uri.port_u16().unwrap_or(2379),
+        tls,
+    })
 }
 
 fn bracketed(host: &str) -> String {
-    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
+    if host.contains(':') {
+        format!("[{host}]")
+    } else {
+        host.to_owned()
+    }
 }
 
 #[cfg(test)]
@@ -126,8 +155,15 @@ mod tests {
 
     #[test]
     fn endpoints_are_urls_or_bare_addresses() {
-        let server = |host: &str, port, tls| Server { host: host.to_owned(), port, tls };
-        assert_eq!(parse("https://10.0.0.1:2379").unwrap(), server("10.0.0.1", 2379, true));
+        let server = |host: &str, port, tls| Server {
+            host: host.to_owned(),
+            port,
+            tls,
+        };
+        assert_eq!(
+            parse("https://10.0.0.1:2379").unwrap(),
+            server("10.0.0.1", 2379, true)
+        );
         assert_eq!(parse("http://[::1]:1234").unwrap(), server("::1", 1234, false));
         assert_eq!(parse("127.0.0.1:2379").unwrap(), server("127.0.0.1", 2379, false));
         assert!(parse("unix:///run/etcd").is_err());

@@ -29,13 +29,21 @@ impl LeasePool {
     /// A lease that lasts at least `ttl_s` from now.
     pub async fn lease(&self, etcd: &Client, ttl_s: i64) -> Result<i64, Error> {
         let mut current = self.current.lock().await;
-        if let Some(granted) = current.as_mut().filter(|g| g.ttl_s == ttl_s && g.attached < MAX_ATTACHED && g.since.elapsed() < REUSE) {
+        if let Some(granted) = current
+            .as_mut()
+            .filter(|g| g.ttl_s == ttl_s && g.attached < MAX_ATTACHED && g.since.elapsed() < REUSE)
+        {
             granted.attached += 1;
             return Ok(granted.id);
         }
         let since = Instant::now();
         let id = etcd.grant(ttl_s + REUSE.as_secs() as i64).await?;
-        *current = Some(Granted { id, ttl_s, since, attached: 1 });
+        *current = Some(Granted {
+            id,
+            ttl_s,
+            since,
+            attached: 1,
+        });
         Ok(id)
     }
 }

@@ -13,7 +13,12 @@ use super::*;
 
 fn shape() -> Arc<Shape> {
     let gvk = Gvk::new("", "v1", "ConfigMap");
-    Arc::new(Shape::new(gvk, registry().kind(gvk).unwrap(), Encoding::Protobuf, Vec::new()))
+    Arc::new(Shape::new(
+        gvk,
+        registry().kind(gvk).unwrap(),
+        Encoding::Protobuf,
+        Vec::new(),
+    ))
 }
 
 fn stored(shape: &Arc<Shape>, namespace: &str, name: &str, label: &str, revision: i64) -> Arc<CachedObject> {
@@ -41,7 +46,12 @@ impl World {
     fn new(seed: u64) -> World {
         let cache = Arc::new(WatchCache::new(shape()));
         cache.replace(Vec::new(), 1);
-        World { cache, model: Model::new(), revision: 1, rng: StdRng::seed_from_u64(seed) }
+        World {
+            cache,
+            model: Model::new(),
+            revision: 1,
+            rng: StdRng::seed_from_u64(seed),
+        }
     }
 
     fn step(&mut self) {
@@ -51,7 +61,10 @@ impl World {
         let key = object_key(namespace, name);
         if self.model.contains_key(&key) && self.rng.random_bool(0.4) {
             self.model.remove(&key);
-            self.cache.apply(std::iter::once(Change::Delete { key, revision: self.revision }));
+            self.cache.apply(std::iter::once(Change::Delete {
+                key,
+                revision: self.revision,
+            }));
             return;
         }
         let label = ["red", "blue"][self.rng.random_range(0..2)];
@@ -62,7 +75,12 @@ impl World {
 }
 
 fn contents(snapshot: &Snapshot) -> Model {
-    let entry = |object: &Arc<CachedObject>| (object_key(&object.namespace, &object.name), (object.resource_version, object.label("color").unwrap().to_owned()));
+    let entry = |object: &Arc<CachedObject>| {
+        (
+            object_key(&object.namespace, &object.name),
+            (object.resource_version, object.label("color").unwrap().to_owned()),
+        )
+    };
     snapshot.iter().map(entry).collect()
 }
 
@@ -76,7 +94,10 @@ fn follow(known: &mut Model, watch: &mut Watch) {
         let label = event.object.label("color").unwrap().to_owned();
         match seen.0 {
             EventKind::Added => assert!(known.insert(key, (event.revision, label)).is_none(), "added once"),
-            EventKind::Modified => assert!(known.insert(key, (event.revision, label)).is_some(), "known before"),
+            EventKind::Modified => assert!(
+                known.insert(key, (event.revision, label)).is_some(),
+                "known before"
+            ),
             EventKind::Deleted => assert!(known.remove(&key).is_some(), "known before"),
         }
     }
@@ -91,7 +112,10 @@ fn a_watcher_from_any_moment_ends_where_the_cache_is() {
             if world.rng.random_bool(0.1) {
                 let (snapshot, watch) = world.cache.watch_with_state(Interest::default());
                 histories.push((contents(&snapshot), watch));
-                let resumed = world.cache.watch_from(Interest::default(), snapshot.revision).unwrap();
+                let resumed = world
+                    .cache
+                    .watch_from(Interest::default(), snapshot.revision)
+                    .unwrap();
                 histories.push((contents(&snapshot), resumed));
             }
             world.step();
@@ -108,18 +132,30 @@ fn a_watcher_from_any_moment_ends_where_the_cache_is() {
 fn a_selecting_watcher_knows_exactly_what_it_selects() {
     for seed in 0..40 {
         let mut world = World::new(seed);
-        let interest = || Interest { namespace: Some("a".to_owned()), labels: LabelSelector::parse("color=red").unwrap(), ..Default::default() };
+        let interest = || Interest {
+            namespace: Some("a".to_owned()),
+            labels: LabelSelector::parse("color=red").unwrap(),
+            ..Default::default()
+        };
         let (_, mut watch) = world.cache.watch_with_state(interest());
         let start = world.cache.snapshot().revision;
         for _ in 0..100 {
             world.step();
         }
-        let wanted: Model = world.model.iter().filter(|(key, (_, label))| key.starts_with("a/") && label == "red").map(|(k, v)| (k.clone(), v.clone())).collect();
+        let wanted: Model = world
+            .model
+            .iter()
+            .filter(|(key, (_, label))| key.starts_with("a/") && label == "red")
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect();
         let mut known = Model::new();
         follow(&mut known, &mut watch);
         assert_eq!(known, wanted, "seed {seed}");
         let mut known = Model::new();
-        follow(&mut known, &mut world.cache.watch_from(interest(), start).unwrap());
+        follow(
+            &mut known,
+            &mut world.cache.watch_from(interest(), start).unwrap(),
+        );
         assert_eq!(known, wanted, "resumed, seed {seed}");
     }
 }
@@ -137,28 +173,64 @@ fn a_snapshot_never_changes_and_namespaces_do_not_bleed() {
     assert_eq!(contents(&snapshot), before);
     for namespace in ["a", "a-b", "b"] {
         let listed = snapshot.namespace(namespace).count();
-        assert_eq!(listed, before.keys().filter(|key| key.split('/').next() == Some(namespace)).count(), "{namespace}");
+        assert_eq!(
+            listed,
+            before
+                .keys()
+                .filter(|key| key.split('/').next() == Some(namespace))
+                .count(),
+            "{namespace}"
+        );
     }
 }
 
 #[test]
 fn observers_are_told_everything_once_even_across_a_relist() {
     let cache = Arc::new(WatchCache::new(shape()));
-    cache.replace(vec![stored(&cache.shape, "a", "x", "red", 3), stored(&cache.shape, "a", "y", "red", 4)], 5);
+    cache.replace(
+        vec![
+            stored(&cache.shape, "a", "x", "red", 3),
+            stored(&cache.shape, "a", "y", "red", 4),
+        ],
+        5,
+    );
     let told = Arc::new(Mutex::new(Vec::new()));
     let log = told.clone();
-    cache.observe(Box::new(move |event| log.lock().push((event.kind, event.object.name.to_string()))));
-    cache.replace(vec![stored(&cache.shape, "a", "y", "blue", 8), stored(&cache.shape, "a", "z", "red", 9)], 10);
+    cache.observe(Box::new(move |event| {
+        log.lock().push((event.kind, event.object.name.to_string()))
+    }));
+    cache.replace(
+        vec![
+            stored(&cache.shape, "a", "y", "blue", 8),
+            stored(&cache.shape, "a", "z", "red", 9),
+        ],
+        10,
+    );
     let name = str::to_owned;
     use EventKind::{Added, Deleted, Modified};
-    assert_eq!(*told.lock(), [(Added, name("x")), (Added, name("y")), (Deleted, name("x")), (Modified, name("y")), (Added, name("z"))]);
+    assert_eq!(
+        *told.lock(),
+        [
+            (Added, name("x")),
+            (Added, name("y")),
+            (Deleted, name("x")),
+            (Modified, name("y")),
+            (Added, name("z"))
+        ]
+    );
 }
 
 #[test]
 fn history_before_the_first_list_is_gone() {
     let cache = Arc::new(WatchCache::new(shape()));
     cache.replace(Vec::new(), 50);
-    assert_eq!(cache.watch_from(Interest::default(), 49).err(), Some(TooOld { wanted: 49, floor: 50 }));
+    assert_eq!(
+        cache.watch_from(Interest::default(), 49).err(),
+        Some(TooOld {
+            wanted: 49,
+            floor: 50
+        })
+    );
     assert!(cache.watch_from(Interest::default(), 50).is_ok());
 }
 

@@ -20,26 +20,56 @@ pub struct Due {
     missed: bool,
 }
 
-pub fn due(cron: &CronJob, schedule: &Schedule, zone: &TimeZone, now: Timestamp, within_deadline: bool) -> Result<Due, String> {
+pub fn due(
+    cron: &CronJob,
+    schedule: &Schedule,
+    zone: &TimeZone,
+    now: Timestamp,
+    within_deadline: bool,
+) -> Result<Due, String> {
     let created = cron.metadata.creation_timestamp.as_ref().map_or(now, |t| t.0);
-    let mut since = cron.status.as_ref().and_then(|s| s.last_schedule_time.as_ref()).map_or(created, |t| t.0);
+    let mut since = cron
+        .status
+        .as_ref()
+        .and_then(|s| s.last_schedule_time.as_ref())
+        .map_or(created, |t| t.0);
     if let Some(deadline) = cron.spec.starting_deadline_seconds.filter(|_| within_deadline) {
-        since = since.max(now.checked_sub(SignedDuration::from_secs(deadline)).unwrap_or(since));
+        since = since.max(
+            now.checked_sub(SignedDuration::from_secs(deadline))
+                .unwrap_or(since),
+        );
     }
     let never = || "time difference between two schedules is less than 1 second".to_owned();
     let first = schedule.next(since, zone).ok_or_else(never)?;
     if now < first {
-        return Ok(Due { at: None, missed_many: false, since, missed: false });
+        return Ok(Due {
+            at: None,
+            missed_many: false,
+            since,
+            missed: false,
+        });
     }
     let second = schedule.next(first, zone).ok_or_else(never)?;
     if now < second {
-        return Ok(Due { at: Some(first), missed_many: false, since, missed: false });
+        return Ok(Due {
+            at: Some(first),
+            missed_many: false,
+            since,
+            missed: false,
+        });
     }
     let period = (second.as_second() - first.as_second()).max(1);
     let missed = (now.as_second() - first.as_second()) / period + 1;
     // Far in the past nothing is looked at one by one.
-    let near = first.checked_add(SignedDuration::from_secs((missed - 2).max(0) * period)).unwrap_or(first);
-    Ok(Due { at: last_before(schedule, zone, near, now), missed_many: missed > MANY, since, missed: true })
+    let near = first
+        .checked_add(SignedDuration::from_secs((missed - 2).max(0) * period))
+        .unwrap_or(first);
+    Ok(Due {
+        at: last_before(schedule, zone, near, now),
+        missed_many: missed > MANY,
+        since,
+        missed: true,
+    })
 }
 
 fn last_before(schedule: &Schedule, zone: &TimeZone, from: Timestamp, now: Timestamp) -> Option<Timestamp> {
@@ -50,7 +80,9 @@ fn last_before(schedule: &Schedule, zone: &TimeZone, from: Timestamp, now: Times
 pub fn until_next(cron: &CronJob, schedule: &Schedule, zone: &TimeZone, now: Timestamp) -> Option<Duration> {
     let from = match due(cron, schedule, zone, now, false) {
         Ok(Due { at: Some(at), .. }) => at,
-        Ok(Due { missed: false, since, .. }) => since,
+        Ok(Due {
+            missed: false, since, ..
+        }) => since,
         _ => now,
     };
     let next = schedule.next(from, zone)?;
@@ -76,18 +108,45 @@ mod tests {
         let of = |cron: &CronJob, now: &str| due(cron, &hourly, &TimeZone::UTC, at(now), true).unwrap();
         let plain = cron("2024-01-01T00:10:00Z", None);
         assert_eq!(of(&plain, "2024-01-01T00:50:00Z").at, None);
-        assert_eq!(of(&plain, "2024-01-01T01:00:05Z").at, Some(at("2024-01-01T01:00:00Z")));
-        assert_eq!(of(&plain, "2024-01-01T04:30:00Z").at, Some(at("2024-01-01T04:00:00Z")));
+        assert_eq!(
+            of(&plain, "2024-01-01T01:00:05Z").at,
+            Some(at("2024-01-01T01:00:00Z"))
+        );
+        assert_eq!(
+            of(&plain, "2024-01-01T04:30:00Z").at,
+            Some(at("2024-01-01T04:00:00Z"))
+        );
         let late = of(&plain, "2024-02-01T04:30:00Z");
-        assert_eq!((late.at, late.missed_many), (Some(at("2024-02-01T04:00:00Z")), true));
-        assert_eq!(of(&cron("2024-01-01T00:10:00Z", Some(600)), "2024-01-01T04:30:00Z").at, None);
-        assert_eq!(until_next(&plain, &hourly, &TimeZone::UTC, at("2024-01-01T00:50:00Z")), Some(Duration::from_secs(600) + PADDING));
-        assert_eq!(until_next(&plain, &hourly, &TimeZone::UTC, at("2024-01-01T04:30:00Z")), Some(Duration::from_secs(1800) + PADDING));
+        assert_eq!(
+            (late.at, late.missed_many),
+            (Some(at("2024-02-01T04:00:00Z")), true)
+        );
+        assert_eq!(
+            of(&cron("2024-01-01T00:10:00Z", Some(600)), "2024-01-01T04:30:00Z").at,
+            None
+        );
+        assert_eq!(
+            until_next(&plain, &hourly, &TimeZone::UTC, at("2024-01-01T00:50:00Z")),
+            Some(Duration::from_secs(600) + PADDING)
+        );
+        assert_eq!(
+            until_next(&plain, &hourly, &TimeZone::UTC, at("2024-01-01T04:30:00Z")),
+            Some(Duration::from_secs(1800) + PADDING)
+        );
     }
 
     #[test]
     fn a_day_that_never_comes_is_an_error() {
         let never = Schedule::parse("59 23 31 2 *").unwrap();
-        assert!(due(&cron("2024-01-01T00:10:00Z", None), &never, &TimeZone::UTC, at("2024-01-01T00:50:00Z"), true).is_err());
+        assert!(
+            due(
+                &cron("2024-01-01T00:10:00Z", None),
+                &never,
+                &TimeZone::UTC,
+                at("2024-01-01T00:50:00Z"),
+                true
+            )
+            .is_err()
+        );
     }
 }

@@ -2,7 +2,10 @@
 
 use crate::options::SigningPair;
 use component_base::tls::{self, Pem};
-use rcgen::{CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyUsagePurpose, PublicKeyData, SerialNumber, SignatureAlgorithm};
+use rcgen::{
+    CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyUsagePurpose, PublicKeyData,
+    SerialNumber, SignatureAlgorithm,
+};
 use rustls::SignatureScheme;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -23,11 +26,19 @@ pub fn duration(asked: Option<i32>, longest: Duration) -> Duration {
 }
 
 /// The files are read each time: they may have been renewed, and requests are few.
-pub fn sign(pair: &SigningPair, csr_pem: &str, usages: &[String], lifetime: Duration) -> Result<String, String> {
-    let ca_pem = std::fs::read_to_string(&pair.cert_file).map_err(|e| format!("{}: {e}", pair.cert_file.display()))?;
+pub fn sign(
+    pair: &SigningPair,
+    csr_pem: &str,
+    usages: &[String],
+    lifetime: Duration,
+) -> Result<String, String> {
+    let ca_pem =
+        std::fs::read_to_string(&pair.cert_file).map_err(|e| format!("{}: {e}", pair.cert_file.display()))?;
     let key = Key::load(pair)?;
-    let issuer = Issuer::from_ca_cert_pem(&ca_pem, &key).map_err(|e| format!("{}: {e}", pair.cert_file.display()))?;
-    let mut request = CertificateSigningRequestParams::from_pem(csr_pem).map_err(|e| format!("unable to parse certificate request: {e}"))?;
+    let issuer =
+        Issuer::from_ca_cert_pem(&ca_pem, &key).map_err(|e| format!("{}: {e}", pair.cert_file.display()))?;
+    let mut request = CertificateSigningRequestParams::from_pem(csr_pem)
+        .map_err(|e| format!("unable to parse certificate request: {e}"))?;
     let params = &mut request.params;
     (params.key_usages, params.extended_key_usages) = purposes(usages)?;
     params.is_ca = IsCa::ExplicitNoCa;
@@ -37,7 +48,10 @@ pub fn sign(pair: &SigningPair, csr_pem: &str, usages: &[String], lifetime: Dura
     let (not_before, not_after) = validity(now, lifetime, end_of(&ca_pem)?)?;
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
     (params.not_before, params.not_after) = (epoch + not_before, epoch + not_after);
-    Ok(request.signed_by(&issuer).map_err(|e| format!("failed to sign certificate: {e}"))?.pem())
+    Ok(request
+        .signed_by(&issuer)
+        .map_err(|e| format!("failed to sign certificate: {e}"))?
+        .pem())
 }
 
 /// Nothing outlives its signer. All times count from 1970.
@@ -45,14 +59,20 @@ fn validity(now: Duration, lifetime: Duration, ca_end: Duration) -> Result<(Dura
     if now >= ca_end {
         return Err(format!("the signer has expired: NotAfter={}", ca_end.as_secs()));
     }
-    let end = if lifetime < SHORT { now + lifetime } else { now + lifetime - BACKDATE };
+    let end = if lifetime < SHORT {
+        now + lifetime
+    } else {
+        now + lifetime - BACKDATE
+    };
     Ok((now.saturating_sub(BACKDATE), end.min(ca_end)))
 }
 
 fn end_of(ca_pem: &str) -> Result<Duration, String> {
     let (_, pem) = parse_x509_pem(ca_pem.as_bytes()).map_err(|e| e.to_string())?;
     let certificate = pem.parse_x509().map_err(|e| e.to_string())?;
-    Ok(Duration::from_secs(u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0)))
+    Ok(Duration::from_secs(
+        u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0),
+    ))
 }
 
 /// Positive, and of full length.
@@ -121,18 +141,36 @@ impl Key {
     fn load(pair: &SigningPair) -> Result<Self, String> {
         let file = pair.key_file.display().to_string();
         let signing = tls::load_key(&Pem::File(pair.key_file.clone())).map_err(|e| format!("{e:#}"))?;
-        let spki = signing.public_key().ok_or_else(|| format!("{file}: the public half is unknown"))?.as_ref().to_vec();
+        let spki = signing
+            .public_key()
+            .ok_or_else(|| format!("{file}: the public half is unknown"))?
+            .as_ref()
+            .to_vec();
         let (_, parsed) = SubjectPublicKeyInfo::from_der(&spki).map_err(|e| format!("{file}: {e}"))?;
         let public = parsed.subject_public_key.data.to_vec();
         let known: [(&'static SignatureAlgorithm, SignatureScheme); 4] = [
-            (&rcgen::PKCS_ECDSA_P256_SHA256, SignatureScheme::ECDSA_NISTP256_SHA256),
-            (&rcgen::PKCS_ECDSA_P384_SHA384, SignatureScheme::ECDSA_NISTP384_SHA384),
+            (
+                &rcgen::PKCS_ECDSA_P256_SHA256,
+                SignatureScheme::ECDSA_NISTP256_SHA256,
+            ),
+            (
+                &rcgen::PKCS_ECDSA_P384_SHA384,
+                SignatureScheme::ECDSA_NISTP384_SHA384,
+            ),
             (&rcgen::PKCS_RSA_SHA256, SignatureScheme::RSA_PKCS1_SHA256),
             (&rcgen::PKCS_ED25519, SignatureScheme::ED25519),
         ];
-        let found = known.into_iter().find(|(_, scheme)| signing.choose_scheme(&[*scheme]).is_some());
-        let (algorithm, scheme) = found.ok_or_else(|| format!("{file}: this kind of key cannot sign certificates"))?;
-        Ok(Key { signing, public, algorithm, scheme })
+        let found = known
+            .into_iter()
+            .find(|(_, scheme)| signing.choose_scheme(&[*scheme]).is_some());
+        let (algorithm, scheme) =
+            found.ok_or_else(|| format!("{file}: this kind of key cannot sign certificates"))?;
+        Ok(Key {
+            signing,
+            public,
+            algorithm,
+            scheme,
+        })
     }
 }
 
@@ -148,7 +186,10 @@ impl PublicKeyData for &Key {
 
 impl rcgen::SigningKey for &Key {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
-        let signer = self.signing.choose_scheme(&[self.scheme]).ok_or(rcgen::Error::RemoteKeyError)?;
+        let signer = self
+            .signing
+            .choose_scheme(&[self.scheme])
+            .ok_or(rcgen::Error::RemoteKeyError)?;
         signer.sign(message).map_err(|_| rcgen::Error::RemoteKeyError)
     }
 }
@@ -169,9 +210,18 @@ mod tests {
     #[test]
     fn a_certificate_ends_with_its_signer_at_the_latest() {
         let at = Duration::from_secs;
-        assert_eq!(validity(at(10_000), at(600), at(90_000)), Ok((at(9_700), at(10_600))));
-        assert_eq!(validity(at(10_000), at(40_000), at(90_000)), Ok((at(9_700), at(49_700))));
-        assert_eq!(validity(at(10_000), at(40_000), at(20_000)), Ok((at(9_700), at(20_000))));
+        assert_eq!(
+            validity(at(10_000), at(600), at(90_000)),
+            Ok((at(9_700), at(10_600)))
+        );
+        assert_eq!(
+            validity(at(10_000), at(40_000), at(90_000)),
+            Ok((at(9_700), at(49_700)))
+        );
+        assert_eq!(
+            validity(at(10_000), at(40_000), at(20_000)),
+            Ok((at(9_700), at(20_000)))
+        );
         assert!(validity(at(10_000), at(600), at(9_000)).is_err());
     }
 }

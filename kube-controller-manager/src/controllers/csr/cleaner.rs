@@ -1,7 +1,7 @@
 //! Removes certificate requests that nobody needs any more.
 
-use super::request::is_issued;
 use super::hear;
+use super::request::is_issued;
 use crate::context::Context;
 use crate::controllers::Controller;
 use crate::driver::{Driver, Outcome, Reconciler, Requeue, synced};
@@ -24,8 +24,17 @@ pub fn build(context: &Context) -> Option<Box<dyn Controller>> {
     let requests = context.informers.signing_requests.start();
     hear(&context.informers.signing_requests, &queue);
     let needs = vec![synced(&requests)];
-    let reconciler = Arc::new(Cleaner { client: context.client_for("certificate-controller"), requests });
-    Some(Box::new(Driver { name: "certificatesigningrequest-cleaner-controller", queue, reconciler, workers: 1, needs }))
+    let reconciler = Arc::new(Cleaner {
+        client: context.client_for("certificate-controller"),
+        requests,
+    });
+    Some(Box::new(Driver {
+        name: "certificatesigningrequest-cleaner-controller",
+        queue,
+        reconciler,
+        workers: 1,
+        needs,
+    }))
 }
 
 struct Cleaner {
@@ -35,11 +44,18 @@ struct Cleaner {
 
 impl Reconciler for Cleaner {
     async fn reconcile(&self, key: &str) -> Outcome {
-        let Some(csr) = self.requests.get(key) else { return Ok(Requeue::Done) };
+        let Some(csr) = self.requests.get(key) else {
+            return Ok(Requeue::Done);
+        };
         match seconds_left(&csr) {
             Some(left) if left <= 0 => {
                 tracing::info!(csr = key, "Cleaning CSR as it is past its deadline");
-                match self.client.all::<CertificateSigningRequest>().delete(name(&csr.metadata), &Default::default()).await {
+                match self
+                    .client
+                    .all::<CertificateSigningRequest>()
+                    .delete(name(&csr.metadata), &Default::default())
+                    .await
+                {
                     Err(error) if !error.is_not_found() => Err(error.into()),
                     _ => Ok(Requeue::Done),
                 }
@@ -52,12 +68,28 @@ impl Reconciler for Cleaner {
 
 /// The first of its deadlines.
 fn seconds_left(csr: &CertificateSigningRequest) -> Option<i64> {
-    let conditions = csr.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
+    let conditions = csr
+        .status
+        .as_ref()
+        .and_then(|s| s.conditions.as_deref())
+        .unwrap_or_default();
     if conditions.is_empty() {
-        return csr.metadata.creation_timestamp.as_ref().map(|t| WAITING - seconds_since(t));
+        return csr
+            .metadata
+            .creation_timestamp
+            .as_ref()
+            .map(|t| WAITING - seconds_since(t));
     }
-    let expiry = conditions.iter().any(|c| c.type_ == "Approved").then(|| seconds_to_expiry(csr)).flatten();
-    conditions.iter().filter_map(|c| deadline_of(c, is_issued(csr))).chain(expiry).min()
+    let expiry = conditions
+        .iter()
+        .any(|c| c.type_ == "Approved")
+        .then(|| seconds_to_expiry(csr))
+        .flatten();
+    conditions
+        .iter()
+        .filter_map(|c| deadline_of(c, is_issued(csr)))
+        .chain(expiry)
+        .min()
 }
 
 fn deadline_of(condition: &CertificateSigningRequestCondition, issued: bool) -> Option<i64> {
@@ -66,7 +98,10 @@ fn deadline_of(condition: &CertificateSigningRequestCondition, issued: bool) -> 
         ("Approved", false) => WAITING,
         _ => return None,
     };
-    condition.last_update_time.as_ref().map(|t| kept - seconds_since(t))
+    condition
+        .last_update_time
+        .as_ref()
+        .map(|t| kept - seconds_since(t))
 }
 
 fn seconds_to_expiry(csr: &CertificateSigningRequest) -> Option<i64> {
@@ -82,8 +117,14 @@ mod tests {
     use serde_json::json;
 
     fn csr(age: i64, condition: Option<&str>) -> CertificateSigningRequest {
-        let at = k8s_openapi::jiff::Timestamp::from_second(k8s_openapi::jiff::Timestamp::now().as_second() - age).unwrap().to_string();
-        let conditions: Vec<_> = condition.into_iter().map(|c| json!({"type": c, "status": "True", "lastUpdateTime": at})).collect();
+        let at =
+            k8s_openapi::jiff::Timestamp::from_second(k8s_openapi::jiff::Timestamp::now().as_second() - age)
+                .unwrap()
+                .to_string();
+        let conditions: Vec<_> = condition
+            .into_iter()
+            .map(|c| json!({"type": c, "status": "True", "lastUpdateTime": at}))
+            .collect();
         serde_json::from_value(json!({"metadata": {"name": "c", "creationTimestamp": at}, "spec": {"request": "", "signerName": "s", "usages": []}, "status": {"conditions": conditions}})).unwrap()
     }
 

@@ -30,7 +30,9 @@ impl Request {
         }
         let (_, csr) = X509CertificationRequest::from_der(&pem.contents).map_err(|e| e.to_string())?;
         let subject = &csr.certification_request_info.subject;
-        let text = |attribute: &x509_parser::x509::AttributeTypeAndValue<'_>| attribute.as_str().unwrap_or("").to_owned();
+        let text = |attribute: &x509_parser::x509::AttributeTypeAndValue<'_>| {
+            attribute.as_str().unwrap_or("").to_owned()
+        };
         let mut request = Request {
             common_name: subject.iter_common_name().next().map(text).unwrap_or_default(),
             organizations: subject.iter_organization().map(text).collect(),
@@ -66,7 +68,12 @@ impl Request {
 
     pub fn check_kubelet_client(&self, usages: &[String]) -> Result<(), String> {
         self.check_node()?;
-        for (count, kind) in [(self.dns_names, "DNS"), (self.emails, "Email"), (self.ip_addresses, "IP"), (self.uris, "URI")] {
+        for (count, kind) in [
+            (self.dns_names, "DNS"),
+            (self.emails, "Email"),
+            (self.ip_addresses, "IP"),
+            (self.uris, "URI"),
+        ] {
             if count > 0 {
                 return Err(format!("{kind} subjectAltNames are not allowed"));
             }
@@ -123,9 +130,15 @@ pub fn check(csr: &CertificateSigningRequest, request: &Request) -> Option<Resul
 }
 
 pub fn has_condition(csr: &CertificateSigningRequest, type_: &str) -> bool {
-    csr.status.iter().flat_map(|s| s.conditions.iter().flatten()).any(|c| c.type_ == type_)
+    csr.status
+        .iter()
+        .flat_map(|s| s.conditions.iter().flatten())
+        .any(|c| c.type_ == type_)
 }
 
 pub fn is_issued(csr: &CertificateSigningRequest) -> bool {
-    csr.status.as_ref().and_then(|s| s.certificate.as_ref()).is_some_and(|c| !c.0.is_empty())
+    csr.status
+        .as_ref()
+        .and_then(|s| s.certificate.as_ref())
+        .is_some_and(|c| !c.0.is_empty())
 }

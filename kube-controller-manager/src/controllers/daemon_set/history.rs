@@ -32,13 +32,25 @@ impl DaemonSets {
     pub(super) async fn history(&self, set: &DaemonSet) -> Result<History, Failure> {
         let spec = spec(set);
         let known = controller_revision::claimed(&self.client, set, &self.revisions, &spec.selector).await?;
-        let (mut same, old): (Vec<_>, Vec<_>) = known.into_iter().partition(|r| controller_revision::is_of(r, &spec.template));
+        let (mut same, old): (Vec<_>, Vec<_>) = known
+            .into_iter()
+            .partition(|r| controller_revision::is_of(r, &spec.template));
         let next = old.last().map_or(0, |r| r.revision) + 1;
         let collision_count = set.status.as_ref().and_then(|s| s.collision_count).unwrap_or(0);
         let Some(current) = same.pop() else {
-            let wanted = Wanted { owner: set, template: &spec.template, hash_label: REVISION_HASH, revision: next, collision_count };
+            let wanted = Wanted {
+                owner: set,
+                template: &spec.template,
+                hash_label: REVISION_HASH,
+                revision: next,
+                collision_count,
+            };
             let (current, collision_count) = controller_revision::snapshot(&self.client, &wanted).await?;
-            return Ok(History { current, old, collision_count });
+            return Ok(History {
+                current,
+                old,
+                collision_count,
+            });
         };
         for duplicate in &same {
             self.merge(set, duplicate, &current).await?;
@@ -47,23 +59,59 @@ impl DaemonSets {
             true => controller_revision::renumber(&self.client, &current, next).await?,
             false => current,
         };
-        Ok(History { current, old, collision_count })
+        Ok(History {
+            current,
+            old,
+            collision_count,
+        })
     }
 
     /// Pods of a revision that says the same are pods of the one that stays.
-    async fn merge(&self, set: &DaemonSet, duplicate: &ControllerRevision, kept: &ControllerRevision) -> Result<(), Failure> {
+    async fn merge(
+        &self,
+        set: &DaemonSet,
+        duplicate: &ControllerRevision,
+        kept: &ControllerRevision,
+    ) -> Result<(), Failure> {
         let pods = self.pods_by_node(set).await?;
-        for pod in pods.values().flatten().filter(|p| label(&p.metadata, REVISION_HASH) == Some(hash_of(duplicate))) {
-            let patch = json!({"metadata": {"labels": {REVISION_HASH: hash_of(kept)}, "uid": pod.metadata.uid}});
-            let api = self.client.namespaced::<k8s_openapi::api::core::v1::Pod>(namespace(&pod.metadata));
+        for pod in pods
+            .values()
+            .flatten()
+            .filter(|p| label(&p.metadata, REVISION_HASH) == Some(hash_of(duplicate)))
+        {
+            let patch =
+                json!({"metadata": {"labels": {REVISION_HASH: hash_of(kept)}, "uid": pod.metadata.uid}});
+            let api = self
+                .client
+                .namespaced::<k8s_openapi::api::core::v1::Pod>(namespace(&pod.metadata));
             api.patch(name(&pod.metadata), &Patch::Merge(patch), None).await?;
         }
         controller_revision::delete(&self.client, duplicate).await
     }
 
-    pub(super) async fn truncate_history(&self, set: &DaemonSet, history: &History, pods: &ByNode) -> Result<(), Failure> {
-        let hashes: HashSet<_> = pods.values().flatten().filter_map(|p| label(&p.metadata, REVISION_HASH)).collect();
-        let live = history.old.iter().filter(|r| hashes.contains(hash_of(r))).map(|r| name(&r.metadata).to_owned()).collect();
-        controller_revision::truncate(&self.client, &history.old, &live, spec(set).revision_history_limit).await
+    pub(super) async fn truncate_history(
+        &self,
+        set: &DaemonSet,
+        history: &History,
+        pods: &ByNode,
+    ) -> Result<(), Failure> {
+        let hashes: HashSet<_> = pods
+            .values()
+            .flatten()
+            .filter_map(|p| label(&p.metadata, REVISION_HASH))
+            .collect();
+        let live = history
+            .old
+            .iter()
+            .filter(|r| hashes.contains(hash_of(r)))
+            .map(|r| name(&r.metadata).to_owned())
+            .collect();
+        controller_revision::truncate(
+            &self.client,
+            &history.old,
+            &live,
+            spec(set).revision_history_limit,
+        )
+        .await
     }
 }

@@ -2,9 +2,9 @@
 
 use super::eligibility::{target_node, verdict};
 use super::{spec, surges};
+use crate::controllers::controller_revision::REVISION_HASH;
 use crate::meta::{is_deleted, label, name};
 use crate::pod::{is_available, is_ready, is_terminal, node_name};
-use crate::controllers::controller_revision::REVISION_HASH;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use std::collections::{BTreeMap, HashSet};
@@ -43,12 +43,18 @@ pub fn plan(set: &DaemonSet, nodes: &[Arc<Node>], pods: &ByNode, hash: &str) -> 
             None if verdict.should_run => plan.create.push(name(&node.metadata).to_owned()),
             None => {}
             Some(here) if verdict.may_stay => keep_one(set, here, hash, &mut plan),
-            Some(here) => plan.delete.extend(here.iter().filter(|p| !is_deleted(&p.metadata)).cloned()),
+            Some(here) => plan
+                .delete
+                .extend(here.iter().filter(|p| !is_deleted(&p.metadata)).cloned()),
         }
     }
     let known: HashSet<_> = nodes.iter().map(|n| name(&n.metadata)).collect();
-    let homeless = pods.iter().filter(|(node, _)| !known.contains(node.as_str())).flat_map(|(_, pods)| pods);
-    plan.delete.extend(homeless.filter(|p| node_name(p).is_empty()).cloned());
+    let homeless = pods
+        .iter()
+        .filter(|(node, _)| !known.contains(node.as_str()))
+        .flat_map(|(_, pods)| pods);
+    plan.delete
+        .extend(homeless.filter(|p| node_name(p).is_empty()).cloned());
     plan
 }
 
@@ -60,7 +66,13 @@ fn keep_one(set: &DaemonSet, here: &[Arc<Pod>], hash: &str, plan: &mut Plan) {
         return;
     }
     // Bound ones first, then the oldest.
-    running.sort_by_key(|p| (node_name(p).is_empty(), p.metadata.creation_timestamp.as_ref().map(|t| t.0), p.metadata.name.clone()));
+    running.sort_by_key(|p| {
+        (
+            node_name(p).is_empty(),
+            p.metadata.creation_timestamp.as_ref().map(|t| t.0),
+            p.metadata.name.clone(),
+        )
+    });
     match surges(set) {
         false => plan.delete.extend(running.drain(1..)),
         true => plan.delete.extend(surplus(set, running, hash)),
@@ -72,7 +84,11 @@ fn surplus(set: &DaemonSet, running: Vec<Arc<Pod>>, hash: &str) -> Vec<Arc<Pod>>
     let (mut new, mut old) = (None, None);
     let mut surplus = Vec::new();
     for pod in running {
-        let place = if label(&pod.metadata, REVISION_HASH) == Some(hash) { &mut new } else { &mut old };
+        let place = if label(&pod.metadata, REVISION_HASH) == Some(hash) {
+            &mut new
+        } else {
+            &mut old
+        };
         match place {
             None => *place = Some(pod),
             Some(_) => surplus.push(pod),
@@ -106,10 +122,23 @@ mod tests {
 
     #[test]
     fn empty_nodes_get_a_pod_and_a_second_one_goes() {
-        let pods = by_node([pod("a", "n1", "Running"), pod("b", "n1", "Running"), pod("c", "n2", "Failed")]);
+        let pods = by_node([
+            pod("a", "n1", "Running"),
+            pod("b", "n1", "Running"),
+            pod("c", "n2", "Failed"),
+        ]);
         let plan = plan(&set(), &[node("n1"), node("n2"), node("n3")], &pods, "h");
         assert_eq!(plan.create, ["n3"]);
-        assert_eq!(plan.delete.iter().map(|p| name(&p.metadata)).collect::<Vec<_>>(), ["b"]);
-        assert_eq!(plan.finished.iter().map(|p| name(&p.metadata)).collect::<Vec<_>>(), ["c"]);
+        assert_eq!(
+            plan.delete.iter().map(|p| name(&p.metadata)).collect::<Vec<_>>(),
+            ["b"]
+        );
+        assert_eq!(
+            plan.finished
+                .iter()
+                .map(|p| name(&p.metadata))
+                .collect::<Vec<_>>(),
+            ["c"]
+        );
     }
 }

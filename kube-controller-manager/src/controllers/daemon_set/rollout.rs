@@ -31,7 +31,9 @@ pub fn is_updated(set: &DaemonSet, pod: &Pod, hash: &str) -> bool {
 pub fn scaled(value: Option<&IntOrString>, default: usize, of: usize) -> usize {
     match value {
         Some(IntOrString::Int(number)) => usize::try_from(*number).unwrap_or(0),
-        Some(IntOrString::String(text)) => (text.trim_end_matches('%').parse::<usize>().unwrap_or(0) * of).div_ceil(100),
+        Some(IntOrString::String(text)) => {
+            (text.trim_end_matches('%').parse::<usize>().unwrap_or(0) * of).div_ceil(100)
+        }
         None => default,
     }
 }
@@ -46,7 +48,11 @@ struct Pair<'a> {
 fn pair<'a>(set: &DaemonSet, pods: &'a [Arc<Pod>], hash: &str) -> Option<Pair<'a>> {
     let mut pair = Pair { new: None, old: None };
     for pod in pods.iter().filter(|p| !is_deleted(&p.metadata)) {
-        let place = if is_updated(set, pod, hash) { &mut pair.new } else { &mut pair.old };
+        let place = if is_updated(set, pod, hash) {
+            &mut pair.new
+        } else {
+            &mut pair.old
+        };
         if place.replace(pod).is_some() {
             return None;
         }
@@ -55,7 +61,10 @@ fn pair<'a>(set: &DaemonSet, pods: &'a [Arc<Pod>], hash: &str) -> Option<Pair<'a
 }
 
 pub fn step(set: &DaemonSet, nodes: &[Arc<Node>], pods: &ByNode, hash: &str) -> Step {
-    let runs_on: Vec<_> = nodes.iter().filter(|n| verdict(&spec(set).template, n).should_run).collect();
+    let runs_on: Vec<_> = nodes
+        .iter()
+        .filter(|n| verdict(&spec(set).template, n).should_run)
+        .collect();
     let mut pods = pods.clone();
     for node in &runs_on {
         pods.entry(name(&node.metadata).to_owned()).or_default();
@@ -66,8 +75,20 @@ pub fn step(set: &DaemonSet, nodes: &[Arc<Node>], pods: &ByNode, hash: &str) -> 
     let max_unavailable = scaled(rolling.max_unavailable.as_ref(), 1, wanted);
     match max_surge {
         // Neither would never move.
-        0 => replace(set, &pods, hash, if max_unavailable == 0 { 1 } else { max_unavailable }),
-        _ => Surge { set, nodes, hash, wanted, max_surge }.step(&pods),
+        0 => replace(
+            set,
+            &pods,
+            hash,
+            if max_unavailable == 0 { 1 } else { max_unavailable },
+        ),
+        _ => Surge {
+            set,
+            nodes,
+            hash,
+            wanted,
+            max_surge,
+        }
+        .step(&pods),
     }
 }
 
@@ -78,9 +99,18 @@ fn replace(set: &DaemonSet, pods: &ByNode, hash: &str, max_unavailable: usize) -
     let (mut delete, mut candidates) = (Vec::new(), Vec::new());
     for here in pods.values() {
         match pair(set, here, hash) {
-            Some(Pair { new: Some(new), old: None }) => unavailable += usize::from(!is_available(new, min_ready)),
-            Some(Pair { new: None, old: Some(old) }) if is_available(old, min_ready) => candidates.push(old.clone()),
-            Some(Pair { new: None, old: Some(old) }) => {
+            Some(Pair {
+                new: Some(new),
+                old: None,
+            }) => unavailable += usize::from(!is_available(new, min_ready)),
+            Some(Pair {
+                new: None,
+                old: Some(old),
+            }) if is_available(old, min_ready) => candidates.push(old.clone()),
+            Some(Pair {
+                new: None,
+                old: Some(old),
+            }) => {
                 delete.push(old.clone());
                 unavailable += 1;
             }
@@ -89,7 +119,10 @@ fn replace(set: &DaemonSet, pods: &ByNode, hash: &str, max_unavailable: usize) -
     }
     candidates.truncate(max_unavailable.saturating_sub(unavailable));
     delete.extend(candidates);
-    Step { create: Vec::new(), delete }
+    Step {
+        create: Vec::new(),
+        delete,
+    }
 }
 
 struct Surge<'a> {
@@ -131,7 +164,10 @@ impl Surge<'_> {
     }
 
     fn should_run(&self, node: &str) -> bool {
-        self.nodes.iter().find(|n| name(&n.metadata) == node).is_some_and(|n| verdict(&spec(self.set).template, n).should_run)
+        self.nodes
+            .iter()
+            .find(|n| name(&n.metadata) == node)
+            .is_some_and(|n| verdict(&spec(self.set).template, n).should_run)
     }
 }
 
@@ -154,7 +190,11 @@ mod tests {
     }
 
     fn nodes(count: usize) -> Vec<Arc<Node>> {
-        (1..=count).map(|n| Arc::new(serde_json::from_value(json!({"metadata": {"name": format!("n{n}")}})).unwrap())).collect()
+        (1..=count)
+            .map(|n| {
+                Arc::new(serde_json::from_value(json!({"metadata": {"name": format!("n{n}")}})).unwrap())
+            })
+            .collect()
     }
 
     fn names(pods: &[Arc<Pod>]) -> Vec<&str> {
@@ -163,14 +203,41 @@ mod tests {
 
     #[test]
     fn one_at_a_time_and_broken_ones_first() {
-        let pods = by_node([pod("a", "n1", "old", true), pod("b", "n2", "old", true), pod("c", "n3", "new", true)]);
-        assert_eq!(names(&step(&set(json!({"maxUnavailable": 1})), &nodes(3), &pods, "new").delete), ["a"]);
-        let pods = by_node([pod("a", "n1", "old", true), pod("b", "n2", "old", false), pod("c", "n3", "new", true)]);
-        assert_eq!(names(&step(&set(json!({"maxUnavailable": 1})), &nodes(3), &pods, "new").delete), ["b"]);
+        let pods = by_node([
+            pod("a", "n1", "old", true),
+            pod("b", "n2", "old", true),
+            pod("c", "n3", "new", true),
+        ]);
+        assert_eq!(
+            names(&step(&set(json!({"maxUnavailable": 1})), &nodes(3), &pods, "new").delete),
+            ["a"]
+        );
+        let pods = by_node([
+            pod("a", "n1", "old", true),
+            pod("b", "n2", "old", false),
+            pod("c", "n3", "new", true),
+        ]);
+        assert_eq!(
+            names(&step(&set(json!({"maxUnavailable": 1})), &nodes(3), &pods, "new").delete),
+            ["b"]
+        );
         let pods = by_node([pod("a", "n1", "old", true), pod("c", "n3", "new", false)]);
-        assert!(step(&set(json!({"maxUnavailable": 1})), &nodes(3), &pods, "new").delete.is_empty());
-        let pods = by_node([pod("a", "n1", "old", true), pod("b", "n2", "old", true), pod("c", "n3", "old", true)]);
-        assert_eq!(step(&set(json!({"maxUnavailable": "50%"})), &nodes(3), &pods, "new").delete.len(), 2);
+        assert!(
+            step(&set(json!({"maxUnavailable": 1})), &nodes(3), &pods, "new")
+                .delete
+                .is_empty()
+        );
+        let pods = by_node([
+            pod("a", "n1", "old", true),
+            pod("b", "n2", "old", true),
+            pod("c", "n3", "old", true),
+        ]);
+        assert_eq!(
+            step(&set(json!({"maxUnavailable": "50%"})), &nodes(3), &pods, "new")
+                .delete
+                .len(),
+            2
+        );
     }
 
     #[test]
@@ -179,11 +246,22 @@ mod tests {
         let pods = by_node([pod("a", "n1", "old", true), pod("b", "n2", "old", true)]);
         let first = step(&surging, &nodes(2), &pods, "new");
         assert_eq!((first.create, first.delete.len()), (vec!["n1".to_owned()], 0));
-        let pods = by_node([pod("a", "n1", "old", true), pod("a2", "n1", "new", false), pod("b", "n2", "old", true)]);
+        let pods = by_node([
+            pod("a", "n1", "old", true),
+            pod("a2", "n1", "new", false),
+            pod("b", "n2", "old", true),
+        ]);
         let second = step(&surging, &nodes(2), &pods, "new");
         assert_eq!((second.create.len(), second.delete.len()), (0, 0));
-        let pods = by_node([pod("a", "n1", "old", true), pod("a2", "n1", "new", true), pod("b", "n2", "old", true)]);
+        let pods = by_node([
+            pod("a", "n1", "old", true),
+            pod("a2", "n1", "new", true),
+            pod("b", "n2", "old", true),
+        ]);
         let third = step(&surging, &nodes(2), &pods, "new");
-        assert_eq!((third.create, names(&third.delete)), (vec!["n2".to_owned()], vec!["a"]));
+        assert_eq!(
+            (third.create, names(&third.delete)),
+            (vec!["n2".to_owned()], vec!["a"])
+        );
     }
 }

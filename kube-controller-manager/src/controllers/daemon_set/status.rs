@@ -28,7 +28,12 @@ fn counted(set: &DaemonSet, nodes: &[Arc<Node>], pods: &ByNode, hash: &str) -> D
             continue;
         }
         status.desired_number_scheduled += 1;
-        let Some(pod) = here.and_then(|p| p.iter().min_by_key(|p| p.metadata.creation_timestamp.as_ref().map(|t| t.0))) else { continue };
+        let Some(pod) = here.and_then(|p| {
+            p.iter()
+                .min_by_key(|p| p.metadata.creation_timestamp.as_ref().map(|t| t.0))
+        }) else {
+            continue;
+        };
         status.current_number_scheduled += 1;
         status.number_ready += i32::from(is_ready(pod));
         available += i32::from(is_available(pod, min_ready));
@@ -42,11 +47,24 @@ fn counted(set: &DaemonSet, nodes: &[Arc<Node>], pods: &ByNode, hash: &str) -> D
 }
 
 impl DaemonSets {
-    pub(super) async fn write_status(&self, set: &Arc<DaemonSet>, nodes: &[Arc<Node>], pods: &ByNode, history: &History, observed: bool) -> Outcome {
+    pub(super) async fn write_status(
+        &self,
+        set: &Arc<DaemonSet>,
+        nodes: &[Arc<Node>],
+        pods: &ByNode,
+        history: &History,
+        observed: bool,
+    ) -> Outcome {
         let old = set.status.clone().unwrap_or_default();
         let mut status = counted(set, nodes, pods, history.hash());
-        status.observed_generation = if observed { set.metadata.generation } else { old.observed_generation };
-        status.collision_count = (history.collision_count > 0).then_some(history.collision_count).or(old.collision_count);
+        status.observed_generation = if observed {
+            set.metadata.generation
+        } else {
+            old.observed_generation
+        };
+        status.collision_count = (history.collision_count > 0)
+            .then_some(history.collision_count)
+            .or(old.collision_count);
         status.conditions = old.conditions.clone();
         // Ready pods become available by the passing of time alone.
         let min_ready = spec(set).min_ready_seconds.unwrap_or(0);
@@ -54,15 +72,24 @@ impl DaemonSets {
         if status != old {
             self.put_status(set, status).await?;
         }
-        Ok(if waits { Requeue::After(Duration::from_secs(min_ready.unsigned_abs().into())) } else { Requeue::Done })
+        Ok(if waits {
+            Requeue::After(Duration::from_secs(min_ready.unsigned_abs().into()))
+        } else {
+            Requeue::Done
+        })
     }
 
     async fn put_status(&self, set: &DaemonSet, status: DaemonSetStatus) -> Result<(), client::Error> {
         let api = self.client.namespaced::<DaemonSet>(namespace(&set.metadata));
-        let mut changed = DaemonSet { status: Some(status), ..set.clone() };
+        let mut changed = DaemonSet {
+            status: Some(status),
+            ..set.clone()
+        };
         for _ in 0..RETRIES {
             match api.update_status(&changed).await {
-                Err(error) if error.is_conflict() => changed.metadata = api.get(name(&set.metadata)).await?.metadata,
+                Err(error) if error.is_conflict() => {
+                    changed.metadata = api.get(name(&set.metadata)).await?.metadata
+                }
                 // Deleted while we counted: there is nothing to tell any more.
                 Err(error) if error.is_not_found() => return Ok(()),
                 outcome => return outcome.map(drop),

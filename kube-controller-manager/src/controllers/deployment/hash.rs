@@ -18,12 +18,16 @@ pub fn pod_template_hash(template: &PodTemplateSpec, collision_count: Option<i32
 }
 
 fn fnv1a(seed: u32, bytes: &[u8]) -> u32 {
-    bytes.iter().fold(seed, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+    bytes.iter().fold(seed, |hash, byte| {
+        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+    })
 }
 
 /// No vowels and nothing that looks like one: no bad words.
 pub fn safe_encode(text: &str) -> String {
-    text.bytes().map(|byte| ALPHABET[usize::from(byte) % ALPHABET.len()] as char).collect()
+    text.bytes()
+        .map(|byte| ALPHABET[usize::from(byte) % ALPHABET.len()] as char)
+        .collect()
 }
 
 #[cfg(test)]
@@ -32,7 +36,14 @@ mod tests {
 
     #[test]
     fn digits_become_upstream_s_letters() {
-        assert_eq!(safe_encode("0123456789"), "456789bcdf".chars().map(|c| c.to_string()).collect::<String>().replace("456789bcdf", &safe_encode("0123456789")));
+        assert_eq!(
+            safe_encode("0123456789"),
+            "456789bcdf"
+                .chars()
+                .map(|c| c.to_string())
+                .collect::<String>()
+                .replace("456789bcdf", &safe_encode("0123456789"))
+        );
         assert_eq!(fnv1a(0x811c_9dc5, b"a"), 0xe40c_292c, "FNV-1a's test vector");
         assert!(safe_encode("4294967295").bytes().all(|b| ALPHABET.contains(&b)));
     }
@@ -40,7 +51,13 @@ mod tests {
     #[test]
     fn a_collision_count_changes_the_hash() {
         let template = PodTemplateSpec::default();
-        assert_ne!(pod_template_hash(&template, None), pod_template_hash(&template, Some(1)));
-        assert_eq!(pod_template_hash(&template, Some(1)), pod_template_hash(&template, Some(1)));
+        assert_ne!(
+            pod_template_hash(&template, None),
+            pod_template_hash(&template, Some(1))
+        );
+        assert_eq!(
+            pod_template_hash(&template, Some(1)),
+            pod_template_hash(&template, Some(1))
+        );
     }
 }

@@ -16,17 +16,38 @@ const REVISION_HISTORY: &str = "deployment.kubernetes.io/revision-history";
 pub const DESIRED_REPLICAS: &str = "deployment.kubernetes.io/desired-replicas";
 pub const MAX_REPLICAS: &str = "deployment.kubernetes.io/max-replicas";
 /// Annotations of a Deployment that are not its ReplicaSets'.
-const NOT_COPIED: &[&str] = &["kubectl.kubernetes.io/last-applied-configuration", REVISION, REVISION_HISTORY, DESIRED_REPLICAS, MAX_REPLICAS, "deprecated.deployment.rollback.to"];
+const NOT_COPIED: &[&str] = &[
+    "kubectl.kubernetes.io/last-applied-configuration",
+    REVISION,
+    REVISION_HISTORY,
+    DESIRED_REPLICAS,
+    MAX_REPLICAS,
+    "deprecated.deployment.rollback.to",
+];
 /// The history annotation drops its oldest entries beyond this.
 const MAX_HISTORY_CHARS: usize = 2000;
 
 /// The oldest set of the current template is the new one: should there be several, all controllers agree on it.
 pub(super) fn split(deployment: Deployment, mut sets: Vec<ReplicaSet>) -> Pass {
-    sets.sort_by_key(|s| (s.metadata.creation_timestamp.as_ref().map(|t| t.0), s.metadata.name.clone()));
+    sets.sort_by_key(|s| {
+        (
+            s.metadata.creation_timestamp.as_ref().map(|t| t.0),
+            s.metadata.name.clone(),
+        )
+    });
     let template = spec(&deployment).template.clone();
-    let at = sets.iter().position(|set| set.spec.as_ref().and_then(|s| s.template.as_ref()).is_some_and(|t| is_same(t, &template)));
+    let at = sets.iter().position(|set| {
+        set.spec
+            .as_ref()
+            .and_then(|s| s.template.as_ref())
+            .is_some_and(|t| is_same(t, &template))
+    });
     let new = at.map(|at| sets.remove(at));
-    Pass { deployment, new, old: sets }
+    Pass {
+        deployment,
+        new,
+        old: sets,
+    }
 }
 
 /// Equal but for the hash label, which we added.
@@ -44,7 +65,9 @@ fn is_same(a: &PodTemplateSpec, b: &PodTemplateSpec) -> bool {
 }
 
 pub(super) fn revision(set: &ReplicaSet) -> i64 {
-    annotation(&set.metadata, REVISION).and_then(|r| r.parse().ok()).unwrap_or(0)
+    annotation(&set.metadata, REVISION)
+        .and_then(|r| r.parse().ok())
+        .unwrap_or(0)
 }
 
 impl Deployments {
@@ -63,24 +86,50 @@ impl Deployments {
         Ok(())
     }
 
-    async fn refresh_set(&self, deployment: &Deployment, mut set: ReplicaSet, revision: i64) -> Result<ReplicaSet, Failure> {
+    async fn refresh_set(
+        &self,
+        deployment: &Deployment,
+        mut set: ReplicaSet,
+        revision: i64,
+    ) -> Result<ReplicaSet, Failure> {
         let mut changed = annotate(deployment, &mut set, revision);
         let min_ready = spec(deployment).min_ready_seconds;
-        if let Some(set_spec) = set.spec.as_mut().filter(|s| s.min_ready_seconds.unwrap_or(0) != min_ready.unwrap_or(0)) {
+        if let Some(set_spec) = set
+            .spec
+            .as_mut()
+            .filter(|s| s.min_ready_seconds.unwrap_or(0) != min_ready.unwrap_or(0))
+        {
             set_spec.min_ready_seconds = min_ready;
             changed = true;
         }
         if !changed {
             return Ok(set);
         }
-        Ok(self.client.namespaced(namespace(&set.metadata)).update(&set).await?)
+        Ok(self
+            .client
+            .namespaced(namespace(&set.metadata))
+            .update(&set)
+            .await?)
     }
 
     async fn note_found_set(&self, pass: &mut Pass, set: &ReplicaSet) -> Result<(), Failure> {
-        let mut changed = set_revision(&mut pass.deployment, annotation(&set.metadata, REVISION).unwrap_or("0"));
-        let known = pass.deployment.status.iter().flat_map(|s| s.conditions.iter().flatten()).any(|c| c.type_ == "Progressing");
+        let mut changed = set_revision(
+            &mut pass.deployment,
+            annotation(&set.metadata, REVISION).unwrap_or("0"),
+        );
+        let known = pass
+            .deployment
+            .status
+            .iter()
+            .flat_map(|s| s.conditions.iter().flatten())
+            .any(|c| c.type_ == "Progressing");
         if has_deadline(&pass.deployment) && !known {
-            let condition = Condition::new("Progressing", "True", "FoundNewReplicaSet", format!("Found new replica set \"{}\"", set_name(set)));
+            let condition = Condition::new(
+                "Progressing",
+                "True",
+                "FoundNewReplicaSet",
+                format!("Found new replica set \"{}\"", set_name(set)),
+            );
             changed |= set_condition(pass.deployment.status.get_or_insert_default(), condition);
         }
         if changed {
@@ -91,20 +140,34 @@ impl Deployments {
 
     async fn create_set(&self, pass: &mut Pass, revision: i64) -> Result<ReplicaSet, Failure> {
         let wanted = new_set(&pass.deployment, &pass.old, revision);
-        let api = self.client.namespaced::<ReplicaSet>(namespace(&pass.deployment.metadata));
+        let api = self
+            .client
+            .namespaced::<ReplicaSet>(namespace(&pass.deployment.metadata));
         let (set, is_ours_already) = match api.create(&wanted).await {
             Ok(set) => (set, false),
-            Err(error) if error.is_already_exists() => (self.resolve_collision(pass, &wanted, error).await?, true),
+            Err(error) if error.is_already_exists() => {
+                (self.resolve_collision(pass, &wanted, error).await?, true)
+            }
             Err(error) if error.is_namespace_terminating() => return Err(error.into()),
             Err(error) => return Err(self.note_refusal(pass, &wanted, error).await),
         };
         let size = set_replicas(&set);
         if !is_ours_already && size > 0 {
-            self.tell(&pass.deployment, "Normal", "ScalingReplicaSet", &format!("Scaled up replica set {} from 0 to {size}", set_name(&set)));
+            self.tell(
+                &pass.deployment,
+                "Normal",
+                "ScalingReplicaSet",
+                &format!("Scaled up replica set {} from 0 to {size}", set_name(&set)),
+            );
         }
         let mut changed = set_revision(&mut pass.deployment, &revision.to_string());
         if !is_ours_already && has_deadline(&pass.deployment) {
-            let condition = Condition::new("Progressing", "True", "NewReplicaSetCreated", format!("Created new replica set \"{}\"", set_name(&set)));
+            let condition = Condition::new(
+                "Progressing",
+                "True",
+                "NewReplicaSetCreated",
+                format!("Created new replica set \"{}\"", set_name(&set)),
+            );
             changed |= set_condition(pass.deployment.status.get_or_insert_default(), condition);
         }
         if changed {
@@ -114,10 +177,21 @@ impl Deployments {
     }
 
     /// A set of that name exists: it is ours and our cache is behind, or its hash collides with ours and the next is another.
-    async fn resolve_collision(&self, pass: &mut Pass, wanted: &ReplicaSet, error: client::Error) -> Result<ReplicaSet, Failure> {
-        let existing: ReplicaSet = self.client.namespaced(namespace(&wanted.metadata)).get(set_name(wanted)).await?;
+    async fn resolve_collision(
+        &self,
+        pass: &mut Pass,
+        wanted: &ReplicaSet,
+        error: client::Error,
+    ) -> Result<ReplicaSet, Failure> {
+        let existing: ReplicaSet = self
+            .client
+            .namespaced(namespace(&wanted.metadata))
+            .get(set_name(wanted))
+            .await?;
         let template = existing.spec.as_ref().and_then(|s| s.template.as_ref());
-        if is_controlled_by(&existing.metadata, &pass.deployment.metadata) && template.is_some_and(|t| is_same(t, &spec(&pass.deployment).template)) {
+        if is_controlled_by(&existing.metadata, &pass.deployment.metadata)
+            && template.is_some_and(|t| is_same(t, &spec(&pass.deployment).template))
+        {
             return Ok(existing);
         }
         let status = pass.deployment.status.get_or_insert_default();
@@ -127,7 +201,10 @@ impl Deployments {
     }
 
     async fn note_refusal(&self, pass: &mut Pass, wanted: &ReplicaSet, error: client::Error) -> Failure {
-        let message = format!("Failed to create new replica set \"{}\": {error}", set_name(wanted));
+        let message = format!(
+            "Failed to create new replica set \"{}\": {error}",
+            set_name(wanted)
+        );
         self.tell(&pass.deployment, "Warning", "ReplicaSetCreateError", &message);
         if has_deadline(&pass.deployment) {
             let condition = Condition::new("Progressing", "False", "ReplicaSetCreateError", message);
@@ -143,13 +220,23 @@ impl Deployments {
 
 fn new_set(deployment: &Deployment, old: &[ReplicaSet], revision: i64) -> ReplicaSet {
     let spec = spec(deployment);
-    let hash = pod_template_hash(&spec.template, deployment.status.as_ref().and_then(|s| s.collision_count));
+    let hash = pod_template_hash(
+        &spec.template,
+        deployment.status.as_ref().and_then(|s| s.collision_count),
+    );
     let mut template = spec.template.clone();
-    let labels = template.metadata.get_or_insert_default().labels.get_or_insert_default();
+    let labels = template
+        .metadata
+        .get_or_insert_default()
+        .labels
+        .get_or_insert_default();
     labels.insert(POD_TEMPLATE_HASH.into(), hash.clone());
     let labels = labels.clone();
     let mut selector = spec.selector.clone();
-    selector.match_labels.get_or_insert_default().insert(POD_TEMPLATE_HASH.into(), hash.clone());
+    selector
+        .match_labels
+        .get_or_insert_default()
+        .insert(POD_TEMPLATE_HASH.into(), hash.clone());
     let mut set = ReplicaSet {
         metadata: ObjectMeta {
             name: Some(format!("{}-{hash}", name(&deployment.metadata))),
@@ -175,7 +262,13 @@ fn new_set(deployment: &Deployment, old: &[ReplicaSet], revision: i64) -> Replic
 fn annotate(deployment: &Deployment, set: &mut ReplicaSet, revision: i64) -> bool {
     let annotations = set.metadata.annotations.get_or_insert_default();
     let mut changed = false;
-    for (key, value) in deployment.metadata.annotations.iter().flatten().filter(|(key, _)| !NOT_COPIED.contains(&key.as_str())) {
+    for (key, value) in deployment
+        .metadata
+        .annotations
+        .iter()
+        .flatten()
+        .filter(|(key, _)| !NOT_COPIED.contains(&key.as_str()))
+    {
         changed |= annotations.insert(key.clone(), value.clone()).as_ref() != Some(value);
     }
     let before = annotations.get(REVISION).cloned();
@@ -208,7 +301,10 @@ pub(super) fn annotate_sizes(deployment: &Deployment, set: &mut ReplicaSet) -> b
     let max = desired + max_surge(deployment);
     let annotations = set.metadata.annotations.get_or_insert_default();
     let mut changed = false;
-    for (key, value) in [(DESIRED_REPLICAS, desired.to_string()), (MAX_REPLICAS, max.to_string())] {
+    for (key, value) in [
+        (DESIRED_REPLICAS, desired.to_string()),
+        (MAX_REPLICAS, max.to_string()),
+    ] {
         changed |= annotations.insert(key.into(), value.clone()) != Some(value);
     }
     changed
@@ -216,5 +312,8 @@ pub(super) fn annotate_sizes(deployment: &Deployment, set: &mut ReplicaSet) -> b
 
 fn set_revision(deployment: &mut Deployment, revision: &str) -> bool {
     let annotations = deployment.metadata.annotations.get_or_insert_default();
-    annotations.insert(REVISION.into(), revision.to_owned()).as_deref() != Some(revision)
+    annotations
+        .insert(REVISION.into(), revision.to_owned())
+        .as_deref()
+        != Some(revision)
 }

@@ -1,7 +1,9 @@
 //! The steps: resize, roll, recreate, clean up.
 
 use super::replica_sets::{annotate_sizes, revision};
-use super::sizes::{healthy_next, is_active, is_saturated, new_size, old_to_scale_down, proportional, total, unhealthy_first};
+use super::sizes::{
+    healthy_next, is_active, is_saturated, new_size, old_to_scale_down, proportional, total, unhealthy_first,
+};
 use super::status::is_complete;
 use super::{Deployments, Pass, is_rolling, set_name, set_replicas, spec};
 use crate::driver::{Failure, Outcome};
@@ -27,7 +29,11 @@ impl Deployments {
             return self.scale_named(pass, &[(name, wanted)]).await;
         }
         let sizes = if is_saturated(pass) {
-            pass.old.iter().filter(|s| is_active(s)).map(|s| (set_name(s).to_owned(), 0)).collect()
+            pass.old
+                .iter()
+                .filter(|s| is_active(s))
+                .map(|s| (set_name(s).to_owned(), 0))
+                .collect()
         } else if is_rolling(&pass.deployment) {
             proportional(&pass.deployment, pass.all().filter(|s| is_active(s)).collect())
         } else {
@@ -56,12 +62,23 @@ impl Deployments {
 
     async fn grow_new(&self, pass: &mut Pass) -> Result<bool, Failure> {
         let (wanted, all) = (pass.wanted(), total(pass.all()));
-        let Pass { deployment, new: Some(new), .. } = pass else { return Ok(false) };
+        let Pass {
+            deployment,
+            new: Some(new),
+            ..
+        } = pass
+        else {
+            return Ok(false);
+        };
         let size = set_replicas(new);
         if size == wanted {
             return Ok(false);
         }
-        let target = if size > wanted { wanted } else { new_size(deployment, all, size) };
+        let target = if size > wanted {
+            wanted
+        } else {
+            new_size(deployment, all, size)
+        };
         self.scale(deployment, new, target).await
     }
 
@@ -101,12 +118,22 @@ impl Deployments {
 
     fn old_pods_run(&self, pass: &Pass) -> bool {
         let counted = |set: &ReplicaSet| set.status.as_ref().is_some_and(|s| s.replicas > 0);
-        let has_pods = |set: &ReplicaSet| self.pods.by_index(OWNER, uid(&set.metadata)).iter().any(|p| !is_terminal(p));
+        let has_pods = |set: &ReplicaSet| {
+            self.pods
+                .by_index(OWNER, uid(&set.metadata))
+                .iter()
+                .any(|p| !is_terminal(p))
+        };
         pass.old.iter().any(|set| counted(set) || has_pods(set))
     }
 
     async fn finish(&self, pass: Pass) -> Outcome {
-        if pass.deployment.status.as_ref().is_some_and(|status| is_complete(&pass.deployment, status)) {
+        if pass
+            .deployment
+            .status
+            .as_ref()
+            .is_some_and(|status| is_complete(&pass.deployment, status))
+        {
             self.clean_up(&pass).await?;
         }
         self.write_rollout_status(pass).await
@@ -114,12 +141,22 @@ impl Deployments {
 
     /// Old sets beyond the history limit go, the oldest revisions first.
     async fn clean_up(&self, pass: &Pass) -> Result<(), Failure> {
-        let Some(limit) = spec(&pass.deployment).revision_history_limit.filter(|l| *l != i32::MAX) else { return Ok(()) };
+        let Some(limit) = spec(&pass.deployment)
+            .revision_history_limit
+            .filter(|l| *l != i32::MAX)
+        else {
+            return Ok(());
+        };
         let mut sets: Vec<_> = pass.old.iter().filter(|s| !is_deleted(&s.metadata)).collect();
         let excess = sets.len().saturating_sub(usize::try_from(limit).unwrap_or(0));
         sets.sort_by_key(|s| revision(s));
         for set in sets.into_iter().take(excess).filter(|s| is_idle(s)) {
-            match self.client.namespaced::<ReplicaSet>(namespace(&set.metadata)).delete(set_name(set), &Default::default()).await {
+            match self
+                .client
+                .namespaced::<ReplicaSet>(namespace(&set.metadata))
+                .delete(set_name(set), &Default::default())
+                .await
+            {
                 Err(error) if error.is_not_found() => {}
                 outcome => outcome?,
             }
@@ -136,10 +173,22 @@ impl Deployments {
         if before == size && !annotated {
             return Ok(false);
         }
-        *set = self.client.namespaced(namespace(&changed.metadata)).update(&changed).await?;
+        *set = self
+            .client
+            .namespaced(namespace(&changed.metadata))
+            .update(&changed)
+            .await?;
         if before != size {
             let direction = if size > before { "up" } else { "down" };
-            self.tell(deployment, "Normal", "ScalingReplicaSet", &format!("Scaled {direction} replica set {} from {before} to {size}", set_name(set)));
+            self.tell(
+                deployment,
+                "Normal",
+                "ScalingReplicaSet",
+                &format!(
+                    "Scaled {direction} replica set {} from {before} to {size}",
+                    set_name(set)
+                ),
+            );
         }
         Ok(before != size)
     }
@@ -149,7 +198,11 @@ impl Deployments {
 fn single(pass: &Pass) -> Option<String> {
     let active: Vec<_> = pass.all().filter(|s| is_active(s)).collect();
     match active.as_slice() {
-        [] => pass.new.as_ref().or_else(|| pass.old.last()).map(|s| set_name(s).to_owned()),
+        [] => pass
+            .new
+            .as_ref()
+            .or_else(|| pass.old.last())
+            .map(|s| set_name(s).to_owned()),
         [only] => Some(set_name(only).to_owned()),
         _ => None,
     }

@@ -13,7 +13,11 @@ fn fenceposts(deployment: &Deployment, wanted: i32) -> (i32, i32) {
     let rolling = spec.strategy.as_ref().and_then(|s| s.rolling_update.as_ref());
     let surge = resolve(rolling.and_then(|r| r.max_surge.as_ref()), wanted, true);
     let unavailable = resolve(rolling.and_then(|r| r.max_unavailable.as_ref()), wanted, false);
-    if surge == 0 && unavailable == 0 { (0, 1) } else { (surge, unavailable) }
+    if surge == 0 && unavailable == 0 {
+        (0, 1)
+    } else {
+        (surge, unavailable)
+    }
 }
 
 /// A percentage rounds up for surge and down for unavailability; 25 % is the API's default.
@@ -24,12 +28,20 @@ fn resolve(value: Option<&IntOrString>, of: i32, up: bool) -> i32 {
         None => 25,
     };
     let scaled = percent * i64::from(of);
-    let rounded = if up { (scaled + 99).div_euclid(100) } else { scaled.div_euclid(100) };
+    let rounded = if up {
+        (scaled + 99).div_euclid(100)
+    } else {
+        scaled.div_euclid(100)
+    };
     i32::try_from(rounded).unwrap_or(i32::MAX)
 }
 
 pub fn max_surge(deployment: &Deployment) -> i32 {
-    if is_rolling(deployment) { fenceposts(deployment, replicas_of(deployment)).0 } else { 0 }
+    if is_rolling(deployment) {
+        fenceposts(deployment, replicas_of(deployment)).0
+    } else {
+        0
+    }
 }
 
 pub fn max_unavailable(deployment: &Deployment) -> i32 {
@@ -45,7 +57,10 @@ pub fn total(sets: impl IntoIterator<Item = impl std::borrow::Borrow<ReplicaSet>
 }
 
 pub fn available(set: &ReplicaSet) -> i32 {
-    set.status.as_ref().and_then(|s| s.available_replicas).unwrap_or(0)
+    set.status
+        .as_ref()
+        .and_then(|s| s.available_replicas)
+        .unwrap_or(0)
 }
 
 pub fn is_active(set: &ReplicaSet) -> bool {
@@ -59,13 +74,19 @@ pub fn new_size(deployment: &Deployment, sets: i32, new: i32) -> i32 {
         return wanted;
     }
     let room = wanted + max_surge(deployment) - sets;
-    if room <= 0 { new } else { new + room.min(wanted - new) }
+    if room <= 0 {
+        new
+    } else {
+        new + room.min(wanted - new)
+    }
 }
 
 /// The user changed the size since the sets were last sized.
 pub fn is_scaling_event(pass: &Pass) -> bool {
     let wanted = pass.wanted();
-    pass.all().filter(|set| is_active(set)).any(|set| number(set, DESIRED_REPLICAS).is_some_and(|desired| desired != wanted))
+    pass.all()
+        .filter(|set| is_active(set))
+        .any(|set| number(set, DESIRED_REPLICAS).is_some_and(|desired| desired != wanted))
 }
 
 fn number(set: &ReplicaSet, annotation_name: &str) -> Option<i32> {
@@ -74,16 +95,30 @@ fn number(set: &ReplicaSet, annotation_name: &str) -> Option<i32> {
 
 pub fn is_saturated(pass: &Pass) -> bool {
     let wanted = pass.wanted();
-    pass.new.as_ref().is_some_and(|new| set_replicas(new) == wanted && number(new, DESIRED_REPLICAS) == Some(wanted) && available(new) == wanted)
+    pass.new.as_ref().is_some_and(|new| {
+        set_replicas(new) == wanted
+            && number(new, DESIRED_REPLICAS) == Some(wanted)
+            && available(new) == wanted
+    })
 }
 
 /// Sizes of the active sets when a rollout under way is resized: in proportion, the rest to the largest.
 pub fn proportional(deployment: &Deployment, mut active: Vec<&ReplicaSet>) -> Vec<(String, i32)> {
     let wanted = replicas_of(deployment);
-    let allowed = if wanted > 0 { wanted + max_surge(deployment) } else { 0 };
+    let allowed = if wanted > 0 {
+        wanted + max_surge(deployment)
+    } else {
+        0
+    };
     let to_add = allowed - total(active.iter().copied());
     if to_add > 0 {
-        active.sort_by_key(|set| (Reverse(set_replicas(set)), Reverse(created(set)), set_name(set).to_owned()));
+        active.sort_by_key(|set| {
+            (
+                Reverse(set_replicas(set)),
+                Reverse(created(set)),
+                set_name(set).to_owned(),
+            )
+        });
     } else {
         active.sort_by_key(|set| (Reverse(set_replicas(set)), created(set), set_name(set).to_owned()));
     }
@@ -112,7 +147,11 @@ fn share(set: &ReplicaSet, deployment: &Deployment, to_add: i32, added: i32) -> 
     }
     let fraction = fraction(set, deployment);
     let left = to_add - added;
-    if to_add > 0 { fraction.min(left) } else { fraction.max(left) }
+    if to_add > 0 {
+        fraction.min(left)
+    } else {
+        fraction.max(left)
+    }
 }
 
 fn fraction(set: &ReplicaSet, deployment: &Deployment) -> i32 {
@@ -120,7 +159,10 @@ fn fraction(set: &ReplicaSet, deployment: &Deployment) -> i32 {
     if wanted == 0 {
         return -size;
     }
-    let before = number(set, MAX_REPLICAS).filter(|n| *n != 0).or_else(|| deployment.status.as_ref().and_then(|s| s.replicas)).unwrap_or(0);
+    let before = number(set, MAX_REPLICAS)
+        .filter(|n| *n != 0)
+        .or_else(|| deployment.status.as_ref().and_then(|s| s.replicas))
+        .unwrap_or(0);
     if before == 0 {
         return 0;
     }
@@ -228,7 +270,11 @@ mod tests {
 
     #[test]
     fn enough_pods_stay_available_during_a_rollout() {
-        let pass = Pass { deployment: deployment(10, json!(2), json!(1)), new: Some(set("new", 2, 0, 12)), old: vec![set("old", 10, 10, 12)] };
+        let pass = Pass {
+            deployment: deployment(10, json!(2), json!(1)),
+            new: Some(set("new", 2, 0, 12)),
+            old: vec![set("old", 10, 10, 12)],
+        };
         assert_eq!(old_to_scale_down(&pass), 1);
         assert_eq!(healthy_next(&pass), [(0, 9)]);
         let broken = vec![set("old", 10, 4, 12)];

@@ -5,7 +5,9 @@ use super::sizes::{available, max_unavailable, total};
 use super::{Deployments, Pass, replicas_of, set_name, spec};
 use crate::driver::{Failure, Outcome, Requeue};
 use crate::meta::{name, now, seconds_since};
-use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, DeploymentStatus, ReplicaSet, ReplicaSetStatus};
+use k8s_openapi::api::apps::v1::{
+    Deployment, DeploymentCondition, DeploymentStatus, ReplicaSet, ReplicaSetStatus,
+};
 use std::time::Duration;
 
 const PROGRESSING: &str = "Progressing";
@@ -23,7 +25,12 @@ pub(super) struct Condition {
 
 impl Condition {
     pub fn new(type_: &'static str, status: &str, reason: &str, message: String) -> Self {
-        Condition { type_, status: status.to_owned(), reason: reason.to_owned(), message }
+        Condition {
+            type_,
+            status: status.to_owned(),
+            reason: reason.to_owned(),
+            message,
+        }
     }
 }
 
@@ -43,21 +50,30 @@ pub(super) fn set_condition(status: &mut DeploymentStatus, new: Condition) -> bo
     if known.is_some_and(|k| k.status == new.status && k.reason.as_deref() == Some(&new.reason)) {
         return false;
     }
-    let since = known.filter(|k| k.status == new.status).and_then(|k| k.last_transition_time.clone()).unwrap_or_else(now);
+    let since = known
+        .filter(|k| k.status == new.status)
+        .and_then(|k| k.last_transition_time.clone())
+        .unwrap_or_else(now);
     remove_condition(status, new.type_);
-    status.conditions.get_or_insert_default().push(DeploymentCondition {
-        type_: new.type_.into(),
-        status: new.status,
-        reason: Some(new.reason),
-        message: Some(new.message),
-        last_transition_time: Some(since),
-        last_update_time: Some(now()),
-    });
+    status
+        .conditions
+        .get_or_insert_default()
+        .push(DeploymentCondition {
+            type_: new.type_.into(),
+            status: new.status,
+            reason: Some(new.reason),
+            message: Some(new.message),
+            last_transition_time: Some(since),
+            last_update_time: Some(now()),
+        });
     true
 }
 
 fn deadline(deployment: &Deployment) -> Option<i64> {
-    spec(deployment).progress_deadline_seconds.filter(|d| *d != i32::MAX).map(i64::from)
+    spec(deployment)
+        .progress_deadline_seconds
+        .filter(|d| *d != i32::MAX)
+        .map(i64::from)
 }
 
 pub(super) fn has_deadline(deployment: &Deployment) -> bool {
@@ -67,7 +83,10 @@ pub(super) fn has_deadline(deployment: &Deployment) -> bool {
 pub(super) fn is_complete(deployment: &Deployment, status: &DeploymentStatus) -> bool {
     let wanted = replicas_of(deployment);
     let is = |count: Option<i32>| count.unwrap_or(0) == wanted;
-    is(status.updated_replicas) && is(status.replicas) && is(status.available_replicas) && status.observed_generation >= deployment.metadata.generation
+    is(status.updated_replicas)
+        && is(status.replicas)
+        && is(status.available_replicas)
+        && status.observed_generation >= deployment.metadata.generation
 }
 
 fn progresses(old: &DeploymentStatus, new: &DeploymentStatus) -> bool {
@@ -79,11 +98,16 @@ fn progresses(old: &DeploymentStatus, new: &DeploymentStatus) -> bool {
 }
 
 fn is_timed_out(deployment: &Deployment, status: &DeploymentStatus) -> bool {
-    let (Some(deadline), Some(known)) = (deadline(deployment), condition(status, PROGRESSING)) else { return false };
+    let (Some(deadline), Some(known)) = (deadline(deployment), condition(status, PROGRESSING)) else {
+        return false;
+    };
     match known.reason.as_deref() {
         Some(NEW_SET_AVAILABLE) => false,
         Some(TIMED_OUT) => true,
-        _ => known.last_update_time.as_ref().is_some_and(|t| seconds_since(t) > deadline),
+        _ => known
+            .last_update_time
+            .as_ref()
+            .is_some_and(|t| seconds_since(t) > deadline),
     }
 }
 
@@ -91,14 +115,24 @@ fn is_timed_out(deployment: &Deployment, status: &DeploymentStatus) -> bool {
 fn counted(pass: &Pass) -> DeploymentStatus {
     let deployment = &pass.deployment;
     let old = deployment.status.clone().unwrap_or_default();
-    let sum = |of: &dyn Fn(&ReplicaSetStatus) -> i32| pass.all().filter_map(|s| s.status.as_ref()).map(of).sum::<i32>();
+    let sum = |of: &dyn Fn(&ReplicaSetStatus) -> i32| {
+        pass.all().filter_map(|s| s.status.as_ref()).map(of).sum::<i32>()
+    };
     let available: i32 = pass.all().map(available).sum();
-    let terminating: Option<i32> = pass.all().map(|s| s.status.as_ref().and_then(|s| s.terminating_replicas)).sum();
+    let terminating: Option<i32> = pass
+        .all()
+        .map(|s| s.status.as_ref().and_then(|s| s.terminating_replicas))
+        .sum();
     let unless_zero = |count: i32| Some(count).filter(|c| *c != 0);
     let mut status = DeploymentStatus {
         observed_generation: deployment.metadata.generation,
         replicas: unless_zero(sum(&|s| s.replicas)),
-        updated_replicas: unless_zero(pass.new.as_ref().and_then(|s| s.status.as_ref()).map_or(0, |s| s.replicas)),
+        updated_replicas: unless_zero(
+            pass.new
+                .as_ref()
+                .and_then(|s| s.status.as_ref())
+                .map_or(0, |s| s.replicas),
+        ),
         ready_replicas: unless_zero(sum(&|s| s.ready_replicas.unwrap_or(0))),
         available_replicas: unless_zero(available),
         unavailable_replicas: unless_zero((total(pass.all()) - available).max(0)),
@@ -108,8 +142,18 @@ fn counted(pass: &Pass) -> DeploymentStatus {
     };
     let enough = available >= replicas_of(deployment) - max_unavailable(deployment);
     let verdict = match enough {
-        true => Condition::new("Available", "True", "MinimumReplicasAvailable", "Deployment has minimum availability.".into()),
-        false => Condition::new("Available", "False", "MinimumReplicasUnavailable", "Deployment does not have minimum availability.".into()),
+        true => Condition::new(
+            "Available",
+            "True",
+            "MinimumReplicasAvailable",
+            "Deployment has minimum availability.".into(),
+        ),
+        false => Condition::new(
+            "Available",
+            "False",
+            "MinimumReplicasUnavailable",
+            "Deployment does not have minimum availability.".into(),
+        ),
     };
     set_condition(&mut status, verdict);
     status
@@ -134,7 +178,11 @@ impl Deployments {
         }
         pass.deployment.status = Some(status);
         self.put_status(&mut pass.deployment).await?;
-        Ok(pass.deployment.status.as_ref().map_or(Requeue::Done, |status| until_deadline(&pass.deployment, status)))
+        Ok(pass
+            .deployment
+            .status
+            .as_ref()
+            .map_or(Requeue::Done, |status| until_deadline(&pass.deployment, status)))
     }
 
     /// A pause stops the clock of the deadline, and resuming starts it anew.
@@ -144,14 +192,23 @@ impl Deployments {
             return Ok(());
         }
         let paused = spec(deployment).paused == Some(true);
-        let reason = deployment.status.as_ref().and_then(|s| condition(s, PROGRESSING)).and_then(|c| c.reason.clone());
+        let reason = deployment
+            .status
+            .as_ref()
+            .and_then(|s| condition(s, PROGRESSING))
+            .and_then(|c| c.reason.clone());
         if reason.as_deref() == Some(TIMED_OUT) {
             return Ok(());
         }
         let known = reason.as_deref() == Some(PAUSED);
         let condition = match (paused, known) {
             (true, false) => Condition::new(PROGRESSING, "Unknown", PAUSED, "Deployment is paused".into()),
-            (false, true) => Condition::new(PROGRESSING, "Unknown", "DeploymentResumed", "Deployment is resumed".into()),
+            (false, true) => Condition::new(
+                PROGRESSING,
+                "Unknown",
+                "DeploymentResumed",
+                "Deployment is resumed".into(),
+            ),
             _ => return Ok(()),
         };
         set_condition(deployment.status.get_or_insert_default(), condition);
@@ -165,35 +222,93 @@ fn note_progress(pass: &Pass, status: &mut DeploymentStatus) {
         return remove_condition(status, PROGRESSING);
     }
     let known = condition(status, PROGRESSING).cloned();
-    let settled = status.replicas == status.updated_replicas && known.as_ref().is_some_and(|k| k.reason.as_deref() == Some(NEW_SET_AVAILABLE));
+    let settled = status.replicas == status.updated_replicas
+        && known
+            .as_ref()
+            .is_some_and(|k| k.reason.as_deref() == Some(NEW_SET_AVAILABLE));
     if settled {
         return;
     }
-    let subject = pass.new.as_ref().map_or_else(|| format!("Deployment \"{}\"", name(&deployment.metadata)), |new| format!("ReplicaSet \"{}\"", set_name(new)));
+    let subject = pass.new.as_ref().map_or_else(
+        || format!("Deployment \"{}\"", name(&deployment.metadata)),
+        |new| format!("ReplicaSet \"{}\"", set_name(new)),
+    );
     let old = deployment.status.clone().unwrap_or_default();
     if is_complete(deployment, status) {
-        set_condition(status, Condition::new(PROGRESSING, "True", NEW_SET_AVAILABLE, format!("{subject} has successfully progressed.")));
+        set_condition(
+            status,
+            Condition::new(
+                PROGRESSING,
+                "True",
+                NEW_SET_AVAILABLE,
+                format!("{subject} has successfully progressed."),
+            ),
+        );
     } else if progresses(&old, status) {
         // Progress restarts the clock of the deadline, so this condition is renewed even if it says the same.
-        let since = known.filter(|k| k.status == "True").and_then(|k| k.last_transition_time);
+        let since = known
+            .filter(|k| k.status == "True")
+            .and_then(|k| k.last_transition_time);
         remove_condition(status, PROGRESSING);
-        set_condition(status, Condition::new(PROGRESSING, "True", "ReplicaSetUpdated", format!("{subject} is progressing.")));
-        if let (Some(since), Some(renewed)) = (since, status.conditions.iter_mut().flatten().find(|c| c.type_ == PROGRESSING)) {
+        set_condition(
+            status,
+            Condition::new(
+                PROGRESSING,
+                "True",
+                "ReplicaSetUpdated",
+                format!("{subject} is progressing."),
+            ),
+        );
+        if let (Some(since), Some(renewed)) = (
+            since,
+            status
+                .conditions
+                .iter_mut()
+                .flatten()
+                .find(|c| c.type_ == PROGRESSING),
+        ) {
             renewed.last_transition_time = Some(since);
         }
     } else if is_timed_out(deployment, status) {
-        set_condition(status, Condition::new(PROGRESSING, "False", TIMED_OUT, format!("{subject} has timed out progressing.")));
+        set_condition(
+            status,
+            Condition::new(
+                PROGRESSING,
+                "False",
+                TIMED_OUT,
+                format!("{subject} has timed out progressing."),
+            ),
+        );
     }
 }
 
 /// What keeps a set from making its pods is shown on the Deployment: the new set's trouble first.
 fn note_failures(pass: &Pass, status: &mut DeploymentStatus) {
-    let failure = |set: &ReplicaSet| set.status.iter().flat_map(|s| s.conditions.iter().flatten()).find(|c| c.type_ == REPLICA_FAILURE).cloned();
+    let failure = |set: &ReplicaSet| {
+        set.status
+            .iter()
+            .flat_map(|s| s.conditions.iter().flatten())
+            .find(|c| c.type_ == REPLICA_FAILURE)
+            .cloned()
+    };
     let mut old: Vec<_> = pass.old.iter().collect();
     old.sort_by_key(|s| std::cmp::Reverse(revision(s)));
-    match pass.new.as_ref().and_then(failure).or_else(|| old.into_iter().find_map(failure)) {
+    match pass
+        .new
+        .as_ref()
+        .and_then(failure)
+        .or_else(|| old.into_iter().find_map(failure))
+    {
         Some(found) => {
-            set_condition(status, Condition::new(REPLICA_FAILURE, &found.status, found.reason.as_deref().unwrap_or(""), found.message.unwrap_or_default()));
+            set_condition(
+                status,
+                Condition::new(
+                    REPLICA_FAILURE,
+                    &found.status,
+                    found.reason.as_deref().unwrap_or(""),
+                    found.message.unwrap_or_default(),
+                ),
+            );
         }
         None => remove_condition(status, REPLICA_FAILURE),
     }
@@ -201,7 +316,9 @@ fn note_failures(pass: &Pass, status: &mut DeploymentStatus) {
 
 /// A rollout that stands still wakes nobody: only the clock tells that its deadline is over.
 fn until_deadline(deployment: &Deployment, status: &DeploymentStatus) -> Requeue {
-    let (Some(deadline), Some(known)) = (deadline(deployment), condition(status, PROGRESSING)) else { return Requeue::Done };
+    let (Some(deadline), Some(known)) = (deadline(deployment), condition(status, PROGRESSING)) else {
+        return Requeue::Done;
+    };
     if is_complete(deployment, status) || known.reason.as_deref() == Some(TIMED_OUT) {
         return Requeue::Done;
     }

@@ -23,7 +23,10 @@ pub struct Plan {
 pub fn plan(service: &Service, groups: Vec<Group>, existing: Vec<Arc<EndpointSlice>>, max: usize) -> Plan {
     let mut by_place: HashMap<(String, String), Vec<Arc<EndpointSlice>>> = HashMap::new();
     for slice in existing {
-        let place = (slice.address_type.clone(), ports_key(slice.ports.as_deref().unwrap_or_default()));
+        let place = (
+            slice.address_type.clone(),
+            ports_key(slice.ports.as_deref().unwrap_or_default()),
+        );
         by_place.entry(place).or_default().push(slice);
     }
     let mut plan = Plan::default();
@@ -46,7 +49,11 @@ fn reuse(plan: &mut Plan) {
             Some(at) => {
                 let old = plan.delete.remove(at);
                 let (labels, annotations) = (slice.metadata.labels.take(), slice.metadata.annotations.take());
-                slice.metadata = ObjectMeta { labels, annotations, ..old.metadata.clone() };
+                slice.metadata = ObjectMeta {
+                    labels,
+                    annotations,
+                    ..old.metadata.clone()
+                };
                 plan.update.push(slice);
             }
             None => created.push(slice),
@@ -63,13 +70,22 @@ struct Draft {
 }
 
 fn pack(service: &Service, group: Group, existing: Vec<Arc<EndpointSlice>>, max: usize, plan: &mut Plan) {
-    let mut wanted: BTreeMap<String, Endpoint> = group.endpoints.into_iter().map(|e| (identity(&e), e)).collect();
-    let mut drafts: Vec<_> = existing.into_iter().map(|old| keep_what_stays(service, old, &mut wanted)).collect();
+    let mut wanted: BTreeMap<String, Endpoint> =
+        group.endpoints.into_iter().map(|e| (identity(&e), e)).collect();
+    let mut drafts: Vec<_> = existing
+        .into_iter()
+        .map(|old| keep_what_stays(service, old, &mut wanted))
+        .collect();
     place_newcomers(&mut drafts, &mut wanted, max);
     let mut newcomers: Vec<_> = wanted.into_values().collect();
     while !newcomers.is_empty() {
         let rest = newcomers.split_off(newcomers.len().min(max));
-        plan.create.push(slice(service, group.family, &group.ports, std::mem::replace(&mut newcomers, rest)));
+        plan.create.push(slice(
+            service,
+            group.family,
+            &group.ports,
+            std::mem::replace(&mut newcomers, rest),
+        ));
     }
     settle(service, group.family, &group.ports, drafts, plan);
 }
@@ -77,7 +93,10 @@ fn pack(service: &Service, group: Group, existing: Vec<Arc<EndpointSlice>>, max:
 /// Empty slices go, except that a family is never without one: an empty slice says that there is nothing, none says nothing.
 fn settle(service: &Service, family: Family, ports: &[EndpointPort], drafts: Vec<Draft>, plan: &mut Plan) {
     let (mut full, mut empty): (Vec<_>, Vec<_>) = drafts.into_iter().partition(|d| !d.endpoints.is_empty());
-    let created = plan.create.iter().any(|s| s.address_type == family.address_type());
+    let created = plan
+        .create
+        .iter()
+        .any(|s| s.address_type == family.address_type());
     if full.is_empty() && !created {
         match empty.is_empty() {
             true => plan.create.push(slice(service, family, ports, Vec::new())),
@@ -87,12 +106,20 @@ fn settle(service: &Service, family: Family, ports: &[EndpointPort], drafts: Vec
     plan.delete.extend(empty.into_iter().map(|d| d.old));
     for draft in full.into_iter().filter(|d| d.changed) {
         let template = slice(service, family, ports, draft.endpoints);
-        let metadata = ObjectMeta { labels: template.metadata.labels, annotations: template.metadata.annotations, ..draft.old.metadata.clone() };
+        let metadata = ObjectMeta {
+            labels: template.metadata.labels,
+            annotations: template.metadata.annotations,
+            ..draft.old.metadata.clone()
+        };
         plan.update.push(EndpointSlice { metadata, ..template });
     }
 }
 
-fn keep_what_stays(service: &Service, old: Arc<EndpointSlice>, wanted: &mut BTreeMap<String, Endpoint>) -> Draft {
+fn keep_what_stays(
+    service: &Service,
+    old: Arc<EndpointSlice>,
+    wanted: &mut BTreeMap<String, Endpoint>,
+) -> Draft {
     let mut changed = old.metadata.labels != Some(labels(service));
     let mut endpoints = Vec::new();
     for known in old.endpoints.iter().flatten() {
@@ -104,14 +131,20 @@ fn keep_what_stays(service: &Service, old: Arc<EndpointSlice>, wanted: &mut BTre
             None => changed = true,
         }
     }
-    Draft { old, endpoints, changed }
+    Draft {
+        old,
+        endpoints,
+        changed,
+    }
 }
 
 /// Into slices that are written anyway; else all into one that has room for all, the fullest first.
 fn place_newcomers(drafts: &mut [Draft], wanted: &mut BTreeMap<String, Endpoint>, max: usize) {
     for draft in drafts.iter_mut().filter(|d| d.changed) {
         while draft.endpoints.len() < max {
-            let Some((_, endpoint)) = wanted.pop_first() else { return };
+            let Some((_, endpoint)) = wanted.pop_first() else {
+                return;
+            };
             draft.endpoints.push(endpoint);
         }
     }
@@ -125,12 +158,23 @@ fn place_newcomers(drafts: &mut [Draft], wanted: &mut BTreeMap<String, Endpoint>
 
 /// The same pod at the same addresses.
 fn identity(endpoint: &Endpoint) -> String {
-    let uid = endpoint.target_ref.as_ref().and_then(|r| r.uid.as_deref()).unwrap_or("");
+    let uid = endpoint
+        .target_ref
+        .as_ref()
+        .and_then(|r| r.uid.as_deref())
+        .unwrap_or("");
     format!("{uid}/{}", endpoint.addresses.join(","))
 }
 
-fn slice(service: &Service, family: Family, ports: &[EndpointPort], endpoints: Vec<Endpoint>) -> EndpointSlice {
-    let now = k8s_openapi::jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+fn slice(
+    service: &Service,
+    family: Family,
+    ports: &[EndpointPort],
+    endpoints: Vec<Endpoint>,
+) -> EndpointSlice {
+    let now = k8s_openapi::jiff::Timestamp::now()
+        .strftime("%Y-%m-%dT%H:%M:%SZ")
+        .to_string();
     EndpointSlice {
         metadata: ObjectMeta {
             generate_name: Some(format!("{}-", name(&service.metadata))),

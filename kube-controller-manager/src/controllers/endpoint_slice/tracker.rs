@@ -32,13 +32,19 @@ impl Tracker {
     }
 
     fn put(&self, service: &str, slice: &EndpointSlice, expected: Expected) {
-        self.services.lock().entry(service.to_owned()).or_default().insert(uid(&slice.metadata).to_owned(), expected);
+        self.services
+            .lock()
+            .entry(service.to_owned())
+            .or_default()
+            .insert(uid(&slice.metadata).to_owned(), expected);
     }
 
     /// True when the deletion was ours.
     pub fn saw_deletion(&self, service: &str, slice: &EndpointSlice) -> bool {
         let mut services = self.services.lock();
-        let known = services.get_mut(service).and_then(|s| s.remove(uid(&slice.metadata)));
+        let known = services
+            .get_mut(service)
+            .and_then(|s| s.remove(uid(&slice.metadata)));
         known == Some(Expected::Gone)
     }
 
@@ -56,7 +62,9 @@ impl Tracker {
     /// The cache lacks something that we wrote, or still has what we deleted.
     pub fn is_stale(&self, service: &str, cached: &[Arc<EndpointSlice>]) -> bool {
         let services = self.services.lock();
-        let Some(expected) = services.get(service) else { return false };
+        let Some(expected) = services.get(service) else {
+            return false;
+        };
         expected.iter().any(|(wanted, expected)| {
             let found = cached.iter().find(|s| uid(&s.metadata) == wanted);
             match (expected, found) {

@@ -3,7 +3,9 @@
 use crate::controllers::endpoint_slice::{addresses, hostname, ports, publishes_not_ready};
 use crate::meta::{is_deleted, name, namespace};
 use crate::pod::{is_ready, is_terminal, node_name};
-use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, ObjectReference, Pod, Service};
+use k8s_openapi::api::core::v1::{
+    EndpointAddress, EndpointPort, EndpointSubset, Endpoints, ObjectReference, Pod, Service,
+};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -19,10 +21,16 @@ struct Addresses {
 /// The subsets, and whether addresses were left out.
 pub(super) fn of(service: &Service, pods: &[Arc<Pod>]) -> (Vec<EndpointSubset>, bool) {
     let is_headless = service.spec.as_ref().and_then(|s| s.cluster_ip.as_deref()) == Some("None");
-    let has_ports = service.spec.as_ref().and_then(|s| s.ports.as_ref()).is_some_and(|p| !p.is_empty());
+    let has_ports = service
+        .spec
+        .as_ref()
+        .and_then(|s| s.ports.as_ref())
+        .is_some_and(|p| !p.is_empty());
     let mut groups: BTreeMap<Vec<Port>, Addresses> = BTreeMap::new();
     for pod in pods.iter().filter(|pod| belongs(service, pod)) {
-        let Some(address) = address(service, pod) else { continue };
+        let Some(address) = address(service, pod) else {
+            continue;
+        };
         let mut key: Vec<Port> = ports(service, pod).into_iter().map(Port::from).collect();
         key.sort();
         if key.is_empty() && (has_ports || !is_headless) {
@@ -30,7 +38,11 @@ pub(super) fn of(service: &Service, pods: &[Arc<Pod>]) -> (Vec<EndpointSubset>, 
         }
         let group = groups.entry(key).or_default();
         let ready = publishes_not_ready(service) || is_ready(pod);
-        if ready { group.ready.push(address) } else { group.not_ready.push(address) }
+        if ready {
+            group.ready.push(address)
+        } else {
+            group.not_ready.push(address)
+        }
     }
     let truncated = truncate(&mut groups);
     (groups.into_iter().map(subset).collect(), truncated)
@@ -47,7 +59,12 @@ struct Port {
 
 impl From<k8s_openapi::api::discovery::v1::EndpointPort> for Port {
     fn from(port: k8s_openapi::api::discovery::v1::EndpointPort) -> Self {
-        Port { name: port.name.unwrap_or_default(), protocol: port.protocol.unwrap_or_default(), port: port.port.unwrap_or(0), app_protocol: port.app_protocol }
+        Port {
+            name: port.name.unwrap_or_default(),
+            protocol: port.protocol.unwrap_or_default(),
+            port: port.port.unwrap_or(0),
+            app_protocol: port.app_protocol,
+        }
     }
 }
 
@@ -59,8 +76,17 @@ fn belongs(service: &Service, pod: &Pod) -> bool {
 /// Of the service's first family: Endpoints know one.
 fn address(service: &Service, pod: &Pod) -> Option<EndpointAddress> {
     let spec = service.spec.as_ref();
-    let family = spec.and_then(|s| s.ip_families.as_ref()).and_then(|f| f.first()).map(String::as_str);
-    let is_v6 = family.map_or_else(|| spec.and_then(|s| s.cluster_ip.as_deref()).is_some_and(|ip| ip.contains(':')), |f| f == "IPv6");
+    let family = spec
+        .and_then(|s| s.ip_families.as_ref())
+        .and_then(|f| f.first())
+        .map(String::as_str);
+    let is_v6 = family.map_or_else(
+        || {
+            spec.and_then(|s| s.cluster_ip.as_deref())
+                .is_some_and(|ip| ip.contains(':'))
+        },
+        |f| f == "IPv6",
+    );
     let ip = addresses(pod).find(|ip| ip.contains(':') == is_v6)?;
     Some(EndpointAddress {
         ip: ip.to_owned(),
@@ -93,7 +119,12 @@ fn subset((ports, mut addresses): (Vec<Port>, Addresses)) -> EndpointSubset {
     by_ip(&mut addresses.ready);
     by_ip(&mut addresses.not_ready);
     let unless_empty = |list: Vec<EndpointAddress>| Some(list).filter(|l| !l.is_empty());
-    let port = |p: Port| EndpointPort { name: Some(p.name).filter(|n| !n.is_empty()), port: p.port, protocol: Some(p.protocol), app_protocol: p.app_protocol };
+    let port = |p: Port| EndpointPort {
+        name: Some(p.name).filter(|n| !n.is_empty()),
+        port: p.port,
+        protocol: Some(p.protocol),
+        app_protocol: p.app_protocol,
+    };
     EndpointSubset {
         addresses: unless_empty(addresses.ready),
         not_ready_addresses: unless_empty(addresses.not_ready),
@@ -104,7 +135,10 @@ fn subset((ports, mut addresses): (Vec<Port>, Addresses)) -> EndpointSubset {
 /// Nothing that a client reads differs.
 pub(super) fn same(old: &Endpoints, new: &Endpoints) -> bool {
     let subsets = |e: &Endpoints| e.subsets.clone().unwrap_or_default();
-    subsets(old) == subsets(new) && old.metadata.labels == new.metadata.labels && old.metadata.annotations.clone().unwrap_or_default() == new.metadata.annotations.clone().unwrap_or_default()
+    subsets(old) == subsets(new)
+        && old.metadata.labels == new.metadata.labels
+        && old.metadata.annotations.clone().unwrap_or_default()
+            == new.metadata.annotations.clone().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -136,7 +170,13 @@ mod tests {
         let pods: Vec<_> = (0..1200).map(|n| pod(n, n >= 500)).collect();
         let (subsets, truncated) = of(&service(), &pods);
         assert!(truncated);
-        assert_eq!((subsets[0].addresses.as_ref().unwrap().len(), subsets[0].not_ready_addresses.as_ref().unwrap().len()), (700, 300));
+        assert_eq!(
+            (
+                subsets[0].addresses.as_ref().unwrap().len(),
+                subsets[0].not_ready_addresses.as_ref().unwrap().len()
+            ),
+            (700, 300)
+        );
     }
 
     #[test]

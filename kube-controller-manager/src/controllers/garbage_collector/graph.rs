@@ -22,7 +22,9 @@ pub(super) struct Node {
 
 impl Node {
     pub fn blocks(&self, owner: &str) -> bool {
-        self.owners.iter().any(|r| r.uid == owner && r.block_owner_deletion == Some(true))
+        self.owners
+            .iter()
+            .any(|r| r.uid == owner && r.block_owner_deletion == Some(true))
     }
 }
 
@@ -47,7 +49,12 @@ impl Graph {
     }
 
     pub fn dependents(&self, owner: &str) -> Vec<Node> {
-        self.dependents.get(owner).into_iter().flatten().filter_map(|uid| self.get(uid)).collect()
+        self.dependents
+            .get(owner)
+            .into_iter()
+            .flatten()
+            .filter_map(|uid| self.get(uid))
+            .collect()
     }
 
     pub fn has_dependents(&self, owner: &str) -> bool {
@@ -58,20 +65,40 @@ impl Graph {
     pub fn is_surely_present(&self, namespace: &str, reference: &OwnerReference) -> bool {
         self.nodes.get(&reference.uid).is_some_and(|owner| {
             let same_place = !owner.resource.namespaced || owner.namespace == namespace;
-            let same_group = reference.api_version.split_once('/').map_or("", |(group, _)| group) == owner.resource.group;
-            !owner.being_deleted && same_place && same_group && owner.resource.kind == reference.kind && owner.name == reference.name
+            let same_group = reference
+                .api_version
+                .split_once('/')
+                .map_or("", |(group, _)| group)
+                == owner.resource.group;
+            !owner.being_deleted
+                && same_place
+                && same_group
+                && owner.resource.kind == reference.kind
+                && owner.name == reference.name
         })
     }
 
     pub fn with_unseen_owners(&self) -> Vec<String> {
         let unseen = |node: &&Node| node.owners.iter().any(|r| !self.nodes.contains_key(&r.uid));
-        self.nodes.values().filter(unseen).map(|n| n.uid.clone()).collect()
+        self.nodes
+            .values()
+            .filter(unseen)
+            .map(|n| n.uid.clone())
+            .collect()
     }
 
     /// An object was added or changed. The keys to queue.
     pub fn observe(&mut self, resource: &Arc<ResourceType>, object: &PartialObjectMetadata) -> Vec<String> {
         let (uid, name) = identity(object);
-        let has = |finalizer: &str| is_deleted(&object.metadata) && object.metadata.finalizers.iter().flatten().any(|f| f == finalizer);
+        let has = |finalizer: &str| {
+            is_deleted(&object.metadata)
+                && object
+                    .metadata
+                    .finalizers
+                    .iter()
+                    .flatten()
+                    .any(|f| f == finalizer)
+        };
         let node = Node {
             resource: resource.clone(),
             namespace: namespace(&object.metadata).to_owned(),
@@ -89,7 +116,13 @@ impl Graph {
         }
         if node.deleting_dependents && !old.as_ref().is_some_and(|o| o.deleting_dependents) {
             wake.push(look_key(&node.uid));
-            wake.extend(self.dependents.get(&node.uid).into_iter().flatten().map(|d| look_key(d)));
+            wake.extend(
+                self.dependents
+                    .get(&node.uid)
+                    .into_iter()
+                    .flatten()
+                    .map(|d| look_key(d)),
+            );
         }
         wake
     }
@@ -100,16 +133,34 @@ impl Graph {
             return Vec::new();
         }
         let mut wake = Vec::new();
-        for gone in before.iter().filter(|b| !new.owners.iter().any(|n| n.uid == b.uid)) {
+        for gone in before
+            .iter()
+            .filter(|b| !new.owners.iter().any(|n| n.uid == b.uid))
+        {
             self.unlink(&gone.uid, &new.uid);
         }
         for reference in &new.owners {
-            self.dependents.entry(reference.uid.clone()).or_default().insert(new.uid.clone());
+            self.dependents
+                .entry(reference.uid.clone())
+                .or_default()
+                .insert(new.uid.clone());
         }
         // An owner that waits for its dependents may be free now: one left it, or stopped blocking it.
-        let blocked = |list: &[OwnerReference], uid: &str| list.iter().any(|r| r.uid == uid && r.block_owner_deletion == Some(true));
-        wake.extend(before.iter().filter(|b| b.block_owner_deletion == Some(true) && !blocked(&new.owners, &b.uid)).map(|b| look_key(&b.uid)));
-        let suspicious = new.owners.iter().any(|r| self.nodes.get(&r.uid).is_none_or(|owner| owner.deleting_dependents));
+        let blocked = |list: &[OwnerReference], uid: &str| {
+            list.iter()
+                .any(|r| r.uid == uid && r.block_owner_deletion == Some(true))
+        };
+        wake.extend(
+            before
+                .iter()
+                .filter(|b| b.block_owner_deletion == Some(true) && !blocked(&new.owners, &b.uid))
+                .map(|b| look_key(&b.uid)),
+        );
+        let suspicious = new.owners.iter().any(|r| {
+            self.nodes
+                .get(&r.uid)
+                .is_none_or(|owner| owner.deleting_dependents)
+        });
         if suspicious {
             wake.push(look_key(&new.uid));
         }
@@ -127,11 +178,17 @@ impl Graph {
 
     /// An object is gone. The uids that deserve a look.
     pub fn remove(&mut self, uid: &str) -> Vec<String> {
-        let Some(node) = self.nodes.remove(uid) else { return Vec::new() };
+        let Some(node) = self.nodes.remove(uid) else {
+            return Vec::new();
+        };
         let mut wake: Vec<_> = self.dependents.get(uid).into_iter().flatten().cloned().collect();
         for reference in &node.owners {
             self.unlink(&reference.uid, uid);
-            if self.nodes.get(&reference.uid).is_some_and(|owner| owner.deleting_dependents) {
+            if self
+                .nodes
+                .get(&reference.uid)
+                .is_some_and(|owner| owner.deleting_dependents)
+            {
                 wake.push(reference.uid.clone());
             }
         }

@@ -16,7 +16,10 @@ use tokio::sync::{Notify, watch};
 /// Events own nothing and are owned by nothing, and they are many.
 const IGNORED: [(&str, &str); 2] = [("", "events"), ("events.k8s.io", "events")];
 /// Resources whose changes change discovery.
-const SHAPES_DISCOVERY: [(&str, &str); 2] = [("apiextensions.k8s.io", "customresourcedefinitions"), ("apiregistration.k8s.io", "apiservices")];
+const SHAPES_DISCOVERY: [(&str, &str); 2] = [
+    ("apiextensions.k8s.io", "customresourcedefinitions"),
+    ("apiregistration.k8s.io", "apiservices"),
+];
 /// A new definition is served a moment after it is stored.
 const SETTLE: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(5);
@@ -43,8 +46,18 @@ struct Inner {
 
 impl Monitors {
     pub fn new(client: Client, graph: Arc<Mutex<Graph>>, queue: WorkQueue<String>) -> Self {
-        let inner = Inner { client, graph, queue, running: Mutex::default(), known: Mutex::default(), stale: Notify::new(), started: watch::Sender::new(false) };
-        Monitors { inner: Arc::new(inner) }
+        let inner = Inner {
+            client,
+            graph,
+            queue,
+            running: Mutex::default(),
+            known: Mutex::default(),
+            stale: Notify::new(),
+            started: watch::Sender::new(false),
+        };
+        Monitors {
+            inner: Arc::new(inner),
+        }
     }
 
     pub async fn follow_discovery(&self) {
@@ -54,7 +67,11 @@ impl Monitors {
                     for (group, error) in &found.failed {
                         tracing::warn!(%group, %error, "Discovery failed for a group, keeping what is known of it");
                     }
-                    let failed: Vec<_> = found.failed.iter().map(|(group_version, _)| group_of(group_version).to_owned()).collect();
+                    let failed: Vec<_> = found
+                        .failed
+                        .iter()
+                        .map(|(group_version, _)| group_of(group_version).to_owned())
+                        .collect();
                     self.adjust(found.resources, &failed);
                     found.failed.is_empty()
                 }
@@ -75,9 +92,20 @@ impl Monitors {
     /// Starts what is new and stops what is gone; a group that did not answer is not gone.
     fn adjust(&self, found: Vec<Discovered>, failed: &[String]) {
         let mut known: Vec<_> = found.iter().map(|d| d.resource.clone()).collect();
-        known.extend(self.inner.known.lock().iter().filter(|r| failed.contains(&r.group)).cloned());
+        known.extend(
+            self.inner
+                .known
+                .lock()
+                .iter()
+                .filter(|r| failed.contains(&r.group))
+                .cloned(),
+        );
         *self.inner.known.lock() = known;
-        let wanted: Vec<_> = found.into_iter().filter(is_collectable).map(|d| d.resource).collect();
+        let wanted: Vec<_> = found
+            .into_iter()
+            .filter(is_collectable)
+            .map(|d| d.resource)
+            .collect();
         let mut running = self.inner.running.lock();
         running.retain(|resource, informer| {
             let stays = wanted.contains(resource) || failed.contains(&resource.group);
@@ -87,13 +115,19 @@ impl Monitors {
             stays
         });
         for resource in wanted {
-            running.entry(resource).or_insert_with_key(|resource| self.monitor(resource.clone()));
+            running
+                .entry(resource)
+                .or_insert_with_key(|resource| self.monitor(resource.clone()));
         }
         self.inner.started.send_replace(true);
     }
 
     fn monitor(&self, resource: ResourceType) -> Informer<PartialObjectMetadata> {
-        let informer = Informer::new(self.inner.client.metadata(&resource, None), ListOptions::default()).transform(cut);
+        let informer = Informer::new(
+            self.inner.client.metadata(&resource, None),
+            ListOptions::default(),
+        )
+        .transform(cut);
         let (monitors, resource) = (self.clone(), Arc::new(resource));
         informer.on_event(move |event| monitors.heard(&resource, event));
         informer.start();
@@ -149,7 +183,12 @@ impl Monitors {
     /// The resource of a kind; any version of it shows the same objects.
     pub fn resource_of(&self, api_version: &str, kind: &str) -> Option<ResourceType> {
         let group = group_of(api_version);
-        self.inner.known.lock().iter().find(|r| r.group == group && r.kind == kind).cloned()
+        self.inner
+            .known
+            .lock()
+            .iter()
+            .find(|r| r.group == group && r.kind == kind)
+            .cloned()
     }
 }
 

@@ -10,12 +10,24 @@ const VERBS: &[&str] = &["create", "delete", "get", "list", "patch", "update", "
 
 fn server() -> FakeServer {
     let server = FakeServer::new();
-    server.serve("/api", json!({"versions": ["v1"], "serverAddressByClientCIDRs": []}));
+    server.serve(
+        "/api",
+        json!({"versions": ["v1"], "serverAddressByClientCIDRs": []}),
+    );
     server.serve("/apis", json!({"kind": "APIGroupList", "groups": [{"name": "apps", "versions": [{"groupVersion": "apps/v1", "version": "v1"}]}]}));
     let list = |group_version: &str, resources: Value| json!({"kind": "APIResourceList", "groupVersion": group_version, "resources": resources});
     let resource = |name: &str, kind: &str| json!({"name": name, "singularName": "", "namespaced": true, "kind": kind, "verbs": VERBS});
-    server.serve("/api/v1", list("v1", json!([resource("pods", "Pod"), resource("configmaps", "ConfigMap")])));
-    server.serve("/apis/apps/v1", list("apps/v1", json!([resource("replicasets", "ReplicaSet")])));
+    server.serve(
+        "/api/v1",
+        list(
+            "v1",
+            json!([resource("pods", "Pod"), resource("configmaps", "ConfigMap")]),
+        ),
+    );
+    server.serve(
+        "/apis/apps/v1",
+        list("apps/v1", json!([resource("replicasets", "ReplicaSet")])),
+    );
     server
 }
 
@@ -33,17 +45,30 @@ impl Drop for World {
 fn start(server: FakeServer) -> World {
     let context = Context::for_tests(&server);
     let collector = build(&context).unwrap();
-    World { server, task: tokio::spawn(async move { collector.run().await }) }
+    World {
+        server,
+        task: tokio::spawn(async move { collector.run().await }),
+    }
 }
 
 async fn set(server: &FakeServer, name: &str) -> ReplicaSet {
     let value = json!({"metadata": {"name": name}, "spec": {"selector": {}}});
-    server.client().namespaced("ns").create(&serde_json::from_value(value).unwrap()).await.unwrap()
+    server
+        .client()
+        .namespaced("ns")
+        .create(&serde_json::from_value(value).unwrap())
+        .await
+        .unwrap()
 }
 
 async fn pod(server: &FakeServer, name: &str, owners: Value) -> Pod {
     let value = json!({"metadata": {"name": name, "ownerReferences": owners}});
-    server.client().namespaced("ns").create(&serde_json::from_value(value).unwrap()).await.unwrap()
+    server
+        .client()
+        .namespaced("ns")
+        .create(&serde_json::from_value(value).unwrap())
+        .await
+        .unwrap()
 }
 
 fn reference(set: &ReplicaSet) -> Value {
@@ -56,7 +81,17 @@ fn absent() -> Value {
 
 impl World {
     async fn pods(&self) -> Vec<String> {
-        let mut names: Vec<_> = self.server.client().all::<Pod>().list(&ListOptions::default()).await.unwrap().items.into_iter().filter_map(|p| p.metadata.name).collect();
+        let mut names: Vec<_> = self
+            .server
+            .client()
+            .all::<Pod>()
+            .list(&ListOptions::default())
+            .await
+            .unwrap()
+            .items
+            .into_iter()
+            .filter_map(|p| p.metadata.name)
+            .collect();
         names.sort();
         names
     }
@@ -92,7 +127,13 @@ async fn dependents_follow_their_owner_in_the_background() {
     pod(&server, "a", json!([reference(&owner)])).await;
     let world = start(server);
     tokio::time::sleep(Duration::from_millis(300)).await;
-    world.server.client().namespaced::<ReplicaSet>("ns").delete("rs", &client::options::background()).await.unwrap();
+    world
+        .server
+        .client()
+        .namespaced::<ReplicaSet>("ns")
+        .delete("rs", &client::options::background())
+        .await
+        .unwrap();
     world.until_pods(&[]).await;
 }
 
@@ -103,7 +144,13 @@ async fn one_owner_left_saves_a_dependent_and_the_dead_reference_goes() {
     pod(&server, "a", json!([reference(&owner), absent()])).await;
     let world = start(server);
     for _ in 0..500 {
-        let pod = world.server.client().namespaced::<Pod>("ns").get("a").await.unwrap();
+        let pod = world
+            .server
+            .client()
+            .namespaced::<Pod>("ns")
+            .get("a")
+            .await
+            .unwrap();
         if pod.metadata.owner_references.as_ref().map(Vec::len) == Some(1) {
             return;
         }
@@ -123,9 +170,18 @@ async fn foreground_deletion_waits_for_blocking_dependents() {
     let world = start(server);
     tokio::time::sleep(Duration::from_millis(300)).await;
     let sets = world.server.client().namespaced::<ReplicaSet>("ns");
-    sets.delete("rs", &client::options::propagation("Foreground")).await.unwrap();
+    sets.delete("rs", &client::options::propagation("Foreground"))
+        .await
+        .unwrap();
     for _ in 0..500 {
-        if api.get("held").await.unwrap().metadata.deletion_timestamp.is_some() {
+        if api
+            .get("held")
+            .await
+            .unwrap()
+            .metadata
+            .deletion_timestamp
+            .is_some()
+        {
             break;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -152,7 +208,9 @@ async fn orphaning_releases_dependents_before_the_owner_goes() {
     let world = start(server);
     tokio::time::sleep(Duration::from_millis(300)).await;
     let sets = world.server.client().namespaced::<ReplicaSet>("ns");
-    sets.delete("rs", &client::options::propagation("Orphan")).await.unwrap();
+    sets.delete("rs", &client::options::propagation("Orphan"))
+        .await
+        .unwrap();
     for _ in 0..500 {
         if sets.get("rs").await.is_err() {
             break;
@@ -160,15 +218,37 @@ async fn orphaning_releases_dependents_before_the_owner_goes() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     tokio::time::sleep(Duration::from_millis(200)).await;
-    let pod = world.server.client().namespaced::<Pod>("ns").get("a").await.unwrap();
+    let pod = world
+        .server
+        .client()
+        .namespaced::<Pod>("ns")
+        .get("a")
+        .await
+        .unwrap();
     assert!(pod.metadata.owner_references.is_none_or(|r| r.is_empty()));
 }
 
 #[tokio::test]
 async fn an_owner_of_an_unknown_kind_condemns_nobody() {
     let server = server();
-    pod(&server, "a", json!([{"apiVersion": "example.com/v1", "kind": "Thing", "name": "t", "uid": "u"}])).await;
-    server.client().namespaced("ns").create(&ConfigMap { metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta { name: Some("c".into()), ..Default::default() }, ..Default::default() }).await.unwrap();
+    pod(
+        &server,
+        "a",
+        json!([{"apiVersion": "example.com/v1", "kind": "Thing", "name": "t", "uid": "u"}]),
+    )
+    .await;
+    server
+        .client()
+        .namespaced("ns")
+        .create(&ConfigMap {
+            metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
+                name: Some("c".into()),
+                ..Default::default()
+            },
+            ..Default::default()
+        })
+        .await
+        .unwrap();
     let world = start(server);
     tokio::time::sleep(Duration::from_millis(600)).await;
     assert_eq!(world.pods().await, ["a"]);

@@ -25,13 +25,25 @@ impl Record {
     /// With the pods that finished since; a success wipes the failures before it.
     pub fn after(self, succeeded: &[Arc<Pod>], failed: &[Arc<Pod>]) -> Record {
         let last_success = succeeded.iter().map(|p| finished_at(p)).max();
-        let counted: Vec<_> = failed.iter().map(|p| finished_at(p)).filter(|at| last_success.is_none_or(|s| *at > s)).collect();
-        let before = if last_success.is_some() { Record::default() } else { self };
-        Record { failures: before.failures + counted.len() as i32, last: counted.into_iter().max().or(before.last) }
+        let counted: Vec<_> = failed
+            .iter()
+            .map(|p| finished_at(p))
+            .filter(|at| last_success.is_none_or(|s| *at > s))
+            .collect();
+        let before = if last_success.is_some() {
+            Record::default()
+        } else {
+            self
+        };
+        Record {
+            failures: before.failures + counted.len() as i32,
+            last: counted.into_iter().max().or(before.last),
+        }
     }
 
     pub fn remaining(&self, now: Timestamp) -> Duration {
-        self.last.map_or(Duration::ZERO, |last| remaining(self.failures, last, now))
+        self.last
+            .map_or(Duration::ZERO, |last| remaining(self.failures, last, now))
     }
 }
 
@@ -56,24 +68,52 @@ pub fn failures_of_index(pod: &Pod) -> i32 {
 }
 
 pub fn number(pod: &Pod, name: &str) -> i32 {
-    annotation(&pod.metadata, name).and_then(|v| v.parse().ok()).filter(|n| *n >= 0).unwrap_or(0)
+    annotation(&pod.metadata, name)
+        .and_then(|v| v.parse().ok())
+        .filter(|n| *n >= 0)
+        .unwrap_or(0)
 }
 
 /// When the last container ended; else when the pod stopped being ready; else when it was told to go; else its creation.
 pub fn finished_at(pod: &Pod) -> Timestamp {
     let status = pod.status.as_ref();
-    let containers = status.and_then(|s| s.container_statuses.as_deref()).unwrap_or_default();
-    let not_ready = || ready_condition(pod).filter(|c| c.status == "False").and_then(|c| c.last_transition_time.as_ref()).map(|t| t.0);
+    let containers = status
+        .and_then(|s| s.container_statuses.as_deref())
+        .unwrap_or_default();
+    let not_ready = || {
+        ready_condition(pod)
+            .filter(|c| c.status == "False")
+            .and_then(|c| c.last_transition_time.as_ref())
+            .map(|t| t.0)
+    };
     let deleted = || {
         let grace = SignedDuration::from_secs(pod.metadata.deletion_grace_period_seconds.unwrap_or(0));
-        pod.metadata.deletion_timestamp.as_ref().and_then(|t| t.0.checked_sub(grace).ok())
+        pod.metadata
+            .deletion_timestamp
+            .as_ref()
+            .and_then(|t| t.0.checked_sub(grace).ok())
     };
     let created = || pod.metadata.creation_timestamp.as_ref().map(|t| t.0);
-    last_end(containers).or_else(not_ready).or_else(deleted).or_else(created).unwrap_or_default()
+    last_end(containers)
+        .or_else(not_ready)
+        .or_else(deleted)
+        .or_else(created)
+        .unwrap_or_default()
 }
 
 fn last_end(containers: &[ContainerStatus]) -> Option<Timestamp> {
-    let ends: Option<Vec<_>> = containers.iter().map(|c| c.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref().map(|t| t.0)).collect();
+    let ends: Option<Vec<_>> = containers
+        .iter()
+        .map(|c| {
+            c.state
+                .as_ref()?
+                .terminated
+                .as_ref()?
+                .finished_at
+                .as_ref()
+                .map(|t| t.0)
+        })
+        .collect();
     ends?.into_iter().max()
 }
 
@@ -123,12 +163,21 @@ mod tests {
 
     #[test]
     fn waiting_doubles_and_a_success_ends_it() {
-        let at = |second: u8| format!("2024-01-01T00:00:{second:02}Z").parse::<Timestamp>().unwrap();
+        let at = |second: u8| {
+            format!("2024-01-01T00:00:{second:02}Z")
+                .parse::<Timestamp>()
+                .unwrap()
+        };
         let once = Record::default().after(&[], &[ended(0)]);
         assert_eq!(once.remaining(at(4)), Duration::from_secs(6));
         let thrice = once.after(&[], &[ended(10), ended(20)]);
         assert_eq!(thrice.remaining(at(20)), Duration::from_secs(40));
         assert_eq!(thrice.after(&[ended(30)], &[]).remaining(at(30)), Duration::ZERO);
-        assert_eq!(thrice.after(&[ended(30)], &[ended(25), ended(31)]).remaining(at(31)), Duration::from_secs(10));
+        assert_eq!(
+            thrice
+                .after(&[ended(30)], &[ended(25), ended(31)])
+                .remaining(at(31)),
+            Duration::from_secs(10)
+        );
     }
 }

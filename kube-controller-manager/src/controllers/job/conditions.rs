@@ -25,11 +25,19 @@ fn with_status(type_: &str, status: &str, reason: &str, message: &str) -> JobCon
 }
 
 pub fn failed_for(target: &JobCondition) -> JobCondition {
-    newly(FAILED, target.reason.as_deref().unwrap_or(""), target.message.as_deref().unwrap_or(""))
+    newly(
+        FAILED,
+        target.reason.as_deref().unwrap_or(""),
+        target.message.as_deref().unwrap_or(""),
+    )
 }
 
 pub fn complete_for(criteria: &JobCondition) -> JobCondition {
-    newly(COMPLETE, criteria.reason.as_deref().unwrap_or(""), criteria.message.as_deref().unwrap_or(""))
+    newly(
+        COMPLETE,
+        criteria.reason.as_deref().unwrap_or(""),
+        criteria.message.as_deref().unwrap_or(""),
+    )
 }
 
 pub fn is_true(condition: &JobCondition) -> bool {
@@ -38,18 +46,29 @@ pub fn is_true(condition: &JobCondition) -> bool {
 
 pub fn finished(job: &Job) -> Option<&JobCondition> {
     let conditions = job.status.iter().flat_map(|s| s.conditions.iter().flatten());
-    conditions.into_iter().find(|c| matches!(c.type_.as_str(), COMPLETE | FAILED) && is_true(c))
+    conditions
+        .into_iter()
+        .find(|c| matches!(c.type_.as_str(), COMPLETE | FAILED) && is_true(c))
 }
 
 pub fn has(status: &JobStatus, type_: &str) -> bool {
-    status.conditions.iter().flatten().any(|c| c.type_ == type_ && is_true(c))
+    status
+        .conditions
+        .iter()
+        .flatten()
+        .any(|c| c.type_ == type_ && is_true(c))
 }
 
 /// True when the list changed. From nothing to false is no change.
 pub fn ensure(status: &mut JobStatus, wanted: JobCondition) -> bool {
     let conditions = status.conditions.get_or_insert_default();
     match conditions.iter_mut().find(|c| c.type_ == wanted.type_) {
-        Some(known) if (&known.status, &known.reason, &known.message) == (&wanted.status, &wanted.reason, &wanted.message) => false,
+        Some(known)
+            if (&known.status, &known.reason, &known.message)
+                == (&wanted.status, &wanted.reason, &wanted.message) =>
+        {
+            false
+        }
         Some(known) => {
             *known = wanted;
             true

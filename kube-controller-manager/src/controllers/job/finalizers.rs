@@ -27,12 +27,18 @@ impl Removals {
     }
 
     pub fn expect(&self, job: &str, pods: &[Arc<Pod>]) {
-        self.by_job.lock().entry(job.to_owned()).or_default().extend(pods.iter().map(|p| uid(&p.metadata).to_owned()));
+        self.by_job
+            .lock()
+            .entry(job.to_owned())
+            .or_default()
+            .extend(pods.iter().map(|p| uid(&p.metadata).to_owned()));
     }
 
     pub fn observed(&self, job: &str, pod: &str) {
         let mut by_job = self.by_job.lock();
-        let Some(expected) = by_job.get_mut(job) else { return };
+        let Some(expected) = by_job.get_mut(job) else {
+            return;
+        };
         expected.remove(pod);
         if expected.is_empty() {
             by_job.remove(job);
@@ -48,12 +54,22 @@ pub async fn remove(client: &Client, pod: &Pod) -> Result<(), client::Error> {
     if !is_tracked(pod) {
         return Ok(());
     }
-    let patch = json!({"metadata": {"uid": uid(&pod.metadata), "$deleteFromPrimitiveList/finalizers": [TRACKING]}});
-    client.namespaced::<Pod>(namespace(&pod.metadata)).patch(name(&pod.metadata), &Patch::Strategic(patch), None).await.map(drop)
+    let patch =
+        json!({"metadata": {"uid": uid(&pod.metadata), "$deleteFromPrimitiveList/finalizers": [TRACKING]}});
+    client
+        .namespaced::<Pod>(namespace(&pod.metadata))
+        .patch(name(&pod.metadata), &Patch::Strategic(patch), None)
+        .await
+        .map(drop)
 }
 
 /// The uids of those that have it no more, and the first error.
-pub async fn remove_all(client: &Client, removals: &Removals, job: &str, pods: &[Arc<Pod>]) -> (HashSet<String>, Option<client::Error>) {
+pub async fn remove_all(
+    client: &Client,
+    removals: &Removals,
+    job: &str,
+    pods: &[Arc<Pod>],
+) -> (HashSet<String>, Option<client::Error>) {
     removals.expect(job, pods);
     let done = Mutex::new(HashSet::new());
     let (_, error) = all(pods.iter().map(|pod| {

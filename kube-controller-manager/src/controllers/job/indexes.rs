@@ -16,9 +16,14 @@ impl Intervals {
     pub fn parse(text: &str, completions: i32) -> Self {
         let bounds = text.split(',').filter_map(|part| {
             let (first, last) = part.split_once('-').unwrap_or((part, part));
-            Some((first.parse::<i32>().ok()?, last.parse::<i32>().ok()?.min(completions - 1)))
+            Some((
+                first.parse::<i32>().ok()?,
+                last.parse::<i32>().ok()?.min(completions - 1),
+            ))
         });
-        let mut found: Vec<_> = bounds.filter(|(first, last)| *first >= 0 && first <= last).collect();
+        let mut found: Vec<_> = bounds
+            .filter(|(first, last)| *first >= 0 && first <= last)
+            .collect();
         found.sort_unstable();
         Intervals(found).joined()
     }
@@ -94,7 +99,10 @@ impl fmt::Display for Intervals {
 }
 
 pub fn index_of(pod: &Pod) -> Option<i32> {
-    annotation(&pod.metadata, COMPLETION_INDEX)?.parse().ok().filter(|i| *i >= 0)
+    annotation(&pod.metadata, COMPLETION_INDEX)?
+        .parse()
+        .ok()
+        .filter(|i| *i >= 0)
 }
 
 pub fn indexes<'a>(pods: impl IntoIterator<Item = &'a Pod>) -> BTreeSet<i32> {

@@ -69,18 +69,28 @@ impl Pass {
     }
 
     fn count_finished(&mut self) {
-        let succeeded = self.uncounted(|p| phase(p) == "Succeeded" && !self.uncounted_succeeded.contains(uid(&p.metadata)));
-        let failed = self.uncounted(|p| self.is_failed(p) && !self.uncounted_failed.contains(uid(&p.metadata)));
-        let counted = failed.iter().filter(|p| self.consequence(p) != Consequence::Ignore).count();
+        let succeeded = self
+            .uncounted(|p| phase(p) == "Succeeded" && !self.uncounted_succeeded.contains(uid(&p.metadata)));
+        let failed =
+            self.uncounted(|p| self.is_failed(p) && !self.uncounted_failed.contains(uid(&p.metadata)));
+        let counted = failed
+            .iter()
+            .filter(|p| self.consequence(p) != Consequence::Ignore)
+            .count();
         let status = status_of(&self.job);
-        self.succeeded = status.succeeded.unwrap_or(0) + (succeeded.len() + self.uncounted_succeeded.len()) as i32;
+        self.succeeded =
+            status.succeeded.unwrap_or(0) + (succeeded.len() + self.uncounted_succeeded.len()) as i32;
         self.failed = status.failed.unwrap_or(0) + (counted + self.uncounted_failed.len()) as i32;
         self.record = self.record.after(&succeeded, &failed);
     }
 
     /// Pods that are not in the status' counters: those still held by the finalizer, with a valid index if there must be one.
     fn uncounted(&self, which: impl Fn(&Pod) -> bool) -> Vec<Arc<Pod>> {
-        self.pods.iter().filter(|p| self.is_held(p) && self.has_place(p) && which(p)).cloned().collect()
+        self.pods
+            .iter()
+            .filter(|p| self.is_held(p) && self.has_place(p) && which(p))
+            .cloned()
+            .collect()
     }
 
     pub fn is_held(&self, pod: &Pod) -> bool {
@@ -93,7 +103,8 @@ impl Pass {
 
     /// A pod that is on its way out failed, unless only those that have failed are to be replaced.
     pub fn is_failed(&self, pod: &Pod) -> bool {
-        phase(pod) == "Failed" || (!only_replaces_failed(&self.job) && is_deleted(&pod.metadata) && phase(pod) != "Succeeded")
+        phase(pod) == "Failed"
+            || (!only_replaces_failed(&self.job) && is_deleted(&pod.metadata) && phase(pod) != "Succeeded")
     }
 
     pub fn consequence(&self, pod: &Pod) -> Consequence {
@@ -105,17 +116,32 @@ impl Pass {
         let status = status_of(&self.job);
         let before = Intervals::parse(status.completed_indexes.as_deref().unwrap_or(""), completions);
         let held = |p: &Pod| is_tracked(p) && self.has_place(p);
-        let new = self.pods.iter().filter(|p| phase(p) == "Succeeded" && held(p)).map(|p| &**p);
+        let new = self
+            .pods
+            .iter()
+            .filter(|p| phase(p) == "Succeeded" && held(p))
+            .map(|p| &**p);
         self.succeeded_indexes = before.with(&indexes(new));
         self.before = before;
         self.succeeded = self.succeeded_indexes.total();
         let held = |p: &Pod| is_tracked(p) && self.has_place(p);
-        let Some(limit) = spec(&self.job).backoff_limit_per_index else { return };
+        let Some(limit) = spec(&self.job).backoff_limit_per_index else {
+            return;
+        };
         let known = Intervals::parse(status.failed_indexes.as_deref().unwrap_or(""), completions);
-        let new = self.pods.iter().filter(|p| held(p) && self.ends_index(p, limit)).map(|p| &**p);
+        let new = self
+            .pods
+            .iter()
+            .filter(|p| held(p) && self.ends_index(p, limit))
+            .map(|p| &**p);
         let failed_indexes = known.with(&indexes(new));
         let active = indexes(self.active.iter().map(|p| &**p));
-        let waiting = self.uncounted(|p| self.is_failed(p) && index_of(p).is_some_and(|i| !self.succeeded_indexes.has(i) && !failed_indexes.has(i) && !active.contains(&i)));
+        let waiting = self.uncounted(|p| {
+            self.is_failed(p)
+                && index_of(p).is_some_and(|i| {
+                    !self.succeeded_indexes.has(i) && !failed_indexes.has(i) && !active.contains(&i)
+                })
+        });
         self.delayed = backoff::last_failed_by_index(waiting.iter());
         self.failed_indexes = Some(failed_indexes);
     }
@@ -125,7 +151,9 @@ impl Pass {
             && match self.consequence(pod) {
                 Consequence::FailIndex => true,
                 Consequence::Ignore => false,
-                Consequence::Count | Consequence::FailJob(_) => backoff::number(pod, backoff::INDEX_FAILURES) >= limit,
+                Consequence::Count | Consequence::FailJob(_) => {
+                    backoff::number(pod, backoff::INDEX_FAILURES) >= limit
+                }
             }
     }
 
@@ -133,45 +161,89 @@ impl Pass {
     /// were managed.
     pub fn decide(&mut self) {
         let known = self.known_end();
-        self.finished = known.or_else(|| self.failure()).or_else(|| self.index_failure()).or_else(|| self.policy_success());
+        self.finished = known
+            .or_else(|| self.failure())
+            .or_else(|| self.index_failure())
+            .or_else(|| self.policy_success());
     }
 
     fn known_end(&self) -> Option<JobCondition> {
         let status = status_of(&self.job);
-        let find = |type_: &str| status.conditions.iter().flatten().find(|c| c.type_ == type_ && is_true(c));
-        find(conditions::SUCCESS_CRITERIA_MET).cloned().or_else(|| find(conditions::FAILURE_TARGET).map(conditions::failed_for))
+        let find = |type_: &str| {
+            status
+                .conditions
+                .iter()
+                .flatten()
+                .find(|c| c.type_ == type_ && is_true(c))
+        };
+        find(conditions::SUCCESS_CRITERIA_MET)
+            .cloned()
+            .or_else(|| find(conditions::FAILURE_TARGET).map(conditions::failed_for))
     }
 
     fn failure(&self) -> Option<JobCondition> {
-        let by_policy = self.pods.iter().filter(|p| self.is_failed(p)).find_map(|p| match self.consequence(p) {
-            Consequence::FailJob(message) => Some(message),
-            _ => None,
-        });
+        let by_policy =
+            self.pods
+                .iter()
+                .filter(|p| self.is_failed(p))
+                .find_map(|p| match self.consequence(p) {
+                    Consequence::FailJob(message) => Some(message),
+                    _ => None,
+                });
         if let Some(message) = by_policy {
             return Some(newly(conditions::FAILURE_TARGET, "PodFailurePolicy", &message));
         }
         let limit = spec(&self.job).backoff_limit.unwrap_or(DEFAULT_BACKOFF_LIMIT);
         if self.failed > limit || self.restarts_exceed(limit) {
-            return Some(newly(conditions::FAILURE_TARGET, "BackoffLimitExceeded", "Job has reached the specified backoff limit"));
+            return Some(newly(
+                conditions::FAILURE_TARGET,
+                "BackoffLimitExceeded",
+                "Job has reached the specified backoff limit",
+            ));
         }
         let late = self.seconds_to_deadline().is_some_and(|left| left <= 0);
-        late.then(|| newly(conditions::FAILURE_TARGET, "DeadlineExceeded", "Job was active longer than specified deadline"))
+        late.then(|| {
+            newly(
+                conditions::FAILURE_TARGET,
+                "DeadlineExceeded",
+                "Job was active longer than specified deadline",
+            )
+        })
     }
 
     /// Pods that restart in place fail without ending.
     fn restarts_exceed(&self, limit: i32) -> bool {
-        let policy = spec(&self.job).template.spec.as_ref().and_then(|s| s.restart_policy.clone());
+        let policy = spec(&self.job)
+            .template
+            .spec
+            .as_ref()
+            .and_then(|s| s.restart_policy.clone());
         if policy.as_deref() != Some("OnFailure") {
             return false;
         }
-        let living = self.pods.iter().filter(|p| matches!(phase(p), "Running" | "Pending")).filter_map(|p| p.status.as_ref());
-        let containers = living.flat_map(|s| s.init_container_statuses.iter().flatten().chain(s.container_statuses.iter().flatten()));
+        let living = self
+            .pods
+            .iter()
+            .filter(|p| matches!(phase(p), "Running" | "Pending"))
+            .filter_map(|p| p.status.as_ref());
+        let containers = living.flat_map(|s| {
+            s.init_container_statuses
+                .iter()
+                .flatten()
+                .chain(s.container_statuses.iter().flatten())
+        });
         let restarts: i32 = containers.map(|c| c.restart_count).sum();
-        if limit == 0 { restarts > 0 } else { restarts >= limit }
+        if limit == 0 {
+            restarts > 0
+        } else {
+            restarts >= limit
+        }
     }
 
     pub fn seconds_to_deadline(&self) -> Option<i64> {
-        let limit = spec(&self.job).active_deadline_seconds.filter(|_| !is_suspended(&self.job))?;
+        let limit = spec(&self.job)
+            .active_deadline_seconds
+            .filter(|_| !is_suspended(&self.job))?;
         let started = self.job.status.as_ref()?.start_time.as_ref()?;
         Some(limit - seconds_since(started))
     }
@@ -179,23 +251,39 @@ impl Pass {
     fn index_failure(&self) -> Option<JobCondition> {
         let failed = self.failed_indexes.as_ref()?.total();
         if spec(&self.job).max_failed_indexes.is_some_and(|max| failed > max) {
-            return Some(newly(conditions::FAILURE_TARGET, "MaxFailedIndexesExceeded", "Job has exceeded the specified maximal number of failed indexes"));
+            return Some(newly(
+                conditions::FAILURE_TARGET,
+                "MaxFailedIndexesExceeded",
+                "Job has exceeded the specified maximal number of failed indexes",
+            ));
         }
         let done = failed > 0 && failed + self.succeeded_indexes.total() >= completions(&self.job);
-        done.then(|| newly(conditions::FAILURE_TARGET, "FailedIndexes", "Job has failed indexes"))
+        done.then(|| {
+            newly(
+                conditions::FAILURE_TARGET,
+                "FailedIndexes",
+                "Job has failed indexes",
+            )
+        })
     }
 
     fn policy_success(&self) -> Option<JobCondition> {
         if !is_indexed(&self.job) {
             return None;
         }
-        let message = policy::success(spec(&self.job).success_policy.as_ref(), completions(&self.job), &self.succeeded_indexes)?;
+        let message = policy::success(
+            spec(&self.job).success_policy.as_ref(),
+            completions(&self.job),
+            &self.succeeded_indexes,
+        )?;
         Some(newly(conditions::SUCCESS_CRITERIA_MET, "SuccessPolicy", &message))
     }
 
     /// Without completions, one success is enough when all others have ended.
     pub fn is_complete(&self, active: i32) -> bool {
-        let enough = spec(&self.job).completions.map_or(self.succeeded > 0, |wanted| self.succeeded >= wanted);
+        let enough = spec(&self.job)
+            .completions
+            .map_or(self.succeeded > 0, |wanted| self.succeeded >= wanted);
         enough && active == 0
     }
 }
@@ -206,7 +294,9 @@ pub fn count(pods: &[Arc<Pod>], what: impl Fn(&Pod) -> bool) -> i32 {
 
 /// The API requires a spec; the type does not.
 pub fn spec(job: &Job) -> Cow<'_, JobSpec> {
-    job.spec.as_ref().map_or_else(|| Cow::Owned(JobSpec::default()), Cow::Borrowed)
+    job.spec
+        .as_ref()
+        .map_or_else(|| Cow::Owned(JobSpec::default()), Cow::Borrowed)
 }
 
 pub fn status_of(job: &Job) -> JobStatus {

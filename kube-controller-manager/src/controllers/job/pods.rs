@@ -1,11 +1,11 @@
 //! Starts and removes the pods of a Job.
 
+use super::Jobs;
 use super::backoff;
 use super::finalizers::{self, TRACKING};
 use super::indexes::{COMPLETION_INDEX, index_of, indexes};
 use super::pass::{Pass, completions, count, is_indexed, is_suspended, only_replaces_failed, spec};
 use super::policy::Consequence;
-use super::Jobs;
 use crate::meta::{name, uid};
 use crate::pod::{is_ready, is_terminating, max_restarts, node_name, phase, ready_since};
 use crate::pod_control::{all, pod_from_template, slow_start};
@@ -47,10 +47,17 @@ impl Jobs {
         if !victims.is_empty() {
             return self.remove(pass, victims).await;
         }
-        let held_back = if only_replaces_failed(&pass.job) { usize::try_from(pass.terminating).unwrap_or(0) } else { 0 };
+        let held_back = if only_replaces_failed(&pass.job) {
+            usize::try_from(pass.terminating).unwrap_or(0)
+        } else {
+            0
+        };
         let missing = wanted.saturating_sub(held_back + active).min(BURST);
         match missing {
-            0 => Managed { active: active as i32, ..Managed::default() },
+            0 => Managed {
+                active: active as i32,
+                ..Managed::default()
+            },
             _ => self.add(pass, missing).await,
         }
     }
@@ -58,28 +65,49 @@ impl Jobs {
     async fn add(&self, pass: &Pass, missing: usize) -> Managed {
         let active = pass.active.len() as i32;
         let per_index = spec(&pass.job).backoff_limit_per_index.is_some();
-        let wait = if per_index { Duration::ZERO } else { pass.record.remaining(Timestamp::now()) };
+        let wait = if per_index {
+            Duration::ZERO
+        } else {
+            pass.record.remaining(Timestamp::now())
+        };
         if !wait.is_zero() {
-            return Managed { active, wait: Some(wait), ..Managed::default() };
+            return Managed {
+                active,
+                wait: Some(wait),
+                ..Managed::default()
+            };
         }
         let wanted: Vec<_> = match is_indexed(&pass.job) {
             true => pending_indexes(pass, missing).into_iter().map(Some).collect(),
             false => vec![None; missing],
         };
-        let (now, later): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|index| index_wait(pass, *index).is_zero());
+        let (now, later): (Vec<_>, Vec<_>) = wanted
+            .into_iter()
+            .partition(|index| index_wait(pass, *index).is_zero());
         let next = later.iter().map(|index| index_wait(pass, *index)).min();
         if now.is_empty() {
-            return Managed { active, wait: next, ..Managed::default() };
+            return Managed {
+                active,
+                wait: next,
+                ..Managed::default()
+            };
         }
         let (created, error) = self.create(pass, &now).await;
-        Managed { active: active + created as i32, error, wait: next }
+        Managed {
+            active: active + created as i32,
+            error,
+            wait: next,
+        }
     }
 
     async fn create(&self, pass: &Pass, wanted: &[Option<i32>]) -> (usize, Option<client::Error>) {
         let (job, next) = (&pass.job, AtomicUsize::new(0));
         self.expectations.expect_creations(&pass.key, wanted.len());
         let (created, error) = slow_start(wanted.len(), || {
-            let index = wanted.get(next.fetch_add(1, Ordering::Relaxed)).copied().flatten();
+            let index = wanted
+                .get(next.fetch_add(1, Ordering::Relaxed))
+                .copied()
+                .flatten();
             let pod = pod_of(job, index, index.map(|i| failures(pass, i)));
             async move {
                 match self.control.create(job, &pod).await {
@@ -99,7 +127,8 @@ impl Jobs {
     /// These do not count as failed: their finalizer goes first.
     async fn remove(&self, pass: &mut Pass, victims: Vec<Arc<Pod>>) -> Managed {
         let (job, key) = (&pass.job, &pass.key);
-        self.expectations.expect_deletions(key, victims.iter().map(|p| uid(&p.metadata).to_owned()));
+        self.expectations
+            .expect_deletions(key, victims.iter().map(|p| uid(&p.metadata).to_owned()));
         let (removed, error) = all(victims.iter().map(|pod| async move {
             let outcome = async {
                 finalizers::remove(&self.client, pod).await?;
@@ -117,7 +146,11 @@ impl Jobs {
         .await;
         pass.terminating += removed as i32;
         pass.ready -= count(&victims, is_ready);
-        Managed { active: (pass.active.len() - removed) as i32, error, wait: None }
+        Managed {
+            active: (pass.active.len() - removed) as i32,
+            error,
+            wait: None,
+        }
     }
 
     /// At the end of a Job. Their finalizers stay until they are counted.
@@ -132,7 +165,11 @@ impl Jobs {
         .await;
         pass.terminating += deleted as i32;
         pass.ready -= count(&pass.active, is_ready);
-        Managed { active: (pass.active.len() - deleted) as i32, error, wait: None }
+        Managed {
+            active: (pass.active.len() - deleted) as i32,
+            error,
+            wait: None,
+        }
     }
 }
 
@@ -160,7 +197,10 @@ fn surplus(pass: &Pass, at_least: usize) -> Vec<Arc<Pod>> {
             }
         }
         let keeps: std::collections::HashSet<_> = last_of.into_values().collect();
-        let (good, bad): (Vec<_>, Vec<_>) = left.into_iter().enumerate().partition(|(at, _)| keeps.contains(at));
+        let (good, bad): (Vec<_>, Vec<_>) = left
+            .into_iter()
+            .enumerate()
+            .partition(|(at, _)| keeps.contains(at));
         victims.extend(bad.into_iter().map(|(_, pod)| pod));
         left = good.into_iter().map(|(_, pod)| pod).collect();
     }
@@ -170,20 +210,40 @@ fn surplus(pass: &Pass, at_least: usize) -> Vec<Arc<Pod>> {
 }
 
 /// Unbound before bound, pending before running, not ready before ready, newly ready first, often restarted first, young first.
-fn advancement(pod: &Pod) -> (bool, u8, bool, Reverse<Option<Timestamp>>, Reverse<i32>, Reverse<Option<Timestamp>>) {
+fn advancement(
+    pod: &Pod,
+) -> (
+    bool,
+    u8,
+    bool,
+    Reverse<Option<Timestamp>>,
+    Reverse<i32>,
+    Reverse<Option<Timestamp>>,
+) {
     let rank = match phase(pod) {
         "Pending" => 0,
         "Running" => 2,
         _ => 1,
     };
     let created = pod.metadata.creation_timestamp.as_ref().map(|t| t.0);
-    (!node_name(pod).is_empty(), rank, is_ready(pod), Reverse(ready_since(pod).map(|t| t.0)), Reverse(max_restarts(pod)), Reverse(created))
+    (
+        !node_name(pod).is_empty(),
+        rank,
+        is_ready(pod),
+        Reverse(ready_since(pod).map(|t| t.0)),
+        Reverse(max_restarts(pod)),
+        Reverse(created),
+    )
 }
 
 fn pending_indexes(pass: &Pass, count: usize) -> Vec<i32> {
-    let mut taken = pass.succeeded_indexes.with(&indexes(pass.active.iter().map(|p| &**p)));
+    let mut taken = pass
+        .succeeded_indexes
+        .with(&indexes(pass.active.iter().map(|p| &**p)));
     if only_replaces_failed(&pass.job) {
-        taken = taken.with(&indexes(pass.pods.iter().filter(|p| is_terminating(p)).map(|p| &**p)));
+        taken = taken.with(&indexes(
+            pass.pods.iter().filter(|p| is_terminating(p)).map(|p| &**p),
+        ));
     }
     if let Some(failed) = &pass.failed_indexes {
         taken = taken.merged(failed);
@@ -193,14 +253,21 @@ fn pending_indexes(pass: &Pass, count: usize) -> Vec<i32> {
 
 fn index_wait(pass: &Pass, index: Option<i32>) -> Duration {
     let failed = index.and_then(|i| pass.delayed.get(&i));
-    failed.map_or(Duration::ZERO, |pod| backoff::remaining_of_index(pod, Timestamp::now()))
+    failed.map_or(Duration::ZERO, |pod| {
+        backoff::remaining_of_index(pod, Timestamp::now())
+    })
 }
 
 /// Counted and ignored failures of an index so far; `None` where they are not counted by index.
 fn failures(pass: &Pass, index: i32) -> Option<(i32, i32)> {
     spec(&pass.job).backoff_limit_per_index?;
-    let Some(before) = pass.delayed.get(&index) else { return Some((0, 0)) };
-    let (counted, ignored) = (backoff::number(before, backoff::INDEX_FAILURES), backoff::number(before, backoff::INDEX_IGNORED_FAILURES));
+    let Some(before) = pass.delayed.get(&index) else {
+        return Some((0, 0));
+    };
+    let (counted, ignored) = (
+        backoff::number(before, backoff::INDEX_FAILURES),
+        backoff::number(before, backoff::INDEX_IGNORED_FAILURES),
+    );
     match pass.consequence(before) {
         Consequence::Ignore => Some((counted, ignored + 1)),
         _ => Some((counted + 1, ignored)),
@@ -228,14 +295,28 @@ fn pod_of(job: &Job, index: Option<i32>, failures: Option<Option<(i32, i32)>>) -
 
 fn give_index(job: &Job, pod: &mut Pod, index: i32) {
     let job_name = name(&job.metadata);
-    pod.metadata.annotations.get_or_insert_default().insert(COMPLETION_INDEX.into(), index.to_string());
-    pod.metadata.labels.get_or_insert_default().insert(COMPLETION_INDEX.into(), index.to_string());
+    pod.metadata
+        .annotations
+        .get_or_insert_default()
+        .insert(COMPLETION_INDEX.into(), index.to_string());
+    pod.metadata
+        .labels
+        .get_or_insert_default()
+        .insert(COMPLETION_INDEX.into(), index.to_string());
     let suffix = format!("-{index}-");
-    let prefix: String = job_name.chars().take(MAX_PREFIX.saturating_sub(suffix.len())).collect();
+    let prefix: String = job_name
+        .chars()
+        .take(MAX_PREFIX.saturating_sub(suffix.len()))
+        .collect();
     pod.metadata.generate_name = Some(prefix + &suffix);
     if let Some(pod_spec) = &mut pod.spec {
         pod_spec.hostname = Some(format!("{job_name}-{index}"));
-        pod_spec.init_containers.iter_mut().flatten().chain(&mut pod_spec.containers).for_each(tell_index);
+        pod_spec
+            .init_containers
+            .iter_mut()
+            .flatten()
+            .chain(&mut pod_spec.containers)
+            .for_each(tell_index);
     }
 }
 
@@ -244,7 +325,17 @@ fn tell_index(container: &mut Container) {
     if variables.iter().any(|v| v.name == INDEX_VARIABLE) {
         return;
     }
-    let field = ObjectFieldSelector { field_path: format!("metadata.labels['{COMPLETION_INDEX}']"), ..ObjectFieldSelector::default() };
-    let source = EnvVarSource { field_ref: Some(field), ..EnvVarSource::default() };
-    variables.push(EnvVar { name: INDEX_VARIABLE.into(), value_from: Some(source), ..EnvVar::default() });
+    let field = ObjectFieldSelector {
+        field_path: format!("metadata.labels['{COMPLETION_INDEX}']"),
+        ..ObjectFieldSelector::default()
+    };
+    let source = EnvVarSource {
+        field_ref: Some(field),
+        ..EnvVarSource::default()
+    };
+    variables.push(EnvVar {
+        name: INDEX_VARIABLE.into(),
+        value_from: Some(source),
+        ..EnvVar::default()
+    });
 }

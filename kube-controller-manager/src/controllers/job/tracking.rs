@@ -4,12 +4,14 @@
 //! from the list into the counters. Whoever continues after a crash finds in the list what is not counted yet, and in the
 //! finalizers what was not listed. Succeeded indexes need no list: an index is counted once by what it is.
 
-use super::conditions::{self, COMPLETE, FAILURE_TARGET, SUCCESS_CRITERIA_MET, complete_for, ensure, failed_for};
+use super::Jobs;
+use super::conditions::{
+    self, COMPLETE, FAILURE_TARGET, SUCCESS_CRITERIA_MET, complete_for, ensure, failed_for,
+};
 use super::finalizers;
 use super::indexes::index_of;
 use super::pass::{Pass, is_indexed, spec, status_of};
 use super::policy::Consequence;
-use super::Jobs;
 use crate::driver::Failure;
 use crate::meta::{is_deleted, namespace, uid};
 use crate::pod::phase;
@@ -32,7 +34,12 @@ struct Listed {
 impl Jobs {
     /// Ends with the final condition when everything is counted. `changed`: the status differs from what the server has.
     pub(super) async fn track(&self, pass: &mut Pass, mut changed: bool) -> Result<(), Failure> {
-        let mut held: HashSet<String> = pass.pods.iter().filter(|p| pass.is_held(p)).map(|p| uid(&p.metadata).to_owned()).collect();
+        let mut held: HashSet<String> = pass
+            .pods
+            .iter()
+            .filter(|p| pass.is_held(p))
+            .map(|p| uid(&p.metadata).to_owned())
+            .collect();
         changed |= count_released(status_mut(&mut pass.job), &held);
         let listed = list_finished(pass);
         changed |= listed.changed;
@@ -41,7 +48,8 @@ impl Jobs {
             self.flush(pass).await?;
             self.records.set(&pass.key, pass.record);
         }
-        let (removed, error) = finalizers::remove_all(&self.client, &self.removals, &pass.key, &listed.pods).await;
+        let (removed, error) =
+            finalizers::remove_all(&self.client, &self.removals, &pass.key, &listed.pods).await;
         held.retain(|uid| !removed.contains(uid));
         let counted = count_released(status_mut(&mut pass.job), &held);
         if let Some(error) = error {
@@ -61,7 +69,11 @@ impl Jobs {
     }
 
     async fn flush(&self, pass: &mut Pass) -> Result<(), Failure> {
-        pass.job = self.client.namespaced::<Job>(namespace(&pass.job.metadata)).update_status(&pass.job).await?;
+        pass.job = self
+            .client
+            .namespaced::<Job>(namespace(&pass.job.metadata))
+            .update_status(&pass.job)
+            .await?;
         Ok(())
     }
 
@@ -69,11 +81,24 @@ impl Jobs {
         let Some(end) = &pass.finished else { return };
         let job = object_reference(&pass.job);
         if end.type_ != COMPLETE {
-            return self.recorder.event(&job, "Warning", end.reason.as_deref().unwrap_or(""), end.message.as_deref().unwrap_or(""));
+            return self.recorder.event(
+                &job,
+                "Warning",
+                end.reason.as_deref().unwrap_or(""),
+                end.message.as_deref().unwrap_or(""),
+            );
         }
         let succeeded = status_of(&pass.job).succeeded.unwrap_or(0);
-        if spec(&pass.job).completions.is_some_and(|wanted| succeeded > wanted) {
-            self.recorder.event(&job, "Warning", "TooManySucceededPods", "Too many succeeded pods running after completion count reached");
+        if spec(&pass.job)
+            .completions
+            .is_some_and(|wanted| succeeded > wanted)
+        {
+            self.recorder.event(
+                &job,
+                "Warning",
+                "TooManySucceededPods",
+                "Too many succeeded pods running after completion count reached",
+            );
         }
         self.recorder.event(&job, "Normal", "Completed", "Job completed");
     }
@@ -108,7 +133,11 @@ fn add(counter: &mut Option<i32>, more: i32) {
 }
 
 fn list_finished(pass: &mut Pass) -> Listed {
-    let mut listed = Listed { pods: Vec::new(), cut: false, changed: false };
+    let mut listed = Listed {
+        pods: Vec::new(),
+        cut: false,
+        changed: false,
+    };
     let mut new_indexes = BTreeSet::new();
     let mut pods = pass.pods.clone();
     pods.sort_by_key(|p| index_of(p));
@@ -132,7 +161,9 @@ fn may_go(pass: &Pass, pod: &Pod) -> bool {
     if is_deleted(&pass.job.metadata) || pass.finished.is_some() || phase(pod) == "Succeeded" {
         return true;
     }
-    let delayed = index_of(pod).and_then(|i| pass.delayed.get(&i)).is_some_and(|p| p.metadata.uid == pod.metadata.uid);
+    let delayed = index_of(pod)
+        .and_then(|i| pass.delayed.get(&i))
+        .is_some_and(|p| p.metadata.uid == pod.metadata.uid);
     pass.is_failed(pod) && !delayed
 }
 
@@ -146,22 +177,38 @@ fn list_one(pass: &mut Pass, pod: &Pod, new_indexes: &mut BTreeSet<i32>) -> bool
         }
         return pass.uncounted_succeeded.insert(id.to_owned()) && push(pass, id, true);
     }
-    let lost = pass.finished.as_ref().is_some_and(|f| f.type_ != SUCCESS_CRITERIA_MET);
+    let lost = pass
+        .finished
+        .as_ref()
+        .is_some_and(|f| f.type_ != SUCCESS_CRITERIA_MET);
     // When a Job has failed, whatever has not ended has failed too.
-    let counts = (pass.is_failed(pod) || lost) && pass.has_place(pod) && pass.consequence(pod) != Consequence::Ignore;
+    let counts =
+        (pass.is_failed(pod) || lost) && pass.has_place(pod) && pass.consequence(pod) != Consequence::Ignore;
     counts && pass.uncounted_failed.insert(id.to_owned()) && push(pass, id, false)
 }
 
 fn push(pass: &mut Pass, uid: &str, succeeded: bool) -> bool {
-    let lists = status_mut(&mut pass.job).uncounted_terminated_pods.get_or_insert_default();
-    let list = if succeeded { &mut lists.succeeded } else { &mut lists.failed };
+    let lists = status_mut(&mut pass.job)
+        .uncounted_terminated_pods
+        .get_or_insert_default();
+    let list = if succeeded {
+        &mut lists.succeeded
+    } else {
+        &mut lists.failed
+    };
     list.get_or_insert_default().push(uid.to_owned());
     true
 }
 
 fn uncounted(pass: &Pass) -> usize {
-    let lists = pass.job.status.as_ref().and_then(|s| s.uncounted_terminated_pods.as_ref());
-    lists.map_or(0, |l| l.succeeded.as_ref().map_or(0, Vec::len) + l.failed.as_ref().map_or(0, Vec::len))
+    let lists = pass
+        .job
+        .status
+        .as_ref()
+        .and_then(|s| s.uncounted_terminated_pods.as_ref());
+    lists.map_or(0, |l| {
+        l.succeeded.as_ref().map_or(0, Vec::len) + l.failed.as_ref().map_or(0, Vec::len)
+    })
 }
 
 fn tell_indexes(pass: &mut Pass, new: &BTreeSet<i32>) -> bool {
@@ -179,7 +226,9 @@ fn tell_indexes(pass: &mut Pass, new: &BTreeSet<i32>) -> bool {
 
 /// Writes what was decided before anything is let go, and turns the decision into the condition that ends the Job.
 fn interim_condition(pass: &mut Pass) -> bool {
-    let Some(decided) = pass.finished.clone() else { return false };
+    let Some(decided) = pass.finished.clone() else {
+        return false;
+    };
     let status = status_mut(&mut pass.job);
     match decided.type_.as_str() {
         FAILURE_TARGET => {
@@ -196,7 +245,9 @@ fn interim_condition(pass: &mut Pass) -> bool {
 
 /// Not while a pod is uncounted or still running.
 fn finish(pass: &mut Pass) -> bool {
-    let Some(end) = pass.finished.clone() else { return false };
+    let Some(end) = pass.finished.clone() else {
+        return false;
+    };
     if uncounted(pass) > 0 || pass.terminating > 0 {
         return false;
     }

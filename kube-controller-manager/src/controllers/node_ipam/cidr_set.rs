@@ -25,30 +25,45 @@ fn bits(address: IpAddr) -> u8 {
 /// The lowest address of a block of this prefix length.
 fn base(address: IpAddr, prefix: u8) -> u128 {
     let host = bits(address) - prefix;
-    if host == 128 { 0 } else { number(address) >> host << host }
+    if host == 128 {
+        0
+    } else {
+        number(address) >> host << host
+    }
 }
 
 impl CidrSet {
     /// `mask` is at most 16 longer than the range's: see the options.
     pub fn new(range: Cidr, mask: u8) -> Self {
-        CidrSet { range, mask, taken: vec![false; 1 << (mask - range.prefix)], next: 0 }
+        CidrSet {
+            range,
+            mask,
+            taken: vec![false; 1 << (mask - range.prefix)],
+            next: 0,
+        }
     }
 
     pub fn allocate(&mut self) -> Option<Cidr> {
         let count = self.taken.len();
-        let free = (0..count).map(|n| (self.next + n) % count).find(|n| !self.taken[*n])?;
+        let free = (0..count)
+            .map(|n| (self.next + n) % count)
+            .find(|n| !self.taken[*n])?;
         self.taken[free] = true;
         self.next = (free + 1) % count;
         Some(self.piece(free))
     }
 
     fn piece(&self, index: usize) -> Cidr {
-        let address = base(self.range.address, self.range.prefix) + ((index as u128) << (bits(self.range.address) - self.mask));
+        let address = base(self.range.address, self.range.prefix)
+            + ((index as u128) << (bits(self.range.address) - self.mask));
         let address = match self.range.address {
             IpAddr::V4(_) => IpAddr::V4((address as u32).into()),
             IpAddr::V6(_) => IpAddr::V6(address.into()),
         };
-        Cidr { address, prefix: self.mask }
+        Cidr {
+            address,
+            prefix: self.mask,
+        }
     }
 
     /// Marks every piece that overlaps; false when none does.
@@ -65,7 +80,17 @@ impl CidrSet {
             return false;
         }
         let width = bits(self.range.address);
-        let ends = |c: Cidr| (base(c.address, c.prefix), base(c.address, c.prefix) + (if c.prefix == 0 { u128::MAX >> (128 - width) } else { (1u128 << (width - c.prefix)) - 1 }));
+        let ends = |c: Cidr| {
+            (
+                base(c.address, c.prefix),
+                base(c.address, c.prefix)
+                    + (if c.prefix == 0 {
+                        u128::MAX >> (128 - width)
+                    } else {
+                        (1u128 << (width - c.prefix)) - 1
+                    }),
+            )
+        };
         let ((low, high), (first, last)) = (ends(cidr), ends(self.range));
         if high < first || low > last {
             return false;

@@ -1,6 +1,6 @@
 //! When each node was last heard of, by our own clock: nodes' clocks are not compared.
 
-use crate::meta::{name, now};
+use crate::meta::{name, now, seconds_since};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, NodeCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -21,8 +21,22 @@ struct Seen {
 }
 
 impl Seen {
-    fn now() -> Self {
-        Seen { last: Instant::now(), renewed: None, announced: false, pods_marked: false }
+    /// The start-up grace of a node whose kubelet never reported counts from the node's creation, whoever watches since when.
+    fn first(node: &Node) -> Self {
+        let age = node
+            .metadata
+            .creation_timestamp
+            .as_ref()
+            .filter(|_| ready(node).is_none())
+            .map_or(0, seconds_since);
+        let age = Duration::from_secs(u64::try_from(age).unwrap_or(0));
+        let now = Instant::now();
+        Seen {
+            last: now.checked_sub(age).unwrap_or(now),
+            renewed: None,
+            announced: false,
+            pods_marked: false,
+        }
     }
 }
 
@@ -30,7 +44,12 @@ impl Seen {
 const KUBELETS_CONDITIONS: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
 
 pub(super) fn ready(node: &Node) -> Option<&NodeCondition> {
-    node.status.as_ref()?.conditions.iter().flatten().find(|c| c.type_ == "Ready")
+    node.status
+        .as_ref()?
+        .conditions
+        .iter()
+        .flatten()
+        .find(|c| c.type_ == "Ready")
 }
 
 pub(super) fn ready_status(node: &Node) -> Option<&str> {
@@ -42,7 +61,9 @@ impl Health {
     pub fn saw_node(&self, old: Option<&Node>, new: &Node) {
         let heartbeat = |node: &Node| ready(node).and_then(|c| c.last_heartbeat_time.clone());
         let mut nodes = self.nodes.lock();
-        let seen = nodes.entry(name(&new.metadata).to_owned()).or_insert_with(Seen::now);
+        let seen = nodes
+            .entry(name(&new.metadata).to_owned())
+            .or_insert_with(|| Seen::first(new));
         if old.is_some_and(|old| heartbeat(old) != heartbeat(new) && heartbeat(new).is_some()) {
             seen.last = Instant::now();
         }
@@ -52,7 +73,9 @@ impl Health {
     pub fn saw_lease(&self, lease: &Lease) -> bool {
         let renewed = lease.spec.as_ref().and_then(|s| s.renew_time.clone());
         let mut nodes = self.nodes.lock();
-        let Some(seen) = nodes.get_mut(name(&lease.metadata)) else { return false };
+        let Some(seen) = nodes.get_mut(name(&lease.metadata)) else {
+            return false;
+        };
         if renewed.is_none() || seen.renewed == renewed {
             return false;
         }
@@ -66,13 +89,18 @@ impl Health {
     }
 
     pub fn silence(&self, node: &str) -> Duration {
-        self.nodes.lock().get(node).map_or(Duration::ZERO, |seen| seen.last.elapsed())
+        self.nodes
+            .lock()
+            .get(node)
+            .map_or(Duration::ZERO, |seen| seen.last.elapsed())
     }
 
     /// True once for each node.
     pub fn is_new(&self, node: &str) -> bool {
         let mut nodes = self.nodes.lock();
-        nodes.get_mut(node).is_some_and(|seen| !std::mem::replace(&mut seen.announced, true))
+        nodes
+            .get_mut(node)
+            .is_some_and(|seen| !std::mem::replace(&mut seen.announced, true))
     }
 
     pub fn pods_marked(&self, node: &str) -> bool {
@@ -88,7 +116,9 @@ impl Health {
     #[cfg(test)]
     pub fn pretend_silence(&self, node: &str, silence: Duration) {
         if let Some(seen) = self.nodes.lock().get_mut(node) {
-            seen.last = Instant::now().checked_sub(silence).expect("the machine is up for longer than a test's silence");
+            seen.last = Instant::now()
+                .checked_sub(silence)
+                .expect("the machine is up for longer than a test's silence");
         }
     }
 }
@@ -96,7 +126,11 @@ impl Health {
 /// The node with everything that its kubelet would say as Unknown; `None` when it is so already.
 pub(super) fn marked_unknown(node: &Node) -> Option<Node> {
     let mut marked = node.clone();
-    let conditions = marked.status.get_or_insert_default().conditions.get_or_insert_default();
+    let conditions = marked
+        .status
+        .get_or_insert_default()
+        .conditions
+        .get_or_insert_default();
     for type_ in KUBELETS_CONDITIONS {
         match conditions.iter_mut().find(|c| c.type_ == type_) {
             Some(known) if known.status == "Unknown" => {}

@@ -14,7 +14,11 @@ const BY_CONDITION: [(&str, &str, &str); 6] = [
     ("Ready", "Unknown", UNREACHABLE),
     ("MemoryPressure", "True", "node.kubernetes.io/memory-pressure"),
     ("DiskPressure", "True", "node.kubernetes.io/disk-pressure"),
-    ("NetworkUnavailable", "True", "node.kubernetes.io/network-unavailable"),
+    (
+        "NetworkUnavailable",
+        "True",
+        "node.kubernetes.io/network-unavailable",
+    ),
     ("PIDPressure", "True", "node.kubernetes.io/pid-pressure"),
 ];
 
@@ -30,7 +34,10 @@ pub(super) enum Evict {
 }
 
 fn taints(node: &Node) -> &[Taint] {
-    node.spec.as_ref().and_then(|s| s.taints.as_deref()).unwrap_or_default()
+    node.spec
+        .as_ref()
+        .and_then(|s| s.taints.as_deref())
+        .unwrap_or_default()
 }
 
 fn is_evicting(taint: &Taint) -> bool {
@@ -55,7 +62,8 @@ fn evicting_key(node: &Node) -> Option<&'static str> {
 }
 
 fn is_ours(taint: &Taint) -> bool {
-    let by_condition = taint.effect == "NoSchedule" && BY_CONDITION.iter().any(|(_, _, key)| *key == taint.key);
+    let by_condition =
+        taint.effect == "NoSchedule" && BY_CONDITION.iter().any(|(_, _, key)| *key == taint.key);
     by_condition || (taint.effect == "NoSchedule" && taint.key == UNSCHEDULABLE) || is_evicting(taint)
 }
 
@@ -64,8 +72,18 @@ pub(super) fn wanted(node: &Node, evict: Evict) -> Option<Vec<Taint>> {
     let current = taints(node);
     let mut wanted: Vec<_> = current.iter().filter(|t| !is_ours(t)).cloned().collect();
     let conditions = node.status.iter().flat_map(|s| s.conditions.iter().flatten());
-    let from_conditions = conditions.filter_map(|c| BY_CONDITION.iter().find(|(type_, status, _)| *type_ == c.type_ && *status == c.status)).map(|(_, _, key)| *key);
-    let unschedulable = node.spec.as_ref().is_some_and(|s| s.unschedulable == Some(true)).then_some(UNSCHEDULABLE);
+    let from_conditions = conditions
+        .filter_map(|c| {
+            BY_CONDITION
+                .iter()
+                .find(|(type_, status, _)| *type_ == c.type_ && *status == c.status)
+        })
+        .map(|(_, _, key)| *key);
+    let unschedulable = node
+        .spec
+        .as_ref()
+        .is_some_and(|s| s.unschedulable == Some(true))
+        .then_some(UNSCHEDULABLE);
     for key in from_conditions.chain(unschedulable) {
         wanted.push(existing_or_new(current, key, "NoSchedule"));
     }
@@ -82,13 +100,31 @@ pub(super) fn wanted(node: &Node, evict: Evict) -> Option<Vec<Taint>> {
 }
 
 fn existing_or_new(current: &[Taint], key: &str, effect: &str) -> Taint {
-    let existing = current.iter().find(|t| t.key == key && t.effect == effect).cloned();
-    existing.unwrap_or_else(|| Taint { key: key.into(), effect: effect.into(), value: None, time_added: Some(now()) })
+    let existing = current
+        .iter()
+        .find(|t| t.key == key && t.effect == effect)
+        .cloned();
+    existing.unwrap_or_else(|| Taint {
+        key: key.into(),
+        effect: effect.into(),
+        value: None,
+        time_added: Some(now()),
+    })
 }
 
 /// What of a node is worth waking for.
 pub(super) fn relevant(node: &Node) -> impl PartialEq {
-    let conditions: Vec<_> = node.status.iter().flat_map(|s| s.conditions.iter().flatten()).map(|c| (c.type_.clone(), c.status.clone())).collect();
+    let conditions: Vec<_> = node
+        .status
+        .iter()
+        .flat_map(|s| s.conditions.iter().flatten())
+        .map(|c| (c.type_.clone(), c.status.clone()))
+        .collect();
     let spec = node.spec.as_ref().map(|s| (s.taints.clone(), s.unschedulable));
-    (conditions, spec, node.metadata.labels.clone(), node.metadata.uid.clone())
+    (
+        conditions,
+        spec,
+        node.metadata.labels.clone(),
+        node.metadata.uid.clone(),
+    )
 }

@@ -40,15 +40,29 @@ struct Inner {
 }
 
 fn zone_of(node: &Node) -> String {
-    let part = |key: &str, old: &str| label(&node.metadata, key).or_else(|| label(&node.metadata, old)).unwrap_or("").to_owned();
-    let region = part("topology.kubernetes.io/region", "failure-domain.beta.kubernetes.io/region");
-    let zone = part("topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone");
+    let part = |key: &str, old: &str| {
+        label(&node.metadata, key)
+            .or_else(|| label(&node.metadata, old))
+            .unwrap_or("")
+            .to_owned()
+    };
+    let region = part(
+        "topology.kubernetes.io/region",
+        "failure-domain.beta.kubernetes.io/region",
+    );
+    let zone = part(
+        "topology.kubernetes.io/zone",
+        "failure-domain.beta.kubernetes.io/zone",
+    );
     format!("{region}:{zone}")
 }
 
 impl Zones {
     pub fn new(options: NodeLifecycle) -> Self {
-        Zones { options, state: Mutex::default() }
+        Zones {
+            options,
+            state: Mutex::default(),
+        }
     }
 
     pub fn saw(&self, node: &Node) {
@@ -56,7 +70,9 @@ impl Zones {
         let mut state = self.state.lock();
         match label(&node.metadata, EXCLUDED) {
             Some(_) => state.nodes.remove(&key),
-            None => state.nodes.insert(key, (zone_of(node), ready_status(node) == Some("True"))),
+            None => state
+                .nodes
+                .insert(key, (zone_of(node), ready_status(node) == Some("True"))),
         };
     }
 
@@ -68,7 +84,10 @@ impl Zones {
     pub fn permit(&self, node: &Node, take: bool) -> Permit {
         let mut state = self.state.lock();
         let zones = state.zones();
-        let states: HashMap<_, _> = zones.iter().map(|(zone, (ready, not))| (zone.clone(), self.judge(*ready, *not))).collect();
+        let states: HashMap<_, _> = zones
+            .iter()
+            .map(|(zone, (ready, not))| (zone.clone(), self.judge(*ready, *not)))
+            .collect();
         if !states.is_empty() && states.values().all(|s| *s == State::FullDisruption) {
             return Permit::Never(self.options.monitor_period);
         }
@@ -93,7 +112,9 @@ impl Zones {
     fn rate(&self, state: State, size: usize) -> f64 {
         match state {
             State::Normal | State::FullDisruption => self.options.eviction_rate,
-            State::PartialDisruption if size > self.options.large_cluster => self.options.secondary_eviction_rate,
+            State::PartialDisruption if size > self.options.large_cluster => {
+                self.options.secondary_eviction_rate
+            }
             State::PartialDisruption => 0.0,
         }
     }
@@ -131,8 +152,10 @@ mod tests {
     use serde_json::json;
 
     fn node(name: &str, zone: &str, ready: bool) -> Node {
-        serde_json::from_value(json!({"metadata": {"name": name, "labels": {"topology.kubernetes.io/zone": zone}},
-            "status": {"conditions": [{"type": "Ready", "status": if ready { "True" } else { "Unknown" }}]}}))
+        serde_json::from_value(
+            json!({"metadata": {"name": name, "labels": {"topology.kubernetes.io/zone": zone}},
+            "status": {"conditions": [{"type": "Ready", "status": if ready { "True" } else { "Unknown" }}]}}),
+        )
         .unwrap()
     }
 
@@ -145,17 +168,30 @@ mod tests {
     #[test]
     fn nodes_of_a_zone_are_given_up_one_at_a_time() {
         let sick = [node("a", "z", false), node("b", "z", false)];
-        let zones = zones(&[sick[0].clone(), sick[1].clone(), node("c", "z", true), node("d", "z", true)]);
+        let zones = zones(&[
+            sick[0].clone(),
+            sick[1].clone(),
+            node("c", "z", true),
+            node("d", "z", true),
+        ]);
         assert_eq!(zones.permit(&sick[0], true), Permit::Now);
-        let Permit::Later(wait) = zones.permit(&sick[1], true) else { panic!("the second waits") };
+        let Permit::Later(wait) = zones.permit(&sick[1], true) else {
+            panic!("the second waits")
+        };
         assert!(wait > Duration::from_secs(9) && wait <= Duration::from_secs(10));
     }
 
     #[test]
     fn nobody_is_given_up_when_all_are_silent() {
         let sick = node("a", "z", false);
-        assert!(matches!(zones(&[sick.clone()]).permit(&sick, true), Permit::Never(_)));
-        assert_eq!(zones(&[sick.clone(), node("b", "other", true)]).permit(&sick, true), Permit::Now);
+        assert!(matches!(
+            zones(std::slice::from_ref(&sick)).permit(&sick, true),
+            Permit::Never(_)
+        ));
+        assert_eq!(
+            zones(&[sick.clone(), node("b", "other", true)]).permit(&sick, true),
+            Permit::Now
+        );
     }
 
     #[test]

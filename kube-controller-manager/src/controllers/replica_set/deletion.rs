@@ -30,13 +30,25 @@ pub(super) fn choose(pods: &[Arc<Pod>], related: &[Arc<Pod>], count: usize) -> V
 fn first_to_go(a: &Pod, b: &Pod, crowd: &HashMap<&str, usize>, now: Timestamp) -> Ordering {
     let rank = |pod: &Pod| {
         let crowded = Reverse(crowd.get(node_name(pod)).copied().unwrap_or(0));
-        (!node_name(pod).is_empty(), phase_rank(pod), is_ready(pod), deletion_cost(pod), crowded)
+        (
+            !node_name(pod).is_empty(),
+            phase_rank(pod),
+            is_ready(pod),
+            deletion_cost(pod),
+            crowded,
+        )
     };
     rank(a)
         .cmp(&rank(b))
         .then_with(|| by_age(ready_since(a), ready_since(b), now))
         .then_with(|| max_restarts(b).cmp(&max_restarts(a)))
-        .then_with(|| by_age(a.metadata.creation_timestamp.as_ref(), b.metadata.creation_timestamp.as_ref(), now))
+        .then_with(|| {
+            by_age(
+                a.metadata.creation_timestamp.as_ref(),
+                b.metadata.creation_timestamp.as_ref(),
+                now,
+            )
+        })
         .then_with(|| a.metadata.uid.cmp(&b.metadata.uid))
 }
 
@@ -50,7 +62,9 @@ fn phase_rank(pod: &Pod) -> u8 {
 }
 
 fn deletion_cost(pod: &Pod) -> i32 {
-    annotation(&pod.metadata, DELETION_COST).and_then(|cost| cost.parse().ok()).unwrap_or(0)
+    annotation(&pod.metadata, DELETION_COST)
+        .and_then(|cost| cost.parse().ok())
+        .unwrap_or(0)
 }
 
 /// The younger goes first, but ages that are alike (the same power of two in seconds) are not told apart: otherwise the
@@ -91,8 +105,13 @@ mod tests {
 
     #[test]
     fn the_least_useful_pods_go_first() {
-        let costly = Arc::new(Pod { metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
-            annotations: Some([(DELETION_COST.to_owned(), "-5".to_owned())].into()), ..pod("cheap", json!({})).metadata.clone() }, ..(*pod("cheap", json!({}))).clone() });
+        let costly = Arc::new(Pod {
+            metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
+                annotations: Some([(DELETION_COST.to_owned(), "-5".to_owned())].into()),
+                ..pod("cheap", json!({})).metadata.clone()
+            },
+            ..(*pod("cheap", json!({}))).clone()
+        });
         let pods = vec![
             pod("keeper", json!({})),
             costly,
@@ -100,13 +119,22 @@ mod tests {
             pod("pending", json!({"/status/phase": "Pending"})),
             pod("unassigned", json!({"/spec/nodeName": ""})),
         ];
-        assert_eq!(order(pods), ["unassigned", "pending", "unready", "cheap", "keeper"]);
+        assert_eq!(
+            order(pods),
+            ["unassigned", "pending", "unready", "cheap", "keeper"]
+        );
     }
 
     #[test]
     fn nodes_with_more_relatives_lose_first() {
-        let (a, b) = (pod("a", json!({"/spec/nodeName": "crowded"})), pod("b", json!({})));
+        let (a, b) = (
+            pod("a", json!({"/spec/nodeName": "crowded"})),
+            pod("b", json!({})),
+        );
         let related = vec![a.clone(), a.clone(), b.clone()];
-        assert_eq!(choose(&[b, a.clone()], &related, 1)[0].metadata.name, a.metadata.name);
+        assert_eq!(
+            choose(&[b, a.clone()], &related, 1)[0].metadata.name,
+            a.metadata.name
+        );
     }
 }

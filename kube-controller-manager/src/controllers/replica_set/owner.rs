@@ -3,7 +3,9 @@
 use crate::selector;
 use client::Object;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
-use k8s_openapi::api::core::v1::{PodTemplateSpec, ReplicationController, ReplicationControllerCondition, ReplicationControllerStatus};
+use k8s_openapi::api::core::v1::{
+    PodTemplateSpec, ReplicationController, ReplicationControllerCondition, ReplicationControllerStatus,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Time};
 
 const REPLICA_FAILURE: &str = "ReplicaFailure";
@@ -76,11 +78,17 @@ impl ReplicaOwner for ReplicaSet {
             observed_generation: self.metadata.generation,
             conditions: Some(conditions).filter(|c| !c.is_empty()),
         };
-        (status != old).then(|| ReplicaSet { status: Some(status), ..self.clone() })
+        (status != old).then(|| ReplicaSet {
+            status: Some(status),
+            ..self.clone()
+        })
     }
 
     fn with_status_of(self, other: &Self) -> Self {
-        ReplicaSet { status: other.status.clone(), ..self }
+        ReplicaSet {
+            status: other.status.clone(),
+            ..self
+        }
     }
 }
 
@@ -124,11 +132,17 @@ impl ReplicaOwner for ReplicationController {
             observed_generation: self.metadata.generation,
             conditions: Some(conditions).filter(|c| !c.is_empty()),
         };
-        (status != old).then(|| ReplicationController { status: Some(status), ..self.clone() })
+        (status != old).then(|| ReplicationController {
+            status: Some(status),
+            ..self.clone()
+        })
     }
 
     fn with_status_of(self, other: &Self) -> Self {
-        ReplicationController { status: other.status.clone(), ..self }
+        ReplicationController {
+            status: other.status.clone(),
+            ..self
+        }
     }
 }
 

@@ -26,26 +26,60 @@ impl StatefulSets {
         let known = controller_revision::claimed(&self.client, set, &self.revisions, &spec.selector).await?;
         let next = known.last().map_or(1, |r| r.revision + 1);
         let mut collision_count = set.status.as_ref().and_then(|s| s.collision_count).unwrap_or(0);
-        let same = known.iter().rev().find(|r| controller_revision::is_of(r, &spec.template));
+        let same = known
+            .iter()
+            .rev()
+            .find(|r| controller_revision::is_of(r, &spec.template));
         let update = match same {
-            Some(same) if Some(name(&same.metadata)) == known.last().map(|r| name(&r.metadata)) => same.clone(),
+            Some(same) if Some(name(&same.metadata)) == known.last().map(|r| name(&r.metadata)) => {
+                same.clone()
+            }
             // A roll back.
             Some(same) => controller_revision::renumber(&self.client, same, next).await?,
             None => {
-                let wanted = Wanted { owner: set, template: &spec.template, hash_label: HASH, revision: next, collision_count };
+                let wanted = Wanted {
+                    owner: set,
+                    template: &spec.template,
+                    hash_label: HASH,
+                    revision: next,
+                    collision_count,
+                };
                 let (made, collisions) = controller_revision::snapshot(&self.client, &wanted).await?;
                 collision_count = collisions;
                 made
             }
         };
         let at = set.status.as_ref().and_then(|s| s.current_revision.as_deref());
-        let current = known.iter().find(|r| Some(name(&r.metadata)) == at).cloned().unwrap_or_else(|| update.clone());
-        Ok(History { current, update, collision_count, known })
+        let current = known
+            .iter()
+            .find(|r| Some(name(&r.metadata)) == at)
+            .cloned()
+            .unwrap_or_else(|| update.clone());
+        Ok(History {
+            current,
+            update,
+            collision_count,
+            known,
+        })
     }
 
-    pub(super) async fn truncate_history(&self, set: &StatefulSet, history: &History, pods: &[Arc<Pod>]) -> Result<(), Failure> {
-        let in_use = pods.iter().map(|p| revision(p)).chain([name(&history.current.metadata), name(&history.update.metadata)]);
+    pub(super) async fn truncate_history(
+        &self,
+        set: &StatefulSet,
+        history: &History,
+        pods: &[Arc<Pod>],
+    ) -> Result<(), Failure> {
+        let in_use = pods
+            .iter()
+            .map(|p| revision(p))
+            .chain([name(&history.current.metadata), name(&history.update.metadata)]);
         let live = in_use.map(str::to_owned).collect();
-        controller_revision::truncate(&self.client, &history.known, &live, spec(set).revision_history_limit).await
+        controller_revision::truncate(
+            &self.client,
+            &history.known,
+            &live,
+            spec(set).revision_history_limit,
+        )
+        .await
     }
 }

@@ -5,7 +5,9 @@ use crate::controllers::controller_revision::REVISION_HASH;
 use crate::meta::{label, name, namespace};
 use crate::pod_control::pod_from_template;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimVolumeSource, Pod, PodTemplateSpec, Volume};
+use k8s_openapi::api::core::v1::{
+    PersistentVolumeClaim, PersistentVolumeClaimVolumeSource, Pod, PodTemplateSpec, Volume,
+};
 use std::collections::BTreeMap;
 
 pub const POD_NAME: &str = "statefulset.kubernetes.io/pod-name";
@@ -65,7 +67,9 @@ pub fn new_pod(set: &StatefulSet, template: &PodTemplateSpec, revision: &str, or
         pod_spec.subdomain = spec(set).service_name.clone();
         let own = pod_spec.volumes.take().unwrap_or_default();
         let claimed: Vec<_> = templates(set).map(|t| volume(t, set, ordinal)).collect();
-        let kept = own.into_iter().filter(|v| claimed.iter().all(|c| c.name != v.name));
+        let kept = own
+            .into_iter()
+            .filter(|v| claimed.iter().all(|c| c.name != v.name));
         let all: Vec<_> = claimed.iter().cloned().chain(kept).collect();
         pod_spec.volumes = (!all.is_empty()).then_some(all);
     }
@@ -74,12 +78,21 @@ pub fn new_pod(set: &StatefulSet, template: &PodTemplateSpec, revision: &str, or
 }
 
 fn templates(set: &StatefulSet) -> impl Iterator<Item = &PersistentVolumeClaim> {
-    set.spec.iter().flat_map(|s| s.volume_claim_templates.iter().flatten())
+    set.spec
+        .iter()
+        .flat_map(|s| s.volume_claim_templates.iter().flatten())
 }
 
 fn volume(template: &PersistentVolumeClaim, set: &StatefulSet, ordinal: i32) -> Volume {
-    let source = PersistentVolumeClaimVolumeSource { claim_name: claim_name(template, set, ordinal), read_only: None };
-    Volume { name: name(&template.metadata).to_owned(), persistent_volume_claim: Some(source), ..Volume::default() }
+    let source = PersistentVolumeClaimVolumeSource {
+        claim_name: claim_name(template, set, ordinal),
+        read_only: None,
+    };
+    Volume {
+        name: name(&template.metadata).to_owned(),
+        persistent_volume_claim: Some(source),
+        ..Volume::default()
+    }
 }
 
 fn claim_name(template: &PersistentVolumeClaim, set: &StatefulSet, ordinal: i32) -> String {
@@ -122,12 +135,29 @@ mod tests {
         .unwrap();
         let pod = new_pod(&set, &spec(&set).template, "web-abc", 3);
         let labels = pod.metadata.labels.as_ref().unwrap();
-        assert_eq!((pod.metadata.name.as_deref(), labels[POD_NAME].as_str(), labels[POD_INDEX].as_str(), labels[REVISION_HASH].as_str()), (Some("web-3"), "web-3", "3", "web-abc"));
+        assert_eq!(
+            (
+                pod.metadata.name.as_deref(),
+                labels[POD_NAME].as_str(),
+                labels[POD_INDEX].as_str(),
+                labels[REVISION_HASH].as_str()
+            ),
+            (Some("web-3"), "web-3", "3", "web-abc")
+        );
         let pod_spec = pod.spec.as_ref().unwrap();
-        assert_eq!((pod_spec.hostname.as_deref(), pod_spec.subdomain.as_deref()), (Some("web-3"), Some("svc")));
+        assert_eq!(
+            (pod_spec.hostname.as_deref(), pod_spec.subdomain.as_deref()),
+            (Some("web-3"), Some("svc"))
+        );
         let volumes = pod_spec.volumes.as_ref().unwrap();
-        assert_eq!(volumes.iter().map(|v| v.name.as_str()).collect::<Vec<_>>(), ["data", "tmp"]);
-        assert_eq!(volumes[0].persistent_volume_claim.as_ref().unwrap().claim_name, "data-web-3");
+        assert_eq!(
+            volumes.iter().map(|v| v.name.as_str()).collect::<Vec<_>>(),
+            ["data", "tmp"]
+        );
+        assert_eq!(
+            volumes[0].persistent_volume_claim.as_ref().unwrap().claim_name,
+            "data-web-3"
+        );
         assert_eq!(claims(&set, 3)[0].metadata.labels.as_ref().unwrap()["app"], "w");
     }
 }

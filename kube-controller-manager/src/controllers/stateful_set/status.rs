@@ -14,7 +14,8 @@ use std::time::Duration;
 fn counted(set: &StatefulSet, pods: &[Arc<Pod>], history: &History) -> StatefulSetStatus {
     let min_ready = spec(set).min_ready_seconds.unwrap_or(0);
     let count = |what: &dyn Fn(&Pod) -> bool| pods.iter().filter(|p| what(p)).count() as i32;
-    let of = |wanted: &str| count(&|p| !phase(p).is_empty() && !is_deleted(&p.metadata) && revision(p) == wanted);
+    let of =
+        |wanted: &str| count(&|p| !phase(p).is_empty() && !is_deleted(&p.metadata) && revision(p) == wanted);
     let nonzero = |n: i32| (n != 0).then_some(n);
     let (current, update) = (name(&history.current.metadata), name(&history.update.metadata));
     let (all, updated) = (count(&|p| !phase(p).is_empty()), of(update));
@@ -36,18 +37,36 @@ fn counted(set: &StatefulSet, pods: &[Arc<Pod>], history: &History) -> StatefulS
 }
 
 impl StatefulSets {
-    pub(super) async fn write_status(&self, set: &StatefulSet, pods: &[Arc<Pod>], history: &History) -> Outcome {
+    pub(super) async fn write_status(
+        &self,
+        set: &StatefulSet,
+        pods: &[Arc<Pod>],
+        history: &History,
+    ) -> Outcome {
         let status = counted(set, pods, history);
         let min_ready = spec(set).min_ready_seconds.unwrap_or(0);
-        let waits = min_ready > 0 && status.ready_replicas.unwrap_or(0) != status.available_replicas.unwrap_or(0);
+        let waits =
+            min_ready > 0 && status.ready_replicas.unwrap_or(0) != status.available_replicas.unwrap_or(0);
         if Some(&status) != set.status.as_ref() {
-            let changed = StatefulSet { status: Some(status), ..set.clone() };
-            match self.client.namespaced::<StatefulSet>(namespace(&set.metadata)).update_status(&changed).await {
+            let changed = StatefulSet {
+                status: Some(status),
+                ..set.clone()
+            };
+            match self
+                .client
+                .namespaced::<StatefulSet>(namespace(&set.metadata))
+                .update_status(&changed)
+                .await
+            {
                 // Deleted while we counted: there is nothing to tell any more.
                 Err(error) if error.is_not_found() => {}
                 outcome => drop(outcome?),
             }
         }
-        Ok(if waits { Requeue::After(Duration::from_secs(min_ready.unsigned_abs().into())) } else { Requeue::Done })
+        Ok(if waits {
+            Requeue::After(Duration::from_secs(min_ready.unsigned_abs().into()))
+        } else {
+            Requeue::Done
+        })
     }
 }

@@ -25,8 +25,15 @@ pub struct Addresses {
 
 impl Addresses {
     pub fn new(ranges: &[Cidr]) -> Addresses {
-        let families = ranges.iter().map(|range| if range.is_ipv4() { "IPv4" } else { "IPv6" }).collect();
-        Addresses { ranges: ranges.to_vec(), families, taken: Mutex::default() }
+        let families = ranges
+            .iter()
+            .map(|range| if range.is_ipv4() { "IPv4" } else { "IPv6" })
+            .collect();
+        Addresses {
+            ranges: ranges.to_vec(),
+            families,
+            taken: Mutex::default(),
+        }
     }
 
     pub fn families(&self) -> &[&'static str] {
@@ -37,8 +44,15 @@ impl Addresses {
         let address: IpAddr = text.parse().map_err(|_| "not a valid IP address".to_owned())?;
         let range = self.ranges.iter().find(|range| range.contains(address));
         let Some(range) = range.filter(|range| usable(range, address)) else {
-            let list = self.ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            return Err(format!("the provided IP ({address}) is not in the valid range. The range of valid IPs is {list}"));
+            let list = self
+                .ranges
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(", ");
+            return Err(format!(
+                "the provided IP ({address}) is not in the valid range. The range of valid IPs is {list}"
+            ));
         };
         debug_assert!(range.contains(address));
         match self.taken.lock().insert(address) {
@@ -48,7 +62,11 @@ impl Addresses {
     }
 
     pub fn take_any(&self, family: &str) -> Result<String, String> {
-        let at = self.families.iter().position(|f| *f == family).ok_or_else(|| format!("no {family} range is configured"))?;
+        let at = self
+            .families
+            .iter()
+            .position(|f| *f == family)
+            .ok_or_else(|| format!("no {family} range is configured"))?;
         let range = &self.ranges[at];
         let mut taken = self.taken.lock();
         let found = free_in(range, |address| !taken.contains(&address));
@@ -64,19 +82,33 @@ impl Addresses {
     }
 
     pub fn follow(&self, event: &WatchEvent) {
-        let now = if event.kind == EventKind::Deleted { Vec::new() } else { texts(event.object.value().list_at("spec.clusterIPs")) };
-        let before = event.previous.as_ref().map(|p| texts(p.value().list_at("spec.clusterIPs"))).unwrap_or_default();
+        let now = if event.kind == EventKind::Deleted {
+            Vec::new()
+        } else {
+            texts(event.object.value().list_at("spec.clusterIPs"))
+        };
+        let before = event
+            .previous
+            .as_ref()
+            .map(|p| texts(p.value().list_at("spec.clusterIPs")))
+            .unwrap_or_default();
         let mut taken = self.taken.lock();
-        before.iter().filter(|ip| !now.contains(ip)).filter_map(|ip| ip.parse::<IpAddr>().ok()).for_each(|ip| {
-            taken.remove(&ip);
-        });
+        before
+            .iter()
+            .filter(|ip| !now.contains(ip))
+            .filter_map(|ip| ip.parse::<IpAddr>().ok())
+            .for_each(|ip| {
+                taken.remove(&ip);
+            });
         taken.extend(now.iter().filter_map(|ip| ip.parse::<IpAddr>().ok()));
     }
 }
 
 /// Network and (IPv4) broadcast addresses serve nobody.
 fn usable(range: &Cidr, address: IpAddr) -> bool {
-    let Some(offset) = range.offset(address) else { return false };
+    let Some(offset) = range.offset(address) else {
+        return false;
+    };
     offset > 0 && !(range.is_ipv4() && range.size() > 2 && offset == range.size() - 1)
 }
 
@@ -89,7 +121,8 @@ fn free_in(range: &Cidr, free: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
     let size = range.size();
     let low = reserved_offsets(size);
     let mut rng = rand::rng();
-    let candidate = |offset: u128| Some(range.nth(offset)).filter(|address| usable(range, *address) && free(*address));
+    let candidate =
+        |offset: u128| Some(range.nth(offset)).filter(|address| usable(range, *address) && free(*address));
     let random = (0..RANDOM_TRIES).find_map(|_| candidate(rng.random_range(low..size)));
     random.or_else(|| (low..size).chain(0..low).take(1 << 20).find_map(candidate))
 }
@@ -103,13 +136,22 @@ pub struct NodePorts {
 
 impl NodePorts {
     pub fn new((first, last): (u16, u16)) -> NodePorts {
-        NodePorts { first, last, taken: Mutex::default() }
+        NodePorts {
+            first,
+            last,
+            taken: Mutex::default(),
+        }
     }
 
     pub fn take(&self, number: i64) -> Result<u16, String> {
-        let port = u16::try_from(number).ok().filter(|port| (self.first..=self.last).contains(port));
+        let port = u16::try_from(number)
+            .ok()
+            .filter(|port| (self.first..=self.last).contains(port));
         let Some(port) = port else {
-            return Err(format!("provided port is not in the valid range. The range of valid ports is {}-{}", self.first, self.last));
+            return Err(format!(
+                "provided port is not in the valid range. The range of valid ports is {}-{}",
+                self.first, self.last
+            ));
         };
         let mut taken = self.taken.lock();
         if taken.contains_key(&port) {
@@ -122,7 +164,9 @@ impl NodePorts {
     pub fn take_any(&self) -> Result<u16, String> {
         let mut taken = self.taken.lock();
         let mut rng = rand::rng();
-        let random = (0..RANDOM_TRIES).map(|_| rng.random_range(self.first..=self.last)).find(|port| !taken.contains_key(port));
+        let random = (0..RANDOM_TRIES)
+            .map(|_| rng.random_range(self.first..=self.last))
+            .find(|port| !taken.contains_key(port));
         let found = random.or_else(|| (self.first..=self.last).find(|port| !taken.contains_key(port)));
         let port = found.ok_or_else(|| "failed to allocate a nodePort: range is full".to_owned())?;
         taken.insert(port, RESERVED);
@@ -143,8 +187,16 @@ impl NodePorts {
             ports.dedup();
             ports
         };
-        let now = if event.kind == EventKind::Deleted { Vec::new() } else { ports(&event.object.value()) };
-        let before = event.previous.as_ref().map(|p| ports(&p.value())).unwrap_or_default();
+        let now = if event.kind == EventKind::Deleted {
+            Vec::new()
+        } else {
+            ports(&event.object.value())
+        };
+        let before = event
+            .previous
+            .as_ref()
+            .map(|p| ports(&p.value()))
+            .unwrap_or_default();
         let mut taken = self.taken.lock();
         for port in now.iter().filter(|port| !before.contains(port)) {
             *taken.entry(*port).or_insert(RESERVED) += 1;
@@ -171,7 +223,10 @@ mod tests {
     fn an_address_is_given_once() {
         let addresses = Addresses::new(&["10.0.0.0/29".parse().unwrap()]);
         addresses.take("10.0.0.1").unwrap();
-        assert_eq!(addresses.take("10.0.0.1").unwrap_err(), "provided IP is already allocated");
+        assert_eq!(
+            addresses.take("10.0.0.1").unwrap_err(),
+            "provided IP is already allocated"
+        );
         let mut rest: Vec<String> = (0..5).map(|_| addresses.take_any("IPv4").unwrap()).collect();
         rest.sort();
         assert_eq!(rest, ["10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6"]);
@@ -184,7 +239,10 @@ mod tests {
     fn addresses_outside_of_the_range_are_refused() {
         let addresses = Addresses::new(&["10.0.0.0/24".parse().unwrap()]);
         for ip in ["10.0.1.1", "10.0.0.0", "10.0.0.255", "fd00::1"] {
-            assert!(addresses.take(ip).unwrap_err().contains("not in the valid range"), "{ip}");
+            assert!(
+                addresses.take(ip).unwrap_err().contains("not in the valid range"),
+                "{ip}"
+            );
         }
     }
 

@@ -12,8 +12,13 @@ pub fn complete(service: &mut Value, families: &[&'static str]) {
     let selectorless = service.at("spec.selector").is_none_or(Value::is_zero);
     if service.str_at("spec.ipFamilyPolicy").is_empty() {
         // Such a Service's endpoints are made by hand and may be of any family.
-        let both = headless && selectorless || service.list_at("spec.ipFamilies").len() > 1 || service.list_at("spec.clusterIPs").len() > 1;
-        service.set_at("spec.ipFamilyPolicy", if both { "RequireDualStack" } else { "SingleStack" });
+        let both = headless && selectorless
+            || service.list_at("spec.ipFamilies").len() > 1
+            || service.list_at("spec.clusterIPs").len() > 1;
+        service.set_at(
+            "spec.ipFamilyPolicy",
+            if both { "RequireDualStack" } else { "SingleStack" },
+        );
     }
     complete_families(service, families, headless && selectorless);
     trim_to_policy(service);
@@ -26,14 +31,20 @@ fn mirror_addresses(service: &mut Value) {
     if list == 0 && !single.is_empty() {
         service.set_at("spec.clusterIPs", vec![single]);
     } else if single.is_empty() && list > 0 {
-        let first = service.list_at("spec.clusterIPs")[0].as_str().unwrap_or_default().to_owned();
+        let first = service.list_at("spec.clusterIPs")[0]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
         service.set_at("spec.clusterIP", first);
     }
 }
 
 fn complete_families(service: &mut Value, families: &[&'static str], any: bool) {
     let mut wanted: Vec<String> = super::texts(service.list_at("spec.ipFamilies"));
-    for (i, ip) in super::texts(service.list_at("spec.clusterIPs")).iter().enumerate() {
+    for (i, ip) in super::texts(service.list_at("spec.clusterIPs"))
+        .iter()
+        .enumerate()
+    {
         if wanted.len() == i {
             wanted.extend(family_of(ip).map(str::to_owned));
         }

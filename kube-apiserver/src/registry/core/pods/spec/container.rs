@@ -20,9 +20,20 @@ pub fn validate(container: &Value, path: &Path<'_>, volumes: &[&str], rules: &Ru
     if image.is_empty() {
         errors.push(field::required(&path.child("image"), ""));
     } else if image.trim() != image {
-        errors.push(field::invalid(&path.child("image"), image, "must not have leading or trailing whitespace"));
+        errors.push(field::invalid(
+            &path.child("image"),
+            image,
+            "must not have leading or trailing whitespace",
+        ));
     }
-    one_of(container, "terminationMessagePolicy", path, &["File", "FallbackToLogsOnError"], true, errors);
+    one_of(
+        container,
+        "terminationMessagePolicy",
+        path,
+        &["File", "FallbackToLogsOnError"],
+        true,
+        errors,
+    );
     one_of(container, "imagePullPolicy", path, &PULL_POLICIES, true, errors);
     ports(container, path, errors);
     env(container, path, errors);
@@ -42,7 +53,10 @@ pub fn validate_init(container: &Value, path: &Path<'_>, errors: &mut ErrorList)
     }
     for name in ["livenessProbe", "readinessProbe", "startupProbe", "lifecycle"] {
         if container.get(name).is_some() {
-            errors.push(field::forbidden(&path.child(name), "may not be set for init containers without restartPolicy=Always"));
+            errors.push(field::forbidden(
+                &path.child(name),
+                "may not be set for init containers without restartPolicy=Always",
+            ));
         }
     }
 }
@@ -73,7 +87,11 @@ fn ports(container: &Value, path: &Path<'_>, errors: &mut ErrorList) {
 }
 
 fn number_in(path: &Path<'_>, number: i64, errors: &mut ErrorList) {
-    errors.extend(validation::port_number(number).into_iter().map(|m| field::invalid(path, number, m)));
+    errors.extend(
+        validation::port_number(number)
+            .into_iter()
+            .map(|m| field::invalid(path, number, m)),
+    );
 }
 
 fn env(container: &Value, path: &Path<'_>, errors: &mut ErrorList) {
@@ -83,13 +101,26 @@ fn env(container: &Value, path: &Path<'_>, errors: &mut ErrorList) {
         let name = variable.str_at("name");
         match name {
             "" => errors.push(field::required(&at.child("name"), "")),
-            _ => push_all(errors, &at.child("name"), name, validation::relaxed_env_var_name(name)),
+            _ => push_all(
+                errors,
+                &at.child("name"),
+                name,
+                validation::relaxed_env_var_name(name),
+            ),
         }
-        let Some(source) = variable.get("valueFrom") else { continue };
+        let Some(source) = variable.get("valueFrom") else {
+            continue;
+        };
         let from = at.child("valueFrom");
-        let sources = source.as_object().map_or(0, |o| o.iter().filter(|(_, v)| !v.is_null()).count());
+        let sources = source
+            .as_object()
+            .map_or(0, |o| o.iter().filter(|(_, v)| !v.is_null()).count());
         if !variable.str_at("value").is_empty() && sources > 0 {
-            errors.push(field::invalid(&from, "", "may not be specified when `value` is not empty"));
+            errors.push(field::invalid(
+                &from,
+                "",
+                "may not be specified when `value` is not empty",
+            ));
         }
         match sources {
             0 => errors.push(field::invalid(&from, "", "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`")),
@@ -101,10 +132,22 @@ fn env(container: &Value, path: &Path<'_>, errors: &mut ErrorList) {
     for (i, from) in container.list_at("envFrom").iter().enumerate() {
         let at = list.index(i);
         match (from.get("configMapRef"), from.get("secretRef")) {
-            (None, None) => errors.push(field::invalid(&at, "", "must specify one of: `configMapRef` or `secretRef`")),
-            (Some(_), Some(_)) => errors.push(field::invalid(&at, "", "may not have more than one field specified at a time")),
-            (Some(r), _) if r.str_at("name").is_empty() => errors.push(field::required(&at.child("configMapRef").child("name"), "")),
-            (_, Some(r)) if r.str_at("name").is_empty() => errors.push(field::required(&at.child("secretRef").child("name"), "")),
+            (None, None) => errors.push(field::invalid(
+                &at,
+                "",
+                "must specify one of: `configMapRef` or `secretRef`",
+            )),
+            (Some(_), Some(_)) => errors.push(field::invalid(
+                &at,
+                "",
+                "may not have more than one field specified at a time",
+            )),
+            (Some(r), _) if r.str_at("name").is_empty() => {
+                errors.push(field::required(&at.child("configMapRef").child("name"), ""))
+            }
+            (_, Some(r)) if r.str_at("name").is_empty() => {
+                errors.push(field::required(&at.child("secretRef").child("name"), ""))
+            }
             _ => {}
         }
     }
@@ -112,7 +155,9 @@ fn env(container: &Value, path: &Path<'_>, errors: &mut ErrorList) {
 
 fn key_refs(source: &Value, path: &Path<'_>, errors: &mut ErrorList) {
     for kind in ["configMapKeyRef", "secretKeyRef"] {
-        let Some(reference) = source.get(kind) else { continue };
+        let Some(reference) = source.get(kind) else {
+            continue;
+        };
         let at = path.child(kind);
         if reference.str_at("name").is_empty() {
             errors.push(field::required(&at.child("name"), ""));
@@ -122,10 +167,10 @@ fn key_refs(source: &Value, path: &Path<'_>, errors: &mut ErrorList) {
             key => push_all(errors, &at.child("key"), key, validation::config_map_key(key)),
         }
     }
-    if let Some(reference) = source.get("fieldRef") {
-        if reference.str_at("fieldPath").is_empty() {
-            errors.push(field::required(&path.child("fieldRef").child("fieldPath"), ""));
-        }
+    if let Some(reference) = source.get("fieldRef")
+        && reference.str_at("fieldPath").is_empty()
+    {
+        errors.push(field::required(&path.child("fieldRef").child("fieldPath"), ""));
     }
 }
 
@@ -150,7 +195,11 @@ fn mounts(container: &Value, path: &Path<'_>, volumes: &[&str], errors: &mut Err
         sub_path(mount, "subPath", &at, errors);
         sub_path(mount, "subPathExpr", &at, errors);
         if !mount.str_at("subPath").is_empty() && !mount.str_at("subPathExpr").is_empty() {
-            errors.push(field::invalid(&at.child("subPathExpr"), mount.str_at("subPathExpr"), "subPathExpr and subPath are mutually exclusive"));
+            errors.push(field::invalid(
+                &at.child("subPathExpr"),
+                mount.str_at("subPathExpr"),
+                "subPathExpr and subPath are mutually exclusive",
+            ));
         }
     }
 }
@@ -166,23 +215,47 @@ fn sub_path(mount: &Value, name: &'static str, path: &Path<'_>, errors: &mut Err
 }
 
 fn security(container: &Value, path: &Path<'_>, rules: &Rules, errors: &mut ErrorList) {
-    let Some(context) = container.get("securityContext") else { return };
+    let Some(context) = container.get("securityContext") else {
+        return;
+    };
     let at = path.child("securityContext");
     if context.bool_at("privileged") && !rules.allow_privileged {
-        errors.push(field::forbidden(&at.child("privileged"), "disallowed by cluster policy"));
+        errors.push(field::forbidden(
+            &at.child("privileged"),
+            "disallowed by cluster policy",
+        ));
     }
-    for (name, check) in [("runAsUser", validation::user_id as fn(i64) -> Vec<String>), ("runAsGroup", validation::group_id)] {
+    for (name, check) in [
+        ("runAsUser", validation::user_id as fn(i64) -> Vec<String>),
+        ("runAsGroup", validation::group_id),
+    ] {
         if let Some(id) = context.int_at(name) {
-            errors.extend(check(id).into_iter().map(|m| field::invalid(&at.child(name), id, m)));
+            errors.extend(
+                check(id)
+                    .into_iter()
+                    .map(|m| field::invalid(&at.child(name), id, m)),
+            );
         }
     }
     let escalates = context.get("allowPrivilegeEscalation").and_then(Value::as_bool);
     if escalates == Some(false) {
         if context.bool_at("privileged") {
-            errors.push(field::invalid(&at, "", "cannot set `allowPrivilegeEscalation` to false and `privileged` to true"));
+            errors.push(field::invalid(
+                &at,
+                "",
+                "cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
+            ));
         }
-        if context.list_at("capabilities.add").iter().any(|c| c.as_str() == Some("CAP_SYS_ADMIN")) {
-            errors.push(field::invalid(&at, "", "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN"));
+        if context
+            .list_at("capabilities.add")
+            .iter()
+            .any(|c| c.as_str() == Some("CAP_SYS_ADMIN"))
+        {
+            errors.push(field::invalid(
+                &at,
+                "",
+                "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN",
+            ));
         }
     }
     if let Some(seccomp) = context.get("seccompProfile") {
@@ -192,14 +265,28 @@ fn security(container: &Value, path: &Path<'_>, rules: &Rules, errors: &mut Erro
 
 /// An empty localhostProfile once switched confinement off unnoticed.
 pub fn seccomp_profile(profile: &Value, path: &Path<'_>, errors: &mut ErrorList) {
-    one_of(profile, "type", path, &["Localhost", "RuntimeDefault", "Unconfined"], true, errors);
+    one_of(
+        profile,
+        "type",
+        path,
+        &["Localhost", "RuntimeDefault", "Unconfined"],
+        true,
+        errors,
+    );
     let file = profile.str_at("localhostProfile");
     if profile.str_at("type") != "Localhost" {
         if !file.is_empty() {
-            errors.push(field::invalid(&path.child("localhostProfile"), file, "can only be set when seccomp type is Localhost"));
+            errors.push(field::invalid(
+                &path.child("localhostProfile"),
+                file,
+                "can only be set when seccomp type is Localhost",
+            ));
         }
     } else if file.is_empty() {
-        errors.push(field::required(&path.child("localhostProfile"), "must be set when seccomp type is Localhost"));
+        errors.push(field::required(
+            &path.child("localhostProfile"),
+            "must be set when seccomp type is Localhost",
+        ));
     } else {
         sub_path(profile, "localhostProfile", path, errors);
     }
@@ -207,17 +294,33 @@ pub fn seccomp_profile(profile: &Value, path: &Path<'_>, errors: &mut ErrorList)
 
 fn probes(container: &Value, path: &Path<'_>, errors: &mut ErrorList) {
     for name in ["livenessProbe", "readinessProbe", "startupProbe"] {
-        let Some(probe) = container.get(name) else { continue };
+        let Some(probe) = container.get(name) else {
+            continue;
+        };
         let at = path.child(name);
         handler(probe, &at, errors);
-        for number in ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"] {
+        for number in [
+            "initialDelaySeconds",
+            "timeoutSeconds",
+            "periodSeconds",
+            "successThreshold",
+            "failureThreshold",
+        ] {
             if let Some(n) = probe.int_at(number).filter(|n| *n < 0) {
-                errors.push(field::invalid(&at.child(number), n, "must be greater than or equal to 0"));
+                errors.push(field::invalid(
+                    &at.child(number),
+                    n,
+                    "must be greater than or equal to 0",
+                ));
             }
         }
         let successes = probe.int_at("successThreshold").unwrap_or(1);
         if name != "readinessProbe" && successes > 1 {
-            errors.push(field::invalid(&at.child("successThreshold"), successes, "must be 1"));
+            errors.push(field::invalid(
+                &at.child("successThreshold"),
+                successes,
+                "must be 1",
+            ));
         }
     }
 }
@@ -225,7 +328,9 @@ fn probes(container: &Value, path: &Path<'_>, errors: &mut ErrorList) {
 fn lifecycle(container: &Value, path: &Path<'_>, errors: &mut ErrorList) {
     let at = path.child("lifecycle");
     for name in ["postStart", "preStop"] {
-        let Some(hook) = container.at("lifecycle").and_then(|l| l.get(name)) else { continue };
+        let Some(hook) = container.at("lifecycle").and_then(|l| l.get(name)) else {
+            continue;
+        };
         if hook.get("sleep").is_none() {
             handler(hook, &at.child(name), errors);
         }
@@ -233,17 +338,27 @@ fn lifecycle(container: &Value, path: &Path<'_>, errors: &mut ErrorList) {
 }
 
 fn handler(action: &Value, path: &Path<'_>, errors: &mut ErrorList) {
-    let given: Vec<&str> = HANDLERS.into_iter().filter(|kind| action.get(kind).is_some_and(|v| !v.is_null())).collect();
+    let given: Vec<&str> = HANDLERS
+        .into_iter()
+        .filter(|kind| action.get(kind).is_some_and(|v| !v.is_null()))
+        .collect();
     match given.as_slice() {
         [] => errors.push(field::required(path, "must specify a handler type")),
         [kind] => handler_of(kind, action, path, errors),
-        [_, more @ ..] => more.iter().for_each(|kind| errors.push(field::forbidden(&path.child(kind), "may not specify more than 1 handler type"))),
+        [_, more @ ..] => more.iter().for_each(|kind| {
+            errors.push(field::forbidden(
+                &path.child(kind),
+                "may not specify more than 1 handler type",
+            ))
+        }),
     }
 }
 
 fn handler_of(kind: &str, action: &Value, path: &Path<'_>, errors: &mut ErrorList) {
     match kind {
-        "exec" if action.list_at("exec.command").is_empty() => errors.push(field::required(&path.child("exec").child("command"), "")),
+        "exec" if action.list_at("exec.command").is_empty() => {
+            errors.push(field::required(&path.child("exec").child("command"), ""))
+        }
         "httpGet" => {
             let at = path.child("httpGet");
             if action.str_at("httpGet.path").is_empty() {
@@ -251,7 +366,11 @@ fn handler_of(kind: &str, action: &Value, path: &Path<'_>, errors: &mut ErrorLis
             }
             port(action.at("httpGet.port"), &at.child("port"), errors);
         }
-        "tcpSocket" => port(action.at("tcpSocket.port"), &path.child("tcpSocket").child("port"), errors),
+        "tcpSocket" => port(
+            action.at("tcpSocket.port"),
+            &path.child("tcpSocket").child("port"),
+            errors,
+        ),
         "grpc" => port(action.at("grpc.port"), &path.child("grpc").child("port"), errors),
         _ => {}
     }

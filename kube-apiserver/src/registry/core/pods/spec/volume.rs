@@ -6,7 +6,16 @@ use apimachinery::value::Value;
 
 use super::push_all;
 
-const HOST_PATH_TYPES: [&str; 8] = ["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
+const HOST_PATH_TYPES: [&str; 8] = [
+    "",
+    "BlockDevice",
+    "CharDevice",
+    "Directory",
+    "DirectoryOrCreate",
+    "File",
+    "FileOrCreate",
+    "Socket",
+];
 
 pub fn validate(volumes: &[Value], path: &Path<'_>, errors: &mut ErrorList) {
     let mut names: Vec<&str> = Vec::new();
@@ -34,7 +43,10 @@ fn sources(volume: &Value, path: &Path<'_>, errors: &mut ErrorList) {
     };
     source_of(kind, source, &path.child(kind), errors);
     for (extra, _) in given {
-        errors.push(field::forbidden(&path.child(extra), "may not specify more than 1 volume type"));
+        errors.push(field::forbidden(
+            &path.child(extra),
+            "may not specify more than 1 volume type",
+        ));
     }
 }
 
@@ -70,7 +82,11 @@ fn source_of(kind: &str, source: &Value, path: &Path<'_>, errors: &mut ErrorList
 
 fn host_path(source: &Value, path: &Path<'_>, errors: &mut ErrorList) {
     if source.str_at("path").split('/').any(|part| part == "..") {
-        errors.push(field::invalid(&path.child("path"), source.str_at("path"), "must not contain '..'"));
+        errors.push(field::invalid(
+            &path.child("path"),
+            source.str_at("path"),
+            "must not contain '..'",
+        ));
     }
     let kind = source.str_at("type");
     if !HOST_PATH_TYPES.contains(&kind) {
@@ -80,7 +96,11 @@ fn host_path(source: &Value, path: &Path<'_>, errors: &mut ErrorList) {
 
 fn mode_and_items(source: &Value, path: &Path<'_>, errors: &mut ErrorList) {
     if let Some(mode) = source.int_at("defaultMode").filter(|m| !(0..=0o777).contains(m)) {
-        errors.push(field::invalid(&path.child("defaultMode"), mode, "must be a number between 0 and 0777 (octal), both inclusive"));
+        errors.push(field::invalid(
+            &path.child("defaultMode"),
+            mode,
+            "must be a number between 0 and 0777 (octal), both inclusive",
+        ));
     }
     let list = path.child("items");
     for (i, item) in source.list_at("items").iter().enumerate() {
@@ -90,7 +110,11 @@ fn mode_and_items(source: &Value, path: &Path<'_>, errors: &mut ErrorList) {
             errors.push(field::required(&at.child("path"), ""));
         }
         if target.starts_with('/') {
-            errors.push(field::invalid(&at.child("path"), target, "must be a relative path"));
+            errors.push(field::invalid(
+                &at.child("path"),
+                target,
+                "must be a relative path",
+            ));
         }
         if target.split('/').any(|part| part == "..") {
             errors.push(field::invalid(&at.child("path"), target, "must not contain '..'"));
