@@ -1,3 +1,4 @@
+use super::eligibility::target_node;
 use super::*;
 use client::ListOptions;
 use client::fake::FakeServer;
