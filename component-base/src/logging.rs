@@ -11,9 +11,11 @@ use std::io::Write as _;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use tracing::span;
 use tracing::subscriber::Interest;
 use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::{Context, SubscriberExt};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -73,7 +75,7 @@ pub fn init_with_modules(
         pid: std::process::id(),
     };
     // Tests call init more than once in a process; the first subscriber stays.
-    tracing::subscriber::set_global_default(logger).ok();
+    tracing::subscriber::set_global_default(tracing_subscriber::registry().with(logger)).ok();
 }
 
 pub fn verbosity() -> u32 {
@@ -146,7 +148,7 @@ thread_local! {
 /// A line buffer that grew beyond this is given back.
 const BUFFER_KEPT_BYTES: usize = 16 * 1024;
 
-impl Subscriber for Logger {
+impl<S: Subscriber> Layer<S> for Logger {
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
         if self.wants(metadata) {
             Interest::always()
@@ -155,37 +157,25 @@ impl Subscriber for Logger {
         }
     }
 
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
         self.wants(metadata)
     }
 
-    fn max_level_hint(&self) -> Option<tracing::level_filters::LevelFilter> {
+    fn max_level_hint(&self) -> Option<LevelFilter> {
         Some(match self.most {
-            0..DEBUG_VERBOSITY => tracing::level_filters::LevelFilter::INFO,
-            DEBUG_VERBOSITY..TRACE_VERBOSITY => tracing::level_filters::LevelFilter::DEBUG,
-            _ => tracing::level_filters::LevelFilter::TRACE,
+            0..DEBUG_VERBOSITY => LevelFilter::INFO,
+            DEBUG_VERBOSITY..TRACE_VERBOSITY => LevelFilter::DEBUG,
+            _ => LevelFilter::TRACE,
         })
     }
 
-    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
-        span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-
-    fn event(&self, event: &Event<'_>) {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         BUFFER.with(|buffer| match buffer.try_borrow_mut() {
             Ok(mut buffer) => self.write(event, &mut buffer),
             // A Debug impl that logs while it is being logged.
             Err(_) => self.write(event, &mut Vec::new()),
         });
     }
-
-    fn enter(&self, _: &span::Id) {}
-
-    fn exit(&self, _: &span::Id) {}
 }
 
 impl Logger {
