@@ -288,7 +288,9 @@ impl SyncLoop {
 
     fn housekeeping(&mut self) {
         self.housekeeping_due = Instant::now() + HOUSEKEEPING;
+        let mut gone = false;
         for uid in self.workers.forget_finished() {
+            gone = true;
             self.kubelet.statuses.forget(&uid);
             self.kubelet.pleg.cache.remove(&uid);
             // A static pod of the same uid whose file came back.
@@ -305,7 +307,8 @@ impl SyncLoop {
         self.kill_orphans();
         self.clean_disk();
         self.clean_mirrors();
-        if self.last_gc.elapsed() >= RUNTIME_GC {
+        // What a pod leaves in the runtime goes with it; the period is for what nothing announces.
+        if gone || self.last_gc.elapsed() >= RUNTIME_GC {
             self.last_gc = Instant::now();
             self.collect_garbage();
         }

@@ -74,9 +74,11 @@ pub enum Expr {
         timeout_ms: u64,
     },
     /// Removes the key from a dynamic map, if it is there.
+    /// The kernel wants a register with a value here too, and does not look at it.
     Forget {
         set: &'static str,
         key: Reg,
+        value: Reg,
     },
     DestinationNat {
         address: Reg,

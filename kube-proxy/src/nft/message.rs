@@ -262,10 +262,11 @@ impl Writer {
                 writer.register(5, *value);
                 writer.bytes(6, &timeout_ms.to_be_bytes());
             }),
-            Expr::Forget { set, key } => self.named("dynset", |writer| {
+            Expr::Forget { set, key, value } => self.named("dynset", |writer| {
                 writer.string(1, set);
                 writer.be32(3, 2);
                 writer.register(4, *key);
+                writer.register(5, *value);
             }),
             Expr::DestinationNat { address, port } => self.named("nat", |writer| {
                 writer.be32(1, 1);

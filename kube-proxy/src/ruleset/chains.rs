@@ -333,6 +333,7 @@ impl Choice {
         rule.push(Expr::Forget {
             set: AFFINITY.name,
             key: self.client(),
+            value: self.endpoint(),
         });
         rule.extend([self.remember(seconds), self.go()]);
         rule

@@ -258,7 +258,7 @@ impl Machine<'_> {
                     .entry(key)
                     .or_insert(Value::Data(value));
             }
-            Expr::Forget { set, key } => {
+            Expr::Forget { set, key, .. } => {
                 let key = self.read(*key, key_len(set));
                 self.world.sets.get_mut(set).unwrap().remove(&key);
             }
