@@ -11,6 +11,7 @@ use client::Client;
 use http::{Method, Request};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
 use crate::idle::mib;
@@ -116,36 +117,51 @@ async fn lists(client: &Client, path: &str, pods: usize) -> Result<()> {
 
 async fn leases(client: &Client, renewals: usize, in_flight: usize) -> Result<()> {
     let collection = format!("/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases");
-    let lease = |index: usize, transitions: usize| {
-        json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": format!("lease-{index}"), "namespace": NAMESPACE},
-            "spec": {"holderIdentity": "bench", "leaseDurationSeconds": 40, "leaseTransitions": transitions}})
-    };
-    for index in 0..in_flight {
-        send(client, Method::POST, &collection, Some(lease(index, 0))).await?;
+    let mut versions = Vec::new();
+    for slot in 0..in_flight {
+        let made = send(client, Method::POST, &collection, Some(lease(slot, 0, None))).await?;
+        versions.push(Mutex::new(version_of(&made)?));
     }
+    let versions = Arc::new(versions);
     measure(
         "renew leases (PUT)",
         renewals,
         in_flight,
         client,
         |client, index| {
-            // A slot renews one lease at a time, as a node does.
-            let slot = index % in_flight;
-            let (path, body) = (format!("{collection}/lease-{slot}"), lease(slot, index));
-            async move { send(&client, Method::PUT, &path, Some(body)).await.map(drop) }
+            // A slot renews one lease at a time, as a node does, with the version of the last renewal.
+            let (slot, versions) = (index % in_flight, versions.clone());
+            let path = format!("{collection}/lease-{slot}");
+            async move {
+                let mut version = versions[slot].lock().await;
+                let body = lease(slot, index, Some(&version));
+                *version = version_of(&send(&client, Method::PUT, &path, Some(body)).await?)?;
+                Ok(())
+            }
         },
     )
     .await
+}
+
+fn lease(slot: usize, transitions: usize, version: Option<&str>) -> Value {
+    json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": {"name": format!("lease-{slot}"), "namespace": NAMESPACE, "resourceVersion": version},
+        "spec": {"holderIdentity": "bench", "leaseDurationSeconds": 40, "leaseTransitions": transitions}})
+}
+
+fn version_of(object: &[u8]) -> Result<String> {
+    let object: Value = serde_json::from_slice(object)?;
+    object["metadata"]["resourceVersion"]
+        .as_str()
+        .map(str::to_owned)
+        .context("an object without resourceVersion")
 }
 
 /// Every watcher must see every create.
 async fn watch(client: &Client, path: &str) -> Result<()> {
     let seen = Arc::new(AtomicUsize::new(0));
     let list = send(client, Method::GET, &format!("{path}?limit=1"), None).await?;
-    let version = serde_json::from_slice::<Value>(&list)?["metadata"]["resourceVersion"]
-        .as_str()
-        .unwrap_or("0")
-        .to_owned();
+    let version = version_of(&list)?;
     let mut watchers = JoinSet::new();
     for _ in 0..WATCHERS {
         let path = format!("{path}?watch=1&resourceVersion={version}");
