@@ -258,15 +258,7 @@ impl<T: Object> Api<T> {
         subresource: &str,
         body: &B,
     ) -> Result<R, Error> {
-        let payload = json_body(body, || format!("{name}/{subresource}"))?;
-        self.client
-            .request(
-                Method::POST,
-                self.path(name, Some(subresource)),
-                "application/json",
-                Some(payload),
-            )
-            .await
+        self.send_subresource(Method::POST, name, subresource, body).await
     }
 
     /// PUT of a subresource whose kind is not `T`: `scale`, `approval`, `finalize`.
@@ -276,14 +268,20 @@ impl<T: Object> Api<T> {
         subresource: &str,
         body: &B,
     ) -> Result<R, Error> {
+        self.send_subresource(Method::PUT, name, subresource, body).await
+    }
+
+    async fn send_subresource<B: Serialize, R: DeserializeOwned>(
+        &self,
+        method: Method,
+        name: &str,
+        subresource: &str,
+        body: &B,
+    ) -> Result<R, Error> {
         let payload = json_body(body, || format!("{name}/{subresource}"))?;
+        let path = self.path(name, Some(subresource));
         self.client
-            .request(
-                Method::PUT,
-                self.path(name, Some(subresource)),
-                "application/json",
-                Some(payload),
-            )
+            .request(method, path, "application/json", Some(payload))
             .await
     }
 
