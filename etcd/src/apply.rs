@@ -189,7 +189,7 @@ impl Applier {
         if entry.data.is_empty() {
             return;
         }
-        match InternalRaftRequest::decode(Bytes::from(entry.data)) {
+        match InternalRaftRequest::decode(entry.data) {
             Ok(request) => self.request(request, watched),
             // Every member meets the same bytes; skipping is what all of them do.
             Err(error) => {
@@ -386,12 +386,12 @@ impl Applier {
         let member: Option<Member> = serde_json::from_slice(&change.context).ok();
         {
             let mut membership = self.state.membership.write();
-            match (ConfChangeType::from_i32(change.change_type), member) {
-                (Some(ConfChangeType::RemoveNode), _) => {
+            match (ConfChangeType::try_from(change.change_type), member) {
+                (Ok(ConfChangeType::RemoveNode), _) => {
                     membership.members.remove(&change.node_id);
                     meta::delete_member(&mut self.writer, change.node_id);
                 }
-                (Some(_), Some(member)) => {
+                (Ok(_), Some(member)) => {
                     info!("added-peer-id" = %format!("{:x}", member.id), "added-peer-peer-urls" = ?member.peer_urls, "added member");
                     meta::put_member(&mut self.writer, &member);
                     membership.members.insert(member.id, member);

@@ -226,7 +226,7 @@ fn first_start(disk: &Arc<dyn Disk>, config: &Config, wal_dir: &Path) -> Result<
             entry_type: EntryType::EntryConfChange as i32,
             term: 1,
             index: place as u64 + 1,
-            data: change.encode_to_vec(),
+            data: change.encode_to_vec().into(),
             ..Entry::default()
         });
     }

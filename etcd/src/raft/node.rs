@@ -175,11 +175,5 @@ pub fn conf_change(entry: &Entry) -> Option<ConfChange> {
     if entry.entry_type != EntryType::EntryConfChange as i32 {
         return None;
     }
-    let change = etcd_api::raftpb::ConfChange::decode(&entry.data[..]).ok()?;
-    Some(ConfChange {
-        id: change.id,
-        change_type: change.r#type,
-        node_id: change.node_id,
-        context: change.context.map(Vec::from).unwrap_or_default(),
-    })
+    ConfChange::decode(entry.data.clone()).ok()
 }

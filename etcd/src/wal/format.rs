@@ -230,7 +230,7 @@ fn entry_of(entry: raftpb::Entry) -> eraftpb::Entry {
         entry_type: entry.r#type,
         term: entry.term,
         index: entry.index,
-        data: entry.data.map(Vec::from).unwrap_or_default(),
+        data: entry.data.unwrap_or_default(),
         ..Default::default()
     }
 }

@@ -16,7 +16,7 @@ fn entry(index: u64, bytes: usize) -> Entry {
     Entry {
         index,
         term: 1,
-        data: vec![index as u8 | 1; bytes],
+        data: vec![index as u8 | 1; bytes].into(),
         ..Default::default()
     }
 }

@@ -67,7 +67,7 @@ async fn a_torn_tail_is_repaired() {
     let mut group = Group::default();
     group.entry(&raft::eraftpb::Entry {
         index: 1000,
-        data: vec![9; 4000],
+        data: vec![9; 4000].into(),
         ..Default::default()
     });
     group.seal(last.sequence + 1, last.chain);
