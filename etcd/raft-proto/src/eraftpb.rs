@@ -1,4 +1,4 @@
-//! Message by message what the `raft` crate keeps and sends. Tags 1 to 12 are etcd's; the higher ones are that crate's own and stay unset here.
+//! Message by message what the `raft` crate keeps and sends. Tags 1 to 12 and the numbers of every enumeration are etcd's; higher tags stay unset.
 
 use bytes::Bytes;
 
@@ -168,8 +168,10 @@ pub enum ConfChangeTransition {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
 #[repr(i32)]
+/// etcd's numbers, which are not the registry crate's. etcd's 2, an update of a member's addresses, is nothing to raft: it reads as
+/// an addition where a proposal is looked at, and is not given to raft when it is applied.
 pub enum ConfChangeType {
     AddNode = 0,
     RemoveNode = 1,
-    AddLearnerNode = 2,
+    AddLearnerNode = 3,
 }
