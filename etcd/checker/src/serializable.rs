@@ -11,7 +11,10 @@ use crate::timeline::{Cursor, Keys, Timeline, is_delete, key_of};
 #[derive(Debug, thiserror::Error)]
 pub enum Violation {
     #[error("{operation:?} was answered with revision {revision}, which the timeline does not have")]
-    NoSuchRevision { operation: Box<Operation>, revision: i64 },
+    NoSuchRevision {
+        operation: Box<Operation>,
+        revision: i64,
+    },
     #[error("{operation:?} is not what revision {revision} did: {did:?}")]
     Lost {
         operation: Box<Operation>,
@@ -191,7 +194,10 @@ fn changes_were_asked_for(operations: &[Operation], timeline: &Timeline) -> Resu
 /// The earliest return of an answer at a revision or beyond it.
 fn first_heard(operations: &[Operation]) -> BTreeMap<i64, u64> {
     let mut heard = BTreeMap::new();
-    for answer in operations.iter().filter_map(|operation| operation.answer.as_ref()) {
+    for answer in operations
+        .iter()
+        .filter_map(|operation| operation.answer.as_ref())
+    {
         let returned = heard.entry(answer.revision).or_insert(answer.returned);
         *returned = answer.returned.min(*returned);
     }
@@ -219,19 +225,28 @@ impl Asked {
             unanswered: BTreeMap::new(),
         };
         for operation in operations {
-            match (operation.request.change(), operation.request.key(), &operation.answer) {
+            match (
+                operation.request.change(),
+                operation.request.key(),
+                &operation.answer,
+            ) {
                 (Some(Change::Put(value)), ..) => drop(asked.puts.insert(value, operation.called)),
                 (Some(Change::Delete), _, Some(answer)) if changed(&answer.response) => {
                     asked.deletes.insert(answer.revision, operation.called);
                 }
-                (Some(Change::Delete), Some(key), None) => {
-                    asked.unanswered.entry(key.clone()).or_default().push(operation.called)
-                }
+                (Some(Change::Delete), Some(key), None) => asked
+                    .unanswered
+                    .entry(key.clone())
+                    .or_default()
+                    .push(operation.called),
                 _ => {}
             }
         }
         // The earliest is taken last: `pop` takes from the end.
-        asked.unanswered.values_mut().for_each(|times| times.sort_unstable_by(|a, b| b.cmp(a)));
+        asked
+            .unanswered
+            .values_mut()
+            .for_each(|times| times.sort_unstable_by(|a, b| b.cmp(a)));
         asked
     }
 

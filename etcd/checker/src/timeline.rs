@@ -136,8 +136,9 @@ fn check_version(event: &Event, before: Option<&KeyValue>) -> Result<(), Untrue>
         };
     }
     let kv = event.kv.clone().unwrap_or_default();
-    let (created, version) =
-        before.map_or((revision, 1), |before| (before.create_revision, before.version + 1));
+    let (created, version) = before.map_or((revision, 1), |before| {
+        (before.create_revision, before.version + 1)
+    });
     if (kv.create_revision, kv.version) == (created, version) {
         return Ok(());
     }

@@ -29,11 +29,7 @@ fn get(key: &str) -> Request {
 }
 
 fn timeline() -> Timeline {
-    let events = [
-        put("a", "1", 2, 2, 1),
-        put("a", "2", 3, 2, 2),
-        delete("a", 4),
-    ];
+    let events = [put("a", "1", 2, 2, 1), put("a", "2", 3, 2, 2), delete("a", 4)];
     Timeline::new(events).unwrap()
 }
 
@@ -89,7 +85,13 @@ fn an_acknowledged_write_that_is_gone_is_found() {
 #[test]
 fn a_read_of_the_past_is_found() {
     let mut history = true_history();
-    history.push(operation(12, 13, get("a"), 3, Response::Found(put("a", "2", 3, 2, 2).kv)));
+    history.push(operation(
+        12,
+        13,
+        get("a"),
+        3,
+        Response::Found(put("a", "2", 3, 2, 2).kv),
+    ));
     assert!(matches!(
         check(&history, &timeline()),
         Err(Violation::Stale { before: 4, .. })

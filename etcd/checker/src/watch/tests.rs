@@ -32,7 +32,10 @@ fn all_of_a() -> Vec<Seen> {
     vec![
         seen(2, &[put("a", "1", 2, 2, 1)]),
         seen(3, &[]),
-        seen(5, &[put("a", "3", 4, 2, 2), put("ab", "3", 4, 4, 1), delete("a", 5)]),
+        seen(
+            5,
+            &[put("a", "3", 4, 2, 2), put("ab", "3", 4, 4, 1), delete("a", 5)],
+        ),
     ]
 }
 
@@ -86,10 +89,7 @@ fn progress_that_promised_too_much_is_found() {
         Err(Violation::Missing { revision: 4, .. })
     ));
     let back = [seen(3, &[]), seen(3, &[put("b", "2", 3, 3, 1)])];
-    assert_eq!(
-        check(&watched("b", 4), &[seen(5, &[])], &timeline()),
-        Ok(())
-    );
+    assert_eq!(check(&watched("b", 4), &[seen(5, &[])], &timeline()), Ok(()));
     assert!(check(&watched("b", 1), &back, &timeline()).is_err());
 }
 
