@@ -51,7 +51,7 @@ exec_start() {
 declare -A CHANGED=()
 has_changed() { CHANGED[$1]=yes; }
 
-# configure NAME FILE MODE: standard input becomes FILE.
+# configure NAME FILE MODE: standard input becomes FILE. Not at the end of a pipe: a subshell would forget the change.
 configure() {
   local new
   new=$(mktemp)

@@ -29,8 +29,8 @@ use_system_containerd() {
   if is_replaceable; then
     mkdir -p /etc/containerd
     [ ! -s "$CONTAINERD_CONF" ] || is_ours || cp -p "$CONTAINERD_CONF" "$CONTAINERD_CONF.before-ferrokube"
-    { echo "$CONTAINERD_MARK"; sed '/^#/d; /^root/d; /^state/d' "$DEPLOY_DIR/config/containerd.toml"; } | containerd_config true |
-      configure containerd "$CONTAINERD_CONF" 644
+    configure containerd "$CONTAINERD_CONF" 644 \
+      < <(echo "$CONTAINERD_MARK"; sed '/^#/d; /^root/d; /^state/d' "$DEPLOY_DIR/config/containerd.toml" | containerd_config true)
   else
     echo "note: $CONTAINERD_CONF is yours and stays as it is; pods use its sandbox_image and its cgroup driver" >&2
   fi

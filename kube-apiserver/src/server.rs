@@ -176,6 +176,8 @@ async fn post_start(
     }
     hooks.iter().for_each(Gate::open);
     sd_notify::ready();
+    let address = SocketAddr::new(service.config.advertise_address, service.config.port);
+    sd_notify::status(&format!("Serves the API on {address}"));
     service.run(drain).await;
     drop(hooks);
 }

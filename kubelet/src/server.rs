@@ -136,10 +136,7 @@ fn tls(config: &KubeletConfiguration, flags: &Flags, node_name: &str) -> Result<
         self_signed(flags.string("cert-dir"), "kubelet", node_name, &[])?
     } else {
         let file = |path: &String| Pem::File(path.into());
-        (
-            file(&config.tls_cert_file),
-            file(&config.tls_private_key_file),
-        )
+        (file(&config.tls_cert_file), file(&config.tls_private_key_file))
     };
     let mut tls = ServerTls::from_pem(cert, key);
     if !config.authentication.x509.client_ca_file.is_empty() {

@@ -23,7 +23,12 @@ const CLOCK_SKEW: Duration = Duration::hours(1);
 
 /// Certificate and key of a server whose flags name none. `pair_name` is upstream's base name of the files in
 /// `cert_dir`: a pair that lies there is used and never overwritten. With an empty `cert_dir` nothing is written.
-pub fn self_signed(cert_dir: &str, pair_name: &str, host: &str, alternate_names: &[&str]) -> Result<(Pem, Pem)> {
+pub fn self_signed(
+    cert_dir: &str,
+    pair_name: &str,
+    host: &str,
+    alternate_names: &[&str],
+) -> Result<(Pem, Pem)> {
     let made = || make(host, alternate_names).context("cannot make a self-signed certificate");
     if cert_dir.is_empty() {
         tracing::info!("Generated a self-signed certificate in memory");
@@ -126,7 +131,8 @@ mod tests {
 
     #[test]
     fn without_a_directory_nothing_is_written_and_a_server_can_use_it() {
-        let (cert, key) = self_signed("", "kubelet", "localhost", &["0.0.0.0", "::1", "node-1", "::1"]).unwrap();
+        let (cert, key) =
+            self_signed("", "kubelet", "localhost", &["0.0.0.0", "::1", "node-1", "::1"]).unwrap();
         assert!(matches!((&cert, &key), (Pem::Data(_), Pem::Data(_))));
         load_key_pair(&cert, &key).unwrap();
         let (common_name, dns) = names(&cert);
@@ -145,7 +151,10 @@ mod tests {
         made();
         assert_eq!(cert.read().unwrap(), first);
         assert_eq!(cert.path().unwrap(), dir.join("kubelet.crt"));
-        let mode = std::fs::metadata(key.path().unwrap()).unwrap().permissions().mode();
+        let mode = std::fs::metadata(key.path().unwrap())
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
     }
 
@@ -155,7 +164,10 @@ mod tests {
         std::fs::write(tmp.path().join("kubelet.crt"), "mine").unwrap();
         let error = self_signed(tmp.path().to_str().unwrap(), "kubelet", "n", &[]).unwrap_err();
         let text = error.to_string();
-        assert!(text.contains("kubelet.crt") && text.contains("kubelet.key"), "{text}");
+        assert!(
+            text.contains("kubelet.crt") && text.contains("kubelet.key"),
+            "{text}"
+        );
         assert_eq!(std::fs::read(tmp.path().join("kubelet.crt")).unwrap(), b"mine");
     }
 }

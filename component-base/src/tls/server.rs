@@ -73,11 +73,7 @@ impl ServerTls {
             .transpose()
             .context("client CA")?;
         let config = Arc::new(ArcSwap::new(self.build(client_ca.as_ref())?));
-        let paths = [
-            self.cert.path(),
-            self.key.path(),
-            self.client_ca_file.as_deref(),
-        ];
+        let paths = [self.cert.path(), self.key.path(), self.client_ca_file.as_deref()];
         let paths = paths.into_iter().flatten().map(Path::to_path_buf).collect();
         let reload = (config.clone(), client_ca.clone());
         let name = self.cert.describe();
