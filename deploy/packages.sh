@@ -13,7 +13,6 @@ install_packages() {
   command -v etcdctl >/dev/null || need+=(etcd-client)
   command -v kubectl >/dev/null || need+=(kubernetes-client)
   command -v ip >/dev/null || need+=(iproute2)
-  command -v modprobe >/dev/null || need+=(kmod)
   command -v sysctl >/dev/null || need+=(procps)
   # runc asks systemd for control groups over the system bus.
   has_systemd && ! command -v dbus-daemon >/dev/null && ! command -v dbus-broker >/dev/null && need+=(dbus)
