@@ -36,7 +36,8 @@ apt_install() {
   command -v apt-get >/dev/null ||
     fail "this host lacks commands that the packages $* have, and has no apt-get" "install their equivalents and run deploy/up again"
   step "installing packages: $*"
-  { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "$@"; } >"$LOG_DIR/apt.log" 2>&1 ||
+  # A machine that has just booted may still hold dpkg's lock for its own upgrades.
+  { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -qy --no-install-recommends "$@"; } >"$LOG_DIR/apt.log" 2>&1 ||
     fail "apt-get could not install: $* ($(grep -m 1 '^E: ' "$LOG_DIR/apt.log"))" "see $LOG_DIR/apt.log, install them by hand, and run deploy/up again"
 }
 
