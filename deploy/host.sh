@@ -26,12 +26,13 @@ check_address() {
 }
 default_address() { ip -4 route get 192.0.2.255 2>/dev/null | sed -n 's/.* src \([0-9.]*\).*/\1/p' | head -1 || true; }
 
-# A cluster of someone else's making (kubeadm's, say) is neither adopted nor overwritten. A PKI alone is adopted.
+# A cluster of someone else's making (kubeadm's, say) is neither adopted nor overwritten. What `pki init` made here by hand
+# is adopted, and so is a CA.
 check_no_other_cluster() {
   [ ! -f "$ENV_FILE" ] || return 0
   local found=() file daemon
   for file in /etc/kubernetes/*.conf /etc/kubernetes/manifests/* /var/lib/etcd/*; do
-    [ ! -e "$file" ] || found+=("$file")
+    [ ! -e "$file" ] || grep -qs "server: https://$NODE_IP:6443" "$file" || found+=("$file")
   done
   [ ${#found[@]} = 0 ] || fail "this host holds another cluster's state: $(shorten "${found[@]}")" \
     "remove that cluster (kubeadm reset), or move these files away; certificates and keys in $PKI_DIR may stay and are adopted"
