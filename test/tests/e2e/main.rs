@@ -2,5 +2,6 @@
 
 mod control_plane;
 mod faults;
+mod kubectl;
 mod nodes;
 mod scheduling;
