@@ -16,12 +16,18 @@ pub struct Kubectl {
 }
 
 /// Every version once, the oldest first: `kubectl` and `kubectl.1.27` (and so on) beside it, what `test/run` unpacked into
-/// `target/kubectl`, and what `FERROKUBE_KUBECTLS` names, separated by colons.
+/// `target/kubectl`, and what `FERROKUBE_KUBECTLS` names, separated by colons. `FERROKUBE_KUBECTL_MINOR=20` wants one alone.
 pub fn installed() -> Result<Vec<Kubectl>> {
     let mut found: Vec<Kubectl> = candidates()
         .into_iter()
         .filter_map(|path| identify(&path))
         .collect();
+    if let Some(only) = std::env::var("FERROKUBE_KUBECTL_MINOR")
+        .ok()
+        .and_then(|minor| minor.parse::<u32>().ok())
+    {
+        found.retain(|kubectl| kubectl.minor == only);
+    }
     found.sort_by_key(|kubectl| kubectl.minor);
     found.dedup_by_key(|kubectl| kubectl.minor);
     anyhow::ensure!(

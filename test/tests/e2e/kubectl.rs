@@ -23,9 +23,10 @@ use e2e::{Cluster, Kubectl, Output, kubectl, until};
 
 use crate::nodes::{deploy_web, with_node};
 
-const LIMIT: Duration = Duration::from_secs(60);
-/// How long a watch is watched.
+const LIMIT: Duration = Duration::from_secs(30);
+/// How long a watch is watched, in seconds, and how long any other command may take.
 const WATCH: &str = "2";
+const ANY: &str = "60";
 const WORKERS: usize = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -206,12 +207,12 @@ impl<'a> Tourist<'a> {
         let env: Vec<(&str, &str)> = step.env.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
         let stdin = fill(&step.stdin);
         let stdin = (!stdin.is_empty()).then_some(stdin.as_str());
-        let before: &[&str] = if step.manner == Manner::Watches {
-            &["timeout", WATCH]
+        let patience = if step.manner == Manner::Watches {
+            WATCH
         } else {
-            &[]
+            ANY
         };
-        let output = self.wrapped(before, &args, &env, stdin)?;
+        let output = self.wrapped(&["timeout", patience], &args, &env, stdin)?;
         self.judge(step, &output)
             .with_context(|| format!("exited with {}\n{}{}", output.code, output.stdout, output.stderr))
     }
