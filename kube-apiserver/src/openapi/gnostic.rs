@@ -180,19 +180,56 @@ static SCHEMA: Message = Message {
     extensions: Some(31),
 };
 
-/// The document's bytes, and the JSON fields for which the table has no place.
-pub fn encode(document: &Value) -> (Vec<u8>, Vec<String>) {
-    let mut encoder = Encoder::default();
-    let bytes = encoder.message(document, &DOCUMENT);
-    (bytes, encoder.unknown)
-}
-
+/// Takes the document piece by piece, so that it never stands in memory as a tree.
 #[derive(Default)]
-struct Encoder {
+pub struct Encoder {
+    out: Vec<u8>,
+    /// The entries of the message that is being filled.
+    entries: Vec<u8>,
+    /// JSON fields for which the table has no place.
     unknown: Vec<String>,
 }
 
 impl Encoder {
+    /// Fields of the document that are complete.
+    pub fn fields(&mut self, fields: &Value) {
+        let bytes = self.message(fields, &DOCUMENT);
+        self.out.extend_from_slice(&bytes);
+    }
+
+    /// One path; all paths stand together.
+    pub fn path(&mut self, name: &str, item: &Value) {
+        self.piece(2, name, &One(&PATH_ITEM), item);
+    }
+
+    pub fn end_paths(&mut self) {
+        self.end(8);
+    }
+
+    pub fn definition(&mut self, name: &str, schema: &Value) {
+        self.piece(1, name, &One(&SCHEMA), schema);
+    }
+
+    pub fn end_definitions(&mut self) {
+        self.end(9);
+    }
+
+    /// The document's bytes, and what of it is not in them.
+    pub fn finish(self) -> (Vec<u8>, Vec<String>) {
+        (self.out, self.unknown)
+    }
+
+    fn piece(&mut self, tag: u32, name: &str, form: &Form, value: &Value) {
+        let mut entries = std::mem::take(&mut self.entries);
+        self.entry(tag, name, form, value, &mut entries);
+        self.entries = entries;
+    }
+
+    fn end(&mut self, tag: u32) {
+        delimited(tag, &self.entries, &mut self.out);
+        self.entries.clear();
+    }
+
     fn message(&mut self, value: &Value, message: &Message) -> Vec<u8> {
         let mut out = Vec::new();
         for (key, value) in value.as_object().into_iter().flatten() {
@@ -298,6 +335,12 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    fn encode(document: &Value) -> (Vec<u8>, Vec<String>) {
+        let mut encoder = Encoder::default();
+        encoder.fields(document);
+        encoder.finish()
+    }
+
     fn hex(document: &Value) -> String {
         let (bytes, unknown) = encode(document);
         assert_eq!(unknown, Vec::<String>::new());
@@ -319,6 +362,22 @@ mod tests {
         assert_eq!(hex(&json!({"security": [{"B": []}]})), "62070a050a01421200");
         let key = json!({"securityDefinitions": {"B": {"in": "header"}}});
         assert_eq!(hex(&key), "6a110a0f0a0142120a12081a06686561646572");
+    }
+
+    #[test]
+    fn a_document_in_pieces_is_the_same() {
+        let (item, schema) = (json!({"get": {"tags": ["t"]}}), json!({"type": "object"}));
+        let mut pieces = Encoder::default();
+        for name in ["/a", "/b"] {
+            pieces.path(name, &item);
+        }
+        pieces.end_paths();
+        pieces.definition("P", &schema);
+        pieces.end_definitions();
+        let whole = json!({"paths": {"/a": item, "/b": item}});
+        let mut expected = encode(&whole).0;
+        expected.extend(encode(&json!({"definitions": {"P": schema}})).0);
+        assert_eq!(pieces.finish(), (expected, Vec::new()));
     }
 
     #[test]

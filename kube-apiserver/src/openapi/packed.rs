@@ -16,17 +16,37 @@ pub struct Packed {
     size: usize,
 }
 
-impl Packed {
-    pub fn new(document: &[u8]) -> Packed {
-        let mut gzip = Gzip::new();
-        let mut packed = gzip.push(document).to_vec();
-        packed.extend_from_slice(&gzip.finish());
-        Packed {
-            gzip: packed.into(),
-            size: document.len(),
+/// A document on its way into a `Packed`.
+pub struct Packing {
+    gzip: Gzip,
+    packed: Vec<u8>,
+    size: usize,
+}
+
+impl Packing {
+    pub fn new() -> Packing {
+        Packing {
+            gzip: Gzip::new(),
+            packed: Vec::new(),
+            size: 0,
         }
     }
 
+    pub fn push(&mut self, chunk: &[u8]) {
+        self.size += chunk.len();
+        self.packed.extend_from_slice(&self.gzip.push(chunk));
+    }
+
+    pub fn finish(mut self) -> Packed {
+        self.packed.extend_from_slice(&self.gzip.finish());
+        Packed {
+            gzip: self.packed.into(),
+            size: self.size,
+        }
+    }
+}
+
+impl Packed {
     pub fn answer(&self, headers: &HeaderMap, media: &'static str) -> Response<Body> {
         let zipped = respond::accepts_gzip(headers);
         let body = if zipped {
@@ -54,7 +74,7 @@ impl Packed {
         response
     }
 
-    fn unpacked(&self) -> std::io::Result<Bytes> {
+    pub fn unpacked(&self) -> std::io::Result<Bytes> {
         let mut document = Vec::with_capacity(self.size);
         GzDecoder::new(&*self.gzip).read_to_end(&mut document)?;
         Ok(document.into())
@@ -68,7 +88,9 @@ mod tests {
     #[test]
     fn what_was_packed_comes_out_again() {
         let document = b"openapi ".repeat(10_000);
-        let packed = Packed::new(&document);
+        let mut packing = Packing::new();
+        document.chunks(1000).for_each(|chunk| packing.push(chunk));
+        let packed = packing.finish();
         assert!(packed.gzip.len() < document.len() / 20);
         assert_eq!(packed.unpacked().expect("unpacks"), document);
     }

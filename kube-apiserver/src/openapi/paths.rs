@@ -13,7 +13,8 @@ pub fn of_resources(resources: &[&Resource], definitions: &mut Definitions) -> M
     paths
 }
 
-fn of_resource(resource: &Resource, definitions: &mut Definitions, paths: &mut Map<String, Value>) {
+/// The paths of one resource; what they refer to is among `definitions` then.
+pub fn of_resource(resource: &Resource, definitions: &mut Definitions, paths: &mut Map<String, Value>) {
     let root = if resource.group.is_empty() {
         format!("/api/{}", resource.version)
     } else {
