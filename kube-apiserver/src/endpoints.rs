@@ -23,6 +23,7 @@ use seam::{Connecter, Creater, Handler, Plugs, RequestContext};
 
 pub mod audited;
 mod body;
+mod deprecated;
 mod list;
 mod negotiation;
 mod present;
@@ -74,7 +75,7 @@ impl Endpoints {
             return not_found();
         };
         let headers = error_headers(req.headers());
-        let response = match self.resource(ctx, endpoint, req).await {
+        let mut response = match self.resource(ctx, endpoint, req).await {
             Ok(response) => response,
             Err(error) => {
                 audited::status(ctx, &error);
@@ -84,6 +85,7 @@ impl Endpoints {
                 respond::error(error_output(&headers), &error)
             }
         };
+        deprecated::warn(endpoint.resource, response.headers_mut());
         audited::response(ctx, response).await
     }
 

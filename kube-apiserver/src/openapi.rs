@@ -96,7 +96,8 @@ impl OpenApi {
                 json!({ "serverRelativeURL": format!("{V3_PATH}/{path}?hash={hash}") }),
             )
         };
-        document(&json!({ "paths": self.versions.iter().map(url).collect::<Map<_, _>>() }))
+        let paths: Map<String, Value> = self.versions.iter().map(url).collect();
+        json_answer(serialized(&json!({ "paths": paths })))
     }
 
     fn version(&self, path: &str, query: &str, headers: &HeaderMap) -> Option<Response<Body>> {
@@ -109,7 +110,7 @@ impl OpenApi {
         if accept::has(headers, hash) {
             return Some(unchanged(hash));
         }
-        let mut response = document(&self.v3_document(path));
+        let mut response = json_answer(self.v3_document(path));
         mark(response.headers_mut(), hash);
         if query_value(query, "hash").is_some() {
             response
@@ -119,7 +120,7 @@ impl OpenApi {
         Some(response)
     }
 
-    fn v3_document(&self, path: &str) -> Value {
+    fn v3_document(&self, path: &str) -> Vec<u8> {
         let members: Vec<&Resource> = self
             .resources
             .iter()
@@ -128,12 +129,25 @@ impl OpenApi {
             .collect();
         let mut definitions = Definitions::new(Dialect::V3);
         let paths = paths::of_resources(&members, &mut definitions);
-        json!({
+        let head = json!({
             "openapi": "3.0.0",
             "info": { "title": "Kubernetes", "version": GIT_VERSION },
             "paths": paths,
-            "components": { "schemas": definitions.finish(), "securitySchemes": bearer_token() },
-        })
+        });
+        let mut out = serialized(&head);
+        // The rest follows inside of the same object.
+        out.pop();
+        let security = bearer_token();
+        out.extend_from_slice(
+            format!(",\"components\":{{\"securitySchemes\":{security},\"schemas\":{{").as_bytes(),
+        );
+        let mut separator = "";
+        definitions.each(|name, schema| {
+            out.extend_from_slice(format!("{separator}\"{name}\":{schema}").as_bytes());
+            separator = ",";
+        });
+        out.extend_from_slice(b"}}}");
+        out
     }
 
     fn v2(&self, headers: &HeaderMap) -> Response<Body> {
@@ -279,8 +293,8 @@ fn hash_of(resources: &[&'static Resource], document: &str) -> String {
     hasher.finalize().iter().map(|b| format!("{b:02X}")).collect()
 }
 
-fn document(value: &Value) -> Response<Body> {
-    let mut response = Response::new(full(Bytes::from(serialized(value))));
+fn json_answer(document: Vec<u8>) -> Response<Body> {
+    let mut response = Response::new(full(Bytes::from(document)));
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
@@ -334,12 +348,16 @@ mod tests {
         OpenApi::new(resources().iter().filter(|r| r.served).collect())
     }
 
+    fn v3(api: &OpenApi, path: &str) -> Value {
+        serde_json::from_slice(&api.v3_document(path)).expect("json")
+    }
+
     #[test]
     fn every_reference_of_a_document_resolves() {
         let api = openapi();
         for (path, _) in &api.versions {
-            let text = api.v3_document(path).to_string();
-            let doc: Value = serde_json::from_str(&text).expect("json");
+            let doc = v3(&api, path);
+            let text = doc.to_string();
             for reference in text.split("\"#/components/schemas/").skip(1) {
                 let name = reference.split('"').next().expect("a name");
                 assert!(doc["components"]["schemas"].get(name).is_some(), "{path}: {name}");
@@ -349,7 +367,7 @@ mod tests {
 
     #[test]
     fn patches_say_that_fields_are_validated() {
-        let doc = openapi().v3_document("apis/apps/v1");
+        let doc = v3(&openapi(), "apis/apps/v1");
         let patch = &doc["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
         assert_eq!(
             patch["x-kubernetes-group-version-kind"],
@@ -365,7 +383,7 @@ mod tests {
 
     #[test]
     fn list_types_and_merge_keys_are_told() {
-        let doc = openapi().v3_document("api/v1");
+        let doc = v3(&openapi(), "api/v1");
         let containers =
             &doc["components"]["schemas"]["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"];
         assert_eq!(containers["x-kubernetes-list-type"], "map");
@@ -460,7 +478,7 @@ mod tests {
 
     #[test]
     fn fields_and_types_are_described() {
-        let doc = openapi().v3_document("api/v1");
+        let doc = v3(&openapi(), "api/v1");
         let schemas = &doc["components"]["schemas"];
         let containers = &schemas["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"];
         assert!(

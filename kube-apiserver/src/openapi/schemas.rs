@@ -51,14 +51,8 @@ impl Definitions {
         self.pointer(ty.name)
     }
 
-    /// All definitions asked for, and those they need.
-    pub fn finish(self) -> Map<String, Value> {
-        let mut all = Map::new();
-        self.each(|name, schema| drop(all.insert(name.to_owned(), schema)));
-        all
-    }
-
-    /// As `finish`, one at a time: all of them as trees take thirty times what they take as text.
+    /// All definitions asked for, and those they need, one at a time: all of them as trees take thirty times what they take
+    /// as text.
     pub fn each(mut self, mut take: impl FnMut(&'static str, Value)) {
         while let Some(ty) = self.todo.pop() {
             let schema = self.object(ty);
