@@ -75,7 +75,10 @@ pub fn run(commands: &'static [Command], args: Vec<OsString>) -> ExitCode {
     match choose(commands, &path) {
         Choice::Command(command) => start(command, rest),
         Choice::Group => {
-            print!("{}", overview(commands, if wants_help(&path) { &[] } else { &path }));
+            print!(
+                "{}",
+                overview(commands, if wants_help(&path) { &[] } else { &path })
+            );
             ExitCode::SUCCESS
         }
         Choice::None => {
@@ -197,10 +200,7 @@ fn usage(command: &Command) -> String {
 
 fn overview(commands: &[Command], path: &[String]) -> String {
     let mut text = format!("{ABOUT}\n\nUsage:\n  {PROGRAM} [command]\n\nAvailable Commands:\n");
-    for command in commands
-        .iter()
-        .filter(|command| begins(command, path))
-    {
+    for command in commands.iter().filter(|command| begins(command, path)) {
         text += &format!("  {:<18}{}\n", command.path.join(" "), command.about);
     }
     text + &format!("\nUse \"{PROGRAM} [command] --help\" for more information about a command.\n")

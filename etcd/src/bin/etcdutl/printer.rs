@@ -80,9 +80,9 @@ fn line(edge: &str, parts: &[String]) -> String {
     format!("{edge}{}{edge}\n", parts.join(edge))
 }
 
-/// The odd blank goes to the left, as the original's table writer has it.
+/// The odd blank goes to the right, as the original's table writer has it.
 fn centred(text: &str, width: usize) -> String {
-    let left = (width - text.len()).div_ceil(2);
+    let left = (width - text.len()) / 2;
     format!(
         "{}{text}{}",
         " ".repeat(left),
