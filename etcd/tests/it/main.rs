@@ -6,6 +6,7 @@ mod etcdctl;
 mod full_disk;
 mod harness;
 mod http;
+mod snapshot;
 mod start;
 mod tls;
 mod watch;
