@@ -256,3 +256,99 @@ fn what_is_damaged_is_refused_and_leaves_nothing_behind() {
     };
     copied.run(&disk).unwrap();
 }
+
+#[test]
+fn what_is_reclaimed_while_a_snapshot_is_sent_stays_readable() {
+    let store = store();
+    let export = Export::take(&store, || Some(view(6, 0))).unwrap();
+    let numbers: Vec<u32> = store
+        .storage
+        .segments()
+        .iter()
+        .map(|segment| segment.number)
+        .collect();
+    store.storage.remove(&numbers);
+    assert!(export.write_database(Vec::new()).is_ok());
+    assert!(Export::take(&store, || Some(view(6, 0))).is_err());
+    assert!(matches!(
+        Export::take(&store, || None),
+        Err(SnapshotError::Stopped)
+    ));
+}
+
+/// A database with these rows, as another program may have written it.
+fn database(dir: &Path, buckets: &[(&str, &[(Vec<u8>, Vec<u8>)])]) -> Database {
+    let mut plan = bbolt::Plan::default();
+    for (name, rows) in buckets {
+        plan.bucket(name.as_bytes()).unwrap();
+        rows.iter()
+            .for_each(|(key, value)| plan.item(key, value.len()).unwrap());
+    }
+    let mut writer = bbolt::Writer::new(plan.finish().unwrap(), Vec::new()).unwrap();
+    for (name, rows) in buckets {
+        writer.bucket(name.as_bytes()).unwrap();
+        rows.iter()
+            .for_each(|(key, value)| writer.item(key, value).unwrap());
+    }
+    let path = dir.join("foreign.db");
+    std::fs::write(&path, writer.finish().unwrap()).unwrap();
+    Database::open(&path).unwrap()
+}
+
+fn put_row(main: i64, mod_revision: i64) -> (Vec<u8>, Vec<u8>) {
+    let kv = KeyValue {
+        key: "a".into(),
+        create_revision: mod_revision,
+        mod_revision,
+        version: 1,
+        ..Default::default()
+    };
+    (crate::mvcc::hash::bucket_key(main, 0, false), kv.encode_to_vec())
+}
+
+fn load_whole(database: &Database) -> Result<i64, SnapshotError> {
+    let disk: Arc<dyn Disk> = Arc::new(FakeDisk::new());
+    load::whole(&disk, Path::new("/new"), IDS, database).map(|frame| frame.revision)
+}
+
+#[test]
+fn rows_of_another_program_are_checked() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let key = |rows: &[(Vec<u8>, Vec<u8>)]| load_whole(&database(dir.path(), &[("key", rows)]));
+    assert_eq!(key(&[]).unwrap(), 1);
+    // The real `etcdutl snapshot restore --bump-revision` leaves such a row.
+    let bumped = (crate::mvcc::hash::bucket_key(100, 0, false), Vec::new());
+    assert_eq!(key(&[put_row(2, 2), bumped]).unwrap(), 100);
+    for (row, expected) in [
+        (put_row(3, 2), "the revision 3/0 does not fit its key"),
+        ((vec![1, 2, 3], Vec::new()), "cannot be decoded"),
+        ((vec![b'_'; 17], vec![0xff]), "cannot be decoded"),
+    ] {
+        let error = key(&[row]).unwrap_err().to_string();
+        assert!(
+            error.contains(expected) && error.contains("foreign.db"),
+            "{error}"
+        );
+    }
+    let meta = [(b"consistent_index".to_vec(), vec![1])];
+    let error = load_whole(&database(dir.path(), &[("meta", &meta)])).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("\"consistent_index\" of bucket \"meta\""),
+        "{error}"
+    );
+}
+
+/// Users and their passwords must not be lost silently.
+#[test]
+fn authentication_is_kept_or_refused() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let enabled = |value: u8| {
+        let rows = [(schema::AUTH_ENABLED.to_vec(), vec![value])];
+        load_whole(&database(dir.path(), &[(schema::AUTH, &rows)]))
+    };
+    assert!(enabled(0).is_ok());
+    let is_kept = schema::is_mapped(schema::AUTH.as_bytes());
+    assert_eq!(matches!(enabled(1), Err(SnapshotError::Auth { .. })), !is_kept);
+}
