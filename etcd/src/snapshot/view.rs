@@ -33,7 +33,7 @@ impl View {
     /// Every revision that a store at this view holds after its compaction, in order, and the segments that they lie in. The caller holds
     /// [`Store::hold_history`] since before the view was made: what a later compaction drops would be missing.
     pub fn rows(&self, store: &Store) -> io::Result<(Vec<Row>, Segments)> {
-        let mut rows = Vec::new();
+        let mut rows = Vec::with_capacity(store.keys());
         let mut segments = Held::default();
         store.walk_history(&KeyRange::all(), |_, history| {
             let end = history.partition_point(|version| version.main <= self.revision);

@@ -69,6 +69,8 @@ async fn fill(etcd: &Etcd) -> i64 {
             .await
             .unwrap();
     }
+    // Over many pages.
+    kv.put(put("big", vec![b'y'; 100_000])).await.unwrap();
     let delete = |key: &'static str| DeleteRangeRequest {
         key: key.into(),
         ..Default::default()
@@ -161,7 +163,7 @@ async fn etcdutl_tells_status_and_hash_in_every_format() {
     .unwrap();
     assert_eq!(
         (&json["revision"], &json["totalKey"]),
-        (&revision.into(), &200.into())
+        (&revision.into(), &201.into())
     );
     assert_eq!(
         (&json["version"], json["totalSize"].as_u64().unwrap() % 4096),
@@ -234,6 +236,49 @@ fn both(count: u32) -> etcd_api::etcdserverpb::TxnRequest {
     TxnRequest {
         success: vec![op("left"), op("right")],
         ..Default::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_take_nothing_hold_up_nobody_and_are_few() {
+    let etcd = Etcd::start();
+    let mut kv = etcd.kv().await;
+    for number in 0..8 {
+        kv.put(put(format!("k{number}"), vec![b'x'; 1_000_000]))
+            .await
+            .unwrap();
+    }
+    let mut stalled = Vec::new();
+    for _ in 0..4 {
+        let mut client = MaintenanceClient::new(etcd.channel().await);
+        stalled.push(client.snapshot(SnapshotRequest {}).await.unwrap());
+    }
+    let mut client = MaintenanceClient::new(etcd.channel().await);
+    let refused = client.snapshot(SnapshotRequest {}).await.unwrap_err();
+    assert_eq!(refused.message(), "etcdserver: too many requests");
+    kv.put(put("k0", "smaller")).await.unwrap();
+    let revision = kv
+        .range(prefix("k0"))
+        .await
+        .unwrap()
+        .into_inner()
+        .header
+        .unwrap()
+        .revision;
+    let compaction = CompactionRequest {
+        revision,
+        physical: true,
+    };
+    kv.compact(compaction).await.unwrap();
+    stalled.clear();
+    let start = Instant::now();
+    // They are noticed to be gone when the next piece finds nobody.
+    while client.snapshot(SnapshotRequest {}).await.is_err() {
+        assert!(
+            start.elapsed() < PATIENCE,
+            "a client that has gone keeps its place"
+        );
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
 }
 
