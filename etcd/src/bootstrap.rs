@@ -27,6 +27,7 @@ use crate::raft::log::Log;
 use crate::raft::log_thread::{Job, LogStatus, LogThread, fatal};
 use crate::raft::node::{Node, Timing};
 use crate::server::{EtcdServer, Limits, Parts};
+use crate::snapshot::View;
 use crate::storage::keeper::{Asked, Keeper};
 use crate::storage::load::{self, Loaded};
 use crate::storage::{self, Writer};
@@ -53,27 +54,31 @@ pub struct Member {
 pub enum ApplyJob {
     Entries(Vec<Entry>),
     Reserve,
+    /// What a snapshot taken now holds.
+    View(std::sync::mpsc::Sender<View>),
     Stop,
 }
 
 pub fn start(config: &Config) -> Result<Member> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-    let lock = prepare(&*disk, &config.data_dir)?;
+    let lock = prepare(&*disk, config)?;
     probe(&*disk, &config.data_dir.join("member"), config.election)?;
     let opened = open(&disk, config)?;
     Running::start(config, opened, lock)
 }
 
 /// Makes the directories, refuses a foreign or busy one, and takes the lock.
-fn prepare(disk: &dyn Disk, data_dir: &Path) -> Result<DirLock> {
-    let member = data_dir.join("member");
-    if member.join("snap").join("db").exists() {
+fn prepare(disk: &dyn Disk, config: &Config) -> Result<DirLock> {
+    let (data_dir, member) = (&config.data_dir, config.data_dir.join("member"));
+    let database = member.join("snap").join("db");
+    if database.exists() {
         bail!(
-            "{}: this data directory was written by the Go etcd; take a snapshot there with `etcdctl snapshot save` and restore it into a new --data-dir",
-            member.display()
+            "{}: this data directory was written by the Go etcd; stop that etcd in order, and move its data into a new --data-dir with `{}`; or take a snapshot there with `etcdctl snapshot save`, and restore that in the same way without --skip-hash-check",
+            member.display(),
+            restore_command(config, &database)
         );
     }
-    for dir in [&member.join("wal"), &member.join("store")] {
+    for dir in [&config.wal_dir, &member.join("store")] {
         disk.create_dir(dir)
             .with_context(|| format!("cannot create {}", dir.display()))?;
     }
@@ -81,6 +86,18 @@ fn prepare(disk: &dyn Disk, data_dir: &Path) -> Result<DirLock> {
     let lock =
         real::lock(&member.join("lock")).with_context(|| format!("cannot lock {}", member.display()))?;
     lock.with_context(|| format!("{}: the data directory is in use by another etcd process; stop it, or give this one another --data-dir", data_dir.display()))
+}
+
+/// What makes a data directory of ours from the database of a Go etcd.
+fn restore_command(config: &Config, database: &Path) -> String {
+    format!(
+        "etcdutl snapshot restore {} --skip-hash-check --data-dir=<new directory> --name={} --initial-cluster={} --initial-cluster-token={} --initial-advertise-peer-urls={}",
+        database.display(),
+        config.name,
+        config.initial_cluster,
+        config.initial_cluster_token,
+        config.initial_advertise_peer_urls.join(",")
+    )
 }
 
 /// etcd wants its directory for itself.
@@ -139,13 +156,13 @@ struct Opened {
 }
 
 fn open(disk: &Arc<dyn Disk>, config: &Config) -> Result<Opened> {
-    let wal_dir = config.data_dir.join("member/wal");
-    let (ids, wal, replay) = match Wal::identify(&**disk, &wal_dir)? {
+    let wal_dir = &config.wal_dir;
+    let (ids, wal, replay) = match Wal::identify(&**disk, wal_dir)? {
         Some(ids) => {
-            let (wal, replay) = Wal::open(disk.clone(), &wal_dir, ids, wal::SEGMENT_BYTES)?;
+            let (wal, replay) = Wal::open(disk.clone(), wal_dir, ids, wal::SEGMENT_BYTES)?;
             (ids, wal, replay)
         }
-        None => first_start(disk, config, &wal_dir)?,
+        None => first_start(disk, config, wal_dir)?,
     };
     if replay.torn_bytes > 0 {
         warn!(
@@ -293,6 +310,7 @@ impl Running {
             Arc::new(Inbox::default()),
             Arc::new(Hub::default()),
         );
+        let apply_jobs: Arc<Inbox<ApplyJob>> = Arc::default();
         raft.applied.store(frame.index, Ordering::SeqCst);
         let parts = Parts {
             member: ids.member,
@@ -302,6 +320,7 @@ impl Running {
             raft: raft.clone(),
             log: log.clone(),
             events: events.clone(),
+            apply_jobs: apply_jobs.clone(),
             hub: hub.clone(),
             clock: clock.clone(),
         };
@@ -310,7 +329,7 @@ impl Running {
             server: server.clone(),
             events: events.clone(),
             jobs: Arc::default(),
-            apply_jobs: Arc::default(),
+            apply_jobs,
             compactions: Arc::default(),
         };
         let keeper = Keeper::new(storage, ids.member, writer.written(), store.clone(), durable);
@@ -379,6 +398,8 @@ impl Running {
                     match job {
                         ApplyJob::Entries(entries) => apply(&mut applier, entries, &server, &events),
                         ApplyJob::Reserve => applier.reserve(),
+                        // Who asked may have given up.
+                        ApplyJob::View(asker) => drop(asker.send(applier.view())),
                         ApplyJob::Stop => return,
                     }
                 }

@@ -27,6 +27,7 @@ const MAX_STREAMS: i64 = 10_000;
 pub struct Config {
     pub name: String,
     pub data_dir: PathBuf,
+    pub wal_dir: PathBuf,
     pub listen_client_urls: Vec<ListenUrl>,
     pub listen_client_http_urls: Vec<ListenUrl>,
     pub listen_peer_urls: Vec<ListenUrl>,
@@ -76,8 +77,14 @@ impl Config {
                 .join(","),
             given => given.to_owned(),
         };
+        let data_dir = crate::bootstrap::data_dir(flags.string("data-dir"), &name);
+        let wal_dir = match flags.string("wal-dir") {
+            "" => data_dir.join("member/wal"),
+            given => PathBuf::from(given),
+        };
         Ok(Config {
-            data_dir: crate::bootstrap::data_dir(flags.string("data-dir"), &name),
+            data_dir,
+            wal_dir,
             listen_client_urls: listen_urls(&flags, "listen-client-urls")?,
             listen_client_http_urls: listen_urls(&flags, "listen-client-http-urls")?,
             listen_peer_urls: listen_urls(&flags, "listen-peer-urls")?,
@@ -158,10 +165,8 @@ fn unsupported(flags: &Flags) -> Result<()> {
             bail!("--{name} is not supported yet by this version");
         }
     }
-    for name in ["client-cert-allowed-hostname", "wal-dir"] {
-        if !flags.string(name).is_empty() {
-            bail!("--{name} is not supported yet by this version");
-        }
+    if !flags.string("client-cert-allowed-hostname").is_empty() {
+        bail!("--client-cert-allowed-hostname is not supported yet by this version");
     }
     Ok(())
 }

@@ -232,6 +232,12 @@ pub fn etcdctl(args: &[&str], input: &str) -> Option<Output> {
     Some(child.wait_with_output().unwrap())
 }
 
+/// None while nobody listens.
+pub fn try_get(port: u16, path: &str) -> Option<(u16, String)> {
+    TcpStream::connect(("127.0.0.1", port)).ok()?;
+    Some(http_get(port, path))
+}
+
 /// Status and body of a plain HTTP/1.1 GET.
 pub fn http_get(port: u16, path: &str) -> (u16, String) {
     http_get_as(port, path, "localhost")

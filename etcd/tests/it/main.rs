@@ -7,6 +7,7 @@ mod full_disk;
 mod harness;
 mod http;
 mod robustness;
+mod snapshot;
 mod start;
 mod tls;
 mod traffic;
