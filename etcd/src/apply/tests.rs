@@ -118,6 +118,7 @@ impl Machine {
             lessor: Mutex::new(lessor),
             membership: RwLock::new(read.membership),
             alarms: RwLock::new(read.alarms),
+            auth: AuthStore::new(read.auth, &crate::auth::Options::default()).unwrap(),
             waits: Waits::default(),
         });
         let applier = Applier::new(
