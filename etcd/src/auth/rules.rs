@@ -97,7 +97,7 @@ impl Rules {
         match record {
             Record::User(user) => vec![name_of(&user.name)],
             Record::NoUser(name) => vec![name.clone()],
-            Record::Role(role) => holds_of(&role.name, holders),
+            Record::Role(role) => holders(&name_of(&role.name)),
             Record::NoRole(name) => holders(name),
             Record::Enabled(_) | Record::Revision(_) => Vec::new(),
         }
@@ -346,10 +346,6 @@ impl Rules {
             false => Err(AuthError::PermissionDenied),
         }
     }
-}
-
-fn holds_of(role: &Bytes, holders: impl Fn(&str) -> Vec<String>) -> Vec<String> {
-    holders(&String::from_utf8_lossy(role))
 }
 
 fn without_role(user: &User, role: &str) -> User {
