@@ -93,9 +93,15 @@ impl AuthInfo {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reply {
     Done,
-    Status { enabled: bool, revision: u64 },
+    Status {
+        enabled: bool,
+        revision: u64,
+    },
     /// The simple token, if tokens are of that kind; a signed one is made by whoever answers the client.
-    Authenticated { token: String, revision: u64 },
+    Authenticated {
+        token: String,
+        revision: u64,
+    },
     User(Vec<String>),
     Users(Vec<String>),
     Role(Vec<Permission>),

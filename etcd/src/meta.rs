@@ -86,8 +86,8 @@ pub fn read(loaded: &Loaded, lessor: &mut Lessor) -> Result<State, MetaError> {
                 state.conf_state = raftpb::ConfState::decode(&value[..]).map_err(bad("the configuration"))?
             }
             (CLUSTER, DOWNGRADE) => {
-                state.membership.downgrade = membershippb::DowngradeInfoSetRequest::decode(&value[..])
-                    .map_err(bad("the downgrade"))?
+                state.membership.downgrade =
+                    membershippb::DowngradeInfoSetRequest::decode(&value[..]).map_err(bad("the downgrade"))?
             }
             (AUTH | AUTH_USERS | AUTH_ROLES, _) => auth.extend(read_auth(*bucket, key, value)?),
             (REVISION, COMPACTED) => {

@@ -17,10 +17,13 @@ impl Applier {
         if !auth.is_enabled() {
             return Ok(());
         }
-        let who = request.header.as_ref().map_or_else(AuthInfo::default, |header| AuthInfo {
-            username: header.username.clone(),
-            revision: header.auth_revision,
-        });
+        let who = request
+            .header
+            .as_ref()
+            .map_or_else(AuthInfo::default, |header| AuthInfo {
+                username: header.username.clone(),
+                revision: header.auth_revision,
+            });
         let keys_of = |lease| self.state.lessor.lock().keys_of(lease).unwrap_or_default();
         let check = Check {
             rules: &auth.rules(),
@@ -101,10 +104,7 @@ impl Applier {
 }
 
 /// The decision, what it is about and who or what is named; None for an entry about something else.
-fn decide<'a>(
-    rules: &Rules,
-    request: &'a InternalRaftRequest,
-) -> Option<(Decision, &'static str, &'a str)> {
+fn decide<'a>(rules: &Rules, request: &'a InternalRaftRequest) -> Option<(Decision, &'static str, &'a str)> {
     if request.auth_enable.is_some() {
         return Some((rules.enable(), "enabled authentication", ""));
     }
@@ -118,7 +118,11 @@ fn decide<'a>(
         return Some((rules.user_delete(&delete.name), "deleted a user", &delete.name));
     }
     if let Some(change) = &request.auth_user_change_password {
-        return Some((rules.user_change_password(change), "changed a password of a user", &change.name));
+        return Some((
+            rules.user_change_password(change),
+            "changed a password of a user",
+            &change.name,
+        ));
     }
     if let Some(grant) = &request.auth_user_grant_role {
         let decision = rules.user_grant_role(&grant.user, &grant.role);

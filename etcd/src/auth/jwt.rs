@@ -41,14 +41,46 @@ enum Sign {
 }
 
 static METHODS: &[Method] = &[
-    method("RS256", &sig::RSA_PKCS1_2048_8192_SHA256, Sign::Rsa(&sig::RSA_PKCS1_SHA256)),
-    method("RS384", &sig::RSA_PKCS1_2048_8192_SHA384, Sign::Rsa(&sig::RSA_PKCS1_SHA384)),
-    method("RS512", &sig::RSA_PKCS1_2048_8192_SHA512, Sign::Rsa(&sig::RSA_PKCS1_SHA512)),
-    method("PS256", &sig::RSA_PSS_2048_8192_SHA256, Sign::Rsa(&sig::RSA_PSS_SHA256)),
-    method("PS384", &sig::RSA_PSS_2048_8192_SHA384, Sign::Rsa(&sig::RSA_PSS_SHA384)),
-    method("PS512", &sig::RSA_PSS_2048_8192_SHA512, Sign::Rsa(&sig::RSA_PSS_SHA512)),
-    method("ES256", &sig::ECDSA_P256_SHA256_FIXED, Sign::Ecdsa(&sig::ECDSA_P256_SHA256_FIXED_SIGNING)),
-    method("ES384", &sig::ECDSA_P384_SHA384_FIXED, Sign::Ecdsa(&sig::ECDSA_P384_SHA384_FIXED_SIGNING)),
+    method(
+        "RS256",
+        &sig::RSA_PKCS1_2048_8192_SHA256,
+        Sign::Rsa(&sig::RSA_PKCS1_SHA256),
+    ),
+    method(
+        "RS384",
+        &sig::RSA_PKCS1_2048_8192_SHA384,
+        Sign::Rsa(&sig::RSA_PKCS1_SHA384),
+    ),
+    method(
+        "RS512",
+        &sig::RSA_PKCS1_2048_8192_SHA512,
+        Sign::Rsa(&sig::RSA_PKCS1_SHA512),
+    ),
+    method(
+        "PS256",
+        &sig::RSA_PSS_2048_8192_SHA256,
+        Sign::Rsa(&sig::RSA_PSS_SHA256),
+    ),
+    method(
+        "PS384",
+        &sig::RSA_PSS_2048_8192_SHA384,
+        Sign::Rsa(&sig::RSA_PSS_SHA384),
+    ),
+    method(
+        "PS512",
+        &sig::RSA_PSS_2048_8192_SHA512,
+        Sign::Rsa(&sig::RSA_PSS_SHA512),
+    ),
+    method(
+        "ES256",
+        &sig::ECDSA_P256_SHA256_FIXED,
+        Sign::Ecdsa(&sig::ECDSA_P256_SHA256_FIXED_SIGNING),
+    ),
+    method(
+        "ES384",
+        &sig::ECDSA_P384_SHA384_FIXED,
+        Sign::Ecdsa(&sig::ECDSA_P384_SHA384_FIXED_SIGNING),
+    ),
     method("EdDSA", &sig::ED25519, Sign::Ed25519),
 ];
 
@@ -92,14 +124,18 @@ struct Header {
 #[derive(Deserialize)]
 struct Claims {
     username: String,
-    revision: u64,
+    /// A number of JSON, as Go reads it.
+    revision: f64,
     exp: Option<f64>,
     nbf: Option<f64>,
 }
 
 impl Jwt {
     pub fn from_options(options: &TokenOptions<'_>) -> Result<Jwt, TokenError> {
-        let unknown: Vec<&&str> = options.keys().filter(|name| !KNOWN_OPTIONS.contains(name)).collect();
+        let unknown: Vec<&&str> = options
+            .keys()
+            .filter(|name| !KNOWN_OPTIONS.contains(name))
+            .collect();
         if !unknown.is_empty() {
             tracing::warn!(keys = ?unknown, "unknown JWT options");
         }
@@ -163,7 +199,7 @@ impl Jwt {
         }
         Some(AuthInfo {
             username: claims.username,
-            revision: claims.revision,
+            revision: claims.revision as u64,
         })
     }
 }
@@ -202,7 +238,9 @@ impl Private {
                 pair.sign(*encoding, &random, message, &mut signature)?;
                 Ok(signature)
             }
-            Private::Ecdsa(pair) => pair.sign(&random, message).map(|signature| signature.as_ref().to_vec()),
+            Private::Ecdsa(pair) => pair
+                .sign(&random, message)
+                .map(|signature| signature.as_ref().to_vec()),
             Private::Ed25519(pair) => Ok(pair.sign(message).as_ref().to_vec()),
         }
     }
@@ -349,7 +387,9 @@ fn public_key(path: &str) -> Result<Bytes, TokenError> {
             .map(|(_, info)| Bytes::copy_from_slice(&info.subject_public_key.data)),
         Err(_) => CertificateDer::from_pem_slice(&pem).ok().and_then(|der| {
             let (_, certificate) = X509Certificate::from_der(&der).ok()?;
-            Some(Bytes::copy_from_slice(&certificate.public_key().subject_public_key.data))
+            Some(Bytes::copy_from_slice(
+                &certificate.public_key().subject_public_key.data,
+            ))
         }),
     };
     found.ok_or_else(|| bad(PUBLIC, path, "neither a public key nor a certificate in PEM form"))

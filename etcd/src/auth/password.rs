@@ -30,7 +30,13 @@ impl Passwords {
         let cost = match cost {
             MIN_COST..=MAX_COST => cost as u32,
             _ => {
-                warn!("min-cost" = MIN_COST, "max-cost" = MAX_COST, "default-cost" = DEFAULT_COST, "given-cost" = cost, "--bcrypt-cost is out of bounds; the default cost is used");
+                warn!(
+                    "min-cost" = MIN_COST,
+                    "max-cost" = MAX_COST,
+                    "default-cost" = DEFAULT_COST,
+                    "given-cost" = cost,
+                    "--bcrypt-cost is out of bounds; the default cost is used"
+                );
                 DEFAULT_COST
             }
         };
@@ -59,7 +65,8 @@ impl Passwords {
         self.turn(move || match stored {
             Some(stored) => Ok(is_password(&stored, &password)),
             None => {
-                let nobody = nobody.get_or_init(|| hash(&rand::random::<[u8; 16]>(), cost).unwrap_or_default());
+                let nobody =
+                    nobody.get_or_init(|| hash(&rand::random::<[u8; 16]>(), cost).unwrap_or_default());
                 is_password(nobody, &password);
                 Ok(false)
             }
@@ -106,7 +113,12 @@ mod tests {
         let passwords = Passwords::new(4);
         let hash = passwords.hash("secret".to_owned()).await.unwrap();
         assert!(hash.starts_with(b"$2a$04$"), "{hash:?}");
-        assert!(passwords.verify(Some(hash.clone()), "secret".to_owned()).await.unwrap());
+        assert!(
+            passwords
+                .verify(Some(hash.clone()), "secret".to_owned())
+                .await
+                .unwrap()
+        );
         assert!(!passwords.verify(Some(hash), "Secret".to_owned()).await.unwrap());
         assert!(!passwords.verify(None, "secret".to_owned()).await.unwrap());
         assert!(!passwords.verify(Some(Bytes::new()), String::new()).await.unwrap());
@@ -115,13 +127,21 @@ mod tests {
     #[tokio::test]
     async fn a_hash_that_gos_bcrypt_made_is_recognised() {
         let stored = Bytes::from_static(b"$2a$10$XajjQvNhvvRt5GSeFk1xFeyqRrsxkhBkUiQeg0dt.wU1qD4aFDcga");
-        assert!(Passwords::new(10).verify(Some(stored), "allmine".to_owned()).await.unwrap());
+        assert!(
+            Passwords::new(10)
+                .verify(Some(stored), "allmine".to_owned())
+                .await
+                .unwrap()
+        );
     }
 
     #[tokio::test]
     async fn a_password_has_at_most_72_bytes() {
         let passwords = Passwords::new(4);
         assert!(passwords.hash("x".repeat(72)).await.is_ok());
-        assert_eq!(passwords.hash("x".repeat(73)).await, Err(AuthError::PasswordTooLong));
+        assert_eq!(
+            passwords.hash("x".repeat(73)).await,
+            Err(AuthError::PasswordTooLong)
+        );
     }
 }

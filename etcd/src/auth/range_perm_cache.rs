@@ -24,9 +24,10 @@ pub struct Granted {
 impl Granted {
     pub fn merge<'a>(permissions: impl Iterator<Item = &'a Permission> + Clone) -> Granted {
         let of = |wanted: [Type; 2]| {
-            let kept = permissions
-                .clone()
-                .filter(move |permission| wanted.contains(&permission.perm_type()));
+            let kept = permissions.clone().filter(move |permission| {
+                // An unknown type grants nothing.
+                Type::try_from(permission.perm_type).is_ok_and(|kind| wanted.contains(&kind))
+            });
             Intervals::merge(kept.filter_map(interval).collect())
         };
         Granted {
@@ -151,9 +152,27 @@ mod tests {
             ("e", "b", false, false),
             ("z", "n", false, false),
         ] {
-            assert_eq!(granted.covers(&range(key, end), Kind::Read), read, "read {key:?} {end:?}");
-            assert_eq!(granted.covers(&range(key, end), Kind::Write), write, "write {key:?} {end:?}");
+            assert_eq!(
+                granted.covers(&range(key, end), Kind::Read),
+                read,
+                "read {key:?} {end:?}"
+            );
+            assert_eq!(
+                granted.covers(&range(key, end), Kind::Write),
+                write,
+                "write {key:?} {end:?}"
+            );
         }
+    }
+
+    #[test]
+    fn an_unknown_type_grants_nothing() {
+        let permission = Permission {
+            perm_type: 7,
+            key: "a".into(),
+            range_end: "b".into(),
+        };
+        assert_eq!(Granted::merge([permission].iter()), Granted::default());
     }
 
     #[test]
@@ -174,7 +193,10 @@ mod tests {
                 .map(|_| {
                     let start = random.random_range(1..9_u8);
                     let end = random.random_range(start + 1..=10);
-                    (Bytes::from(vec![start]), (end < 10).then(|| Bytes::from(vec![end])))
+                    (
+                        Bytes::from(vec![start]),
+                        (end < 10).then(|| Bytes::from(vec![end])),
+                    )
                 })
                 .collect();
             let merged = Intervals::merge(parts.clone());
@@ -183,7 +205,11 @@ mod tests {
                     key >= start[0] && end.as_ref().is_none_or(|end| key < end[0])
                 };
                 let expected = parts.iter().any(inside);
-                assert_eq!(merged.covers(&KeyRange::Single(Bytes::from(vec![key]))), expected, "{parts:?} {key}");
+                assert_eq!(
+                    merged.covers(&KeyRange::Single(Bytes::from(vec![key]))),
+                    expected,
+                    "{parts:?} {key}"
+                );
             }
         }
     }

@@ -92,7 +92,11 @@ impl Rules {
     fn touched(&self, record: &Record) -> Vec<String> {
         let holders = |role: &str| {
             let holds = |(_, user): &(&String, &User)| has_role(user, role);
-            self.users.iter().filter(holds).map(|(name, _)| name.clone()).collect()
+            self.users
+                .iter()
+                .filter(holds)
+                .map(|(name, _)| name.clone())
+                .collect()
         };
         match record {
             Record::User(user) => vec![name_of(&user.name)],
@@ -266,14 +270,13 @@ impl Rules {
             return Err(AuthError::InvalidAuthMgmt);
         }
         let mut role = self.existing_role(&request.name)?.clone();
-        let same = |own: &&mut Permission| {
-            own.key == permission.key && own.range_end == permission.range_end
-        };
+        let same = |own: &&mut Permission| own.key == permission.key && own.range_end == permission.range_end;
         match role.key_permission.iter_mut().find(same) {
             Some(own) => own.perm_type = permission.perm_type,
             None => {
                 role.key_permission.push(permission.clone());
-                role.key_permission.sort_by(|left, right| left.key.cmp(&right.key));
+                role.key_permission
+                    .sort_by(|left, right| left.key.cmp(&right.key));
             }
         }
         self.changed(vec![Record::Role(role)])

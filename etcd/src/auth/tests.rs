@@ -76,11 +76,13 @@ fn decide(rules: &Rules, words: &[&str]) -> Decision {
                 }),
             })
         }
-        ["revoke", name, start, range_end] => rules.role_revoke_permission(&AuthRoleRevokePermissionRequest {
-            role: (*name).to_owned(),
-            key: key(start),
-            range_end: end(range_end),
-        }),
+        ["revoke", name, start, range_end] => {
+            rules.role_revoke_permission(&AuthRoleRevokePermissionRequest {
+                role: (*name).to_owned(),
+                key: key(start),
+                range_end: end(range_end),
+            })
+        }
         other => panic!("what is {other:?}"),
     }
 }
@@ -88,7 +90,12 @@ fn decide(rules: &Rules, words: &[&str]) -> Decision {
 fn show(permissions: &[Permission]) -> String {
     let one = |permission: &Permission| {
         let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).replace('\0', "*");
-        format!("{} {}..{}", permission.perm_type().as_str_name(), text(&permission.key), text(&permission.range_end))
+        format!(
+            "{} {}..{}",
+            permission.perm_type().as_str_name(),
+            text(&permission.key),
+            text(&permission.range_end)
+        )
     };
     permissions.iter().map(one).collect::<Vec<_>>().join(", ")
 }
@@ -107,11 +114,19 @@ fn run(store: &AuthStore, line: &str) -> String {
         ["role", name] => store.rules().role_get(name).map(|permissions| show(&permissions)),
         ["read", name, start, range_end] => store
             .rules()
-            .permits(&who(name), &KeyRange::new(&key(start), &end(range_end)), Kind::Read)
+            .permits(
+                &who(name),
+                &KeyRange::new(&key(start), &end(range_end)),
+                Kind::Read,
+            )
             .map(|()| "yes".to_owned()),
         ["write", name, start, range_end] => store
             .rules()
-            .permits(&who(name), &KeyRange::new(&key(start), &end(range_end)), Kind::Write)
+            .permits(
+                &who(name),
+                &KeyRange::new(&key(start), &end(range_end)),
+                Kind::Write,
+            )
             .map(|()| "yes".to_owned()),
         ["admin", name] => store.rules().permits_admin(&who(name)).map(|()| "yes".to_owned()),
         _ => {
@@ -273,13 +288,22 @@ fn an_old_revision_is_refused_and_no_revision_is_nobody() {
     assert_eq!(at("root", 3), Ok(()));
     assert_eq!(at("root", 2), Err(AuthError::AuthOldRevision));
     assert_eq!(at("root", 0), Err(AuthError::UserEmpty));
-    assert_eq!(store.rules().permits_admin(&AuthInfo::default()), Err(AuthError::UserEmpty));
+    assert_eq!(
+        store.rules().permits_admin(&AuthInfo::default()),
+        Err(AuthError::UserEmpty)
+    );
 }
 
 #[test]
 fn tokens_end_with_the_user_the_password_and_auth_itself() {
     let store = store();
-    for line in ["user-add root x", "grant-role root root", "user-add alice x", "user-add bob x", "enable"] {
+    for line in [
+        "user-add root x",
+        "grant-role root root",
+        "user-add alice x",
+        "user-add bob x",
+        "enable",
+    ] {
         run(&store, line);
     }
     let TokenProvider::Simple(tokens) = &store.tokens else {
@@ -383,34 +407,114 @@ fn requests_are_checked_in_every_part() {
     let cases: Vec<(&str, Result<(), AuthError>, bool)> = vec![
         ("range", check.range(&range("r", "-")), true),
         ("range to the end", check.range(&range("r", "*")), false),
-        ("range of what is only written", check.range(&range("w", "-")), false),
+        (
+            "range of what is only written",
+            check.range(&range("w", "-")),
+            false,
+        ),
         ("put", check.put(&put("w")), true),
         ("put of what is only read", check.put(&put("r")), false),
         ("put with what was there", check.put(&with_prev("w")), false),
-        ("put with what was there, readable", check.put(&with_prev("b")), true),
+        (
+            "put with what was there, readable",
+            check.put(&with_prev("b")),
+            true,
+        ),
         ("put with a lease of own keys", check.put(&leased("w", 1)), true),
-        ("put with a lease of others' keys", check.put(&leased("w", 2)), false),
+        (
+            "put with a lease of others' keys",
+            check.put(&leased("w", 2)),
+            false,
+        ),
         ("put with a new lease", check.put(&leased("w", 3)), true),
         ("delete", check.delete_range(&delete("w", false)), true),
-        ("delete with what was there", check.delete_range(&delete("w", true)), false),
-        ("delete with what was there, readable", check.delete_range(&delete("b", true)), true),
-        ("delete of what is only read", check.delete_range(&delete("r", false)), false),
+        (
+            "delete with what was there",
+            check.delete_range(&delete("w", true)),
+            false,
+        ),
+        (
+            "delete with what was there, readable",
+            check.delete_range(&delete("b", true)),
+            true,
+        ),
+        (
+            "delete of what is only read",
+            check.delete_range(&delete("r", false)),
+            false,
+        ),
         ("condition", check.txn(&compare("r", "-")), true),
-        ("condition on what is only written", check.txn(&compare("w", "-")), false),
+        (
+            "condition on what is only written",
+            check.txn(&compare("w", "-")),
+            false,
+        ),
         ("condition on a range", check.txn(&compare("r", "z")), false),
-        ("then range", check.txn(&then(Request::RequestRange(range("r", "-")))), true),
-        ("then forbidden range", check.txn(&then(Request::RequestRange(range("w", "-")))), false),
-        ("else forbidden put", check.txn(&otherwise(Request::RequestPut(put("r")))), false),
-        ("else put with what was there", check.txn(&otherwise(Request::RequestPut(with_prev("w")))), false),
-        ("then put with others' lease", check.txn(&then(Request::RequestPut(leased("w", 2)))), false),
-        ("then forbidden delete", check.txn(&then(Request::RequestDeleteRange(delete("r", false)))), false),
-        ("then delete with what was there", check.txn(&then(Request::RequestDeleteRange(delete("w", true)))), false),
-        ("nested put", check.txn(&nested(then(Request::RequestPut(put("w"))))), true),
-        ("nested forbidden put", check.txn(&nested(then(Request::RequestPut(put("r"))))), false),
-        ("nested put with what was there", check.txn(&nested(then(Request::RequestPut(with_prev("w"))))), false),
-        ("nested put with others' lease", check.txn(&nested(then(Request::RequestPut(leased("w", 2))))), false),
-        ("nested forbidden condition", check.txn(&nested(compare("w", "-"))), false),
-        ("nested forbidden delete", check.txn(&nested(then(Request::RequestDeleteRange(delete("r", false))))), false),
+        (
+            "then range",
+            check.txn(&then(Request::RequestRange(range("r", "-")))),
+            true,
+        ),
+        (
+            "then forbidden range",
+            check.txn(&then(Request::RequestRange(range("w", "-")))),
+            false,
+        ),
+        (
+            "else forbidden put",
+            check.txn(&otherwise(Request::RequestPut(put("r")))),
+            false,
+        ),
+        (
+            "else put with what was there",
+            check.txn(&otherwise(Request::RequestPut(with_prev("w")))),
+            false,
+        ),
+        (
+            "then put with others' lease",
+            check.txn(&then(Request::RequestPut(leased("w", 2)))),
+            false,
+        ),
+        (
+            "then forbidden delete",
+            check.txn(&then(Request::RequestDeleteRange(delete("r", false)))),
+            false,
+        ),
+        (
+            "then delete with what was there",
+            check.txn(&then(Request::RequestDeleteRange(delete("w", true)))),
+            false,
+        ),
+        (
+            "nested put",
+            check.txn(&nested(then(Request::RequestPut(put("w"))))),
+            true,
+        ),
+        (
+            "nested forbidden put",
+            check.txn(&nested(then(Request::RequestPut(put("r"))))),
+            false,
+        ),
+        (
+            "nested put with what was there",
+            check.txn(&nested(then(Request::RequestPut(with_prev("w"))))),
+            false,
+        ),
+        (
+            "nested put with others' lease",
+            check.txn(&nested(then(Request::RequestPut(leased("w", 2))))),
+            false,
+        ),
+        (
+            "nested forbidden condition",
+            check.txn(&nested(compare("w", "-"))),
+            false,
+        ),
+        (
+            "nested forbidden delete",
+            check.txn(&nested(then(Request::RequestDeleteRange(delete("r", false))))),
+            false,
+        ),
         ("ending a lease of own keys", check.lease_write(1), true),
         ("ending a lease of others' keys", check.lease_write(2), false),
         ("names of own keys", check.lease_read(1), true),
@@ -418,7 +522,11 @@ fn requests_are_checked_in_every_part() {
         ("admin", check.admin(), false),
     ];
     for (what, result, allowed) in cases {
-        let expected = if allowed { Ok(()) } else { Err(AuthError::PermissionDenied) };
+        let expected = if allowed {
+            Ok(())
+        } else {
+            Err(AuthError::PermissionDenied)
+        };
         if result != expected {
             wrong.push((what, result));
         }

@@ -40,10 +40,7 @@ fn reply_of(server: &Caller, applied: Applied) -> Result<(ResponseHeader, Reply)
 }
 
 fn unfit() -> Status {
-    Status::new(
-        Code::Internal,
-        "etcdserver: the answer does not fit the request",
-    )
+    Status::new(Code::Internal, "etcdserver: the answer does not fit the request")
 }
 
 /// For changes, whose answer is a header and nothing else.

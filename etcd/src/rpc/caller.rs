@@ -234,14 +234,18 @@ mod tests {
             .headers_mut()
             .insert("authorization", HeaderValue::from_static("Bearer b"));
         assert_eq!(Credential::of(&request).token.unwrap(), "Bearer b");
-        request.headers_mut().insert("token", HeaderValue::from_static("a"));
+        request
+            .headers_mut()
+            .insert("token", HeaderValue::from_static("a"));
         assert_eq!(Credential::of(&request).token.unwrap(), "a");
         let identity = |verified: Result<(), String>| ClientIdentity {
             common_name: "alice".to_owned(),
             organizations: Vec::new(),
             dns_names: Vec::new(),
             serial: String::new(),
-            not_after: x509_parser::time::ASN1Time::from_timestamp(0).unwrap().to_datetime(),
+            not_after: x509_parser::time::ASN1Time::from_timestamp(0)
+                .unwrap()
+                .to_datetime(),
             chain: Vec::new(),
             verified,
         };
@@ -253,7 +257,9 @@ mod tests {
                 client_cert: Some(Arc::new(identity(verified))),
             })
         };
-        request.extensions_mut().insert(info(Err("unknown authority".to_owned())));
+        request
+            .extensions_mut()
+            .insert(info(Err("unknown authority".to_owned())));
         assert!(Credential::of(&request).client.is_none());
         request.extensions_mut().insert(info(Ok(())));
         assert!(Credential::of(&request).client.is_some());

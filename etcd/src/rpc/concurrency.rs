@@ -117,7 +117,10 @@ pub fn put_op(key: &Bytes, value: &Bytes, lease: i64) -> RequestOp {
     }
 }
 
-pub async fn get(caller: &Caller, request: RangeRequest) -> Result<(ResponseHeader, Option<KeyValue>), Status> {
+pub async fn get(
+    caller: &Caller,
+    request: RangeRequest,
+) -> Result<(ResponseHeader, Option<KeyValue>), Status> {
     let found: RangeResponse = decoded(kv::range(caller.clone(), request).await).await?;
     Ok((found.header.unwrap_or_default(), found.kvs.into_iter().next()))
 }
@@ -181,7 +184,11 @@ async fn wait_delete(caller: &Caller, key: &Bytes, revision: i64) -> Result<(), 
     let mut watcher = Watcher::open(caller, watch_key(key, revision)).await?;
     loop {
         let response = watcher.next().await?;
-        if response.events.iter().any(|event| event.r#type() == EventType::Delete) {
+        if response
+            .events
+            .iter()
+            .any(|event| event.r#type() == EventType::Delete)
+        {
             return Ok(());
         }
     }
@@ -216,7 +223,11 @@ impl Drop for Place {
             return;
         }
         let (caller, key, revision) = (self.caller.clone(), self.key.clone(), self.revision);
-        tokio::spawn(async move {
+        // Without a runtime the process is ending, and the key ends with its lease.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        runtime.spawn(async move {
             if let Err(status) = delete_if_created(&caller, &key, revision).await {
                 warn!(key = %String::from_utf8_lossy(&key), error = %status, "failed to give up a place in a queue; it ends with its lease");
             }

@@ -116,7 +116,14 @@ mod tests {
     #[test]
     fn versions_are_read_with_and_without_patch() {
         let minor = Some(Minor { major: 3, minor: 5 });
-        for (text, expected) in [("3.5", minor), ("3.5.17", minor), ("3", None), ("3.x", None), ("", None), ("3.5.1.2", None)] {
+        for (text, expected) in [
+            ("3.5", minor),
+            ("3.5.17", minor),
+            ("3", None),
+            ("3.x", None),
+            ("", None),
+            ("3.5.1.2", None),
+        ] {
             assert_eq!(parse(text), expected, "{text:?}");
         }
     }

@@ -158,7 +158,9 @@ impl Observer<'_> {
             let response = watcher.next().await?;
             let mut header = response.header.unwrap_or_default();
             let puts = response.events.into_iter();
-            let first = puts.filter(|event| event.r#type() == EventType::Put).find_map(|event| event.kv);
+            let first = puts
+                .filter(|event| event.r#type() == EventType::Put)
+                .find_map(|event| event.kv);
             if let Some(kv) = first {
                 header.revision = kv.mod_revision;
                 return Ok((header, kv));

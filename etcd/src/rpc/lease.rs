@@ -74,7 +74,9 @@ pub async fn time_to_live(server: Caller, request: LeaseTimeToLiveRequest) -> An
         true => check.lease_read(request.id),
         false => Ok(()),
     };
-    server.reading(names, || time_to_live_now(&server, &request)).await
+    server
+        .reading(names, || time_to_live_now(&server, &request))
+        .await
 }
 
 fn time_to_live_now(server: &EtcdServer, request: &LeaseTimeToLiveRequest) -> Answer {
@@ -159,7 +161,10 @@ async fn renew(server: &Caller, bytes: bytes::Bytes) -> Answer {
     let request = LeaseKeepAliveRequest::decode(bytes).map_err(undecodable)?;
     server.known().await?;
     server
-        .reading(|check| check.lease_write(request.id), || renew_now(server, &request))
+        .reading(
+            |check| check.lease_write(request.id),
+            || renew_now(server, &request),
+        )
         .await
 }
 

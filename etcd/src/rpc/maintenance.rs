@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 
 use component_base::version::ETCD_VERSION;
 use etcd_api::etcdserverpb::{
-    AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse, DowngradeInfo, HashKvRequest,
-    HashKvResponse, HashRequest, HashResponse, InternalRaftRequest, MoveLeaderRequest, SnapshotRequest,
-    StatusRequest, StatusResponse, alarm_request::AlarmAction,
+    AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse, DowngradeInfo,
+    HashKvRequest, HashKvResponse, HashRequest, HashResponse, InternalRaftRequest, MoveLeaderRequest,
+    SnapshotRequest, StatusRequest, StatusResponse, alarm_request::AlarmAction,
 };
 
 use super::caller::Caller;

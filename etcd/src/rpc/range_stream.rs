@@ -7,7 +7,9 @@ use std::task::{Context, Poll};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use component_base::http::BoxError;
-use etcd_api::etcdserverpb::{RangeRequest, ResponseHeader, range_request::SortOrder, range_request::SortTarget};
+use etcd_api::etcdserverpb::{
+    RangeRequest, ResponseHeader, range_request::SortOrder, range_request::SortTarget,
+};
 use http_body::Frame;
 use http_body_util::BodyExt as _;
 
@@ -75,7 +77,9 @@ fn select(server: &EtcdServer, request: &RangeRequest) -> Answer {
     for _ in 0..READ_ATTEMPTS {
         let (segments, current) = (store.storage.segments(), store.current());
         let revision = store.revision(request.revision, current)?;
-        let selected = store.select(&request, revision, &|locs| store.storage.read_many(&segments, locs));
+        let selected = store.select(&request, revision, &|locs| {
+            store.storage.read_many(&segments, locs)
+        });
         match selected {
             Err(mvcc::Error::Compacted) if request.revision == 0 => {}
             selected => {
@@ -141,7 +145,11 @@ impl StreamBody {
         let length = header + range_len(kvs.iter().map(Bytes::len), more, count);
         let mut out = BytesMut::with_capacity(PREFIX_BYTES + length + 11);
         out.put_bytes(0, PREFIX_BYTES);
-        prost::encoding::encode_key(RANGE_RESPONSE, prost::encoding::WireType::LengthDelimited, &mut out);
+        prost::encoding::encode_key(
+            RANGE_RESPONSE,
+            prost::encoding::WireType::LengthDelimited,
+            &mut out,
+        );
         prost::encoding::encode_varint(length as u64, &mut out);
         if last {
             write_header(&self.header, &mut out);
@@ -188,7 +196,11 @@ mod tests {
 
     #[test]
     fn what_a_stream_cannot_do_is_refused_as_etcd_refuses_it() {
-        let refused = |request: RangeRequest| supported(&request).err().map(|status| (status.code, status.message));
+        let refused = |request: RangeRequest| {
+            supported(&request)
+                .err()
+                .map(|status| (status.code, status.message))
+        };
         assert_eq!(refused(RangeRequest::default()), None);
         let ascending = RangeRequest {
             sort_order: SortOrder::Ascend as i32,
@@ -200,7 +212,13 @@ mod tests {
             ..ascending
         };
         let (code, text) = refused(by_value).unwrap();
-        assert_eq!((code, &*text), (Code::Unimplemented, "RangeStream does not support custom sort orders"));
+        assert_eq!(
+            (code, &*text),
+            (
+                Code::Unimplemented,
+                "RangeStream does not support custom sort orders"
+            )
+        );
         let filtered = RangeRequest {
             min_mod_revision: 1,
             ..Default::default()

@@ -59,7 +59,12 @@ pub struct Status {
 /// As Go prints a status, which clients of a watch compare with.
 impl std::fmt::Display for Status {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "rpc error: code = {} desc = {}", self.code.name(), self.message)
+        write!(
+            f,
+            "rpc error: code = {} desc = {}",
+            self.code.name(),
+            self.message
+        )
     }
 }
 

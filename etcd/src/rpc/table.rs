@@ -11,9 +11,7 @@ use hyper::body::Incoming;
 
 use super::grpc::{self, Answer, Reply, lasting, unary};
 use super::status::{Code, Status};
-use super::{
-    auth, cluster, downgrade, election, health, kv, lease, lock, maintenance, range_stream, watch,
-};
+use super::{auth, cluster, downgrade, election, health, kv, lease, lock, maintenance, range_stream, watch};
 use crate::server::EtcdServer;
 
 type Call = fn(Arc<EtcdServer>, Request<Incoming>) -> BoxFuture<'static, Answer>;
@@ -47,11 +45,9 @@ pub static METHODS: &[Method] = &[
     method("etcdserverpb.KV/DeleteRange", UNARY, |server, request| {
         unary(server, request, kv::delete_range)
     }),
-    method(
-        "etcdserverpb.KV/RangeStream",
-        SERVER_STREAM,
-        |server, request| unary(server, request, range_stream::range_stream),
-    ),
+    method("etcdserverpb.KV/RangeStream", SERVER_STREAM, |server, request| {
+        unary(server, request, range_stream::range_stream)
+    }),
     method("etcdserverpb.KV/Compact", UNARY, |server, request| {
         unary(server, request, kv::compact)
     }),
@@ -138,9 +134,11 @@ pub static METHODS: &[Method] = &[
     method("etcdserverpb.Auth/UserDelete", UNARY, |server, request| {
         unary(server, request, auth::user_delete)
     }),
-    method("etcdserverpb.Auth/UserChangePassword", UNARY, |server, request| {
-        unary(server, request, auth::user_change_password)
-    }),
+    method(
+        "etcdserverpb.Auth/UserChangePassword",
+        UNARY,
+        |server, request| unary(server, request, auth::user_change_password),
+    ),
     method("etcdserverpb.Auth/UserGrantRole", UNARY, |server, request| {
         unary(server, request, auth::user_grant_role)
     }),
@@ -159,12 +157,16 @@ pub static METHODS: &[Method] = &[
     method("etcdserverpb.Auth/RoleDelete", UNARY, |server, request| {
         unary(server, request, auth::role_delete)
     }),
-    method("etcdserverpb.Auth/RoleGrantPermission", UNARY, |server, request| {
-        unary(server, request, auth::role_grant_permission)
-    }),
-    method("etcdserverpb.Auth/RoleRevokePermission", UNARY, |server, request| {
-        unary(server, request, auth::role_revoke_permission)
-    }),
+    method(
+        "etcdserverpb.Auth/RoleGrantPermission",
+        UNARY,
+        |server, request| unary(server, request, auth::role_grant_permission),
+    ),
+    method(
+        "etcdserverpb.Auth/RoleRevokePermission",
+        UNARY,
+        |server, request| unary(server, request, auth::role_revoke_permission),
+    ),
     method("v3lockpb.Lock/Lock", UNARY, |server, request| {
         lasting(server, request, lock::lock)
     }),
@@ -180,9 +182,11 @@ pub static METHODS: &[Method] = &[
     method("v3electionpb.Election/Leader", UNARY, |server, request| {
         unary(server, request, election::leader)
     }),
-    method("v3electionpb.Election/Observe", SERVER_STREAM, |server, request| {
-        lasting(server, request, election::observe)
-    }),
+    method(
+        "v3electionpb.Election/Observe",
+        SERVER_STREAM,
+        |server, request| lasting(server, request, election::observe),
+    ),
     method("v3electionpb.Election/Resign", UNARY, |server, request| {
         unary(server, request, election::resign)
     }),

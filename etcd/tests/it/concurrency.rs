@@ -77,7 +77,11 @@ async fn a_lock_goes_from_one_to_the_next() {
     second.abort();
     waiting(&etcd, "l", 2).await;
     client.unlock(UnlockRequest { key: held.key }).await.unwrap();
-    let next = tokio::time::timeout(PATIENCE, third).await.expect("nobody was let in").unwrap().unwrap();
+    let next = tokio::time::timeout(PATIENCE, third)
+        .await
+        .expect("nobody was let in")
+        .unwrap()
+        .unwrap();
     assert_eq!(next.into_inner().key, "l/3");
 }
 
@@ -90,24 +94,48 @@ async fn a_lock_without_a_lease_is_given_one_and_one_with_a_lost_lease_is_refuse
         key: held.key.clone(),
         ..Default::default()
     };
-    let kv = etcd.kv().await.range(own).await.unwrap().into_inner().kvs.remove(0);
+    let kv = etcd
+        .kv()
+        .await
+        .range(own)
+        .await
+        .unwrap()
+        .into_inner()
+        .kvs
+        .remove(0);
     assert_eq!(String::from_utf8_lossy(&held.key), format!("l/{:x}", kv.lease));
     assert_ne!(kv.lease, 0);
     let lost = client.lock(lock("m", 77)).await.unwrap_err();
-    assert_eq!((lost.code(), lost.message()), (Code::NotFound, "etcdserver: requested lease not found"));
+    assert_eq!(
+        (lost.code(), lost.message()),
+        (Code::NotFound, "etcdserver: requested lease not found")
+    );
 
     grant(&etcd, 5).await;
     let mut waiting_client = client.clone();
     let waiter = tokio::spawn(async move { waiting_client.lock(lock("l", 5)).await });
     waiting(&etcd, "l", 2).await;
-    etcd.lease().await.lease_revoke(LeaseRevokeRequest { id: 5 }).await.unwrap();
+    etcd.lease()
+        .await
+        .lease_revoke(LeaseRevokeRequest { id: 5 })
+        .await
+        .unwrap();
     client.unlock(UnlockRequest { key: held.key }).await.unwrap();
-    let expired = tokio::time::timeout(PATIENCE, waiter).await.unwrap().unwrap().unwrap_err();
-    assert_eq!((expired.code(), expired.message()), (Code::Unknown, "mutex: session is expired"));
+    let expired = tokio::time::timeout(PATIENCE, waiter)
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap_err();
+    assert_eq!(
+        (expired.code(), expired.message()),
+        (Code::Unknown, "mutex: session is expired")
+    );
 }
 
 async fn next_leader(observed: &mut Streaming<etcd_api::v3electionpb::LeaderResponse>) -> String {
-    let response = tokio::time::timeout(PATIENCE, observed.message()).await.expect("no leader was observed");
+    let response = tokio::time::timeout(PATIENCE, observed.message())
+        .await
+        .expect("no leader was observed");
     let kv = response.unwrap().unwrap().kv.unwrap();
     String::from_utf8_lossy(&kv.value).into_owned()
 }
@@ -121,7 +149,10 @@ async fn an_election_has_one_leader_whom_everybody_observes() {
     let mut client = election_client(&etcd).await;
     let name = || LeaderRequest { name: "e".into() };
     let none = client.leader(name()).await.unwrap_err();
-    assert_eq!((none.code(), none.message()), (Code::Unknown, "election: no leader"));
+    assert_eq!(
+        (none.code(), none.message()),
+        (Code::Unknown, "election: no leader")
+    );
     let mut observer = client.clone();
     let observing = tokio::spawn(async move { observer.observe(name()).await });
     let campaign = |lease, value: &'static str| CampaignRequest {
@@ -129,9 +160,20 @@ async fn an_election_has_one_leader_whom_everybody_observes() {
         lease,
         value: value.into(),
     };
-    let first = client.campaign(campaign(1, "one")).await.unwrap().into_inner().leader.unwrap();
+    let first = client
+        .campaign(campaign(1, "one"))
+        .await
+        .unwrap()
+        .into_inner()
+        .leader
+        .unwrap();
     assert_eq!((&first.key[..], first.lease), (&b"e/1"[..], 1));
-    let mut observed = tokio::time::timeout(PATIENCE, observing).await.unwrap().unwrap().unwrap().into_inner();
+    let mut observed = tokio::time::timeout(PATIENCE, observing)
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap()
+        .into_inner();
     assert_eq!(next_leader(&mut observed).await, "one");
     let mut other = client.clone();
     let second = tokio::spawn(async move { other.campaign(campaign(2, "two")).await });
@@ -143,16 +185,26 @@ async fn an_election_has_one_leader_whom_everybody_observes() {
     client.proclaim(proclaim.clone()).await.unwrap();
     assert_eq!(next_leader(&mut observed).await, "still one");
     let leader = client.leader(name()).await.unwrap().into_inner().kv.unwrap();
-    assert_eq!((&leader.key[..], &leader.value[..]), (&b"e/1"[..], &b"still one"[..]));
+    assert_eq!(
+        (&leader.key[..], &leader.value[..]),
+        (&b"e/1"[..], &b"still one"[..])
+    );
     assert!(!second.is_finished());
     let resign = ResignRequest { leader: Some(first) };
     client.resign(resign.clone()).await.unwrap();
-    let second = tokio::time::timeout(PATIENCE, second).await.unwrap().unwrap().unwrap();
+    let second = tokio::time::timeout(PATIENCE, second)
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
     assert_eq!(second.into_inner().leader.unwrap().key, "e/2");
     assert_eq!(next_leader(&mut observed).await, "two");
     client.resign(resign).await.unwrap();
     let late = client.proclaim(proclaim).await.unwrap_err();
-    assert_eq!((late.code(), late.message()), (Code::Unknown, "election: not leader"));
+    assert_eq!(
+        (late.code(), late.message()),
+        (Code::Unknown, "election: not leader")
+    );
     let nameless = client.resign(ResignRequest { leader: None }).await.unwrap_err();
     assert_eq!(nameless.message(), "\"leader\" field must be provided");
 }
@@ -184,10 +236,19 @@ fn etcdctl_locks_and_elects() {
         return;
     };
     assert_eq!(locked, "held\n");
-    assert_eq!(etcd.ctl(&["get", "l/", "--prefix"]).unwrap(), "", "the lock was given back");
+    assert_eq!(
+        etcd.ctl(&["get", "l/", "--prefix"]).unwrap(),
+        "",
+        "the lock was given back"
+    );
     let mut elected = Command::new("/usr/bin/etcdctl")
         .env("ETCDCTL_API", "3")
-        .args([&format!("--endpoints=127.0.0.1:{}", etcd.port), "elect", "e", "me"])
+        .args([
+            &format!("--endpoints=127.0.0.1:{}", etcd.port),
+            "elect",
+            "e",
+            "me",
+        ])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()

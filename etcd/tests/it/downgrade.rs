@@ -2,9 +2,9 @@
 
 use etcd_api::etcdserverpb::maintenance_client::MaintenanceClient;
 use etcd_api::etcdserverpb::{DowngradeRequest, StatusRequest, downgrade_request::DowngradeAction};
+use etcd_api::health::HealthCheckRequest;
 use etcd_api::health::health_check_response::ServingStatus;
 use etcd_api::health::health_client::HealthClient;
-use etcd_api::health::HealthCheckRequest;
 use tonic::Code;
 use tonic::transport::Channel;
 
@@ -44,14 +44,23 @@ async fn a_downgrade_is_noted_once_and_survives_a_restart() {
     assert_eq!(ask(&mut client, Enable, "3.5.0").await, version());
     etcd.restart();
     let mut client = MaintenanceClient::new(etcd.channel().await);
-    let expected = refused(Code::FailedPrecondition, "cluster has a downgrade job in progress");
+    let expected = refused(
+        Code::FailedPrecondition,
+        "cluster has a downgrade job in progress",
+    );
     assert_eq!(ask(&mut client, Validate, "3.5").await, expected);
     let status = client.status(StatusRequest {}).await.unwrap().into_inner();
     let info = status.downgrade_info.unwrap();
     assert_eq!((info.enabled, info.target_version.as_str()), (true, "3.5.0"));
     assert_eq!(ask(&mut client, Cancel, "").await, version());
     assert_eq!(ask(&mut client, Validate, "3.5").await, version());
-    let info = client.status(StatusRequest {}).await.unwrap().into_inner().downgrade_info.unwrap();
+    let info = client
+        .status(StatusRequest {})
+        .await
+        .unwrap()
+        .into_inner()
+        .downgrade_info
+        .unwrap();
     assert_eq!((info.enabled, info.target_version.as_str()), (false, ""));
 }
 
@@ -65,10 +74,18 @@ async fn health_is_checked_and_watched() {
     let status = client.check(ask("")).await.unwrap().into_inner().status();
     assert_eq!(status, ServingStatus::Serving);
     let unknown = client.check(ask("nothing")).await.unwrap_err();
-    assert_eq!((unknown.code(), unknown.message()), (Code::NotFound, "unknown service"));
-    for (service, expected) in [("", ServingStatus::Serving), ("nothing", ServingStatus::ServiceUnknown)] {
+    assert_eq!(
+        (unknown.code(), unknown.message()),
+        (Code::NotFound, "unknown service")
+    );
+    for (service, expected) in [
+        ("", ServingStatus::Serving),
+        ("nothing", ServingStatus::ServiceUnknown),
+    ] {
         let mut watched = client.watch(ask(service)).await.unwrap().into_inner();
-        let first = tokio::time::timeout(PATIENCE, watched.message()).await.expect("no status came");
+        let first = tokio::time::timeout(PATIENCE, watched.message())
+            .await
+            .expect("no status came");
         assert_eq!(first.unwrap().unwrap().status(), expected, "{service:?}");
     }
 }

@@ -64,7 +64,9 @@ where
         let mut answers = grpc.streaming(request, path, codec).await?.into_inner();
         answers.message().await
     };
-    let answer = tokio::time::timeout(PATIENCE, answer).await.expect("no answer came");
+    let answer = tokio::time::timeout(PATIENCE, answer)
+        .await
+        .expect("no answer came");
     match answer {
         Ok(message) => Ok(message.unwrap_or_default()),
         Err(status) => Err(format!("{:?}: {}", status.code(), status.message())),
@@ -161,65 +163,135 @@ fn rows() -> Vec<Row> {
     use request_op::Request;
     vec![
         row("etcdserverpb.KV/Range", Granted, |_| range("k1", "")),
-        row("etcdserverpb.KV/Range", Granted, |_| RangeRequest { serializable: true, ..range("k", "l") }),
+        row("etcdserverpb.KV/Range", Granted, |_| RangeRequest {
+            serializable: true,
+            ..range("k", "l")
+        }),
         row("etcdserverpb.KV/Range", Root, |_| range("k", "\0")),
-        row("etcdserverpb.KV/Range", Root, |_| RangeRequest { count_only: true, ..range("j", "l") }),
+        row("etcdserverpb.KV/Range", Root, |_| RangeRequest {
+            count_only: true,
+            ..range("j", "l")
+        }),
         row("etcdserverpb.KV/RangeStream", Granted, |_| range("k", "l")),
         row("etcdserverpb.KV/RangeStream", Root, |_| range("\0", "\0")),
         row("etcdserverpb.KV/Put", Granted, |who| put(format!("k-{who}"), "v")),
         row("etcdserverpb.KV/Put", Root, |_| put("l", "v")),
-        row("etcdserverpb.KV/Put", Root, |_| PutRequest { lease: 2, ..put("k2", "v") }),
+        row("etcdserverpb.KV/Put", Root, |_| PutRequest {
+            lease: 2,
+            ..put("k2", "v")
+        }),
         row("etcdserverpb.KV/DeleteRange", Granted, |_| delete("k-gone", "")),
-        row("etcdserverpb.KV/DeleteRange", Root, |_| delete("z-gone", "z-gonf")),
-        row("etcdserverpb.KV/Txn", Granted, |_| nested(Request::RequestRange(range("k", "l")))),
-        row("etcdserverpb.KV/Txn", Root, |_| nested(Request::RequestRange(range("z", "")))),
-        row("etcdserverpb.KV/Txn", Granted, |_| nested(Request::RequestPut(put("k3", "v")))),
-        row("etcdserverpb.KV/Txn", Root, |_| nested(Request::RequestPut(PutRequest { lease: 2, ..put("k3", "v") }))),
-        row("etcdserverpb.KV/Txn", Root, |_| nested(Request::RequestDeleteRange(delete("z-gone", "")))),
+        row("etcdserverpb.KV/DeleteRange", Root, |_| {
+            delete("z-gone", "z-gonf")
+        }),
+        row("etcdserverpb.KV/Txn", Granted, |_| {
+            nested(Request::RequestRange(range("k", "l")))
+        }),
+        row("etcdserverpb.KV/Txn", Root, |_| {
+            nested(Request::RequestRange(range("z", "")))
+        }),
+        row("etcdserverpb.KV/Txn", Granted, |_| {
+            nested(Request::RequestPut(put("k3", "v")))
+        }),
+        row("etcdserverpb.KV/Txn", Root, |_| {
+            nested(Request::RequestPut(PutRequest {
+                lease: 2,
+                ..put("k3", "v")
+            }))
+        }),
+        row("etcdserverpb.KV/Txn", Root, |_| {
+            nested(Request::RequestDeleteRange(delete("z-gone", "")))
+        }),
         row("etcdserverpb.KV/Txn", Root, |_| TxnRequest {
-            compare: vec![Compare { key: "z".into(), ..Default::default() }],
+            compare: vec![Compare {
+                key: "z".into(),
+                ..Default::default()
+            }],
             ..Default::default()
         }),
-        row("etcdserverpb.KV/Compact", Root, |_| CompactionRequest { revision: 1, physical: false }),
+        row("etcdserverpb.KV/Compact", Root, |_| CompactionRequest {
+            revision: 1,
+            physical: false,
+        }),
         watch(Granted, "k", "l"),
         watch(Granted, "k1", ""),
         watch(Root, "k", "\0"),
         watch(Root, "", "\0"),
         watch(Root, "", ""),
-        row("etcdserverpb.Lease/LeaseGrant", Known, |_| LeaseGrantRequest { ttl: 1000, id: 0 }),
-        row("etcdserverpb.Lease/LeaseKeepAlive", Granted, |_| LeaseKeepAliveRequest { id: 1 }),
-        row("etcdserverpb.Lease/LeaseKeepAlive", Root, |_| LeaseKeepAliveRequest { id: 2 }),
-        row("etcdserverpb.Lease/LeaseKeepAlive", Known, |_| LeaseKeepAliveRequest { id: 3 }),
+        row("etcdserverpb.Lease/LeaseGrant", Known, |_| LeaseGrantRequest {
+            ttl: 1000,
+            id: 0,
+        }),
+        row("etcdserverpb.Lease/LeaseKeepAlive", Granted, |_| {
+            LeaseKeepAliveRequest { id: 1 }
+        }),
+        row("etcdserverpb.Lease/LeaseKeepAlive", Root, |_| {
+            LeaseKeepAliveRequest { id: 2 }
+        }),
+        row("etcdserverpb.Lease/LeaseKeepAlive", Known, |_| {
+            LeaseKeepAliveRequest { id: 3 }
+        }),
         row("etcdserverpb.Lease/LeaseTimeToLive", Granted, |_| ttl(1, true)),
         row("etcdserverpb.Lease/LeaseTimeToLive", Root, |_| ttl(2, true)),
         row("etcdserverpb.Lease/LeaseTimeToLive", Known, |_| ttl(2, false)),
         // Lease 2 has a key that alice may not read.
         row("etcdserverpb.Lease/LeaseLeases", Root, |_| LeaseLeasesRequest {}),
-        row("etcdserverpb.Lease/LeaseRevoke", Granted, |_| LeaseRevokeRequest { id: 1 }),
-        row("etcdserverpb.Lease/LeaseRevoke", Root, |_| LeaseRevokeRequest { id: 2 }),
-        row("etcdserverpb.Cluster/MemberAdd", Root, |_| MemberAddRequest::default()),
-        row("etcdserverpb.Cluster/MemberRemove", Root, |_| MemberRemoveRequest { id: 1 }),
-        row("etcdserverpb.Cluster/MemberUpdate", Root, |_| MemberUpdateRequest { id: 1, ..Default::default() }),
-        row("etcdserverpb.Cluster/MemberList", Known, |_| MemberListRequest { linearizable: true }),
-        row("etcdserverpb.Cluster/MemberPromote", Root, |_| MemberPromoteRequest { id: 1 }),
-        row("etcdserverpb.Maintenance/Alarm", Known, |_| AlarmRequest::default()),
+        row("etcdserverpb.Lease/LeaseRevoke", Granted, |_| {
+            LeaseRevokeRequest { id: 1 }
+        }),
+        row("etcdserverpb.Lease/LeaseRevoke", Root, |_| LeaseRevokeRequest {
+            id: 2,
+        }),
+        row("etcdserverpb.Cluster/MemberAdd", Root, |_| {
+            MemberAddRequest::default()
+        }),
+        row("etcdserverpb.Cluster/MemberRemove", Root, |_| {
+            MemberRemoveRequest { id: 1 }
+        }),
+        row("etcdserverpb.Cluster/MemberUpdate", Root, |_| {
+            MemberUpdateRequest {
+                id: 1,
+                ..Default::default()
+            }
+        }),
+        row("etcdserverpb.Cluster/MemberList", Known, |_| MemberListRequest {
+            linearizable: true,
+        }),
+        row("etcdserverpb.Cluster/MemberPromote", Root, |_| {
+            MemberPromoteRequest { id: 1 }
+        }),
+        row("etcdserverpb.Maintenance/Alarm", Known, |_| {
+            AlarmRequest::default()
+        }),
         row("etcdserverpb.Maintenance/Alarm", Root, |_| AlarmRequest {
             action: alarm_request::AlarmAction::Deactivate as i32,
             member_id: 1,
             alarm: AlarmType::Nospace as i32,
         }),
         row("etcdserverpb.Maintenance/Status", Known, |_| StatusRequest {}),
-        row("etcdserverpb.Maintenance/Defragment", Root, |_| DefragmentRequest {}),
+        row("etcdserverpb.Maintenance/Defragment", Root, |_| {
+            DefragmentRequest {}
+        }),
         row("etcdserverpb.Maintenance/Hash", Root, |_| HashRequest {}),
-        row("etcdserverpb.Maintenance/HashKV", Root, |_| HashKvRequest { revision: 0 }),
+        row("etcdserverpb.Maintenance/HashKV", Root, |_| HashKvRequest {
+            revision: 0,
+        }),
         row("etcdserverpb.Maintenance/Snapshot", Root, |_| SnapshotRequest {}),
-        row("etcdserverpb.Maintenance/MoveLeader", Root, |_| MoveLeaderRequest { target_id: 1 }),
+        row("etcdserverpb.Maintenance/MoveLeader", Root, |_| {
+            MoveLeaderRequest { target_id: 1 }
+        }),
         row("etcdserverpb.Maintenance/Downgrade", Root, |_| DowngradeRequest {
             version: "3.5".to_owned(),
             ..Default::default()
         }),
-        row("etcdserverpb.Auth/AuthStatus", Everybody, |_| AuthStatusRequest {}),
-        row("etcdserverpb.Auth/Authenticate", Everybody, |_| AuthenticateRequest::default()),
+        row(
+            "etcdserverpb.Auth/AuthStatus",
+            Everybody,
+            |_| AuthStatusRequest {},
+        ),
+        row("etcdserverpb.Auth/Authenticate", Everybody, |_| {
+            AuthenticateRequest::default()
+        }),
         row("etcdserverpb.Auth/AuthEnable", Root, |_| AuthEnableRequest {}),
         row("etcdserverpb.Auth/UserAdd", Root, |_| AuthUserAddRequest {
             name: "new".to_owned(),
@@ -231,39 +303,74 @@ fn rows() -> Vec<Row> {
             options: Some(UserAddOptions { no_password: true }),
             ..Default::default()
         }),
-        row("etcdserverpb.Auth/UserGet", Granted, |_| AuthUserGetRequest { name: "alice".to_owned() }),
-        row("etcdserverpb.Auth/UserGet", Root, |_| AuthUserGetRequest { name: "root".to_owned() }),
+        row("etcdserverpb.Auth/UserGet", Granted, |_| AuthUserGetRequest {
+            name: "alice".to_owned(),
+        }),
+        row("etcdserverpb.Auth/UserGet", Root, |_| AuthUserGetRequest {
+            name: "root".to_owned(),
+        }),
         row("etcdserverpb.Auth/UserList", Root, |_| AuthUserListRequest {}),
-        row("etcdserverpb.Auth/UserDelete", Root, |_| AuthUserDeleteRequest { name: "ghost".to_owned() }),
-        row("etcdserverpb.Auth/UserChangePassword", Root, |_| AuthUserChangePasswordRequest {
+        row("etcdserverpb.Auth/UserDelete", Root, |_| AuthUserDeleteRequest {
             name: "ghost".to_owned(),
-            password: "x".to_owned(),
-            ..Default::default()
         }),
-        row("etcdserverpb.Auth/UserGrantRole", Root, |_| AuthUserGrantRoleRequest {
-            user: "ghost".to_owned(),
+        row("etcdserverpb.Auth/UserChangePassword", Root, |_| {
+            AuthUserChangePasswordRequest {
+                name: "ghost".to_owned(),
+                password: "x".to_owned(),
+                ..Default::default()
+            }
+        }),
+        row("etcdserverpb.Auth/UserGrantRole", Root, |_| {
+            AuthUserGrantRoleRequest {
+                user: "ghost".to_owned(),
+                role: "root".to_owned(),
+            }
+        }),
+        row("etcdserverpb.Auth/UserRevokeRole", Root, |_| {
+            AuthUserRevokeRoleRequest {
+                name: "ghost".to_owned(),
+                role: "root".to_owned(),
+            }
+        }),
+        row("etcdserverpb.Auth/RoleAdd", Root, |_| AuthRoleAddRequest {
+            name: "new".to_owned(),
+        }),
+        row("etcdserverpb.Auth/RoleGet", Granted, |_| AuthRoleGetRequest {
+            role: "k-role".to_owned(),
+        }),
+        row("etcdserverpb.Auth/RoleGet", Root, |_| AuthRoleGetRequest {
             role: "root".to_owned(),
         }),
-        row("etcdserverpb.Auth/UserRevokeRole", Root, |_| AuthUserRevokeRoleRequest {
-            name: "ghost".to_owned(),
-            role: "root".to_owned(),
-        }),
-        row("etcdserverpb.Auth/RoleAdd", Root, |_| AuthRoleAddRequest { name: "new".to_owned() }),
-        row("etcdserverpb.Auth/RoleGet", Granted, |_| AuthRoleGetRequest { role: "k-role".to_owned() }),
-        row("etcdserverpb.Auth/RoleGet", Root, |_| AuthRoleGetRequest { role: "root".to_owned() }),
         row("etcdserverpb.Auth/RoleList", Root, |_| AuthRoleListRequest {}),
-        row("etcdserverpb.Auth/RoleDelete", Root, |_| AuthRoleDeleteRequest { role: "ghost".to_owned() }),
-        row("etcdserverpb.Auth/RoleGrantPermission", Root, |_| AuthRoleGrantPermissionRequest {
-            name: "ghost".to_owned(),
-            perm: Some(Permission { key: "k".into(), ..Default::default() }),
-        }),
-        row("etcdserverpb.Auth/RoleRevokePermission", Root, |_| AuthRoleRevokePermissionRequest {
+        row("etcdserverpb.Auth/RoleDelete", Root, |_| AuthRoleDeleteRequest {
             role: "ghost".to_owned(),
-            ..Default::default()
         }),
-        row("v3lockpb.Lock/Lock", Granted, |who| LockRequest { name: format!("klock-{who}").into(), lease: 0 }),
-        row("v3lockpb.Lock/Lock", Root, |who| LockRequest { name: format!("zlock-{who}").into(), lease: 0 }),
-        row("v3lockpb.Lock/Unlock", Granted, |_| UnlockRequest { key: "klock/gone".into() }),
+        row("etcdserverpb.Auth/RoleGrantPermission", Root, |_| {
+            AuthRoleGrantPermissionRequest {
+                name: "ghost".to_owned(),
+                perm: Some(Permission {
+                    key: "k".into(),
+                    ..Default::default()
+                }),
+            }
+        }),
+        row("etcdserverpb.Auth/RoleRevokePermission", Root, |_| {
+            AuthRoleRevokePermissionRequest {
+                role: "ghost".to_owned(),
+                ..Default::default()
+            }
+        }),
+        row("v3lockpb.Lock/Lock", Granted, |who| LockRequest {
+            name: format!("klock-{who}").into(),
+            lease: 0,
+        }),
+        row("v3lockpb.Lock/Lock", Root, |who| LockRequest {
+            name: format!("zlock-{who}").into(),
+            lease: 0,
+        }),
+        row("v3lockpb.Lock/Unlock", Granted, |_| UnlockRequest {
+            key: "klock/gone".into(),
+        }),
         row("v3electionpb.Election/Campaign", Granted, |who| CampaignRequest {
             name: format!("kcampaign-{who}").into(),
             ..Default::default()
@@ -272,11 +379,21 @@ fn rows() -> Vec<Row> {
             leader: leader_key(),
             value: "v".into(),
         }),
-        row("v3electionpb.Election/Leader", Granted, |_| LeaderRequest { name: "kelection".into() }),
-        row("v3electionpb.Election/Observe", Granted, |_| LeaderRequest { name: "kobserved".into() }),
-        row("v3electionpb.Election/Resign", Granted, |_| ResignRequest { leader: leader_key() }),
-        row("grpc.health.v1.Health/Check", Everybody, |_| HealthCheckRequest::default()),
-        row("grpc.health.v1.Health/Watch", Everybody, |_| HealthCheckRequest::default()),
+        row("v3electionpb.Election/Leader", Granted, |_| LeaderRequest {
+            name: "kelection".into(),
+        }),
+        row("v3electionpb.Election/Observe", Granted, |_| LeaderRequest {
+            name: "kobserved".into(),
+        }),
+        row("v3electionpb.Election/Resign", Granted, |_| ResignRequest {
+            leader: leader_key(),
+        }),
+        row("grpc.health.v1.Health/Check", Everybody, |_| {
+            HealthCheckRequest::default()
+        }),
+        row("grpc.health.v1.Health/Watch", Everybody, |_| {
+            HealthCheckRequest::default()
+        }),
         // The last: nothing is refused afterwards.
         row("etcdserverpb.Auth/AuthDisable", Root, |_| AuthDisableRequest {}),
     ]
@@ -294,9 +411,14 @@ fn expected(may: May, who: &str) -> Option<&'static str> {
 }
 
 fn is_about_who_asks(refusal: &str) -> bool {
-    ["user name is empty", "permission denied", "invalid auth token", "revision of auth store is old"]
-        .iter()
-        .any(|text| refusal.contains(text))
+    [
+        "user name is empty",
+        "permission denied",
+        "invalid auth token",
+        "revision of auth store is old",
+    ]
+    .iter()
+    .any(|text| refusal.contains(text))
 }
 
 async fn clients(etcd: &Etcd) -> Vec<(&'static str, Client)> {
@@ -304,7 +426,11 @@ async fn clients(etcd: &Etcd) -> Vec<(&'static str, Client)> {
     for who in USERS {
         let token = match who {
             NOBODY => None,
-            user => Some(authenticate(etcd, user, &format!("{user}-password")).await.unwrap()),
+            user => Some(
+                authenticate(etcd, user, &format!("{user}-password"))
+                    .await
+                    .unwrap(),
+            ),
         };
         let channel = etcd.channel().await;
         clients.push((who, Client { channel, token }));
@@ -321,7 +447,11 @@ async fn everybody_may_what_is_his_and_nothing_else() {
     let mut kv = etcd.kv().await;
     for (id, key) in [(1, "k1"), (2, "z1"), (3, "")] {
         let grant = LeaseGrantRequest { ttl: 1000, id };
-        etcd.lease().await.lease_grant(with_token(grant, &root)).await.unwrap();
+        etcd.lease()
+            .await
+            .lease_grant(with_token(grant, &root))
+            .await
+            .unwrap();
         if !key.is_empty() {
             let leased = PutRequest {
                 lease: id,
@@ -344,6 +474,9 @@ async fn everybody_may_what_is_his_and_nothing_else() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     let asked: BTreeSet<&str> = rows.iter().map(|row| row.path).collect();
-    let served: BTreeSet<&str> = etcd::rpc::table::METHODS.iter().map(|method| method.path()).collect();
+    let served: BTreeSet<&str> = etcd::rpc::table::METHODS
+        .iter()
+        .map(|method| method.path())
+        .collect();
     assert_eq!(asked, served, "a method without a row, or a row without a method");
 }

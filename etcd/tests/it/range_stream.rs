@@ -29,21 +29,46 @@ async fn merged_pieces_are_the_ranges_answer() {
     let etcd = Etcd::start();
     let mut kv = etcd.kv().await;
     for number in 0..100 {
-        kv.put(put(format!("k{number:03}"), vec![number; 20_000])).await.unwrap();
+        kv.put(put(format!("k{number:03}"), vec![number; 20_000]))
+            .await
+            .unwrap();
     }
     let all = prefix("k");
     for request in [
         all.clone(),
-        RangeRequest { limit: 30, ..all.clone() },
-        RangeRequest { limit: 100, ..all.clone() },
-        RangeRequest { keys_only: true, ..all.clone() },
-        RangeRequest { count_only: true, ..all.clone() },
-        RangeRequest { revision: 50, ..all.clone() },
-        RangeRequest { sort_order: SortOrder::Ascend as i32, ..all.clone() },
+        RangeRequest {
+            limit: 30,
+            ..all.clone()
+        },
+        RangeRequest {
+            limit: 100,
+            ..all.clone()
+        },
+        RangeRequest {
+            keys_only: true,
+            ..all.clone()
+        },
+        RangeRequest {
+            count_only: true,
+            ..all.clone()
+        },
+        RangeRequest {
+            revision: 50,
+            ..all.clone()
+        },
+        RangeRequest {
+            sort_order: SortOrder::Ascend as i32,
+            ..all.clone()
+        },
         prefix("nothing"),
     ] {
         let messages = stream(&etcd, request.clone()).await.unwrap();
-        let range = kv.clone().max_decoding_message_size(64 << 20).range(request.clone()).await.unwrap();
+        let range = kv
+            .clone()
+            .max_decoding_message_size(64 << 20)
+            .range(request.clone())
+            .await
+            .unwrap();
         assert_eq!(merged(&messages), range.into_inner(), "{request:?}");
         let (last, before) = messages.split_last().unwrap();
         assert!(last.range_response.as_ref().unwrap().header.is_some());
@@ -54,12 +79,26 @@ async fn merged_pieces_are_the_ranges_answer() {
         }
     }
     assert!(stream(&etcd, all.clone()).await.unwrap().len() > 5);
-    let sorted = RangeRequest { sort_order: SortOrder::Descend as i32, ..all.clone() };
+    let sorted = RangeRequest {
+        sort_order: SortOrder::Descend as i32,
+        ..all.clone()
+    };
     let refused = stream(&etcd, sorted).await.unwrap_err();
     assert_eq!(
         (refused.code(), refused.message()),
-        (Code::Unimplemented, "RangeStream does not support custom sort orders")
+        (
+            Code::Unimplemented,
+            "RangeStream does not support custom sort orders"
+        )
     );
-    let future = stream(&etcd, RangeRequest { revision: 1000, ..all }).await.unwrap_err();
+    let future = stream(
+        &etcd,
+        RangeRequest {
+            revision: 1000,
+            ..all
+        },
+    )
+    .await
+    .unwrap_err();
     assert_eq!(future.code(), Code::OutOfRange);
 }

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair,
 };
 use tempfile::TempDir;
 
@@ -122,22 +123,50 @@ fn a_certificates_common_name_is_a_user() {
         &["user", "add", "root", "--no-password"][..],
         &["user", "add", "alice", "--no-password"],
         &["role", "add", "app"],
-        &["role", "grant-permission", "app", "--prefix=true", "readwrite", "app/"],
+        &[
+            "role",
+            "grant-permission",
+            "app",
+            "--prefix=true",
+            "readwrite",
+            "app/",
+        ],
         &["user", "grant-role", "alice", "app"],
         &["auth", "enable"],
     ] {
         ctl(&etcd, "root", args).unwrap();
     }
     for life in ["first", "after kill -9"] {
-        assert_eq!(ctl(&etcd, "alice", &["get", "app/a"]).unwrap(), "app/a\n1\n", "{life}");
-        assert_eq!(ctl(&etcd, "alice", &["put", "app/b", "2"]).unwrap(), "OK\n", "{life}");
+        assert_eq!(
+            ctl(&etcd, "alice", &["get", "app/a"]).unwrap(),
+            "app/a\n1\n",
+            "{life}"
+        );
+        assert_eq!(
+            ctl(&etcd, "alice", &["put", "app/b", "2"]).unwrap(),
+            "OK\n",
+            "{life}"
+        );
         let outside = ctl(&etcd, "alice", &["get", "other"]).unwrap_err();
-        assert!(outside.contains("etcdserver: permission denied"), "{life}: {outside}");
+        assert!(
+            outside.contains("etcdserver: permission denied"),
+            "{life}: {outside}"
+        );
         let stranger = ctl(&etcd, "eve", &["get", "app/a"]).unwrap_err();
-        assert!(stranger.contains("etcdserver: permission denied"), "{life}: {stranger}");
+        assert!(
+            stranger.contains("etcdserver: permission denied"),
+            "{life}: {stranger}"
+        );
         let member = ctl(&etcd, "alice", &["compaction", "1"]).unwrap_err();
-        assert!(member.contains("etcdserver: permission denied"), "{life}: {member}");
-        assert_eq!(ctl(&etcd, "root", &["user", "list"]).unwrap(), "alice\nroot\n", "{life}");
+        assert!(
+            member.contains("etcdserver: permission denied"),
+            "{life}: {member}"
+        );
+        assert_eq!(
+            ctl(&etcd, "root", &["user", "list"]).unwrap(),
+            "alice\nroot\n",
+            "{life}"
+        );
         etcd.restart();
     }
 }

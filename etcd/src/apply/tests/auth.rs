@@ -136,8 +136,14 @@ fn rules_are_there_again_after_power_loss_and_after_reclaiming() {
         assert!(machine.applier.state.auth.is_enabled(), "life {life}");
         assert_eq!(alice.revision, 7, "life {life}");
         assert_eq!(machine.refusal(&alice, put("a1", 0)), None);
-        assert_eq!(machine.refusal(&alice, put("b1", 0)), Some(AuthError::PermissionDenied));
-        assert_eq!(machine.refusal(&bob, put("a1", 0)), Some(AuthError::PermissionDenied));
+        assert_eq!(
+            machine.refusal(&alice, put("b1", 0)),
+            Some(AuthError::PermissionDenied)
+        );
+        assert_eq!(
+            machine.refusal(&bob, put("a1", 0)),
+            Some(AuthError::PermissionDenied)
+        );
         let nobody = AuthInfo::default();
         assert_eq!(machine.refusal(&nobody, put("a1", 0)), Some(AuthError::UserEmpty));
         if keep {
@@ -158,10 +164,20 @@ fn what_was_taken_away_before_an_entry_does_not_count_for_it() {
     assert_eq!(machine.refusal(&alice, put("a1", 0)), None);
     machine.as_root(take_from_alice());
     let before = machine.store().current();
-    assert_eq!(machine.refusal(&alice, put("a1", 0)), Some(AuthError::AuthOldRevision));
+    assert_eq!(
+        machine.refusal(&alice, put("a1", 0)),
+        Some(AuthError::AuthOldRevision)
+    );
     let again = machine.user("alice");
-    assert_eq!(machine.refusal(&again, put("a1", 0)), Some(AuthError::PermissionDenied));
-    assert_eq!(machine.store().current(), before, "a refused entry changes nothing");
+    assert_eq!(
+        machine.refusal(&again, put("a1", 0)),
+        Some(AuthError::PermissionDenied)
+    );
+    assert_eq!(
+        machine.store().current(),
+        before,
+        "a refused entry changes nothing"
+    );
 }
 
 #[test]
@@ -179,8 +195,14 @@ fn a_lease_ends_for_those_who_may_write_its_keys() {
     }
     assert_eq!(machine.refusal(&alice, put("a1", 1)), None);
     assert_eq!(machine.refusal(&root, put("z1", 2)), None);
-    assert_eq!(machine.refusal(&alice, put("a2", 2)), Some(AuthError::PermissionDenied));
-    assert_eq!(machine.refusal(&alice, revoke_lease(2)), Some(AuthError::PermissionDenied));
+    assert_eq!(
+        machine.refusal(&alice, put("a2", 2)),
+        Some(AuthError::PermissionDenied)
+    );
+    assert_eq!(
+        machine.refusal(&alice, revoke_lease(2)),
+        Some(AuthError::PermissionDenied)
+    );
     assert_eq!(machine.refusal(&alice, revoke_lease(1)), None);
     // The server itself, whose lease has expired.
     let server = AuthInfo {
@@ -205,9 +227,14 @@ fn only_root_changes_auth_and_everybody_sees_himself() {
         ..Default::default()
     };
     assert_eq!(machine.refusal(&alice, disable()), denied);
-    assert_eq!(machine.refusal(&AuthInfo::default(), disable()), Some(AuthError::UserEmpty));
+    assert_eq!(
+        machine.refusal(&AuthInfo::default(), disable()),
+        Some(AuthError::UserEmpty)
+    );
     let get = |name: &str| InternalRaftRequest {
-        auth_user_get: Some(AuthUserGetRequest { name: name.to_owned() }),
+        auth_user_get: Some(AuthUserGetRequest {
+            name: name.to_owned(),
+        }),
         ..Default::default()
     };
     assert_eq!(machine.refusal(&alice, get("root")), denied);
@@ -231,7 +258,13 @@ fn only_root_changes_auth_and_everybody_sees_himself() {
     let Ok(Answer::Auth(status)) = machine.propose_as(&AuthInfo::default(), status) else {
         panic!("everybody may see whether auth is enabled")
     };
-    assert_eq!(status, Reply::Status { enabled: true, revision: 7 });
+    assert_eq!(
+        status,
+        Reply::Status {
+            enabled: true,
+            revision: 7
+        }
+    );
 }
 
 #[test]
@@ -248,11 +281,19 @@ fn a_token_carries_the_index_of_its_entry() {
         ..Default::default()
     };
     let nobody = AuthInfo::default();
-    assert_eq!(machine.refusal(&nobody, ask("alice")), Some(AuthError::AuthNotEnabled));
+    assert_eq!(
+        machine.refusal(&nobody, ask("alice")),
+        Some(AuthError::AuthNotEnabled)
+    );
     set_up(&mut machine);
     assert_eq!(machine.refusal(&nobody, ask("eve")), Some(AuthError::AuthFailed));
-    let Ok(Answer::Auth(Reply::Authenticated { token, revision })) = machine.propose_as(&nobody, ask("alice")) else {
+    let Ok(Answer::Auth(Reply::Authenticated { token, revision })) =
+        machine.propose_as(&nobody, ask("alice"))
+    else {
         panic!("alice has a password")
     };
-    assert_eq!((token, revision), (format!("prefix.{}", machine.applier.frame.index), 7));
+    assert_eq!(
+        (token, revision),
+        (format!("prefix.{}", machine.applier.frame.index), 7)
+    );
 }

@@ -25,7 +25,11 @@ impl Keys {
             .args(args.split(' '))
             .output()
             .unwrap();
-        assert!(output.status.success(), "openssl {args}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "openssl {args}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 
     fn jwt(&self, flag: &str) -> Jwt {
@@ -68,7 +72,9 @@ fn every_method_signs_what_the_public_key_verifies() {
         ("ES384", "p384.key", "p384.pub"),
         ("EdDSA", "ed.key", "ed.pub"),
     ] {
-        let signer = keys.jwt(&format!("jwt,sign-method={method},priv-key=@{private},pub-key=@{public},ttl=1m"));
+        let signer = keys.jwt(&format!(
+            "jwt,sign-method={method},priv-key=@{private},pub-key=@{public},ttl=1m"
+        ));
         let verifier = keys.jwt(&format!("jwt,sign-method={method},pub-key=@{public}"));
         let token = signer.sign("alice", 7, NOW).unwrap();
         assert_eq!(verifier.verify(&token, NOW + 59), info("alice", 7), "{method}");
@@ -78,11 +84,19 @@ fn every_method_signs_what_the_public_key_verifies() {
         let (signed, signature) = token.rsplit_once('.').unwrap();
         let other = signer.sign("root", 7, NOW).unwrap();
         let (forged, _) = other.rsplit_once('.').unwrap();
-        assert_eq!(verifier.verify(&format!("{forged}.{signature}"), NOW), None, "{method}");
+        assert_eq!(
+            verifier.verify(&format!("{forged}.{signature}"), NOW),
+            None,
+            "{method}"
+        );
         assert_eq!(verifier.verify(signed, NOW), None, "{method}");
     }
     keys.openssl("genpkey -algorithm ed25519 -out other.key");
-    let mismatch = format!("jwt,sign-method=EdDSA,priv-key={},pub-key={}", keys.path("other.key"), keys.path("ed.pub"));
+    let mismatch = format!(
+        "jwt,sign-method=EdDSA,priv-key={},pub-key={}",
+        keys.path("other.key"),
+        keys.path("ed.pub")
+    );
     assert!(matches!(
         TokenProvider::from_flag(&mismatch, Duration::ZERO),
         Err(TokenError::KeyMismatch)
@@ -108,15 +122,25 @@ fn a_token_neither_chooses_its_method_nor_goes_without_claims() {
         format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
     };
     let good = r#"{"username":"root","revision":3}"#;
-    assert_eq!(jwt.verify(&sealed(r#"{"alg":"HS256"}"#, good), NOW), info("root", 3));
+    assert_eq!(
+        jwt.verify(&sealed(r#"{"alg":"HS256"}"#, good), NOW),
+        info("root", 3)
+    );
     for (header, claims) in [
         (r#"{"alg":"none"}"#, good),
         (r#"{"alg":"HS384"}"#, good),
         (r#"{"alg":"HS256"}"#, r#"{"username":"root"}"#),
         (r#"{"alg":"HS256"}"#, r#"{"username":1,"revision":3}"#),
-        (r#"{"alg":"HS256"}"#, r#"{"username":"root","revision":3,"nbf":9999999999}"#),
+        (
+            r#"{"alg":"HS256"}"#,
+            r#"{"username":"root","revision":3,"nbf":9999999999}"#,
+        ),
     ] {
-        assert_eq!(jwt.verify(&sealed(header, claims), NOW), None, "{header} {claims}");
+        assert_eq!(
+            jwt.verify(&sealed(header, claims), NOW),
+            None,
+            "{header} {claims}"
+        );
     }
     let unsigned = format!("{}.{}.", part(r#"{"alg":"none"}"#), part(good));
     for bad in ["", ".", "..", "a.b.c", unsigned.as_str()] {
