@@ -185,7 +185,7 @@ fn etcdctl_sets_up_users_and_roles_and_they_survive_kill_9() {
     run(&etcd, &root, &["auth", "disable"]);
     assert_eq!(etcd.ctl(&["get", "app/a"]).unwrap(), "app/a\n1\n");
     let metrics = etcd.get("/metrics").1;
-    assert!(metrics.contains("etcd_debugging_auth_revision 12"), "{metrics}");
+    assert!(metrics.contains("etcd_debugging_auth_revision 13\n"), "{metrics}");
 }
 
 fn refused(etcd: &Etcd, args: &[&str]) -> String {
