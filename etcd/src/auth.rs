@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use etcd_api::authpb::Permission;
 use parking_lot::{RwLock, RwLockReadGuard};
+use tracing::warn;
 
 use password::Passwords;
 use rules::{Record, Rules};
@@ -143,13 +144,15 @@ pub struct AuthStore {
 
 impl AuthStore {
     pub fn new(rules: Rules, options: &Options) -> Result<AuthStore, TokenError> {
-        Ok(AuthStore {
-            enabled: AtomicBool::new(rules.enabled),
-            rules: RwLock::new(rules),
+        let store = AuthStore {
+            enabled: AtomicBool::new(false),
+            rules: RwLock::default(),
             tokens: TokenProvider::from_flag(&options.token, options.token_ttl)?,
             passwords: Passwords::new(options.bcrypt_cost),
             client_cert_auth: options.client_cert_auth,
-        })
+        };
+        store.restore(rules);
+        Ok(store)
     }
 
     pub fn is_enabled(&self) -> bool {
@@ -188,7 +191,10 @@ impl AuthStore {
         if !rules.enabled {
             self.tokens.clear();
         }
-        self.enabled.store(rules.enabled, Ordering::SeqCst);
+        let before = self.enabled.swap(rules.enabled, Ordering::SeqCst);
+        if rules.enabled && !before && matches!(self.tokens, TokenProvider::Simple(_)) {
+            warn!("simple token is not cryptographically signed");
+        }
     }
 }
 

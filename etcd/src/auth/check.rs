@@ -135,6 +135,7 @@ impl Check<'_> {
 fn changes_auth(request: &InternalRaftRequest) -> bool {
     request.auth_enable.is_some()
         || request.auth_disable.is_some()
+        || request.auth_status.is_some()
         || request.auth_user_add.is_some()
         || request.auth_user_delete.is_some()
         || request.auth_user_get.is_some()

@@ -47,10 +47,7 @@ impl TokenProvider {
     pub fn from_flag(flag: &str, simple_ttl: Duration) -> Result<TokenProvider, TokenError> {
         let (kind, options) = split(flag)?;
         match kind {
-            SIMPLE => {
-                tracing::warn!("simple token is not cryptographically signed");
-                Ok(TokenProvider::Simple(SimpleTokens::new(simple_ttl)))
-            }
+            SIMPLE => Ok(TokenProvider::Simple(SimpleTokens::new(simple_ttl))),
             JWT => Jwt::from_options(&options).map(|jwt| TokenProvider::Jwt(Box::new(jwt))),
             "" => Ok(TokenProvider::Nop),
             other => Err(TokenError::UnknownType(other.to_owned())),

@@ -443,7 +443,7 @@ async fn changes_under_load_are_never_told_as_old_revisions() {
         writer.await.unwrap().unwrap();
     }
     let status = client
-        .auth_status(AuthStatusRequest {})
+        .auth_status(with_token(AuthStatusRequest {}, &root))
         .await
         .unwrap()
         .into_inner();

@@ -284,11 +284,7 @@ fn rows() -> Vec<Row> {
             version: "3.5".to_owned(),
             ..Default::default()
         }),
-        row(
-            "etcdserverpb.Auth/AuthStatus",
-            Everybody,
-            |_| AuthStatusRequest {},
-        ),
+        row("etcdserverpb.Auth/AuthStatus", Root, |_| AuthStatusRequest {}),
         row("etcdserverpb.Auth/Authenticate", Everybody, |_| {
             AuthenticateRequest::default()
         }),

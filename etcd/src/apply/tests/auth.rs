@@ -255,8 +255,8 @@ fn only_root_changes_auth_and_everybody_sees_himself() {
         auth_status: Some(AuthStatusRequest {}),
         ..Default::default()
     };
-    let Ok(Answer::Auth(status)) = machine.propose_as(&AuthInfo::default(), status) else {
-        panic!("everybody may see whether auth is enabled")
+    let Ok(Answer::Auth(status)) = machine.propose_as(&root, status) else {
+        panic!("root may see whether auth is enabled")
     };
     assert_eq!(
         status,
