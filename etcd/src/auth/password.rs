@@ -14,7 +14,7 @@ const MIN_COST: i64 = 4;
 const MAX_COST: i64 = 31;
 /// bcrypt looks at no more of a password.
 const MAX_PASSWORD_BYTES: usize = 72;
-/// A flood of passwords costs the cores that are left, and who waits longer than this is sent away.
+/// Who waits longer than this for a turn is sent away.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub struct Passwords {
@@ -40,10 +40,11 @@ impl Passwords {
                 DEFAULT_COST
             }
         };
+        // A flood of passwords leaves half of the cores to everything else.
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Passwords {
             cost,
-            turns: Arc::new(Semaphore::new(cores)),
+            turns: Arc::new(Semaphore::new((cores / 2).max(1))),
             nobody: Arc::default(),
         }
     }

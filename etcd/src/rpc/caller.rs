@@ -13,6 +13,7 @@ use etcd_api::etcdserverpb::InternalRaftRequest;
 use http::{HeaderMap, HeaderValue, Request};
 
 use super::status::Status;
+use super::table::is_grpc;
 use crate::apply::{Applied, ApplyError};
 use crate::auth::check::Check;
 use crate::auth::token::TokenProvider;
@@ -21,7 +22,7 @@ use crate::server::{EtcdServer, REQUEST_TIMEOUT, ServerError};
 
 /// etcd's name of the token in gRPC, and the one that HTTP clients use.
 const TOKEN_HEADERS: [&str; 2] = ["token", "authorization"];
-/// A gateway's certificate is not its user's.
+/// A gateway's certificate is not its user's: a common name counts only for gRPC that no gateway made.
 const GATEWAY_HEADER: &str = "grpcgateway-accept";
 /// How often a request is asked about again when the rules changed meanwhile. Changes in a row share the disk's rhythm with it, so that it
 /// may well meet each of them.
@@ -47,7 +48,8 @@ impl Credential {
             .extensions()
             .get::<Arc<ConnInfo>>()
             .and_then(|info| info.client_cert.clone())
-            .filter(|client| client.verified.is_ok() && !headers.contains_key(GATEWAY_HEADER));
+            .filter(|client| client.verified.is_ok())
+            .filter(|_| is_grpc(request) && !headers.contains_key(GATEWAY_HEADER));
         Credential {
             token: token_of(headers),
             client,
@@ -262,6 +264,9 @@ mod tests {
             .insert(info(Err("unknown authority".to_owned())));
         assert!(Credential::of(&request).client.is_none());
         request.extensions_mut().insert(info(Ok(())));
+        assert!(Credential::of(&request).client.is_none(), "plain HTTP");
+        let kind = HeaderValue::from_static("application/grpc");
+        request.headers_mut().insert(http::header::CONTENT_TYPE, kind);
         assert!(Credential::of(&request).client.is_some());
         request
             .headers_mut()

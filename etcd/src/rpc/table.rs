@@ -267,7 +267,7 @@ impl Method {
     }
 }
 
-pub fn is_grpc(request: &Request<Incoming>) -> bool {
+pub fn is_grpc<B>(request: &Request<B>) -> bool {
     request
         .headers()
         .get(http::header::CONTENT_TYPE)

@@ -8,7 +8,8 @@ use etcd_api::etcdserverpb::auth_client::AuthClient;
 use etcd_api::etcdserverpb::{
     AuthEnableRequest, AuthRoleAddRequest, AuthRoleGrantPermissionRequest, AuthStatusRequest,
     AuthUserAddRequest, AuthUserChangePasswordRequest, AuthUserDeleteRequest, AuthUserGrantRoleRequest,
-    AuthenticateRequest, LeaseGrantRequest, RangeRequest,
+    AuthenticateRequest, LeaseGrantRequest, RangeRequest, WatchCreateRequest, WatchRequest,
+    watch_request::RequestUnion,
 };
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
@@ -448,4 +449,54 @@ async fn changes_under_load_are_never_told_as_old_revisions() {
         .unwrap()
         .into_inner();
     assert!(status.enabled && status.auth_revision > 40);
+}
+
+#[tokio::test]
+async fn a_refused_watch_is_answered_in_its_turn_and_the_others_go_on() {
+    let etcd = Etcd::start_with(&[CHEAP]);
+    enable(&etcd).await;
+    let alice = authenticate(&etcd, "alice", "alice-password").await.unwrap();
+    let create = |key: &'static str, range_end: &'static [u8]| WatchRequest {
+        request_union: Some(RequestUnion::CreateRequest(WatchCreateRequest {
+            key: key.into(),
+            range_end: range_end.into(),
+            ..Default::default()
+        })),
+    };
+    let (requests, receiver) = tokio::sync::mpsc::channel(8);
+    for request in [create("k1", b""), create("k1", b"\0"), create("k2", b"")] {
+        requests.send(request).await.unwrap();
+    }
+    let stream = tokio_stream::wrappers::ReceiverStream::new(receiver);
+    let answers = etcd
+        .watch()
+        .await
+        .watch(with_token(stream, &alice))
+        .await
+        .unwrap();
+    let mut answers = answers.into_inner();
+    let mut next = async || {
+        let answer = tokio::time::timeout(PATIENCE, answers.message()).await;
+        answer.expect("no answer came").unwrap().unwrap()
+    };
+    let first = next().await;
+    assert_eq!((first.watch_id, first.created, first.canceled), (0, true, false));
+    let refused = next().await;
+    assert_eq!(
+        (refused.watch_id, refused.created, refused.canceled),
+        (-1, true, true)
+    );
+    assert_eq!(
+        refused.cancel_reason,
+        "rpc error: code = PermissionDenied desc = etcdserver: permission denied"
+    );
+    let third = next().await;
+    assert_eq!((third.watch_id, third.created, third.canceled), (1, true, false));
+    etcd.kv()
+        .await
+        .put(with_token(put("k2", "v"), &alice))
+        .await
+        .unwrap();
+    let event = next().await;
+    assert_eq!((event.watch_id, event.events.len()), (1, 1));
 }
