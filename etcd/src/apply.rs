@@ -19,6 +19,7 @@ use raft::eraftpb::{ConfChange, ConfChangeType, ConfState, Entry, EntryType};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
+use crate::auth::{AuthError, AuthStore, Reply};
 use crate::clock::Clock;
 use crate::disk;
 use crate::lease::{LeaseError, Lessor};
@@ -42,6 +43,8 @@ pub enum ApplyError {
     Mvcc(#[from] mvcc::Error),
     #[error(transparent)]
     Lease(#[from] LeaseError),
+    #[error(transparent)]
+    Auth(#[from] AuthError),
     #[error("etcdserver: mvcc: database space exceeded")]
     NoSpace,
     #[error("etcdserver: corrupt cluster")]
@@ -57,6 +60,7 @@ pub enum Answer {
     Done,
     Alarms(Vec<AlarmMember>),
     Members,
+    Auth(Reply),
 }
 
 /// What came of one entry, and the revision after it.
@@ -107,6 +111,7 @@ pub struct State {
     pub lessor: Mutex<Lessor>,
     pub membership: RwLock<Membership>,
     pub alarms: RwLock<Alarms>,
+    pub auth: AuthStore,
     pub waits: Waits,
 }
 
@@ -212,7 +217,10 @@ impl Applier {
 
     fn request(&mut self, request: InternalRaftRequest, watched: bool) {
         let id = request.header.as_ref().map_or(request.id, |header| header.id);
-        let result = self.dispatch(request, watched);
+        let result = match self.authorize(&request) {
+            Ok(()) => self.dispatch(request, watched),
+            Err(refused) => Err(refused),
+        };
         self.done.push((
             id,
             Applied {
@@ -257,7 +265,15 @@ impl Applier {
             info!("cluster-version" = %version.ver, "set cluster version");
             return Ok(Answer::Done);
         }
-        Err(ApplyError::Unsupported)
+        if let Some(info) = &request.downgrade_info_set {
+            meta::put_downgrade(&mut self.writer, info);
+            self.state.membership.write().downgrade.clone_from(info);
+            return Ok(Answer::Done);
+        }
+        if request.downgrade_version_test.is_some() {
+            return Ok(Answer::Done);
+        }
+        self.auth(&request).unwrap_or(Err(ApplyError::Unsupported))
     }
 
     /// Runs one transaction under the next revision.
@@ -505,6 +521,8 @@ fn alarm_members(alarms: &[(u64, i32)]) -> Vec<AlarmMember> {
         })
         .collect()
 }
+
+mod auth;
 
 #[cfg(test)]
 mod tests;

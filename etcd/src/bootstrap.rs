@@ -13,6 +13,7 @@ use raft::eraftpb::{ConfChange, ConfState, Entry, EntryType, HardState, Message}
 use tracing::{info, warn};
 
 use crate::apply::{Applier, Effects, State, Waits};
+use crate::auth::AuthStore;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::disk::real::{self, DirLock, RealDisk};
@@ -298,6 +299,7 @@ impl Running {
             lessor: Mutex::new(attach_leases(lessor, &store)),
             membership: RwLock::new(read.membership),
             alarms: RwLock::new(read.alarms),
+            auth: AuthStore::new(read.auth, &config.auth)?,
             waits: Waits::default(),
         });
         let writer =

@@ -13,6 +13,7 @@ use component_base::tls::{ClientAuth, ServerTls};
 
 pub use table::flags;
 
+use crate::auth;
 use crate::compactor;
 
 /// What the cluster says about itself, and new members must be able to speak.
@@ -50,6 +51,7 @@ pub struct Config {
     pub peer_tls: Option<ServerTls>,
     pub host_whitelist: Vec<String>,
     pub auto_compaction: Option<compactor::Mode>,
+    pub auth: auth::Options,
 }
 
 /// An address to listen on, and whether it speaks TLS.
@@ -110,6 +112,7 @@ impl Config {
             client_tls: tls(&flags, "", "listen-client-urls")?,
             peer_tls: tls(&flags, "peer-", "listen-peer-urls")?,
             host_whitelist: flags.strings("host-whitelist"),
+            auth: auth_options(&flags),
             auto_compaction: compactor::parse(
                 flags.string("auto-compaction-mode"),
                 flags.string("auto-compaction-retention"),
@@ -345,6 +348,16 @@ fn tls(flags: &Flags, prefix: &str, listen: &str) -> Result<Option<ServerTls>> {
     tls.min_version = component_base::tls::parse_min_version(flags.string("tls-min-version"))?;
     tls.cipher_suites = component_base::tls::parse_cipher_suites(&flags.strings("cipher-suites"))?;
     Ok(Some(tls))
+}
+
+fn auth_options(flags: &Flags) -> auth::Options {
+    auth::Options {
+        token: flags.string("auth-token").to_owned(),
+        // As etcd: no time is the default one.
+        token_ttl: Duration::from_secs(flags.int("auth-token-ttl").max(0) as u64),
+        bcrypt_cost: flags.int("bcrypt-cost"),
+        client_cert_auth: flags.bool("client-cert-auth"),
+    }
 }
 
 /// Whether plain HTTP to this host is meant for us: DNS rebinding brings other names.

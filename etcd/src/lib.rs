@@ -13,9 +13,13 @@
 //! [`compactor`] compacts by itself when flags say so. [`snapshot`] writes and reads etcd's snapshot files.
 //! [`clock`] and [`disk`] are the two outside things that deciding code would otherwise touch; both have fakes.
 //!
-//! What is not here: a JSON gateway, auth, peers. The byte layout is in `docs/format.md`.
+//! [`auth`] stands beside all of this: who a request is from is read by [`rpc::caller`], and what that user may do is asked in [`apply`],
+//! or around the read of what does not go through the log.
+//!
+//! What is not here: a JSON gateway, peers. The byte layout is in `docs/format.md`.
 
 pub mod apply;
+pub mod auth;
 pub mod bootstrap;
 pub mod clock;
 pub mod compactor;

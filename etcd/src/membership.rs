@@ -28,6 +28,8 @@ pub struct Membership {
     pub members: BTreeMap<u64, Member>,
     /// "3.6.0" once it was agreed on.
     pub version: String,
+    /// Which version the cluster is being prepared for, if any.
+    pub downgrade: membershippb::DowngradeInfoSetRequest,
 }
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

@@ -14,6 +14,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use tracing::warn;
 
 use crate::apply::{Applied, ApplyError, State};
+use crate::auth::{self, AuthInfo};
 use crate::bootstrap::ApplyJob;
 use crate::clock::Clock;
 use crate::lease::LeaseError;
@@ -60,6 +61,12 @@ pub enum ServerError {
 
 impl From<mvcc::Error> for ServerError {
     fn from(error: mvcc::Error) -> Self {
+        ServerError::Apply(error.into())
+    }
+}
+
+impl From<auth::AuthError> for ServerError {
+    fn from(error: auth::AuthError) -> Self {
         ServerError::Apply(error.into())
     }
 }
@@ -177,12 +184,27 @@ impl EtcdServer {
         receiver.recv_timeout(REQUEST_TIMEOUT).ok()
     }
 
-    /// Proposes, and waits until it is applied here.
-    pub async fn propose(&self, mut request: InternalRaftRequest) -> Result<Applied, ServerError> {
+    /// Proposes what the server itself wants, and waits until it is applied here.
+    pub async fn propose(&self, request: InternalRaftRequest) -> Result<Applied, ServerError> {
+        // The revision is no matter: root may do everything under each.
+        let root = AuthInfo {
+            username: auth::ROOT.to_owned(),
+            revision: 0,
+        };
+        self.propose_as(request, root).await
+    }
+
+    /// Proposes on behalf of a user.
+    pub async fn propose_as(
+        &self,
+        mut request: InternalRaftRequest,
+        who: AuthInfo,
+    ) -> Result<Applied, ServerError> {
         let id = self.next_id();
         request.header = Some(RequestHeader {
             id,
-            ..RequestHeader::default()
+            username: who.username,
+            auth_revision: who.revision,
         });
         let data = request.encode_to_vec();
         if data.len() > self.limits.max_request_bytes {
@@ -328,7 +350,14 @@ impl EtcdServer {
             lease_revoke: Some(LeaseRevokeRequest { id }),
             ..Default::default()
         };
-        if let Err(error) = self.propose(request).await {
+        let refused = match self.propose(request).await {
+            Ok(Applied { result, .. }) => result.err().and_then(|error| match error {
+                ApplyError::Auth(_) => Some(error.to_string()),
+                _ => None,
+            }),
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(error) = refused {
             warn!("lease-id" = %format!("{id:x}"), error = %error, "failed to revoke lease");
             self.state.lessor.lock().not_revoked(id, self.clock.now());
         }

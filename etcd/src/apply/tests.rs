@@ -1,5 +1,7 @@
 //! A member without threads on a disk that loses power: propose, persist, apply, checkpoint, compact, reclaim, crash, read back.
 
+mod auth;
+
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -118,6 +120,7 @@ impl Machine {
             lessor: Mutex::new(lessor),
             membership: RwLock::new(read.membership),
             alarms: RwLock::new(read.alarms),
+            auth: AuthStore::new(read.auth, &crate::auth::Options::default()).unwrap(),
             waits: Waits::default(),
         });
         let applier = Applier::new(

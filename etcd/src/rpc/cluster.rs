@@ -1,20 +1,20 @@
 //! The Cluster service.
 
-use std::sync::Arc;
-
 use etcd_api::etcdserverpb::{
     MemberAddRequest, MemberListRequest, MemberListResponse, MemberPromoteRequest, MemberRemoveRequest,
     MemberUpdateRequest,
 };
 
+use super::caller::Caller;
 use super::grpc::{Answer, message};
 use super::status::{Code, Status};
 use crate::server::EtcdServer;
 
-pub async fn list(server: Arc<EtcdServer>, request: MemberListRequest) -> Answer {
+pub async fn list(server: Caller, request: MemberListRequest) -> Answer {
     if request.linearizable {
         server.linearizable().await?;
     }
+    server.known().await?;
     let members = server.state.membership.read().messages();
     message(&MemberListResponse {
         header: Some(server.header(0)),
@@ -35,7 +35,8 @@ fn not_yet() -> Answer {
     ))
 }
 
-pub async fn add(_: Arc<EtcdServer>, request: MemberAddRequest) -> Answer {
+pub async fn add(server: Caller, request: MemberAddRequest) -> Answer {
+    server.admin().await?;
     if request.peer_ur_ls.is_empty() {
         return Err(Status::new(
             Code::InvalidArgument,
@@ -45,7 +46,8 @@ pub async fn add(_: Arc<EtcdServer>, request: MemberAddRequest) -> Answer {
     not_yet()
 }
 
-pub async fn remove(server: Arc<EtcdServer>, request: MemberRemoveRequest) -> Answer {
+pub async fn remove(server: Caller, request: MemberRemoveRequest) -> Answer {
+    server.admin().await?;
     known(&server, request.id)?;
     // The last member cannot go: nobody would be left to agree on it.
     Err(Status::new(
@@ -54,12 +56,14 @@ pub async fn remove(server: Arc<EtcdServer>, request: MemberRemoveRequest) -> An
     ))
 }
 
-pub async fn update(server: Arc<EtcdServer>, request: MemberUpdateRequest) -> Answer {
+pub async fn update(server: Caller, request: MemberUpdateRequest) -> Answer {
+    server.admin().await?;
     known(&server, request.id)?;
     not_yet()
 }
 
-pub async fn promote(server: Arc<EtcdServer>, request: MemberPromoteRequest) -> Answer {
+pub async fn promote(server: Caller, request: MemberPromoteRequest) -> Answer {
+    server.admin().await?;
     known(&server, request.id)?;
     Err(Status::new(
         Code::FailedPrecondition,

@@ -16,6 +16,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use prost::Message;
 
+use super::caller::Caller;
 use super::status::{Code, Status};
 use crate::server::EtcdServer;
 
@@ -35,6 +36,20 @@ pub enum Reply {
 }
 
 pub type Answer = Result<Reply, Status>;
+
+/// The message of an answer, for a method that is made of others.
+pub async fn decoded<R: Message + Default>(answer: Answer) -> Result<R, Status> {
+    let frame = match answer? {
+        Reply::Message(frame) => frame,
+        Reply::Stream(body) => {
+            let whole = body.collect().await;
+            whole
+                .map_err(|error| Status::new(Code::Internal, error.to_string()))?
+                .to_bytes()
+        }
+    };
+    R::decode(frame.slice(PREFIX_BYTES.min(frame.len())..)).map_err(undecodable)
+}
 
 /// A frame around one message.
 pub fn message(message: &impl Message) -> Answer {
@@ -59,17 +74,40 @@ pub fn unary<R, F, Fut>(
 ) -> BoxFuture<'static, Answer>
 where
     R: Message + Default + 'static,
-    F: FnOnce(Arc<EtcdServer>, R) -> Fut + Send + 'static,
+    F: FnOnce(Caller, R) -> Fut + Send + 'static,
+    Fut: Future<Output = Answer> + Send,
+{
+    call(Caller::brief(server, &request), request, method)
+}
+
+/// The same for a method that may last longer than auth stays as it is.
+pub fn lasting<R, F, Fut>(
+    server: Arc<EtcdServer>,
+    request: Request<Incoming>,
+    method: F,
+) -> BoxFuture<'static, Answer>
+where
+    R: Message + Default + 'static,
+    F: FnOnce(Caller, R) -> Fut + Send + 'static,
+    Fut: Future<Output = Answer> + Send,
+{
+    call(Caller::lasting(server, &request), request, method)
+}
+
+fn call<R, F, Fut>(caller: Caller, request: Request<Incoming>, method: F) -> BoxFuture<'static, Answer>
+where
+    R: Message + Default + 'static,
+    F: FnOnce(Caller, R) -> Fut + Send + 'static,
     Fut: Future<Output = Answer> + Send,
 {
     Box::pin(async move {
-        let mut reader = Reader::new(request.into_body(), server.limits.max_request_bytes);
+        let mut reader = Reader::new(request.into_body(), caller.limits.max_request_bytes);
         let bytes = reader
             .frame()
             .await?
             .ok_or_else(|| Status::new(Code::Internal, "the request has no message"))?;
         let request = R::decode(bytes).map_err(undecodable)?;
-        method(server, request).await
+        method(caller, request).await
     })
 }
 

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use crate::apply::ApplyError;
+use crate::auth::AuthError;
 use crate::lease::LeaseError;
 use crate::mvcc::{self, check::Invalid};
 use crate::server::ServerError;
@@ -23,6 +24,7 @@ pub enum Code {
     Internal = 13,
     Unavailable = 14,
     DataLoss = 15,
+    Unauthenticated = 16,
 }
 
 impl Code {
@@ -43,6 +45,7 @@ impl Code {
             Code::Internal => "Internal",
             Code::Unavailable => "Unavailable",
             Code::DataLoss => "DataLoss",
+            Code::Unauthenticated => "Unauthenticated",
         }
     }
 }
@@ -51,6 +54,18 @@ impl Code {
 pub struct Status {
     pub code: Code,
     pub message: Cow<'static, str>,
+}
+
+/// As Go prints a status, which clients of a watch compare with.
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "rpc error: code = {} desc = {}",
+            self.code.name(),
+            self.message
+        )
+    }
 }
 
 impl Status {
@@ -84,6 +99,12 @@ impl From<mvcc::Error> for Status {
     }
 }
 
+impl From<AuthError> for Status {
+    fn from(error: AuthError) -> Status {
+        Status::new(auth_code(error), error.to_string())
+    }
+}
+
 impl From<ApplyError> for Status {
     fn from(error: ApplyError) -> Status {
         ServerError::from(error).into()
@@ -110,7 +131,33 @@ fn apply_code(error: &ApplyError) -> Code {
         ApplyError::Mvcc(mvcc::Error::Io(_)) | ApplyError::Corrupt => Code::DataLoss,
         ApplyError::Lease(LeaseError::Exists) => Code::FailedPrecondition,
         ApplyError::Lease(LeaseError::TtlTooLarge) => Code::OutOfRange,
+        ApplyError::Auth(error) => auth_code(*error),
         ApplyError::NoSpace => Code::ResourceExhausted,
         ApplyError::Unsupported => Code::Unimplemented,
+    }
+}
+
+fn auth_code(error: AuthError) -> Code {
+    match error {
+        AuthError::RootUserNotExist
+        | AuthError::RootRoleNotExist
+        | AuthError::UserAlreadyExist
+        | AuthError::UserNotFound
+        | AuthError::RoleAlreadyExist
+        | AuthError::RoleNotFound
+        | AuthError::RoleNotGranted
+        | AuthError::PermissionNotGranted
+        | AuthError::AuthNotEnabled => Code::FailedPrecondition,
+        AuthError::UserEmpty
+        | AuthError::RoleEmpty
+        | AuthError::AuthFailed
+        | AuthError::PermissionNotGiven
+        | AuthError::InvalidAuthMgmt
+        | AuthError::AuthOldRevision => Code::InvalidArgument,
+        AuthError::PermissionDenied => Code::PermissionDenied,
+        AuthError::InvalidAuthToken => Code::Unauthenticated,
+        // etcd has no codes for these.
+        AuthError::NoPasswordUser | AuthError::VerifyOnly | AuthError::PasswordTooLong => Code::Unknown,
+        AuthError::Busy => Code::ResourceExhausted,
     }
 }

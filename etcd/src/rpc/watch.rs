@@ -7,26 +7,28 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use component_base::http::BoxError;
 use component_base::serve::BoxFuture;
-use etcd_api::etcdserverpb::{WatchRequest, watch_request::RequestUnion};
+use etcd_api::etcdserverpb::{WatchCreateRequest, WatchRequest, watch_request::RequestUnion};
 use http::Request;
 use http_body::Frame;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use prost::Message as _;
 
+use super::caller::Caller;
 use super::grpc::{Answer, Reader, Reply, ok_trailers, undecodable};
 use super::status::Status;
 use crate::server::EtcdServer;
 use crate::watch::Hub;
-use crate::watch::hub::HubEvent;
+use crate::watch::hub::{HubEvent, range_of};
 use crate::watch::outbox::{Next, Outbox};
 
 pub fn watch(server: Arc<EtcdServer>, request: Request<Incoming>) -> BoxFuture<'static, Answer> {
     Box::pin(async move {
         let outbox = Arc::new(Outbox::default());
         let stream = server.hub.open(outbox.clone());
+        let caller = Caller::lasting(server.clone(), &request);
         let reader = Reader::new(request.into_body(), server.limits.max_request_bytes);
-        let reading = tokio::spawn(read(server.hub.clone(), stream, reader));
+        let reading = tokio::spawn(read(caller, stream, reader));
         Ok(Reply::Stream(
             WatchBody {
                 hub: server.hub.clone(),
@@ -41,10 +43,18 @@ pub fn watch(server: Arc<EtcdServer>, request: Request<Incoming>) -> BoxFuture<'
 }
 
 /// Ends with the client's half of the stream, and the stream with it, as in etcd.
-async fn read(hub: Arc<Hub>, stream: u64, mut reader: Reader) {
+async fn read(caller: Caller, stream: u64, mut reader: Reader) {
+    let hub = &caller.hub;
     while let Ok(Some(bytes)) = reader.frame().await {
         match request(bytes) {
-            Ok(Some(RequestUnion::CreateRequest(create))) => hub.send(HubEvent::Create(stream, create)),
+            Ok(Some(RequestUnion::CreateRequest(create))) => {
+                // A refusal waits for its turn too: clients tell answers apart by their order.
+                let event = match may_watch(&caller, &create).await {
+                    Ok(()) => HubEvent::Create(stream, create),
+                    Err(status) => HubEvent::Refuse(stream, status.to_string()),
+                };
+                hub.send(event)
+            }
             Ok(Some(RequestUnion::CancelRequest(cancel))) => {
                 hub.send(HubEvent::Cancel(stream, cancel.watch_id))
             }
@@ -55,6 +65,16 @@ async fn read(hub: Arc<Hub>, stream: u64, mut reader: Reader) {
         }
     }
     hub.send(HubEvent::Close(stream));
+}
+
+/// What is asked is the range that will be watched, not what the request looks like.
+pub async fn may_watch(caller: &Caller, create: &WatchCreateRequest) -> Result<(), Status> {
+    // A start before the beginning is the hub's to refuse, with etcd's reason.
+    if create.start_revision < 0 {
+        return Ok(());
+    }
+    let range = range_of(create);
+    caller.reading(|check| check.read(&range), || Ok(())).await
 }
 
 fn request(bytes: Bytes) -> Result<Option<RequestUnion>, Status> {

@@ -1,11 +1,16 @@
 //! Real processes: our etcd, Debian's etcdctl, real clients over sockets, kill -9, full disks.
 
+mod auth;
+mod concurrency;
 mod corruption;
+mod downgrade;
 mod durability;
 mod etcdctl;
 mod full_disk;
 mod harness;
 mod http;
+mod permissions;
+mod range_stream;
 mod robustness;
 mod snapshot;
 mod start;
