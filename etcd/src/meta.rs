@@ -8,6 +8,7 @@ use prost::Message as _;
 
 use crate::lease::Lessor;
 use crate::membership::{Member, Membership};
+use crate::storage::writer::Meta;
 use crate::storage::{Writer, load::Loaded};
 
 pub const LEASE: u8 = 1;
@@ -15,6 +16,7 @@ pub const ALARM: u8 = 2;
 pub const MEMBERS: u8 = 3;
 pub const CLUSTER: u8 = 4;
 pub const REVISION: u8 = 6;
+pub const MEMBERS_REMOVED: u8 = 16;
 
 const COMPACTED: &[u8] = b"compacted";
 const CONF_STATE: &[u8] = b"confState";
@@ -46,20 +48,24 @@ fn bad<E: Into<Box<dyn std::error::Error + Send + Sync>>>(what: &'static str) ->
 }
 
 pub fn read(loaded: &Loaded, lessor: &mut Lessor) -> Result<State, MetaError> {
+    read_from(loaded.storage.cluster, &loaded.meta, lessor)
+}
+
+pub fn read_from(cluster: u64, meta: &Meta, lessor: &mut Lessor) -> Result<State, MetaError> {
     let mut state = State {
         membership: Membership {
-            cluster_id: loaded.storage.cluster,
+            cluster_id: cluster,
             ..Membership::default()
         },
         alarms: Alarms::new(),
         compacted: 0,
         conf_state: raftpb::ConfState::default(),
     };
-    for ((bucket, key), value) in &loaded.meta {
+    for ((bucket, key), value) in meta {
         match (*bucket, &key[..]) {
             (LEASE, _) => {
                 let lease = leasepb::Lease::decode(&value[..]).map_err(bad("a lease"))?;
-                lessor.restore(lease.id, lease.ttl);
+                lessor.restore(lease.id, lease.ttl, lease.remaining_ttl);
             }
             (ALARM, _) => {
                 let alarm = AlarmMember::decode(&value[..]).map_err(bad("an alarm"))?;
@@ -68,6 +74,10 @@ pub fn read(loaded: &Loaded, lessor: &mut Lessor) -> Result<State, MetaError> {
             (MEMBERS, _) => {
                 let member: Member = serde_json::from_slice(value).map_err(bad("a member"))?;
                 state.membership.members.insert(member.id, member);
+            }
+            (MEMBERS_REMOVED, _) => {
+                let id = key[..].try_into().map_err(bad::<std::array::TryFromSliceError>("a removed member"))?;
+                state.membership.removed.insert(u64::from_be_bytes(id));
             }
             (CLUSTER, CLUSTER_VERSION) => {
                 state.membership.version = String::from_utf8_lossy(value).into_owned()
@@ -92,11 +102,11 @@ fn id_key(id: u64) -> Bytes {
     Bytes::copy_from_slice(&id.to_be_bytes())
 }
 
-pub fn put_lease(writer: &mut Writer, id: i64, ttl_seconds: i64) {
+pub fn put_lease(writer: &mut Writer, id: i64, ttl_seconds: i64, remaining_seconds: i64) {
     let lease = leasepb::Lease {
         id,
         ttl: ttl_seconds,
-        remaining_ttl: 0,
+        remaining_ttl: remaining_seconds,
     };
     writer.set_meta(LEASE, id_key(id as u64), lease.encode_to_vec().into());
 }
@@ -128,8 +138,9 @@ pub fn put_member(writer: &mut Writer, member: &Member) {
     writer.set_meta(MEMBERS, id_key(member.id), json.into());
 }
 
-pub fn delete_member(writer: &mut Writer, id: u64) {
+pub fn remove_member(writer: &mut Writer, id: u64) {
     writer.delete_meta(MEMBERS, &id_key(id));
+    writer.set_meta(MEMBERS_REMOVED, id_key(id), Bytes::new());
 }
 
 pub fn put_cluster_version(writer: &mut Writer, version: &str) {

@@ -11,7 +11,7 @@ pub mod manifest;
 pub mod reclaim;
 pub mod record;
 pub mod segment;
-mod writer;
+pub mod writer;
 
 use std::io;
 use std::path::{Path, PathBuf};

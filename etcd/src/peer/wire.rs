@@ -1,14 +1,13 @@
 //! raft's messages and etcd's `raftpb`: the same numbers but for a few fields that only one side has.
 //!
 //! raft-rs uses the fields 13 to 16 for hints of its own (a requested snapshot, priorities, the term of a commit index); etcd has a vote and
-//! local responses there. None of them is ever sent, and none is read. Configuration changes are translated by [`conf_change`].
+//! local responses there. None of them is ever sent, and none is read.
 
 use bytes::Bytes;
 use etcd_api::raftpb;
 use prost::Message as _;
 use raft::eraftpb::{self, EntryType, MessageType};
 
-use crate::raft::conf_change;
 use crate::raft::driver::{raft_conf_state, wal_conf_state};
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,16 +32,18 @@ fn travels(kind: MessageType) -> bool {
     )
 }
 
-/// An entry as etcd encodes it; its data is not copied.
-fn to_entry(mut entry: eraftpb::Entry) -> raftpb::Entry {
-    let length = conf_change::data(&entry).len();
-    entry.data.truncate(length);
+fn to_entry(entry: eraftpb::Entry) -> raftpb::Entry {
     raftpb::Entry {
         term: entry.term,
         index: entry.index,
         r#type: entry.entry_type,
-        data: (!entry.data.is_empty()).then(|| Bytes::from(entry.data)),
+        data: present(entry.data),
     }
+}
+
+/// Go tells nothing from empty; it writes neither.
+fn present(bytes: Bytes) -> Option<Bytes> {
+    (!bytes.is_empty()).then_some(bytes)
 }
 
 pub fn to_raftpb(message: eraftpb::Message) -> raftpb::Message {
@@ -59,7 +60,7 @@ pub fn to_raftpb(message: eraftpb::Message) -> raftpb::Message {
         snapshot: message.snapshot.map(to_snapshot),
         reject: message.reject,
         reject_hint: message.reject_hint,
-        context: (!message.context.is_empty()).then(|| Bytes::from(message.context)),
+        context: present(message.context),
         responses: Vec::new(),
     }
 }
@@ -67,7 +68,7 @@ pub fn to_raftpb(message: eraftpb::Message) -> raftpb::Message {
 fn to_snapshot(snapshot: eraftpb::Snapshot) -> raftpb::Snapshot {
     let metadata = snapshot.metadata.unwrap_or_default();
     raftpb::Snapshot {
-        data: (!snapshot.data.is_empty()).then(|| Bytes::from(snapshot.data)),
+        data: present(snapshot.data),
         metadata: raftpb::SnapshotMetadata {
             conf_state: wal_conf_state(&metadata.conf_state.unwrap_or_default()),
             index: metadata.index,
@@ -77,21 +78,21 @@ fn to_snapshot(snapshot: eraftpb::Snapshot) -> raftpb::Snapshot {
 }
 
 fn from_entry(entry: raftpb::Entry) -> Result<eraftpb::Entry, WireError> {
-    if EntryType::from_i32(entry.r#type).is_none() {
+    if EntryType::try_from(entry.r#type).is_err() {
         return Err(WireError::EntryKind(entry.r#type));
     }
     Ok(eraftpb::Entry {
         entry_type: entry.r#type,
         term: entry.term,
         index: entry.index,
-        data: entry.data.map(Vec::from).unwrap_or_default(),
+        data: entry.data.unwrap_or_default(),
         ..eraftpb::Entry::default()
     })
 }
 
 fn from_snapshot(snapshot: raftpb::Snapshot) -> eraftpb::Snapshot {
     eraftpb::Snapshot {
-        data: Vec::new(),
+        data: Bytes::new(),
         metadata: Some(eraftpb::SnapshotMetadata {
             conf_state: Some(raft_conf_state(&snapshot.metadata.conf_state)),
             index: snapshot.metadata.index,
@@ -102,7 +103,7 @@ fn from_snapshot(snapshot: raftpb::Snapshot) -> eraftpb::Snapshot {
 
 /// Whatever raft would not know was refused here: it takes an unknown kind for a bug of its own.
 pub fn from_raftpb(message: raftpb::Message) -> Result<eraftpb::Message, WireError> {
-    if !MessageType::from_i32(message.r#type).is_some_and(travels) {
+    if !MessageType::try_from(message.r#type).is_ok_and(travels) {
         return Err(WireError::Kind(message.r#type));
     }
     let entries: Result<Vec<_>, _> = message.entries.into_iter().map(from_entry).collect();
@@ -118,7 +119,7 @@ pub fn from_raftpb(message: raftpb::Message) -> Result<eraftpb::Message, WireErr
         snapshot: message.snapshot.map(from_snapshot),
         reject: message.reject,
         reject_hint: message.reject_hint,
-        context: message.context.map(Vec::from).unwrap_or_default(),
+        context: message.context.unwrap_or_default(),
         ..eraftpb::Message::default()
     })
 }
@@ -129,7 +130,7 @@ pub fn decode(bytes: impl bytes::Buf) -> Result<eraftpb::Message, WireError> {
 
 /// Whether raft would crash on it or trust it too much: a question without its context, an append whose entries do not follow.
 pub fn is_sound(message: &eraftpb::Message) -> bool {
-    match MessageType::from_i32(message.msg_type) {
+    match MessageType::try_from(message.msg_type).ok() {
         Some(MessageType::MsgReadIndex | MessageType::MsgReadIndexResp) => message.entries.len() == 1,
         Some(MessageType::MsgPropose) => !message.entries.is_empty(),
         Some(MessageType::MsgSnapshot) => message
@@ -163,11 +164,11 @@ mod tests {
             commit_term: 9,
             request_snapshot: 9,
             priority: 9,
-            context: b"c".to_vec(),
+            context: "c".into(),
             entries: vec![eraftpb::Entry {
                 term: 3,
                 index: 8,
-                data: b"d".to_vec(),
+                data: "d".into(),
                 ..Default::default()
             }],
             ..Default::default()

@@ -101,8 +101,8 @@ impl Node {
 
     /// All that waited goes into one message, which costs followers one append.
     pub fn propose(&mut self, batch: impl IntoIterator<Item = Vec<u8>>) -> raft::Result<()> {
-        let entry = |data| Entry {
-            data,
+        let entry = |data: Vec<u8>| Entry {
+            data: data.into(),
             ..Entry::default()
         };
         self.propose_entries(batch.into_iter().map(entry).collect())
@@ -147,9 +147,9 @@ impl Node {
     }
 
     /// Takes a message that another member sent; raft relies on its kinds being known, which whoever decoded it has made sure of.
-    pub fn step(&mut self, mut message: Message) -> raft::Result<()> {
+    pub fn step(&mut self, message: Message) -> raft::Result<()> {
         if message.msg_type == MessageType::MsgPropose as i32
-            && !message.entries.iter_mut().all(conf_change::mark)
+            && !message.entries.iter().all(conf_change::is_proposable)
         {
             return Err(raft::Error::ProposalDropped);
         }
@@ -303,8 +303,8 @@ impl Node {
 /// What promises something about this member's log or vote. Anything else, heartbeats' answers first, must not stand behind an fsync.
 fn waits_for_disk(message: &Message) -> bool {
     matches!(
-        MessageType::from_i32(message.msg_type),
-        Some(
+        MessageType::try_from(message.msg_type),
+        Ok(
             MessageType::MsgAppendResponse
                 | MessageType::MsgRequestVote
                 | MessageType::MsgRequestVoteResponse

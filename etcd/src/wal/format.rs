@@ -4,8 +4,6 @@ use etcd_api::{raftpb, walpb};
 use prost::Message as _;
 use raft::eraftpb;
 
-use crate::raft::conf_change;
-
 pub const SEGMENT_HEADER_BYTES: usize = 64;
 pub const GROUP_HEADER_BYTES: usize = 24;
 pub const VERSION: u32 = 1;
@@ -121,10 +119,9 @@ impl Group {
             for (tag, value) in [(1, entry.entry_type as u64), (2, entry.term), (3, entry.index)] {
                 prost::encoding::uint64::encode(tag, &value, bytes);
             }
-            let data = conf_change::data(entry);
             prost::encoding::encode_key(4, prost::encoding::WireType::LengthDelimited, bytes);
-            prost::encoding::encode_varint(data.len() as u64, bytes);
-            bytes.extend_from_slice(data);
+            prost::encoding::encode_varint(entry.data.len() as u64, bytes);
+            bytes.extend_from_slice(&entry.data);
         });
         self.last_index = Some(entry.index);
     }
