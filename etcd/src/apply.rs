@@ -28,6 +28,7 @@ use crate::mvcc::response::Response;
 use crate::mvcc::txn::{Change, WriteTxn};
 use crate::mvcc::{self, Store};
 use crate::raft::node::conf_change;
+use crate::snapshot::View;
 use crate::storage::Writer;
 use crate::storage::record::FrameHeader;
 use crate::watch::{Batch, Hub};
@@ -178,6 +179,17 @@ impl Applier {
             }
         }
         self.finish_frame(watched);
+    }
+
+    /// What a snapshot taken now holds. Call between batches.
+    pub fn view(&self) -> View {
+        View {
+            index: self.frame.index,
+            term: self.frame.term,
+            revision: self.revision,
+            compacted: self.state.store.compacted(),
+            meta: self.writer.meta().clone(),
+        }
     }
 
     fn entry(&mut self, entry: Entry, watched: bool) {

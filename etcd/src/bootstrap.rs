@@ -27,6 +27,7 @@ use crate::raft::log::Log;
 use crate::raft::log_thread::{Job, LogStatus, LogThread, fatal};
 use crate::raft::node::{Node, Timing};
 use crate::server::{EtcdServer, Limits, Parts};
+use crate::snapshot::View;
 use crate::storage::keeper::{Asked, Keeper};
 use crate::storage::load::{self, Loaded};
 use crate::storage::{self, Writer};
@@ -53,6 +54,8 @@ pub struct Member {
 pub enum ApplyJob {
     Entries(Vec<Entry>),
     Reserve,
+    /// What a snapshot taken now holds.
+    View(std::sync::mpsc::Sender<View>),
     Stop,
 }
 
@@ -293,6 +296,7 @@ impl Running {
             Arc::new(Inbox::default()),
             Arc::new(Hub::default()),
         );
+        let apply_jobs: Arc<Inbox<ApplyJob>> = Arc::default();
         raft.applied.store(frame.index, Ordering::SeqCst);
         let parts = Parts {
             member: ids.member,
@@ -302,6 +306,7 @@ impl Running {
             raft: raft.clone(),
             log: log.clone(),
             events: events.clone(),
+            apply_jobs: apply_jobs.clone(),
             hub: hub.clone(),
             clock: clock.clone(),
         };
@@ -310,7 +315,7 @@ impl Running {
             server: server.clone(),
             events: events.clone(),
             jobs: Arc::default(),
-            apply_jobs: Arc::default(),
+            apply_jobs,
             compactions: Arc::default(),
         };
         let keeper = Keeper::new(storage, ids.member, writer.written(), store.clone(), durable);
@@ -379,6 +384,8 @@ impl Running {
                     match job {
                         ApplyJob::Entries(entries) => apply(&mut applier, entries, &server, &events),
                         ApplyJob::Reserve => applier.reserve(),
+                        // Who asked may have given up.
+                        ApplyJob::View(asker) => drop(asker.send(applier.view())),
                         ApplyJob::Stop => return,
                     }
                 }

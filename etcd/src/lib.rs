@@ -10,7 +10,7 @@
 //! 6. Later [`storage::keeper`] makes the segment durable, releases the log, and reclaims what compactions left dead.
 //!
 //! [`lease`], [`membership`], alarms and the [`quota`] change by entries too, and lie in the store's [`meta`] records, in the same frames.
-//! [`compactor`] compacts by itself when flags say so.
+//! [`compactor`] compacts by itself when flags say so. [`snapshot`] writes and reads etcd's snapshot files.
 //! [`clock`] and [`disk`] are the two outside things that deciding code would otherwise touch; both have fakes.
 //!
 //! What is not here: a JSON gateway, auth, peers. The byte layout is in `docs/format.md`.
@@ -31,6 +31,7 @@ pub mod quota;
 pub mod raft;
 pub mod rpc;
 pub mod server;
+pub mod snapshot;
 pub mod storage;
 pub mod wal;
 pub mod watch;

@@ -19,8 +19,8 @@ pub const REVISION: u8 = 6;
 pub const MEMBERS_REMOVED: u8 = 16;
 
 const COMPACTED: &[u8] = b"compacted";
-const CONF_STATE: &[u8] = b"confState";
-const CLUSTER_VERSION: &[u8] = b"clusterVersion";
+pub const CONF_STATE: &[u8] = b"confState";
+pub const CLUSTER_VERSION: &[u8] = b"clusterVersion";
 
 /// Raised alarms as (member, kind).
 pub type Alarms = BTreeSet<(u64, i32)>;
@@ -115,7 +115,7 @@ pub fn delete_lease(writer: &mut Writer, id: i64) {
     writer.delete_meta(LEASE, &id_key(id as u64));
 }
 
-fn alarm_key(member: u64, kind: i32) -> Bytes {
+pub fn alarm_key(member: u64, kind: i32) -> Bytes {
     [&member.to_be_bytes()[..], &kind.to_be_bytes()[..]]
         .concat()
         .into()

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
-use parking_lot::RwLock;
+use parking_lot::{RwLock, RwLockReadGuard};
 
 use crate::storage::Storage;
 use crate::storage::reclaim::{Liveness, Move};
@@ -53,6 +53,8 @@ pub struct Store {
     index: RwLock<Index>,
     current: AtomicI64,
     compacted: AtomicI64,
+    /// Held while a compaction drops history, and by whoever must see all of it.
+    sweeping: RwLock<()>,
 }
 
 impl Store {
@@ -76,6 +78,7 @@ impl Store {
             index: RwLock::new(index),
             current: AtomicI64::new(current),
             compacted: AtomicI64::new(compacted),
+            sweeping: RwLock::new(()),
         }
     }
 
@@ -94,6 +97,11 @@ impl Store {
 
     pub fn set_compacted(&self, revision: i64) {
         self.compacted.fetch_max(revision, Ordering::SeqCst);
+    }
+
+    /// No compaction drops history as long as this is held: for a walk over the index, no longer.
+    pub fn hold_history(&self) -> RwLockReadGuard<'_, ()> {
+        self.sweeping.read()
     }
 
     /// The revision that a request for `asked` reads, 0 asking for the current one.

@@ -9,6 +9,7 @@ pub mod kv;
 pub mod lease;
 pub mod maintenance;
 pub mod range_body;
+pub mod snapshot;
 pub mod status;
 pub mod table;
 pub mod watch;

@@ -14,12 +14,14 @@ use tokio::sync::{Notify, oneshot, watch};
 use tracing::warn;
 
 use crate::apply::{Applied, ApplyError, State};
+use crate::bootstrap::ApplyJob;
 use crate::clock::Clock;
 use crate::lease::LeaseError;
 use crate::mvcc::{self, Store, check};
 use crate::raft::driver::{Event, Status};
 use crate::raft::inbox::Inbox;
 use crate::raft::log_thread::LogStatus;
+use crate::snapshot::View;
 use crate::storage::keeper::Bell;
 use crate::watch::Hub;
 
@@ -83,6 +85,7 @@ pub struct EtcdServer {
     pub raft: Arc<Status>,
     pub log: Arc<LogStatus>,
     pub events: Arc<Inbox<Event>>,
+    pub apply_jobs: Arc<Inbox<ApplyJob>>,
     pub hub: Arc<Hub>,
     pub bell: Arc<Bell>,
     pub clock: Arc<dyn Clock>,
@@ -106,6 +109,7 @@ pub struct Parts {
     pub raft: Arc<Status>,
     pub log: Arc<LogStatus>,
     pub events: Arc<Inbox<Event>>,
+    pub apply_jobs: Arc<Inbox<ApplyJob>>,
     pub hub: Arc<Hub>,
     pub clock: Arc<dyn Clock>,
 }
@@ -120,6 +124,7 @@ impl EtcdServer {
             raft,
             log,
             events,
+            apply_jobs,
             hub,
             clock,
         } = parts;
@@ -133,6 +138,7 @@ impl EtcdServer {
             raft,
             log,
             events,
+            apply_jobs,
             hub,
             bell: Arc::default(),
             clock,
@@ -162,6 +168,13 @@ impl EtcdServer {
 
     pub fn next_id(&self) -> u64 {
         self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// What a snapshot taken now holds, as the apply thread knows it; blocks. None when that has stopped or is held up.
+    pub fn view(&self) -> Option<View> {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        self.apply_jobs.push(ApplyJob::View(sender));
+        receiver.recv_timeout(REQUEST_TIMEOUT).ok()
     }
 
     /// Proposes, and waits until it is applied here.

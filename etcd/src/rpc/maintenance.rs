@@ -8,7 +8,7 @@ use etcd_api::etcdserverpb::{
     AlarmRequest, AlarmResponse, AlarmType, AuthDisableRequest, AuthStatusRequest, AuthStatusResponse,
     AuthenticateRequest, DefragmentRequest, DefragmentResponse, DowngradeInfo, DowngradeRequest,
     DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest, HashResponse, InternalRaftRequest,
-    MoveLeaderRequest, SnapshotRequest, StatusRequest, StatusResponse, alarm_request::AlarmAction,
+    MoveLeaderRequest, StatusRequest, StatusResponse, alarm_request::AlarmAction,
     downgrade_request::DowngradeAction,
 };
 use etcd_api::health::{HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus};
@@ -18,10 +18,8 @@ use super::status::{Code, Status};
 use crate::apply;
 use crate::mvcc::hash::KvHash;
 use crate::server::{EtcdServer, ServerError};
+use crate::snapshot::schema::STORAGE_VERSION_VALUE;
 use crate::storage::keeper::Asked;
-
-/// The layout of the data that this version corresponds to.
-const STORAGE_VERSION: &str = "3.6.0";
 
 pub async fn alarm(server: Arc<EtcdServer>, request: AlarmRequest) -> Answer {
     if request.action() == AlarmAction::Get {
@@ -81,7 +79,7 @@ pub async fn status(server: Arc<EtcdServer>, _: StatusRequest) -> Answer {
         errors,
         db_size_in_use: storage.live_bytes() as i64,
         is_learner: false,
-        storage_version: STORAGE_VERSION.to_owned(),
+        storage_version: STORAGE_VERSION_VALUE.to_owned(),
         db_size_quota: server.limits.quota_bytes as i64,
         downgrade_info: Some(DowngradeInfo {
             enabled: false,
@@ -126,12 +124,6 @@ pub async fn hash_kv(server: Arc<EtcdServer>, request: HashKvRequest) -> Answer 
         compact_revision: hash.compacted,
         hash_revision: hash.revision,
     })
-}
-
-pub async fn snapshot(_: Arc<EtcdServer>, _: SnapshotRequest) -> Answer {
-    Err(Status::unimplemented(
-        "etcdserver: snapshots are not supported yet by this version; stop the member and copy its data directory, or copy keys with `etcdctl make-mirror`",
-    ))
 }
 
 pub async fn move_leader(server: Arc<EtcdServer>, request: MoveLeaderRequest) -> Answer {

@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 
 use super::grpc::{self, Answer, Reply, unary};
 use super::status::{Code, Status};
-use super::{cluster, kv, lease, maintenance, watch};
+use super::{cluster, kv, lease, maintenance, snapshot, watch};
 use crate::server::EtcdServer;
 
 type Call = fn(Arc<EtcdServer>, Request<Incoming>) -> BoxFuture<'static, Answer>;
@@ -99,7 +99,7 @@ pub static METHODS: &[Method] = &[
     method(
         "etcdserverpb.Maintenance/Snapshot",
         SERVER_STREAM,
-        |server, request| unary(server, request, maintenance::snapshot),
+        |server, request| unary(server, request, snapshot::snapshot),
     ),
     method("etcdserverpb.Maintenance/MoveLeader", UNARY, |server, request| {
         unary(server, request, maintenance::move_leader)
