@@ -171,6 +171,8 @@ pub struct Applier {
     done: Vec<(u64, Applied)>,
     compactions: Vec<i64>,
     full: bool,
+    /// In the frame that is being made.
+    members_changed: bool,
 }
 
 impl Applier {
@@ -198,6 +200,7 @@ impl Applier {
             done: Vec::new(),
             compactions: Vec::new(),
             full: false,
+            members_changed: false,
         }
     }
 
@@ -489,7 +492,7 @@ impl Applier {
             None => self.member_removed(&read),
         }
         info!(change = ?read, "applied a configuration change");
-        self.effects.members_changed();
+        self.members_changed = true;
         Ok(())
     }
 
@@ -571,6 +574,9 @@ impl Applier {
             });
         }
         self.changes.clear();
+        if std::mem::take(&mut self.members_changed) {
+            self.effects.members_changed();
+        }
         self.state.waits.complete(&mut self.done);
         for revision in self.compactions.drain(..) {
             self.effects.compacted(revision);

@@ -767,6 +767,7 @@ impl Member {
             warn!(error = %error, "failed to publish local member to cluster through raft");
         }
         info!("local-member-id" = %format!("{:x}", self.server.member), "published local member to cluster through raft");
+        self.server.decide_version().await;
     }
 
     /// Stops everything in the order of the data's way, and leaves the store durable for a fast start.

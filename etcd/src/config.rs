@@ -3,6 +3,7 @@
 mod effect;
 mod features;
 mod file;
+mod self_signed;
 mod table;
 
 use std::net::{IpAddr, SocketAddr};
@@ -156,14 +157,6 @@ impl Config {
 fn unsupported(flags: &Flags) -> Result<()> {
     const NOT_YET: &[(&str, &str)] = &[
         (
-            "auto-tls",
-            "--auto-tls is not supported: make certificates with `pki issue` and give --cert-file and --key-file",
-        ),
-        (
-            "peer-auto-tls",
-            "--peer-auto-tls is not supported: make certificates with `pki issue` and give --peer-cert-file and --peer-key-file",
-        ),
-        (
             "unsafe-no-fsync",
             "--unsafe-no-fsync is not supported: what is acknowledged is durable",
         ),
@@ -267,6 +260,8 @@ fn peer_client_tls(flags: &Flags) -> Option<ClientTls> {
         return None;
     }
     Some(ClientTls {
+        // Nobody vouches for what members made themselves.
+        insecure: flags.bool("peer-auto-tls") && cert.is_none(),
         ca,
         cert: cert.zip(key),
         // Streams without an end are made for HTTP/1.1, as etcd's are.
@@ -394,6 +389,13 @@ fn tls(flags: &Flags, prefix: &str, listen: &str) -> Result<Option<ServerTls>> {
         }
         return Ok(None);
     }
+    let auto = flags.bool(&format!("{prefix}auto-tls"));
+    if auto && cert.is_empty() && key.is_empty() {
+        return self_signed(flags, prefix, listen).map(Some);
+    }
+    if auto {
+        tracing::warn!("ignoring --{prefix}auto-tls since certificates are given");
+    }
     if cert.is_empty() || key.is_empty() {
         bail!("--{listen} has https URLs: --{prefix}cert-file and --{prefix}key-file must both be given");
     }
@@ -407,6 +409,22 @@ fn tls(flags: &Flags, prefix: &str, listen: &str) -> Result<Option<ServerTls>> {
     tls.min_version = component_base::tls::parse_min_version(flags.string("tls-min-version"))?;
     tls.cipher_suites = component_base::tls::parse_cipher_suites(&flags.strings("cipher-suites"))?;
     Ok(Some(tls))
+}
+
+fn self_signed(flags: &Flags, prefix: &str, listen: &str) -> Result<ServerTls> {
+    let data_dir = crate::bootstrap::data_dir(flags.string("data-dir"), flags.string("name"));
+    let whose = if prefix.is_empty() { "client" } else { "peer" };
+    let urls = urls(flags, listen)?;
+    let host = |url: &String| {
+        let (_, host) = split_url(url).ok()?;
+        let (name, _) = host.rsplit_once(':')?;
+        Some(name.trim_start_matches('[').trim_end_matches(']').to_owned())
+    };
+    let hosts = urls.iter().filter_map(host).collect();
+    let years = flags.int("self-signed-cert-validity");
+    let (cert, key) = self_signed::files(&data_dir, whose, hosts, years)?;
+    tracing::warn!(cert = %cert.display(), "a self-signed certificate is used for {whose} traffic: it keeps secrets, and proves nothing");
+    Ok(ServerTls::new(cert, key))
 }
 
 /// Whether plain HTTP to this host is meant for us: DNS rebinding brings other names.

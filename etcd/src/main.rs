@@ -12,6 +12,7 @@ use etcd::bootstrap::{self, Member};
 use etcd::compactor;
 use etcd::config::{self, Config, ListenUrl};
 use etcd::http;
+use etcd::peer::corrupt;
 use etcd::peer::handler::PeerHandler;
 use tokio::net::TcpListener;
 use tracing::{error, info};
@@ -35,6 +36,9 @@ async fn run(flags: Flags, drain: Drain) -> Result<()> {
     http::add_checks(&member.server);
     // The others must reach this member before anything can be agreed on.
     let mut serving = listeners.serve_peers(&config, &member, &drain);
+    if config.features.initial_corrupt_check {
+        corrupt::initial_check(&member.server).await?;
+    }
     tasks(&config, &member);
     if published(&config, &member, &drain).await {
         serving.extend(listeners.serve_clients(&config, &member, &drain));
@@ -59,7 +63,7 @@ fn tasks(config: &Config, member: &Member) {
     let server = &member.server;
     tokio::spawn(server.clone().expire_leases());
     tokio::spawn(server.clone().watch_space());
-    tokio::spawn(server.clone().decide_version());
+    tokio::spawn(server.clone().watch_version());
     if config.initial_election_tick_advance {
         tokio::spawn(server.clone().advance_ticks(config.election_ticks()));
     }

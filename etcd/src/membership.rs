@@ -1,5 +1,7 @@
 //! Who is in the cluster: members, their ids computed as etcd computes them, one store only.
 
+mod v2_store;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use etcd_api::etcdserverpb::Member as MemberMessage;

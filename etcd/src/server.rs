@@ -346,13 +346,16 @@ impl EtcdServer {
         self.learner.load(Ordering::Relaxed)
     }
 
-    /// Whoever the members are now, they are whom this member speaks to.
+    /// Whoever the members are now, they are whom this member speaks to. One that joins learns of them one by one, and of itself last: until
+    /// then it keeps whom it was told of.
     pub fn members_changed(&self) {
         let membership = self.state.membership.read();
         self.learner
             .store(membership.is_learner(self.member), Ordering::Relaxed);
-        if !membership.members.is_empty() {
+        if membership.members.contains_key(&self.member) {
             self.transport.set_members(&membership.list());
+        } else if !membership.members.is_empty() {
+            self.transport.add_members(&membership.list());
         }
     }
 

@@ -1,5 +1,7 @@
 //! A member without threads on a disk that loses power: propose, persist, apply, checkpoint, compact, reclaim, crash, read back.
 
+mod install;
+
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;

@@ -20,7 +20,7 @@ const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
 const READY_PERCENT: u64 = 90;
 const APPLY_TIMEOUT: Duration = Duration::from_secs(1);
 const ASK_RETRY: Duration = Duration::from_millis(50);
-const VERSION_INTERVAL: Duration = Duration::from_millis(200);
+const VERSION_INTERVAL: Duration = Duration::from_secs(1);
 const ADVANCE_INTERVAL: Duration = Duration::from_millis(50);
 const ADVANCE_ATTEMPTS: usize = 100;
 
@@ -205,21 +205,27 @@ impl EtcdServer {
     }
 
     /// A new cluster has no version until its first leader gives it one.
-    pub async fn decide_version(self: Arc<Self>) {
+    pub async fn decide_version(&self) {
+        if !self.is_leader() || !self.state.membership.read().version.is_empty() {
+            return;
+        }
+        let version = ClusterVersionSetRequest {
+            ver: crate::config::CLUSTER_VERSION.to_owned(),
+        };
+        let request = InternalRaftRequest {
+            cluster_version_set: Some(version),
+            ..Default::default()
+        };
+        if let Err(error) = self.propose(request).await {
+            warn!(error = %error, "failed to update cluster version");
+        }
+    }
+
+    /// Whoever leads later does it when the first leader did not.
+    pub async fn watch_version(self: Arc<Self>) {
         loop {
-            if self.is_leader() && self.state.membership.read().version.is_empty() {
-                let version = ClusterVersionSetRequest {
-                    ver: crate::config::CLUSTER_VERSION.to_owned(),
-                };
-                let request = InternalRaftRequest {
-                    cluster_version_set: Some(version),
-                    ..Default::default()
-                };
-                if let Err(error) = self.propose(request).await {
-                    warn!(error = %error, "failed to update cluster version");
-                }
-            }
             tokio::time::sleep(VERSION_INTERVAL).await;
+            self.decide_version().await;
         }
     }
 
