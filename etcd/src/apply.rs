@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use etcd_api::etcdserverpb::{
     AlarmMember, AlarmRequest, AlarmType, CompactionRequest, DeleteRangeRequest, InternalRaftRequest,
-    LeaseCheckpointRequest, LeaseGrantRequest, PutRequest, TxnRequest, alarm_request::AlarmAction,
+    LeaseCheckpointRequest, LeaseGrantRequest, PutRequest, Request, TxnRequest, alarm_request::AlarmAction,
 };
 use etcd_api::raftpb;
 use parking_lot::{Mutex, RwLock};
@@ -23,7 +23,7 @@ use tracing::{info, warn};
 use crate::clock::Clock;
 use crate::disk;
 use crate::lease::{LeaseError, Lessor};
-use crate::membership::{self, MemberError, Membership};
+use crate::membership::{self, MemberError, Membership, V2Change};
 use crate::meta::{self, Alarms};
 use crate::mvcc::response::Response;
 use crate::mvcc::txn::{Change, WriteTxn};
@@ -239,13 +239,36 @@ impl Applier {
         if entry.data.is_empty() {
             return;
         }
-        match InternalRaftRequest::decode(entry.data) {
+        match InternalRaftRequest::decode(entry.data.clone()) {
             Ok(request) => self.request(request, watched),
+            Err(_) if self.v2_request(&entry) => {}
             // Every member meets the same bytes; skipping is what all of them do.
             Err(error) => {
                 warn!(index = entry.index, error = %error, "an entry that cannot be decoded was skipped")
             }
         }
+    }
+
+    /// Members before 3.6 say their names and the cluster's version by requests of the old store. Nothing else of it is known here.
+    fn v2_request(&mut self, entry: &Entry) -> bool {
+        let Ok(request) = Request::decode(entry.data.clone()) else {
+            return false;
+        };
+        let mut membership = self.state.membership.write();
+        match membership.apply_v2(&request.path, &request.val) {
+            Some(V2Change::Attributes(member)) => meta::put_member(&mut self.writer, member),
+            Some(V2Change::Version) => meta::put_cluster_version(&mut self.writer, &request.val),
+            None => return false,
+        }
+        drop(membership);
+        self.done.push((
+            request.id,
+            Applied {
+                revision: self.revision,
+                result: Ok(Answer::Done),
+            },
+        ));
+        true
     }
 
     fn request(&mut self, request: InternalRaftRequest, watched: bool) {

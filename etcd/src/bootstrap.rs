@@ -235,7 +235,7 @@ fn check_consistent(data_dir: &Path, replay: &Replay, loaded: &Loaded) -> Result
 }
 
 /// The store was replaced by a leader's, and the process ended before the log said so: now it does.
-fn finish_install(wal: &mut Wal, replay: &mut Replay, loaded: &Loaded, state: &meta::State) -> Result<()> {
+pub(crate) fn finish_install(wal: &mut Wal, replay: &mut Replay, loaded: &Loaded, state: &meta::State) -> Result<()> {
     let installed = loaded.storage.installed.load(Ordering::SeqCst);
     let index = loaded.frame.index;
     if installed <= replay.snapshot.index || installed != index {
@@ -767,7 +767,7 @@ impl Member {
             warn!(error = %error, "failed to publish local member to cluster through raft");
         }
         info!("local-member-id" = %format!("{:x}", self.server.member), "published local member to cluster through raft");
-        self.server.decide_version().await;
+        self.server.decide_version(&mut 1).await;
     }
 
     /// Stops everything in the order of the data's way, and leaves the store durable for a fast start.

@@ -155,12 +155,10 @@ impl Config {
 
 /// What this version cannot do yet must not be ignored silently.
 fn unsupported(flags: &Flags) -> Result<()> {
-    const NOT_YET: &[(&str, &str)] = &[
-        (
-            "unsafe-no-fsync",
-            "--unsafe-no-fsync is not supported: what is acknowledged is durable",
-        ),
-    ];
+    const NOT_YET: &[(&str, &str)] = &[(
+        "unsafe-no-fsync",
+        "--unsafe-no-fsync is not supported: what is acknowledged is durable",
+    )];
     for (name, message) in NOT_YET {
         if flags.bool(name) {
             bail!("{message}");

@@ -2,6 +2,8 @@
 
 mod v2_store;
 
+pub use v2_store::V2Change;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use etcd_api::etcdserverpb::Member as MemberMessage;

@@ -122,7 +122,10 @@ impl Network for Transport {
     fn add_members(&self, members: &[Member]) {
         let _entered = self.runtime.enter();
         let mut peers = self.peers.write();
-        for member in members.iter().filter(|member| member.id != self.shared.local.member) {
+        for member in members
+            .iter()
+            .filter(|member| member.id != self.shared.local.member)
+        {
             match peers.get(&member.id) {
                 Some(peer) => peer.update(&member.peer_urls),
                 None => {

@@ -86,7 +86,9 @@ fn index_after_start(disk: &FakeDisk) -> u64 {
         read.compacted,
     );
     let has = |key: &str| store.get(key.as_bytes(), i64::MAX).is_some();
-    let sent = (1..=KEYS_SENT).filter(|number| has(&format!("sent/{number}"))).count() as i64;
+    let sent = (1..=KEYS_SENT)
+        .filter(|number| has(&format!("sent/{number}")))
+        .count() as i64;
     match index == INDEX {
         true => {
             assert_eq!((sent, has("a")), (KEYS_SENT, false));
@@ -170,5 +172,8 @@ fn reading_and_writing_go_on_in_the_store_that_arrived() {
     assert_eq!(machine.read("sent/7", 0).unwrap(), Some("new".into()));
     machine.keeper.checkpoint().unwrap();
     machine.keeper.reclaim().unwrap();
-    assert_eq!(machine.read("sent/8", 0).unwrap().map(|value| value.len()), Some(700));
+    assert_eq!(
+        machine.read("sent/8", 0).unwrap().map(|value| value.len()),
+        Some(700)
+    );
 }
