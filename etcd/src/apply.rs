@@ -86,6 +86,11 @@ impl Waits {
         self.waiting.lock().remove(&id);
     }
 
+    /// A store that was installed may hold what they wait for, and says nothing about it.
+    fn abandon(&self) {
+        self.waiting.lock().clear();
+    }
+
     pub fn len(&self) -> usize {
         self.waiting.lock().len()
     }
@@ -575,6 +580,7 @@ impl Applier {
         if learned {
             self.effects.removed();
         }
+        self.state.waits.abandon();
         self.effects.segment_closed();
         self.reserve();
     }

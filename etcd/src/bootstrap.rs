@@ -235,7 +235,12 @@ fn check_consistent(data_dir: &Path, replay: &Replay, loaded: &Loaded) -> Result
 }
 
 /// The store was replaced by a leader's, and the process ended before the log said so: now it does.
-pub(crate) fn finish_install(wal: &mut Wal, replay: &mut Replay, loaded: &Loaded, state: &meta::State) -> Result<()> {
+pub(crate) fn finish_install(
+    wal: &mut Wal,
+    replay: &mut Replay,
+    loaded: &Loaded,
+    state: &meta::State,
+) -> Result<()> {
     let installed = loaded.storage.installed.load(Ordering::SeqCst);
     let index = loaded.frame.index;
     if installed <= replay.snapshot.index || installed != index {

@@ -86,9 +86,11 @@ async fn published(config: &Config, member: &Member, drain: &Drain) -> bool {
 /// Until it is told to stop, or finds that it is no member any more.
 async fn ended(member: &Member, drain: &Drain) {
     let mut removed = member.server.removed.subscribe();
+    // What the wait gives is a lock, which nobody else may wait for.
+    let removal = async { drop(removed.wait_for(|removed| *removed).await) };
     tokio::select! {
         () = drain.signaled() => {}
-        _ = removed.wait_for(|removed| *removed) => {
+        () = removal => {
             error!("local-member-id" = %format!("{:x}", member.server.member), "the member has been permanently removed from the cluster; to bring it back, remove its data directory and add it as a new member");
             // Whoever asked for it wants to hear that it was done.
             tokio::time::sleep(REMOVED_GRACE).await;

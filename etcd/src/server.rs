@@ -409,7 +409,8 @@ impl Waiting<'_> {
         let answer = tokio::time::timeout(REQUEST_TIMEOUT, &mut self.answer).await;
         match answer {
             Ok(Ok(applied)) => Ok(applied),
-            Ok(Err(_)) => Err(ServerError::Stopped),
+            // Nobody knows what became of it: a snapshot took the place of the log.
+            Ok(Err(_)) => Err(ServerError::Timeout),
             Err(_) if self.server.leader() == 0 => Err(ServerError::NoLeader),
             Err(_) => Err(ServerError::Timeout),
         }

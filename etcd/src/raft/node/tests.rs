@@ -136,18 +136,23 @@ fn a_member_that_lags_behind_what_is_kept_is_sent_a_snapshot() {
         leader.propose([vec![number]]).unwrap();
         settle(&mut leader);
     }
-    let mut answer = Message {
-        from: 9,
-        to: 1,
-        term: leader.term(),
-        reject: true,
-        reject_hint: 0,
-        index: 1,
-        ..Message::default()
-    };
-    answer.set_msg_type(MessageType::MsgAppendResponse);
-    leader.step(answer).unwrap();
-    let sent = leader.work().unwrap().messages;
+    // Refuses whatever the leader has probed for.
+    for index in 0..=4 {
+        let mut answer = Message {
+            from: 9,
+            to: 1,
+            term: leader.term(),
+            reject: true,
+            index,
+            ..Message::default()
+        };
+        answer.set_msg_type(MessageType::MsgAppendResponse);
+        leader.step(answer).unwrap();
+    }
+    let mut sent = Vec::new();
+    while let Some(work) = leader.work() {
+        sent.extend(work.messages);
+    }
     let snapshot = sent
         .iter()
         .find(|message| message.msg_type == MessageType::MsgSnapshot as i32)
