@@ -78,7 +78,7 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub async fn start(config: &Config) -> Result<Member> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-    let lock = prepare(&*disk, &config.data_dir)?;
+    let lock = prepare(&*disk, config)?;
     probe(&*disk, &config.data_dir.join("member"), config.election)?;
     let client = peer_client(config)?;
     let opened = open(&disk, config, &client).await?;
@@ -94,15 +94,17 @@ fn peer_client(config: &Config) -> Result<Client> {
 }
 
 /// Makes the directories, refuses a foreign or busy one, and takes the lock.
-fn prepare(disk: &dyn Disk, data_dir: &Path) -> Result<DirLock> {
-    let member = data_dir.join("member");
-    if member.join("snap").join("db").exists() {
+fn prepare(disk: &dyn Disk, config: &Config) -> Result<DirLock> {
+    let (data_dir, member) = (&config.data_dir, config.data_dir.join("member"));
+    let database = member.join("snap").join("db");
+    if database.exists() {
         bail!(
-            "{}: this data directory was written by the Go etcd; take a snapshot there with `etcdctl snapshot save` and restore it into a new --data-dir",
-            member.display()
+            "{}: this data directory was written by the Go etcd; stop that etcd in order, and move its data into a new --data-dir with `{}`; or take a snapshot there with `etcdctl snapshot save`, and restore that in the same way without --skip-hash-check",
+            member.display(),
+            restore_command(config, &database)
         );
     }
-    for dir in [&member.join("wal"), &member.join("store")] {
+    for dir in [&config.wal_dir, &member.join("store")] {
         disk.create_dir(dir)
             .with_context(|| format!("cannot create {}", dir.display()))?;
     }
@@ -110,6 +112,18 @@ fn prepare(disk: &dyn Disk, data_dir: &Path) -> Result<DirLock> {
     let lock =
         real::lock(&member.join("lock")).with_context(|| format!("cannot lock {}", member.display()))?;
     lock.with_context(|| format!("{}: the data directory is in use by another etcd process; stop it, or give this one another --data-dir", data_dir.display()))
+}
+
+/// What makes a data directory of ours from the database of a Go etcd.
+fn restore_command(config: &Config, database: &Path) -> String {
+    format!(
+        "etcdutl snapshot restore {} --skip-hash-check --data-dir=<new directory> --name={} --initial-cluster={} --initial-cluster-token={} --initial-advertise-peer-urls={}",
+        database.display(),
+        config.name,
+        config.initial_cluster,
+        config.initial_cluster_token,
+        config.initial_advertise_peer_urls.join(",")
+    )
 }
 
 /// etcd wants its directory for itself.
@@ -170,13 +184,13 @@ struct Opened {
 }
 
 async fn open(disk: &Arc<dyn Disk>, config: &Config, client: &Client) -> Result<Opened> {
-    let wal_dir = config.data_dir.join("member/wal");
-    let (ids, mut wal, mut replay, joined) = match Wal::identify(&**disk, &wal_dir)? {
+    let wal_dir = &config.wal_dir;
+    let (ids, mut wal, mut replay, joined) = match Wal::identify(&**disk, wal_dir)? {
         Some(ids) => {
-            let (wal, replay) = Wal::open(disk.clone(), &wal_dir, ids, wal::SEGMENT_BYTES)?;
+            let (wal, replay) = Wal::open(disk.clone(), wal_dir, ids, wal::SEGMENT_BYTES)?;
             (ids, wal, replay, Vec::new())
         }
-        None => first::start(disk, config, &wal_dir, client).await?,
+        None => first::start(disk, config, wal_dir, client).await?,
     };
     if replay.torn_bytes > 0 {
         warn!(

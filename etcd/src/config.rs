@@ -3,7 +3,6 @@
 mod effect;
 mod features;
 mod file;
-mod self_signed;
 mod table;
 
 use std::net::{IpAddr, SocketAddr};
@@ -35,6 +34,7 @@ const MAX_STREAMS: i64 = 10_000;
 pub struct Config {
     pub name: String,
     pub data_dir: PathBuf,
+    pub wal_dir: PathBuf,
     pub listen_client_urls: Vec<ListenUrl>,
     pub listen_client_http_urls: Vec<ListenUrl>,
     pub listen_peer_urls: Vec<ListenUrl>,
@@ -95,8 +95,14 @@ impl Config {
                 .join(","),
             given => given.to_owned(),
         };
+        let data_dir = crate::bootstrap::data_dir(flags.string("data-dir"), &name);
+        let wal_dir = match flags.string("wal-dir") {
+            "" => data_dir.join("member/wal"),
+            given => PathBuf::from(given),
+        };
         Ok(Config {
-            data_dir: crate::bootstrap::data_dir(flags.string("data-dir"), &name),
+            data_dir,
+            wal_dir,
             listen_client_urls: listen_urls(&flags, "listen-client-urls")?,
             listen_client_http_urls: listen_urls(&flags, "listen-client-http-urls")?,
             listen_peer_urls: listen_urls(&flags, "listen-peer-urls")?,
@@ -175,10 +181,8 @@ fn unsupported(flags: &Flags) -> Result<()> {
             bail!("--{name} is not supported yet by this version");
         }
     }
-    for name in ["client-cert-allowed-hostname", "wal-dir"] {
-        if !flags.string(name).is_empty() {
-            bail!("--{name} is not supported yet by this version");
-        }
+    if !flags.string("client-cert-allowed-hostname").is_empty() {
+        bail!("--client-cert-allowed-hostname is not supported yet by this version");
     }
     Ok(())
 }
@@ -418,11 +422,13 @@ fn self_signed(flags: &Flags, prefix: &str, listen: &str) -> Result<ServerTls> {
         let (name, _) = host.rsplit_once(':')?;
         Some(name.trim_start_matches('[').trim_end_matches(']').to_owned())
     };
-    let hosts = urls.iter().filter_map(host).collect();
-    let years = flags.int("self-signed-cert-validity");
-    let (cert, key) = self_signed::files(&data_dir, whose, hosts, years)?;
-    tracing::warn!(cert = %cert.display(), "a self-signed certificate is used for {whose} traffic: it keeps secrets, and proves nothing");
-    Ok(ServerTls::new(cert, key))
+    let hosts: Vec<String> = urls.iter().filter_map(host).collect();
+    let (first, others) = hosts.split_first().context("no URL to make a certificate for")?;
+    let others: Vec<&str> = others.iter().map(String::as_str).collect();
+    let dir = data_dir.join("fixtures").join(whose);
+    let (cert, key) = component_base::tls::self_signed(&dir.to_string_lossy(), "cert", first, &others)?;
+    tracing::warn!(dir = %dir.display(), "a self-signed certificate is used for {whose} traffic: it keeps secrets, and proves nothing");
+    Ok(ServerTls::from_pem(cert, key))
 }
 
 /// Whether plain HTTP to this host is meant for us: DNS rebinding brings other names.

@@ -117,6 +117,14 @@ impl Etcd {
         self.child.wait().unwrap();
     }
 
+    /// By its id alone: STOP, CONT.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill")
+            .args([format!("-{name}"), self.child.id().to_string()])
+            .status();
+        assert!(status.unwrap().success(), "kill -{name}");
+    }
+
     pub fn restart(&mut self) {
         self.kill();
         self.start_again();
@@ -222,6 +230,12 @@ pub fn etcdctl(args: &[&str], input: &str) -> Option<Output> {
         .unwrap();
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     Some(child.wait_with_output().unwrap())
+}
+
+/// None while nobody listens.
+pub fn try_get(port: u16, path: &str) -> Option<(u16, String)> {
+    TcpStream::connect(("127.0.0.1", port)).ok()?;
+    Some(http_get(port, path))
 }
 
 /// Status and body of a plain HTTP/1.1 GET.
