@@ -1,5 +1,7 @@
 //! The flags, environment and configuration file of etcd 3.6, and what they come to.
 
+mod effect;
+mod features;
 mod file;
 mod table;
 
@@ -9,12 +11,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use component_base::flags::Flags;
-use component_base::tls::{ClientAuth, ServerTls};
+use component_base::tls::{ClientAuth, ClientTls, Pem, ServerTls, alpn};
 
+pub use features::Features;
 pub use table::flags;
 
 use crate::auth;
 use crate::compactor;
+use crate::peer::handler::AllowedPeers;
+use crate::raft::node::Retention;
 
 /// What the cluster says about itself, and new members must be able to speak.
 pub const CLUSTER_VERSION: &str = "3.6.0";
@@ -22,6 +27,8 @@ const MAX_ELECTION_MS: i64 = 50_000;
 /// etcd says it has not tested beyond this.
 const TESTED_QUOTA: u64 = 8 * 1024 * 1024 * 1024;
 const DEFAULT_CLIENT_URL: &str = "http://localhost:2379";
+/// Below it a healthy peer would look broken.
+const MIN_RAFT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Streams of one connection when the flag sets no bound: a multiplexed client with thousands of watches stays served, memory stays bounded.
 const MAX_STREAMS: i64 = 10_000;
 
@@ -38,6 +45,13 @@ pub struct Config {
     pub initial_cluster: String,
     pub initial_cluster_token: String,
     pub initial_cluster_state: String,
+    pub initial_election_tick_advance: bool,
+    pub force_new_cluster: bool,
+    pub strict_reconfig_check: bool,
+    pub max_learners: usize,
+    pub retention: Retention,
+    pub raft_read_timeout: Duration,
+    pub features: Features,
     pub heartbeat: Duration,
     pub election: Duration,
     pub pre_vote: bool,
@@ -49,6 +63,9 @@ pub struct Config {
     pub watch_progress_notify_interval: Duration,
     pub client_tls: Option<ServerTls>,
     pub peer_tls: Option<ServerTls>,
+    /// How this member speaks to others; None when no peer URL needs it.
+    pub peer_client_tls: Option<ClientTls>,
+    pub allowed_peers: AllowedPeers,
     pub host_whitelist: Vec<String>,
     pub auto_compaction: Option<compactor::Mode>,
     pub auth: auth::Options,
@@ -68,6 +85,7 @@ impl Config {
             file::read(&mut flags)?;
         }
         unsupported(&flags)?;
+        effect::warn(&flags);
         let (heartbeat, election) = timing(&flags)?;
         let name = flags.string("name").to_owned();
         let advertise_peer = urls(&flags, "initial-advertise-peer-urls")?;
@@ -96,6 +114,13 @@ impl Config {
             initial_cluster,
             initial_cluster_token: flags.string("initial-cluster-token").to_owned(),
             initial_cluster_state: cluster_state(&flags)?,
+            initial_election_tick_advance: flags.bool("initial-election-tick-advance"),
+            force_new_cluster: flags.bool("force-new-cluster"),
+            strict_reconfig_check: flags.bool("strict-reconfig-check"),
+            max_learners: at_least_one(&flags, "max-learners")? as usize,
+            retention: retention(&flags)?,
+            raft_read_timeout: flags.duration("raft-read-timeout").max(MIN_RAFT_TIMEOUT),
+            features: Features::from_flags(&flags)?,
             heartbeat,
             election,
             pre_vote: flags.bool("pre-vote"),
@@ -111,6 +136,11 @@ impl Config {
             watch_progress_notify_interval: progress_interval(&flags)?,
             client_tls: tls(&flags, "", "listen-client-urls")?,
             peer_tls: tls(&flags, "peer-", "listen-peer-urls")?,
+            peer_client_tls: peer_client_tls(&flags),
+            allowed_peers: AllowedPeers {
+                common_names: flags.strings("peer-cert-allowed-cn"),
+                hostnames: flags.strings("peer-cert-allowed-hostname"),
+            },
             host_whitelist: flags.strings("host-whitelist"),
             auth: auth_options(&flags),
             auto_compaction: compactor::parse(
@@ -134,24 +164,10 @@ impl Config {
 
 /// What this version cannot do yet must not be ignored silently.
 fn unsupported(flags: &Flags) -> Result<()> {
-    const NOT_YET: &[(&str, &str)] = &[
-        (
-            "force-new-cluster",
-            "--force-new-cluster is not supported yet by this version",
-        ),
-        (
-            "auto-tls",
-            "--auto-tls is not supported: make certificates with `pki issue` and give --cert-file and --key-file",
-        ),
-        (
-            "peer-auto-tls",
-            "--peer-auto-tls is not supported: make certificates with `pki issue` and give --peer-cert-file and --peer-key-file",
-        ),
-        (
-            "unsafe-no-fsync",
-            "--unsafe-no-fsync is not supported: what is acknowledged is durable",
-        ),
-    ];
+    const NOT_YET: &[(&str, &str)] = &[(
+        "unsafe-no-fsync",
+        "--unsafe-no-fsync is not supported: what is acknowledged is durable",
+    )];
     for (name, message) in NOT_YET {
         if flags.bool(name) {
             bail!("{message}");
@@ -222,6 +238,49 @@ fn at_least_one(flags: &Flags, name: &str) -> Result<i64> {
         value if value < 1 => bail!("invalid value \"{value}\" for --{name}: must be positive"),
         value => Ok(value),
     }
+}
+
+fn retention(flags: &Flags) -> Result<Retention> {
+    let catchup = match flags.is_set("experimental-snapshot-catchup-entries") {
+        true => "experimental-snapshot-catchup-entries",
+        false => "snapshot-catchup-entries",
+    };
+    Ok(Retention {
+        snapshot_count: at_least_one(flags, "snapshot-count")? as u64,
+        catchup_entries: flags.int(catchup).max(0) as u64,
+    })
+}
+
+/// Members show the same certificate when they call as when they are called, unless they have one for it.
+fn peer_client_tls(flags: &Flags) -> Option<ClientTls> {
+    let value = |name: &str| Some(flags.string(name)).filter(|value| !value.is_empty());
+    let file = |name: &str| value(name).map(|path| Pem::File(path.into()));
+    let cert = file("peer-client-cert-file").or_else(|| file("peer-cert-file"));
+    let key = file("peer-client-key-file").or_else(|| file("peer-key-file"));
+    let ca = file("peer-trusted-ca-file");
+    let speaks_tls = ["initial-cluster", "initial-advertise-peer-urls"]
+        .iter()
+        .any(|name| flags.string(name).contains("https://"));
+    if cert.is_none() && ca.is_none() && !speaks_tls {
+        return None;
+    }
+    Some(ClientTls {
+        // Nobody vouches for what members made themselves.
+        insecure: flags.bool("peer-auto-tls") && cert.is_none(),
+        ca,
+        cert: cert.zip(key),
+        // Streams without an end are made for HTTP/1.1, as etcd's are.
+        alpn: vec![alpn::HTTP11.to_vec()],
+        ..ClientTls::default()
+    })
+}
+
+/// Peer URLs that a request brings.
+pub fn check_urls(urls: &[String]) -> Result<()> {
+    if urls.is_empty() {
+        bail!("no URL was given");
+    }
+    urls.iter().try_for_each(|url| split_url(url).map(|_| ()))
 }
 
 fn cluster_state(flags: &Flags) -> Result<String> {
@@ -335,6 +394,13 @@ fn tls(flags: &Flags, prefix: &str, listen: &str) -> Result<Option<ServerTls>> {
         }
         return Ok(None);
     }
+    let auto = flags.bool(&format!("{prefix}auto-tls"));
+    if auto && cert.is_empty() && key.is_empty() {
+        return self_signed(flags, prefix, listen).map(Some);
+    }
+    if auto {
+        tracing::warn!("ignoring --{prefix}auto-tls since certificates are given");
+    }
     if cert.is_empty() || key.is_empty() {
         bail!("--{listen} has https URLs: --{prefix}cert-file and --{prefix}key-file must both be given");
     }
@@ -358,6 +424,24 @@ fn auth_options(flags: &Flags) -> auth::Options {
         bcrypt_cost: flags.int("bcrypt-cost"),
         client_cert_auth: flags.bool("client-cert-auth"),
     }
+}
+
+fn self_signed(flags: &Flags, prefix: &str, listen: &str) -> Result<ServerTls> {
+    let data_dir = crate::bootstrap::data_dir(flags.string("data-dir"), flags.string("name"));
+    let whose = if prefix.is_empty() { "client" } else { "peer" };
+    let urls = urls(flags, listen)?;
+    let host = |url: &String| {
+        let (_, host) = split_url(url).ok()?;
+        let (name, _) = host.rsplit_once(':')?;
+        Some(name.trim_start_matches('[').trim_end_matches(']').to_owned())
+    };
+    let hosts: Vec<String> = urls.iter().filter_map(host).collect();
+    let (first, others) = hosts.split_first().context("no URL to make a certificate for")?;
+    let others: Vec<&str> = others.iter().map(String::as_str).collect();
+    let dir = data_dir.join("fixtures").join(whose);
+    let (cert, key) = component_base::tls::self_signed(&dir.to_string_lossy(), "cert", first, &others)?;
+    tracing::warn!(dir = %dir.display(), "a self-signed certificate is used for {whose} traffic: it keeps secrets, and proves nothing");
+    Ok(ServerTls::from_pem(cert, key))
 }
 
 /// Whether plain HTTP to this host is meant for us: DNS rebinding brings other names.

@@ -1,14 +1,18 @@
 //! Leases: which exist, what is attached to them, and when they expire. Reads no clock and touches no disk.
 //!
 //! Grant, revoke, attach and detach happen in the apply thread, in the same order on every member. Renewal and expiry are the
-//! leader's alone: a new leader gives every lease its whole time again, so that none ends early.
+//! leader's alone: a new leader gives every lease its whole time again and an election's time on top, so that none ends early. With
+//! checkpoints a lease's remaining time is agreed on from time to time, and a new leader gives only that.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
 use crate::clock::Millis;
+use crate::mvcc::Store;
+use crate::mvcc::key::KeyRange;
 use crate::mvcc::txn::Leases;
 
 /// etcd's upper bound, about 285 years.
@@ -22,11 +26,16 @@ pub enum LeaseError {
     Exists,
     #[error("etcdserver: too large lease TTL")]
     TtlTooLarge,
+    /// Only the leader knows how long a lease still has.
+    #[error("not a primary lessor")]
+    NotPrimary,
 }
 
 #[derive(Debug)]
 struct Lease {
     ttl_seconds: i64,
+    /// Of the last checkpoint; 0 when there was none since it was granted or renewed.
+    remaining_seconds: i64,
     /// None on a member that does not lead.
     expiry: Option<Millis>,
     keys: BTreeSet<Bytes>,
@@ -58,11 +67,12 @@ impl Lessor {
         }
     }
 
-    pub fn restore(&mut self, id: i64, ttl_seconds: i64) {
+    pub fn restore(&mut self, id: i64, ttl_seconds: i64, remaining_seconds: i64) {
         self.leases.insert(
             id,
             Lease {
                 ttl_seconds,
+                remaining_seconds,
                 expiry: None,
                 keys: BTreeSet::new(),
                 revoking: false,
@@ -88,9 +98,9 @@ impl Lessor {
     pub fn grant(&mut self, id: i64, ttl_seconds: i64, now: Millis) -> Result<i64, LeaseError> {
         self.check_grant(id, ttl_seconds)?;
         let ttl_seconds = ttl_seconds.max(self.min_ttl_seconds);
-        self.restore(id, ttl_seconds);
+        self.restore(id, ttl_seconds, 0);
         if self.leading {
-            self.refresh(id, now);
+            self.refresh(id, ttl_seconds, now);
         }
         Ok(ttl_seconds)
     }
@@ -110,25 +120,77 @@ impl Lessor {
 
     /// Returns the granted seconds. A lease that has expired is gone for its holder, even before its revocation was applied.
     pub fn renew(&mut self, id: i64, now: Millis) -> Result<i64, LeaseError> {
+        if !self.leading {
+            return Err(LeaseError::NotPrimary);
+        }
         let lease = self.leases.get(&id).ok_or(LeaseError::NotFound)?;
         if lease.revoking || lease.expiry.is_some_and(|expiry| expiry <= now) {
             return Err(LeaseError::NotFound);
         }
         let ttl_seconds = lease.ttl_seconds;
-        self.refresh(id, now);
+        self.refresh(id, ttl_seconds, now);
         Ok(ttl_seconds)
     }
 
-    fn refresh(&mut self, id: i64, now: Millis) {
+    /// Whether a checkpoint would give it less than its whole time: it must be taken back before a renewal is answered.
+    pub fn has_checkpoint(&self, id: i64) -> bool {
+        self.leases
+            .get(&id)
+            .is_some_and(|lease| lease.remaining_seconds > 0)
+    }
+
+    /// The cluster has agreed on how long a lease still has; 0 takes that back.
+    pub fn checkpoint(&mut self, id: i64, remaining_seconds: i64) -> Option<i64> {
+        let lease = self.leases.get_mut(&id)?;
+        lease.remaining_seconds = remaining_seconds;
+        Some(lease.ttl_seconds)
+    }
+
+    /// Leases that live longer than `interval`, and what they have left; for a leader's next checkpoint.
+    pub fn to_checkpoint(&self, interval: u64, now: Millis) -> Vec<(i64, i64)> {
+        let left = |lease: &Lease| lease.expiry.map_or(0, |expiry| expiry.since(now));
+        self.leases
+            .iter()
+            .filter(|(_, lease)| self.leading && left(lease) > interval)
+            .map(|(id, lease)| (*id, (left(lease) as i64 / 1000).min(lease.ttl_seconds)))
+            .collect()
+    }
+
+    /// The leader's clock stood still: what passed meanwhile does not count.
+    pub fn extend(&mut self, ms: u64) {
+        for lease in self.leases.values_mut() {
+            lease.expiry = lease.expiry.map(|expiry| expiry.plus(ms));
+        }
+    }
+
+    fn refresh(&mut self, id: i64, seconds: i64, now: Millis) {
         let Some(lease) = self.leases.get_mut(&id) else {
             return;
         };
-        let expiry = now.plus(lease.ttl_seconds as u64 * 1000);
+        let expiry = now.plus(seconds.max(0) as u64 * 1000);
         let queued = lease.expiry.replace(expiry).is_some();
         // A renewed lease keeps its one place in the queue; the place is corrected when it comes up.
         if !queued {
             self.queue.push(Reverse((expiry, id)));
         }
+    }
+
+    /// With the keys that hold its leases.
+    pub fn attached_to(mut self, store: &Store) -> Lessor {
+        if self.is_empty() {
+            return self;
+        }
+        store.walk(&KeyRange::all(), i64::MAX, |key, version| {
+            if version.lease != 0 {
+                self.attach(version.lease, &Bytes::copy_from_slice(key));
+            }
+            ControlFlow::Continue(())
+        });
+        self
+    }
+
+    pub fn is_primary(&self) -> bool {
+        self.leading
     }
 
     pub fn time_to_live(&self, id: i64, now: Millis) -> Option<TimeToLive> {
@@ -162,14 +224,22 @@ impl Lessor {
         self.leases.is_empty()
     }
 
-    /// Begins to lead: every lease has its whole time before it.
-    pub fn promote(&mut self, now: Millis) {
+    /// Begins to lead: every lease has its whole time before it, or what was agreed on, and `extend_ms` more: as long may the leader before
+    /// have answered renewals without knowing that it was none any more.
+    pub fn promote(&mut self, now: Millis, extend_ms: u64) {
         if std::mem::replace(&mut self.leading, true) {
             return;
         }
-        let ids: Vec<i64> = self.leases.keys().copied().collect();
-        for id in ids {
-            self.refresh(id, now);
+        let all: Vec<(i64, i64)> = self
+            .leases
+            .iter()
+            .map(|(id, lease)| match lease.remaining_seconds {
+                0 => (*id, lease.ttl_seconds),
+                remaining => (*id, remaining),
+            })
+            .collect();
+        for (id, seconds) in all {
+            self.refresh(id, seconds, now.plus(extend_ms));
         }
     }
 
@@ -244,7 +314,7 @@ mod tests {
 
     fn leading() -> Lessor {
         let mut lessor = Lessor::new(2);
-        lessor.promote(Millis(0));
+        lessor.promote(Millis(0), 0);
         lessor
     }
 
@@ -268,7 +338,33 @@ mod tests {
         lessor.grant(1, 10, Millis(0)).unwrap();
         lessor.demote();
         assert!(lessor.expired(Millis(60_000), 10).is_empty());
-        lessor.promote(Millis(60_000));
+        assert_eq!(lessor.renew(1, Millis(60_000)), Err(LeaseError::NotPrimary));
+        lessor.promote(Millis(60_000), 1000);
+        assert!(lessor.expired(Millis(70_999), 10).is_empty());
+        assert_eq!(lessor.expired(Millis(71_000), 10), [1]);
+    }
+
+    #[test]
+    fn a_checkpoint_is_what_a_new_leader_gives_until_it_is_taken_back() {
+        let mut lessor = leading();
+        lessor.grant(1, 100, Millis(0)).unwrap();
+        assert_eq!(lessor.to_checkpoint(60_000, Millis(30_000)), [(1, 70)]);
+        assert!(lessor.to_checkpoint(60_000, Millis(50_000)).is_empty());
+        lessor.checkpoint(1, 70);
+        lessor.demote();
+        lessor.promote(Millis(40_000), 0);
+        assert_eq!(lessor.expired(Millis(110_000), 10), [1]);
+        lessor.not_revoked(1, Millis(110_000));
+        assert!(lessor.has_checkpoint(1));
+        lessor.checkpoint(1, 0);
+        assert!(!lessor.has_checkpoint(1));
+    }
+
+    #[test]
+    fn time_that_the_leader_did_not_have_does_not_count() {
+        let mut lessor = leading();
+        lessor.grant(1, 10, Millis(0)).unwrap();
+        lessor.extend(60_000);
         assert!(lessor.expired(Millis(69_999), 10).is_empty());
         assert_eq!(lessor.expired(Millis(70_000), 10), [1]);
     }

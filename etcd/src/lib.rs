@@ -16,7 +16,7 @@
 //! [`auth`] stands beside all of this: who a request is from is read by [`rpc::caller`], and what that user may do is asked in [`apply`],
 //! or around the read of what does not go through the log.
 //!
-//! What is not here: a JSON gateway, peers. The byte layout is in `docs/format.md`.
+//! What is not here: a JSON gateway. The byte layout is in `docs/format.md`.
 
 pub mod apply;
 pub mod auth;
@@ -31,6 +31,7 @@ pub mod membership;
 pub mod meta;
 pub mod metrics;
 pub mod mvcc;
+pub mod peer;
 pub mod quota;
 pub mod raft;
 pub mod rpc;

@@ -9,6 +9,7 @@ use prost::Message as _;
 use crate::auth::rules::{Record, Rules};
 use crate::lease::Lessor;
 use crate::membership::{Member, Membership};
+use crate::storage::writer::Meta;
 use crate::storage::{Writer, load::Loaded};
 
 pub const LEASE: u8 = 1;
@@ -19,6 +20,7 @@ pub const REVISION: u8 = 6;
 pub const AUTH: u8 = 10;
 pub const AUTH_USERS: u8 = 11;
 pub const AUTH_ROLES: u8 = 12;
+pub const MEMBERS_REMOVED: u8 = 16;
 
 const COMPACTED: &[u8] = b"compacted";
 pub const CONF_STATE: &[u8] = b"confState";
@@ -54,9 +56,13 @@ fn bad<E: Into<Box<dyn std::error::Error + Send + Sync>>>(what: &'static str) ->
 }
 
 pub fn read(loaded: &Loaded, lessor: &mut Lessor) -> Result<State, MetaError> {
+    read_from(loaded.storage.cluster, &loaded.meta, lessor)
+}
+
+pub fn read_from(cluster: u64, meta: &Meta, lessor: &mut Lessor) -> Result<State, MetaError> {
     let mut state = State {
         membership: Membership {
-            cluster_id: loaded.storage.cluster,
+            cluster_id: cluster,
             ..Membership::default()
         },
         alarms: Alarms::new(),
@@ -65,11 +71,11 @@ pub fn read(loaded: &Loaded, lessor: &mut Lessor) -> Result<State, MetaError> {
         auth: Rules::default(),
     };
     let mut auth = Vec::new();
-    for ((bucket, key), value) in &loaded.meta {
+    for ((bucket, key), value) in meta {
         match (*bucket, &key[..]) {
             (LEASE, _) => {
                 let lease = leasepb::Lease::decode(&value[..]).map_err(bad("a lease"))?;
-                lessor.restore(lease.id, lease.ttl);
+                lessor.restore(lease.id, lease.ttl, lease.remaining_ttl);
             }
             (ALARM, _) => {
                 let alarm = AlarmMember::decode(&value[..]).map_err(bad("an alarm"))?;
@@ -78,6 +84,12 @@ pub fn read(loaded: &Loaded, lessor: &mut Lessor) -> Result<State, MetaError> {
             (MEMBERS, _) => {
                 let member: Member = serde_json::from_slice(value).map_err(bad("a member"))?;
                 state.membership.members.insert(member.id, member);
+            }
+            (MEMBERS_REMOVED, _) => {
+                let id = key[..]
+                    .try_into()
+                    .map_err(bad::<std::array::TryFromSliceError>("a removed member"))?;
+                state.membership.removed.insert(u64::from_be_bytes(id));
             }
             (CLUSTER, CLUSTER_VERSION) => {
                 state.membership.version = String::from_utf8_lossy(value).into_owned()
@@ -127,11 +139,11 @@ fn id_key(id: u64) -> Bytes {
     Bytes::copy_from_slice(&id.to_be_bytes())
 }
 
-pub fn put_lease(writer: &mut Writer, id: i64, ttl_seconds: i64) {
+pub fn put_lease(writer: &mut Writer, id: i64, ttl_seconds: i64, remaining_seconds: i64) {
     let lease = leasepb::Lease {
         id,
         ttl: ttl_seconds,
-        remaining_ttl: 0,
+        remaining_ttl: remaining_seconds,
     };
     writer.set_meta(LEASE, id_key(id as u64), lease.encode_to_vec().into());
 }
@@ -163,8 +175,9 @@ pub fn put_member(writer: &mut Writer, member: &Member) {
     writer.set_meta(MEMBERS, id_key(member.id), json.into());
 }
 
-pub fn delete_member(writer: &mut Writer, id: u64) {
+pub fn remove_member(writer: &mut Writer, id: u64) {
     writer.delete_meta(MEMBERS, &id_key(id));
+    writer.set_meta(MEMBERS_REMOVED, id_key(id), Bytes::new());
 }
 
 pub fn put_cluster_version(writer: &mut Writer, version: &str) {
@@ -187,6 +200,14 @@ pub fn put_conf_state(writer: &mut Writer, state: &raft::eraftpb::ConfState) {
         CLUSTER,
         Bytes::from_static(CONF_STATE),
         state.encode_to_vec().into(),
+    );
+}
+
+/// In the meta of a store that is not written yet.
+pub fn set_compacted(meta: &mut Meta, revision: i64) {
+    meta.insert(
+        (REVISION, Bytes::from_static(COMPACTED)),
+        Bytes::copy_from_slice(&revision.to_be_bytes()),
     );
 }
 

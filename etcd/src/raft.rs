@@ -3,8 +3,11 @@
 //! [`node`] decides: events in ([`node::Node::propose`], ticks, messages, "persisted"), [`node::Work`] out. [`driver`] does: it
 //! hands entries to the log's thread, committed entries to the apply thread, and answers read requests. The log's thread
 //! ([`log_thread`]) syncs all that waits with one fdatasync, so that neither ticks nor messages ever stand behind the disk. [`log`] is
-//! what raft needs to read of its log.
+//! what raft needs to read of its log. [`conf_change`] keeps etcd's configuration changes and raft's apart.
+//!
+//! Each of the three threads has a `turn` that never waits: a test runs whole clusters in one thread.
 
+pub mod conf_change;
 pub mod driver;
 pub mod inbox;
 pub mod log;

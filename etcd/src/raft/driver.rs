@@ -4,28 +4,45 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use etcd_api::walpb;
-use raft::eraftpb::{ConfChange, ConfState, Entry, Message};
+use etcd_api::{raftpb, walpb};
+use raft::eraftpb::{ConfState, Entry, EntryType, Message, MessageType, SnapshotMetadata};
 use tokio::sync::oneshot;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::inbox::Inbox;
 use super::log_thread::Job;
-use super::node::{Node, Work};
+use super::node::{Follower, Node, Persist, Work};
+
+/// A question to the leader that was not answered within so many ticks is asked again.
+const READ_RETRY_TICKS: u32 = 5;
+/// Proposals in one message, by their size.
+const PROPOSE_BYTES: usize = 1024 * 1024;
+/// Proposals that wait for a leader.
+const MAX_HELD: usize = 20_000;
 
 /// Everything that can happen to the node.
 pub enum Event {
     Propose(Vec<u8>),
-    ProposeConfChange(ConfChange),
+    /// Only as the leader of this term: nobody else may say so in its name.
+    ProposeLeading(Vec<u8>, u64),
+    ProposeConfChange(raftpb::ConfChange),
     /// Answered with the index that must have been applied; dropped when there is no leader.
     ReadIndex(oneshot::Sender<u64>),
     Step(Box<Message>),
+    Unreachable(u64),
+    /// Whether the snapshot for a member arrived.
+    Snapshot(u64, bool),
+    TransferLeader(u64),
+    /// Answered with everyone's progress; dropped where this member does not lead.
+    Followers(oneshot::Sender<Vec<Follower>>),
     Persisted(u64, Vec<Message>),
     /// More was applied than when the node was asked to campaign last.
     Applied,
-    ConfChange(Box<ConfChange>, std::sync::mpsc::Sender<ConfState>),
+    ConfChange(Box<raftpb::ConfChange>, std::sync::mpsc::Sender<ConfState>),
     /// The store is durable up to this index and term.
     Durable(u64, u64),
+    /// The first election need not wait so many ticks of its timeout.
+    AdvanceTicks(usize),
     SpaceChanged,
     Stop,
 }
@@ -43,13 +60,20 @@ pub struct Status {
     pub leader_changes: AtomicU64,
     pub proposals_pending: AtomicU64,
     pub proposals_failed: AtomicU64,
+    pub heartbeat_failures: AtomicU64,
+    /// When raft's clock went on last, on [`crate::clock::uptime_ms`].
+    pub last_tick_ms: AtomicU64,
 }
 
 /// Where the driver's decisions go.
 pub trait Outside: Send {
     fn apply(&mut self, entries: Vec<Entry>);
     fn send(&mut self, messages: Vec<Message>);
+    /// The store is to be replaced by a snapshot that has arrived; [`Event::Durable`] tells when it is.
+    fn install(&mut self, snapshot: &SnapshotMetadata);
     fn leadership(&mut self, leading: bool);
+    /// The clock of this process stood still for so long.
+    fn stalled(&mut self, gap: Duration);
     fn space_changed(&mut self);
 }
 
@@ -61,12 +85,32 @@ pub struct Driver<O> {
     pub status: Arc<Status>,
     pub outside: O,
     pub tick: Duration,
+    /// A gap between two ticks as long as this is a stall.
+    pub election: Duration,
     reads: Vec<oneshot::Sender<u64>>,
-    asked: Option<(Vec<u8>, Vec<oneshot::Sender<u64>>)>,
+    asked: Option<Asked>,
     reads_asked: u64,
     conf_state: ConfState,
     held: Vec<Event>,
+    proposals: Vec<Vec<u8>>,
+    proposal_bytes: usize,
     noted_applied: u64,
+    installing: Option<Installing>,
+    /// What must have been applied before the only voter may answer reads by itself.
+    alone_from: Option<u64>,
+}
+
+/// A question to the leader and who waits for its answer.
+struct Asked {
+    context: Vec<u8>,
+    readers: Vec<oneshot::Sender<u64>>,
+    ticks: u32,
+}
+
+/// What must not be written before the store was replaced.
+struct Installing {
+    index: u64,
+    persists: Vec<Persist>,
 }
 
 impl<O: Outside> Driver<O> {
@@ -80,6 +124,8 @@ impl<O: Outside> Driver<O> {
         tick: Duration,
         conf_state: ConfState,
     ) -> Self {
+        // Between members whose clocks all start at zero, contexts of reads must differ over restarts.
+        let reads_asked = rand::random::<u64>() >> 1;
         Driver {
             node,
             id,
@@ -88,45 +134,89 @@ impl<O: Outside> Driver<O> {
             status,
             outside,
             tick,
+            election: tick * 10,
             reads: Vec::new(),
             asked: None,
-            reads_asked: 0,
+            reads_asked,
             conf_state,
             held: Vec::new(),
+            proposals: Vec::new(),
+            proposal_bytes: 0,
             noted_applied: 0,
+            installing: None,
+            alone_from: None,
         }
     }
 
     pub fn run(mut self) {
-        self.campaign();
+        self.start();
         let mut batch = Vec::new();
-        let mut next_tick = Instant::now() + self.tick;
+        let mut last_tick = Instant::now();
         loop {
-            self.work();
-            self.events.drain(
-                &mut batch,
-                Some(next_tick.saturating_duration_since(Instant::now())),
-            );
-            self.note_applied();
-            for event in batch.drain(..) {
-                if matches!(event, Event::Stop) {
-                    return self.jobs.push(Job::Stop);
+            let wait = (last_tick + self.tick).saturating_duration_since(Instant::now());
+            self.events.drain(&mut batch, Some(wait));
+            if !self.turn(&mut batch) {
+                return self.jobs.push(Job::Stop);
+            }
+            let since = last_tick.elapsed();
+            if since >= self.tick {
+                last_tick = Instant::now();
+                if since >= self.election {
+                    self.outside.stalled(since - self.tick);
                 }
-                self.event(event);
+                self.on_tick();
+                self.status
+                    .last_tick_ms
+                    .store(crate::clock::uptime_ms(), Ordering::SeqCst);
             }
-            if Instant::now() >= next_tick {
-                self.node.tick();
-                next_tick = Instant::now() + self.tick;
-            }
-            self.ask_reads();
         }
+    }
+
+    /// Before the first [`Driver::turn`].
+    pub fn start(&mut self) {
+        self.campaign();
+        self.work();
+    }
+
+    /// One round without waiting: what has happened, then what follows from it. False when it was told to stop.
+    pub fn turn(&mut self, batch: &mut Vec<Event>) -> bool {
+        self.note_applied();
+        for event in batch.drain(..) {
+            if matches!(event, Event::Stop) {
+                return false;
+            }
+            self.event(event);
+        }
+        self.release_held();
+        self.flush_proposals();
+        self.ask_reads();
+        self.work();
+        true
+    }
+
+    pub fn on_tick(&mut self) {
+        if self.node.is_leader() && self.events.len() > MAX_HELD {
+            self.status.heartbeat_failures.fetch_add(1, Ordering::Relaxed);
+        }
+        self.node.tick();
+        if let Some(asked) = &mut self.asked {
+            asked.ticks += 1;
+            if asked.ticks >= READ_RETRY_TICKS
+                && let Some(asked) = self.asked.take()
+            {
+                self.reads.extend(asked.readers);
+            }
+        }
+        self.release_held();
+        self.ask_reads();
+        self.work();
+        self.publish();
     }
 
     fn note_applied(&mut self) {
         let applied = self.status.applied.load(Ordering::SeqCst);
         if applied > self.noted_applied {
-            self.noted_applied = applied;
-            self.node.applied(applied);
+            self.noted_applied = self.node.applied(applied);
         }
     }
 
@@ -139,40 +229,118 @@ impl<O: Outside> Driver<O> {
         }
     }
 
+    /// Without a leader proposals wait for one; their proposers know when to give up.
+    fn must_hold(&self) -> bool {
+        self.node.leader() == 0 || self.node.is_transferring()
+    }
+
     fn event(&mut self, event: Event) {
         match event {
-            // Without a leader proposals wait for one; their proposers know when to give up.
-            Event::Propose(_) | Event::ProposeConfChange(_) if self.node.leader() == 0 => {
-                self.held.push(event)
+            Event::Propose(_) | Event::ProposeConfChange(_) if self.must_hold() => self.hold(event),
+            // Raft would put an empty entry in its place.
+            Event::ProposeConfChange(_) if self.node.has_pending_conf_change() => self.hold(event),
+            Event::Step(message) if self.must_wait(&message) => self.hold(Event::Step(message)),
+            Event::Propose(data) => self.propose(data),
+            Event::ProposeLeading(data, term) => {
+                if self.node.is_leader() && self.node.term() == term {
+                    self.propose(data);
+                }
             }
-            Event::Propose(data) => self.proposed(|node| node.propose(data)),
-            Event::ProposeConfChange(change) => self.proposed(|node| node.propose_conf_change(change)),
+            Event::ProposeConfChange(change) => {
+                self.flush_proposals();
+                self.proposed(1, |node| node.propose_conf_change(&change));
+            }
             Event::ReadIndex(answer) => self.reads.push(answer),
-            Event::Step(message) => {
-                if let Err(error) = self.node.step(*message) {
-                    warn!(error = %error, "failed to process Raft message");
+            Event::Step(message) => self.step(*message),
+            Event::Unreachable(id) => self.node.report_unreachable(id),
+            Event::Snapshot(id, arrived) => self.node.report_snapshot(id, arrived),
+            Event::TransferLeader(to) => {
+                self.flush_proposals();
+                self.node.transfer_leader(to);
+            }
+            Event::Followers(answer) => {
+                if let Some(followers) = self.node.followers() {
+                    // Whoever left needs no answer.
+                    answer.send(followers).ok();
                 }
             }
             Event::Persisted(number, messages) => {
                 self.node.persisted(number);
                 self.outside.send(messages);
+                self.note_applied();
             }
             Event::Applied => self.campaign(),
             Event::ConfChange(change, answer) => self.conf_change(&change, &answer),
             Event::Durable(index, term) => self.durable(index, term),
+            Event::AdvanceTicks(ticks) => (0..ticks).for_each(|_| self.node.tick()),
             Event::SpaceChanged => self.outside.space_changed(),
             Event::Stop => {}
         }
     }
 
-    /// A proposal that raft refuses times out at the proposer, as in etcd; the count tells.
-    fn proposed(&mut self, propose: impl FnOnce(&mut Node) -> raft::Result<()>) {
-        if propose(&mut self.node).is_err() {
-            self.status.proposals_failed.fetch_add(1, Ordering::Relaxed);
+    /// A change of the configuration that another member forwarded, while one before it was not applied here.
+    fn must_wait(&self, message: &Message) -> bool {
+        message.msg_type == MessageType::MsgPropose as i32
+            && self.node.has_pending_conf_change()
+            && message
+                .entries
+                .iter()
+                .any(|entry| entry.entry_type == EntryType::EntryConfChange as i32)
+    }
+
+    fn step(&mut self, message: Message) {
+        if self.node.has_lost_log(&message) {
+            error!("leader-id" = %format!("{:x}", message.from), commit = message.commit, "the leader has committed entries that this member had acknowledged and has no more: its log was truncated or lost; remove the member, remove its data directory, and add it again");
+            return;
+        }
+        match self.node.step(message) {
+            Ok(()) | Err(raft::Error::ProposalDropped | raft::Error::StepPeerNotFound) => {}
+            Err(error) => warn!(error = %error, "failed to process Raft message"),
         }
     }
 
-    fn conf_change(&mut self, change: &ConfChange, answer: &std::sync::mpsc::Sender<ConfState>) {
+    fn hold(&mut self, event: Event) {
+        match self.held.len() < MAX_HELD {
+            true => self.held.push(event),
+            false => drop(self.status.proposals_failed.fetch_add(1, Ordering::Relaxed)),
+        }
+    }
+
+    fn release_held(&mut self) {
+        if self.held.is_empty() || self.must_hold() {
+            return;
+        }
+        for event in std::mem::take(&mut self.held) {
+            self.event(event);
+        }
+        self.flush_proposals();
+    }
+
+    fn propose(&mut self, data: Vec<u8>) {
+        self.proposal_bytes += data.len();
+        self.proposals.push(data);
+        if self.proposal_bytes >= PROPOSE_BYTES {
+            self.flush_proposals();
+        }
+    }
+
+    fn flush_proposals(&mut self) {
+        if self.proposals.is_empty() {
+            return;
+        }
+        self.proposal_bytes = 0;
+        let proposals = std::mem::take(&mut self.proposals);
+        self.proposed(proposals.len() as u64, |node| node.propose(proposals));
+    }
+
+    /// A proposal that raft refuses times out at the proposer, as in etcd; the count tells.
+    fn proposed(&mut self, count: u64, propose: impl FnOnce(&mut Node) -> raft::Result<()>) {
+        if propose(&mut self.node).is_err() {
+            self.status.proposals_failed.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    fn conf_change(&mut self, change: &raftpb::ConfChange, answer: &std::sync::mpsc::Sender<ConfState>) {
         match self.node.apply_conf_change(change) {
             Ok(state) => self.conf_state = state,
             Err(error) => warn!(error = %error, "a configuration change was refused"),
@@ -183,18 +351,19 @@ impl<O: Outside> Driver<O> {
     }
 
     fn durable(&mut self, index: u64, term: u64) {
-        let conf_state = etcd_api::raftpb::ConfState {
-            voters: self.conf_state.voters.clone(),
-            learners: self.conf_state.learners.clone(),
-            voters_outgoing: self.conf_state.voters_outgoing.clone(),
-            learners_next: self.conf_state.learners_next.clone(),
-            auto_leave: self.conf_state.auto_leave,
-        };
-        self.jobs.push(Job::Snapshot(walpb::Snapshot {
-            index,
-            term,
-            conf_state: Some(conf_state),
-        }));
+        if let Some(installed) = self.installing.take_if(|installing| index >= installing.index) {
+            for persist in installed.persists {
+                self.jobs.push(Job::Persist(persist));
+            }
+        }
+        // Entries of the old log must not be released by a record that the new one lies before.
+        if self.installing.is_none() {
+            self.jobs.push(Job::Snapshot(walpb::Snapshot {
+                index,
+                term,
+                conf_state: Some(wal_conf_state(&self.conf_state)),
+            }));
+        }
     }
 
     /// One ReadIndex at a time answers all reads that waited when it was asked.
@@ -207,16 +376,29 @@ impl<O: Outside> Driver<O> {
             self.reads.clear();
             return;
         }
+        if !self.node.can_read() {
+            return;
+        }
+        self.reads.retain(|reader| !reader.is_closed());
+        if self.reads.is_empty() {
+            return;
+        }
         self.reads_asked += 1;
         let context = self.reads_asked.to_be_bytes().to_vec();
         self.node.read_index(context.clone());
-        self.asked = Some((context, std::mem::take(&mut self.reads)));
+        self.asked = Some(Asked {
+            context,
+            readers: std::mem::take(&mut self.reads),
+            ticks: 0,
+        });
     }
 
     fn work(&mut self) {
         while let Some(work) = self.node.work() {
             self.run_work(work);
             self.publish();
+            // An answered question makes room for the next one, and a committed entry makes it possible.
+            self.ask_reads();
         }
     }
 
@@ -232,15 +414,33 @@ impl<O: Outside> Driver<O> {
             self.publish();
             self.outside.apply(work.committed);
         }
-        self.outside.send(work.messages);
+        if !work.messages.is_empty() {
+            self.outside.send(work.messages);
+        }
         if let Some(persist) = work.persist {
-            self.jobs.push(Job::Persist(persist));
+            self.persist(persist);
+        }
+    }
+
+    fn persist(&mut self, persist: Persist) {
+        if let Some(snapshot) = &persist.snapshot {
+            self.conf_state = snapshot.conf_state.clone().unwrap_or_default();
+            self.outside.install(snapshot);
+            let installing = self.installing.get_or_insert_with(|| Installing {
+                index: 0,
+                persists: Vec::new(),
+            });
+            installing.index = snapshot.index;
+        }
+        match &mut self.installing {
+            Some(installing) => installing.persists.push(persist),
+            None => self.jobs.push(Job::Persist(persist)),
         }
     }
 
     fn answer_reads(&mut self, context: &[u8], index: u64) {
-        if let Some((_, readers)) = self.asked.take_if(|(asked, _)| asked == context) {
-            for reader in readers {
+        if let Some(asked) = self.asked.take_if(|asked| asked.context == context) {
+            for reader in asked.readers {
                 // A reader that left needs no answer.
                 reader.send(index).ok();
             }
@@ -253,28 +453,55 @@ impl<O: Outside> Driver<O> {
             if leader != 0 {
                 self.status.leader_changes.fetch_add(1, Ordering::Relaxed);
                 info!("local-member-id" = %format!("{:x}", self.id), "leader-id" = %format!("{leader:x}"), "raft.node: elected leader");
+            } else {
+                info!("local-member-id" = %format!("{:x}", self.id), "leader-id" = %format!("{before:x}"), "raft.node: lost leader");
             }
             // Readers of a lost leader try again.
             self.asked = None;
         }
-        if leader != 0 {
-            std::mem::take(&mut self.held)
-                .into_iter()
-                .for_each(|event| self.events.push(event));
-        }
         self.publish();
         self.outside.leadership(self.node.is_leader());
+        self.release_held();
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
         let leading = self.node.is_leader();
         self.status.term.store(self.node.term(), Ordering::SeqCst);
         self.status
             .committed
             .store(self.node.committed(), Ordering::SeqCst);
         self.status.is_leader.store(leading, Ordering::SeqCst);
-        self.status
-            .alone
-            .store(leading && self.node.is_sole_voter(), Ordering::SeqCst);
+        let applied = self.status.applied.load(Ordering::SeqCst);
+        self.alone_from = match leading && self.node.is_sole_voter() && self.node.can_read() {
+            true => self.alone_from.or(Some(self.node.committed())),
+            false => None,
+        };
+        self.status.alone.store(
+            self.alone_from.is_some_and(|from| applied >= from),
+            Ordering::SeqCst,
+        );
     }
 }
+
+pub fn wal_conf_state(state: &ConfState) -> raftpb::ConfState {
+    raftpb::ConfState {
+        voters: state.voters.clone(),
+        learners: state.learners.clone(),
+        voters_outgoing: state.voters_outgoing.clone(),
+        learners_next: state.learners_next.clone(),
+        auto_leave: state.auto_leave,
+    }
+}
+
+pub fn raft_conf_state(state: &raftpb::ConfState) -> ConfState {
+    ConfState {
+        voters: state.voters.clone(),
+        learners: state.learners.clone(),
+        voters_outgoing: state.voters_outgoing.clone(),
+        learners_next: state.learners_next.clone(),
+        auto_leave: state.auto_leave,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
+use raft::eraftpb::{ConfState, Entry, HardState, Snapshot, SnapshotMetadata};
 use raft::{Error, GetEntriesContext, RaftState, Result, Storage, StorageError};
 
 #[derive(Default)]
@@ -12,6 +12,9 @@ pub struct Log {
     /// Index and term of the entry before the first.
     before: (u64, u64),
     entries: VecDeque<Entry>,
+    /// Bytes of the entries' data.
+    bytes: u64,
+    applied: u64,
 }
 
 impl Log {
@@ -21,11 +24,14 @@ impl Log {
         before: (u64, u64),
         entries: Vec<Entry>,
     ) -> Self {
+        let bytes = entries.iter().map(|entry| entry.data.len() as u64).sum();
         Log {
             hard_state,
             conf_state,
             before,
             entries: entries.into(),
+            bytes,
+            applied: before.0,
         }
     }
 
@@ -37,11 +43,19 @@ impl Log {
         self.before.0 + self.entries.len() as u64
     }
 
+    /// How many entries are kept, and how many bytes they hold.
+    pub fn kept(&self) -> (u64, u64) {
+        (self.entries.len() as u64, self.bytes)
+    }
+
     /// Later entries with the same index supersede.
     pub fn append(&mut self, entries: &[Entry]) {
         let Some(first) = entries.first() else { return };
         let keep = first.index.saturating_sub(self.first()) as usize;
+        let superseded = self.entries.range(keep.min(self.entries.len())..);
+        self.bytes -= superseded.map(|entry| entry.data.len() as u64).sum::<u64>();
         self.entries.truncate(keep);
+        self.bytes += entries.iter().map(|entry| entry.data.len() as u64).sum::<u64>();
         self.entries.extend(entries.iter().cloned());
     }
 
@@ -53,12 +67,32 @@ impl Log {
         self.conf_state = state;
     }
 
+    pub fn conf_state(&self) -> &ConfState {
+        &self.conf_state
+    }
+
+    /// What was applied is what a snapshot for a member that lags would hold.
+    pub fn set_applied(&mut self, index: u64) {
+        self.applied = index;
+    }
+
+    /// A snapshot takes the place of everything.
+    pub fn install(&mut self, metadata: &SnapshotMetadata) {
+        self.before = (metadata.index, metadata.term);
+        self.conf_state = metadata.conf_state.clone().unwrap_or_default();
+        self.entries.clear();
+        self.bytes = 0;
+    }
+
     /// Forgets entries up to `index`, which were applied.
     pub fn compact(&mut self, index: u64) {
         let count = index.min(self.last()).saturating_sub(self.before.0) as usize;
-        if let Some(last) = self.entries.drain(..count).next_back() {
-            self.before = (last.index, last.term);
+        let mut freed = 0;
+        for gone in self.entries.drain(..count) {
+            freed += gone.data.len() as u64;
+            self.before = (gone.index, gone.term);
         }
+        self.bytes -= freed;
         if self.entries.is_empty() && self.entries.capacity() > 1024 {
             self.entries.shrink_to(256);
         }
@@ -121,7 +155,20 @@ impl Storage for Log {
         Ok(self.last())
     }
 
+    /// Only says that one is to be sent, and from where on: the store that travels is taken when it is sent, and is at least as new.
     fn snapshot(&self, _: u64, _: u64) -> Result<Snapshot> {
-        Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+        let unavailable = Error::Store(StorageError::SnapshotTemporarilyUnavailable);
+        if self.applied == 0 {
+            return Err(unavailable);
+        }
+        let term = self.term(self.applied).map_err(|_| unavailable)?;
+        Ok(Snapshot {
+            metadata: Some(SnapshotMetadata {
+                conf_state: Some(self.conf_state.clone()),
+                index: self.applied,
+                term,
+            }),
+            ..Snapshot::default()
+        })
     }
 }

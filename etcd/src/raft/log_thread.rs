@@ -58,30 +58,58 @@ pub struct LogThread {
     pub jobs: Arc<Inbox<Job>>,
     pub events: Arc<Inbox<Event>>,
     pub status: Arc<LogStatus>,
+    group: Group,
+    /// A commit index that need not be synced alone waits here for the next group.
+    pending: Option<raft::eraftpb::HardState>,
 }
 
 impl LogThread {
+    pub fn new(
+        wal: Wal,
+        jobs: Arc<Inbox<Job>>,
+        events: Arc<Inbox<Event>>,
+        status: Arc<LogStatus>,
+    ) -> LogThread {
+        LogThread {
+            wal,
+            jobs,
+            events,
+            status,
+            group: Group::default(),
+            pending: None,
+        }
+    }
+
     /// Runs until told to stop; an error other than a full disk ends the process, because what the kernel holds is unknown after it.
     pub fn run(mut self) {
-        let (mut batch, mut group) = (Vec::new(), Group::default());
-        // A commit index that need not be synced alone waits here for the next group.
-        let mut pending = None;
+        let mut batch = Vec::new();
         loop {
             self.jobs.drain(&mut batch, self.timeout());
-            group.clear();
-            let mut round = Round {
-                pending: pending.take(),
-                ..Round::default()
-            };
-            for job in batch.drain(..) {
-                self.take(job, &mut group, &mut round);
-            }
-            if round.stop && !round.must_sync {
+            if !self.turn(&mut batch) {
                 return;
             }
-            self.prepare_spare();
-            pending = self.finish(&mut group, round);
         }
+    }
+
+    /// One group without waiting for jobs. False when it was told to stop.
+    pub fn turn(&mut self, batch: &mut Vec<Job>) -> bool {
+        let mut group = std::mem::take(&mut self.group);
+        group.clear();
+        let mut round = Round {
+            pending: self.pending.take(),
+            ..Round::default()
+        };
+        for job in batch.drain(..) {
+            self.take(job, &mut group, &mut round);
+        }
+        if round.stop && !round.must_sync {
+            return false;
+        }
+        self.prepare_spare();
+        let stop = round.stop;
+        self.pending = self.finish(&mut group, round);
+        self.group = group;
+        !stop
     }
 
     fn timeout(&self) -> Option<Duration> {
@@ -91,6 +119,10 @@ impl LogThread {
     fn take(&mut self, job: Job, group: &mut Group, round: &mut Round) {
         match job {
             Job::Persist(persist) => {
+                if let Some(metadata) = &persist.snapshot {
+                    group.snapshot(&snapshot_record(metadata));
+                    round.release = Some(metadata.index);
+                }
                 persist.entries.iter().for_each(|entry| group.entry(entry));
                 if persist.hard_state.is_some() {
                     round.pending = persist.hard_state;
@@ -210,6 +242,14 @@ impl LogThread {
             false => info!("there is space on the disk again"),
         }
         self.events.push(Event::SpaceChanged);
+    }
+}
+
+fn snapshot_record(metadata: &raft::eraftpb::SnapshotMetadata) -> walpb::Snapshot {
+    walpb::Snapshot {
+        index: metadata.index,
+        term: metadata.term,
+        conf_state: metadata.conf_state.as_ref().map(super::driver::wal_conf_state),
     }
 }
 

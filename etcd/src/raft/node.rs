@@ -1,18 +1,23 @@
 //! The deciding half of raft: no IO, no clock, no threads.
 
-use raft::eraftpb::{ConfChange, ConfState, Entry, EntryType, HardState, Message};
-use raft::{Config, RawNode, ReadState, SoftState, StateRole};
+use etcd_api::raftpb;
+use raft::eraftpb::{ConfState, Entry, HardState, Message, MessageType, SnapshotMetadata};
+use raft::{Config, RawNode, ReadState, SnapshotStatus, SoftState, StateRole};
 
+use super::conf_change;
 use super::log::Log;
 
 /// Limits and timing as etcd sets them.
 const MAX_MESSAGE_BYTES: u64 = 1024 * 1024;
 const MAX_INFLIGHT_MESSAGES: usize = 512;
 const MAX_COMMITTED_BYTES: u64 = 4 * 1024 * 1024;
+/// Entries kept for members that lag take no more than this, however many they are.
+const MAX_KEPT_BYTES: u64 = 64 * 1024 * 1024;
 
 pub struct Node {
     raw: RawNode<Log>,
     id: u64,
+    retention: Retention,
 }
 
 /// What is to be done, in this order: answer reads, apply, send, persist, send what waited for that.
@@ -29,6 +34,8 @@ pub struct Work {
 #[derive(Default)]
 pub struct Persist {
     pub number: u64,
+    /// The store must be replaced by this snapshot before anything of this is written.
+    pub snapshot: Option<SnapshotMetadata>,
     pub entries: Vec<Entry>,
     pub hard_state: Option<HardState>,
     /// A change of the commit index alone may wait for the next group.
@@ -39,6 +46,29 @@ pub struct Persist {
 pub struct Timing {
     pub election_ticks: usize,
     pub pre_vote: bool,
+}
+
+/// Which applied entries stay in memory for members that lag: `--snapshot-count` and `--snapshot-catchup-entries`.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    pub snapshot_count: u64,
+    pub catchup_entries: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Retention {
+            snapshot_count: 10_000,
+            catchup_entries: 5_000,
+        }
+    }
+}
+
+/// How far a member has followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Follower {
+    pub id: u64,
+    pub matched: u64,
 }
 
 impl Node {
@@ -56,22 +86,50 @@ impl Node {
             ..Config::default()
         };
         let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let mut raw = RawNode::new(&config, log, &logger)?;
+        raw.mut_store().set_applied(applied);
         Ok(Node {
-            raw: RawNode::new(&config, log, &logger)?,
+            raw,
             id,
+            retention: Retention::default(),
         })
     }
 
-    pub fn propose(&mut self, data: Vec<u8>) -> raft::Result<()> {
-        self.raw.propose(Vec::new(), data)
+    pub fn retain(&mut self, retention: Retention) {
+        self.retention = retention;
     }
 
-    pub fn propose_conf_change(&mut self, change: ConfChange) -> raft::Result<()> {
-        self.raw.propose_conf_change(Vec::new(), change)
+    /// All that waited goes into one message, which costs followers one append.
+    pub fn propose(&mut self, batch: impl IntoIterator<Item = Vec<u8>>) -> raft::Result<()> {
+        let entry = |data: Vec<u8>| Entry {
+            data: data.into(),
+            ..Entry::default()
+        };
+        self.propose_entries(batch.into_iter().map(entry).collect())
     }
 
-    pub fn apply_conf_change(&mut self, change: &ConfChange) -> raft::Result<ConfState> {
-        let state = self.raw.apply_conf_change(change)?;
+    pub fn propose_conf_change(&mut self, change: &raftpb::ConfChange) -> raft::Result<()> {
+        self.propose_entries(vec![conf_change::entry(change)])
+    }
+
+    fn propose_entries(&mut self, entries: Vec<Entry>) -> raft::Result<()> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let mut message = Message {
+            from: self.id,
+            entries,
+            ..Message::default()
+        };
+        message.set_msg_type(MessageType::MsgPropose);
+        self.raw.step(message)
+    }
+
+    pub fn apply_conf_change(&mut self, change: &raftpb::ConfChange) -> raft::Result<ConfState> {
+        let Some(change) = conf_change::for_raft(change) else {
+            return Ok(self.raw.store().conf_state().clone());
+        };
+        let state = self.raw.apply_conf_change(&change)?;
         self.raw.mut_store().set_conf_state(state.clone());
         Ok(state)
     }
@@ -80,12 +138,59 @@ impl Node {
         self.raw.read_index(context);
     }
 
+    /// A leader can answer reads once an entry of its term was committed; a follower asks whoever leads.
+    pub fn can_read(&self) -> bool {
+        match self.is_leader() {
+            true => self.raw.raft.commit_to_current_term(),
+            false => self.leader() != 0,
+        }
+    }
+
+    /// Takes a message that another member sent; raft relies on its kinds being known, which whoever decoded it has made sure of.
     pub fn step(&mut self, message: Message) -> raft::Result<()> {
+        if message.msg_type == MessageType::MsgPropose as i32
+            && !message.entries.iter().all(conf_change::is_proposable)
+        {
+            return Err(raft::Error::ProposalDropped);
+        }
         self.raw.step(message)
+    }
+
+    /// A leader counts on more than this member's log holds: the log was lost, and raft would take its word for a bug.
+    pub fn has_lost_log(&self, message: &Message) -> bool {
+        message.msg_type == MessageType::MsgHeartbeat as i32
+            && message.term >= self.term()
+            && message.commit > self.raw.raft.raft_log.last_index()
     }
 
     pub fn tick(&mut self) {
         self.raw.tick();
+    }
+
+    pub fn report_unreachable(&mut self, id: u64) {
+        self.raw.report_unreachable(id);
+    }
+
+    pub fn report_snapshot(&mut self, id: u64, arrived: bool) {
+        let status = match arrived {
+            true => SnapshotStatus::Finish,
+            false => SnapshotStatus::Failure,
+        };
+        self.raw.report_snapshot(id, status);
+    }
+
+    pub fn transfer_leader(&mut self, to: u64) {
+        self.raw.transfer_leader(to);
+    }
+
+    /// Raft drops proposals meanwhile.
+    pub fn is_transferring(&self) -> bool {
+        self.raw.raft.lead_transferee.is_some()
+    }
+
+    /// Of a leader: the next change of the configuration must wait until the one before it was applied.
+    pub fn has_pending_conf_change(&self) -> bool {
+        self.is_leader() && self.raw.raft.has_pending_conf()
     }
 
     /// The only voter need not wait for an election timeout.
@@ -100,6 +205,10 @@ impl Node {
     pub fn is_sole_voter(&self) -> bool {
         let voters = self.raw.raft.prs().conf().voters().ids();
         voters.len() == 1 && voters.contains(self.id)
+    }
+
+    fn is_sole_member(&self) -> bool {
+        self.raw.raft.prs().iter().all(|(id, _)| *id == self.id)
     }
 
     pub fn is_leader(&self) -> bool {
@@ -118,16 +227,37 @@ impl Node {
         self.raw.raft.raft_log.committed
     }
 
+    /// Everyone's progress; None where this member does not lead.
+    pub fn followers(&self) -> Option<Vec<Follower>> {
+        let progress = self.raw.raft.prs().iter().map(|(id, progress)| Follower {
+            id: *id,
+            matched: progress.matched,
+        });
+        self.is_leader().then(|| progress.collect())
+    }
+
     pub fn persisted(&mut self, number: u64) {
         self.raw.on_persist_ready(number);
     }
 
-    /// Entries up to `index` were applied; they are forgotten unless a peer may want them.
-    pub fn applied(&mut self, index: u64) {
-        self.raw.advance_apply_to(index);
-        if self.is_sole_voter() {
-            self.raw.mut_store().compact(index);
+    /// Entries up to `index` were applied; they are forgotten unless a peer may want them. Returns up to where raft knows it: a snapshot
+    /// is in the store before the log knows of it.
+    pub fn applied(&mut self, index: u64) -> u64 {
+        let log = &self.raw.raft.raft_log;
+        let known = index.min(log.persisted).min(log.committed);
+        if known <= log.applied {
+            return log.applied;
         }
+        self.raw.advance_apply_to(known);
+        let (alone, retention) = (self.is_sole_member(), self.retention);
+        let store = self.raw.mut_store();
+        store.set_applied(known);
+        if alone {
+            store.compact(known);
+        } else {
+            forget(store, known, retention);
+        }
+        known
     }
 
     /// The next thing to do, None when there is nothing.
@@ -136,12 +266,22 @@ impl Node {
             return None;
         }
         let mut ready = self.raw.ready();
+        let mut messages = ready.take_messages();
+        let mut messages_after = Vec::new();
+        for message in ready.take_persisted_messages() {
+            match waits_for_disk(&message) {
+                true => messages_after.push(message),
+                false => messages.push(message),
+            }
+        }
         let persist = Persist {
             number: ready.number(),
+            snapshot: (!ready.snapshot().is_empty())
+                .then(|| ready.snapshot().metadata.clone().unwrap_or_default()),
             entries: ready.take_entries(),
             hard_state: ready.hs().cloned(),
             must_sync: ready.must_sync(),
-            messages_after: ready.take_persisted_messages(),
+            messages_after,
         };
         let work = Work {
             soft_state: ready.ss().map(|state| SoftState {
@@ -150,7 +290,7 @@ impl Node {
             }),
             read_states: ready.take_read_states(),
             committed: ready.take_committed_entries(),
-            messages: ready.take_messages(),
+            messages,
             persist: Some(persist),
         };
         self.remember(&work);
@@ -162,6 +302,9 @@ impl Node {
     fn remember(&mut self, work: &Work) {
         let Some(persist) = &work.persist else { return };
         let store = self.raw.mut_store();
+        if let Some(metadata) = &persist.snapshot {
+            store.install(metadata);
+        }
         store.append(&persist.entries);
         if let Some(state) = &persist.hard_state {
             store.set_hard_state(state.clone());
@@ -169,11 +312,27 @@ impl Node {
     }
 }
 
-/// The configuration change in an entry, None for any other entry.
-pub fn conf_change(entry: &Entry) -> Option<ConfChange> {
-    use prost::Message as _;
-    if entry.entry_type != EntryType::EntryConfChange as i32 {
-        return None;
-    }
-    ConfChange::decode(entry.data.clone()).ok()
+/// What promises something about this member's log or vote. Anything else, heartbeats' answers first, must not stand behind an fsync.
+fn waits_for_disk(message: &Message) -> bool {
+    matches!(
+        MessageType::try_from(message.msg_type),
+        Ok(MessageType::MsgAppendResponse
+            | MessageType::MsgRequestVote
+            | MessageType::MsgRequestVoteResponse
+            | MessageType::MsgRequestPreVoteResponse)
+    )
 }
+
+fn forget(log: &mut Log, applied: u64, retention: Retention) {
+    let (entries, bytes) = log.kept();
+    if bytes > MAX_KEPT_BYTES {
+        // Half of them at once, so that this is rare.
+        return log.compact(applied.saturating_sub(entries / 2));
+    }
+    if entries > retention.snapshot_count + retention.catchup_entries {
+        log.compact(applied.saturating_sub(retention.catchup_entries));
+    }
+}
+
+#[cfg(test)]
+mod tests;

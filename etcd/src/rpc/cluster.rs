@@ -1,14 +1,18 @@
 //! The Cluster service.
 
 use etcd_api::etcdserverpb::{
-    MemberAddRequest, MemberListRequest, MemberListResponse, MemberPromoteRequest, MemberRemoveRequest,
-    MemberUpdateRequest,
+    Member as MemberMessage, MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse,
+    MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse,
+    MemberUpdateRequest, MemberUpdateResponse,
 };
 
 use super::caller::Caller;
 use super::grpc::{Answer, message};
-use super::status::{Code, Status};
-use crate::server::EtcdServer;
+use crate::membership::Member;
+
+fn messages(members: &[Member]) -> Vec<MemberMessage> {
+    members.iter().map(Member::message).collect()
+}
 
 pub async fn list(server: Caller, request: MemberListRequest) -> Answer {
     if request.linearizable {
@@ -22,51 +26,39 @@ pub async fn list(server: Caller, request: MemberListRequest) -> Answer {
     })
 }
 
-fn known(server: &EtcdServer, id: u64) -> Result<(), Status> {
-    match server.state.membership.read().members.contains_key(&id) {
-        true => Ok(()),
-        false => Err(Status::new(Code::NotFound, "etcdserver: member not found")),
-    }
-}
-
-fn not_yet() -> Answer {
-    Err(Status::unimplemented(
-        "etcdserver: this version serves a cluster of one member; its members cannot be changed yet",
-    ))
-}
-
 pub async fn add(server: Caller, request: MemberAddRequest) -> Answer {
     server.admin().await?;
-    if request.peer_ur_ls.is_empty() {
-        return Err(Status::new(
-            Code::InvalidArgument,
-            "etcdserver: given member URLs are invalid",
-        ));
-    }
-    not_yet()
+    let (member, members) = server.add_member(request.peer_ur_ls, request.is_learner).await?;
+    message(&MemberAddResponse {
+        header: Some(server.header(0)),
+        member: Some(member.message()),
+        members: messages(&members),
+    })
 }
 
 pub async fn remove(server: Caller, request: MemberRemoveRequest) -> Answer {
     server.admin().await?;
-    known(&server, request.id)?;
-    // The last member cannot go: nobody would be left to agree on it.
-    Err(Status::new(
-        Code::FailedPrecondition,
-        "etcdserver: re-configuration failed due to not enough started members",
-    ))
+    let members = server.remove_member(request.id).await?;
+    message(&MemberRemoveResponse {
+        header: Some(server.header(0)),
+        members: messages(&members),
+    })
 }
 
 pub async fn update(server: Caller, request: MemberUpdateRequest) -> Answer {
     server.admin().await?;
-    known(&server, request.id)?;
-    not_yet()
+    let members = server.update_member(request.id, request.peer_ur_ls).await?;
+    message(&MemberUpdateResponse {
+        header: Some(server.header(0)),
+        members: messages(&members),
+    })
 }
 
 pub async fn promote(server: Caller, request: MemberPromoteRequest) -> Answer {
     server.admin().await?;
-    known(&server, request.id)?;
-    Err(Status::new(
-        Code::FailedPrecondition,
-        "etcdserver: can only promote a learner member",
-    ))
+    let members = server.promote_member(request.id).await?;
+    message(&MemberPromoteResponse {
+        header: Some(server.header(0)),
+        members: messages(&members),
+    })
 }

@@ -68,24 +68,15 @@ pub async fn revoke(server: Caller, request: LeaseRevokeRequest) -> Answer {
 
 pub async fn time_to_live(server: Caller, request: LeaseTimeToLiveRequest) -> Answer {
     server.known().await?;
-    server.linearizable().await?;
     // Only the names of the keys tell something that is not the lease's own.
     let names = |check: &Check<'_>| match request.keys {
         true => check.lease_read(request.id),
         false => Ok(()),
     };
-    server
-        .reading(names, || time_to_live_now(&server, &request))
-        .await
-}
-
-fn time_to_live_now(server: &EtcdServer, request: &LeaseTimeToLiveRequest) -> Answer {
+    let found = server.time_to_live(request.id, request.keys).await?;
+    // After the leader was asked: a rule that changed meanwhile counts.
+    server.reading(names, || Ok(())).await?;
     let header = Some(server.header(server.store().current()));
-    let found = server
-        .state
-        .lessor
-        .lock()
-        .time_to_live(request.id, server.clock.now());
     let response = match found {
         None => LeaseTimeToLiveResponse {
             header,
@@ -161,20 +152,13 @@ async fn renew(server: &Caller, bytes: bytes::Bytes) -> Answer {
     let request = LeaseKeepAliveRequest::decode(bytes).map_err(undecodable)?;
     server.known().await?;
     server
-        .reading(
-            |check| check.lease_write(request.id),
-            || renew_now(server, &request),
-        )
-        .await
-}
-
-fn renew_now(server: &EtcdServer, request: &LeaseKeepAliveRequest) -> Answer {
+        .reading(|check| check.lease_write(request.id), || Ok(()))
+        .await?;
     let header = Some(server.header(server.store().current()));
-    let ttl = server.state.lessor.lock().renew(request.id, server.clock.now());
-    let ttl = match ttl {
+    let ttl = match server.renew(request.id).await {
         Ok(ttl) => ttl,
-        Err(LeaseError::NotFound) => 0,
-        Err(error) => return Err(Status::from(ServerError::from(error))),
+        Err(ServerError::Lease(LeaseError::NotFound)) => 0,
+        Err(error) => return Err(Status::from(error)),
     };
     message(&LeaseKeepAliveResponse {
         header,

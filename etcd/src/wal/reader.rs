@@ -40,8 +40,17 @@ impl Replay {
         }
     }
 
-    fn covered(&mut self, snapshot: walpb::Snapshot) {
-        self.entries.retain(|entry| entry.index > snapshot.index);
+    /// A snapshot that came from another member takes the place of the whole log, unless the log held the same entry.
+    pub fn covered(&mut self, snapshot: walpb::Snapshot) {
+        let same = self
+            .entries
+            .iter()
+            .find(|entry| entry.index == snapshot.index)
+            .is_none_or(|entry| entry.term == snapshot.term);
+        match same {
+            true => self.entries.retain(|entry| entry.index > snapshot.index),
+            false => self.entries.clear(),
+        }
         self.snapshot = snapshot;
     }
 

@@ -193,7 +193,7 @@ fn the_quota_raises_an_alarm_that_clears_itself() {
     etcd.ctl(&["put", "k", "fits again"]);
 }
 
-pub fn wait_for(condition: impl Fn() -> bool) {
+pub fn wait_for(mut condition: impl FnMut() -> bool) {
     let start = std::time::Instant::now();
     while !condition() {
         assert!(

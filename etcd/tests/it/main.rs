@@ -1,6 +1,7 @@
 //! Real processes: our etcd, Debian's etcdctl, real clients over sockets, kill -9, full disks.
 
 mod auth;
+mod cluster;
 mod concurrency;
 mod corruption;
 mod downgrade;

@@ -19,7 +19,7 @@ impl Machine {
             auth_revision: who.revision,
         });
         let mut answer = self.applier.state.waits.register(self.next_id);
-        self.node.propose(request.encode_to_vec()).unwrap();
+        self.node.propose([request.encode_to_vec()]).unwrap();
         self.work().unwrap();
         answer.try_recv().unwrap().result
     }
