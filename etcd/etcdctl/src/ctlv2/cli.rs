@@ -257,11 +257,15 @@ impl App<'_> {
         words: &[String],
     ) -> Result<Call, Stop> {
         let text = || help::command(command, prefix);
-        let (local, args) =
-            read(&[command.flags, &[HELP]], &reorder(words)).map_err(|error| Stop::Usage {
-                text: format!("Incorrect Usage: {error}\n\n{}", text()),
-                error,
-            })?;
+        let words = if command.run.is_some() {
+            reorder(words)
+        } else {
+            words.to_vec()
+        };
+        let (local, args) = read(&[command.flags, &[HELP]], &words).map_err(|error| Stop::Usage {
+            text: format!("Incorrect Usage: {error}\n\n{}", text()),
+            error,
+        })?;
         if local.get("help").is_some_and(|value| value == "true") {
             return Err(Stop::Text(text()));
         }

@@ -295,15 +295,19 @@ async fn endpoints(call: &Call) -> Result<Vec<String>, String> {
 }
 
 fn with_scheme(endpoint: &str) -> Result<String, String> {
-    let url = if endpoint.contains("://") {
+    let refused = |reason: &str| format!("parse {}: {reason}", quote(endpoint.as_bytes()));
+    let has_scheme = endpoint.contains("://");
+    // Go takes a name before a colon for a scheme, and a number for nothing at all.
+    if !has_scheme && endpoint.contains(':') && endpoint.starts_with(|c: char| c.is_ascii_digit()) {
+        return Err(refused("first path segment in URL cannot contain colon"));
+    }
+    let url = if has_scheme {
         endpoint.to_owned()
     } else {
         format!("http://{endpoint}")
     };
     let parsed: Result<http::Uri, _> = url.parse();
-    parsed
-        .map(|_| url)
-        .map_err(|error| format!("parse {}: {error}", quote(endpoint.as_bytes())))
+    parsed.map(|_| url).map_err(|error| refused(&error.to_string()))
 }
 
 fn discovery_domain(call: &Call) -> (String, bool) {

@@ -159,7 +159,7 @@ impl Action {
 fn read(answer: Answer) -> Result<Response, Error> {
     let invalid = |_| {
         Error::Text(
-            "client: response is invalid json. The endpoint is probably not valid etcd cluster endpoint."
+            "client: response is invalid json. The endpoint is probably not valid etcd cluster endpoint"
                 .to_owned(),
         )
     };

@@ -1,7 +1,6 @@
 //! Global flags, and what they make: the client's configuration and the printer.
 
 use std::io::{self, Write as _};
-use std::time::Duration;
 
 use crate::client::{Auth, Client, Config, Context, Secure, discovery};
 use crate::cobra::{Flag, Flags, Invocation, Kind};
@@ -253,10 +252,6 @@ impl Ctl {
 
     pub fn command_timeout_is_set(&self) -> bool {
         self.flags.changed("command-timeout")
-    }
-
-    pub fn timeout(&self) -> Duration {
-        self.flags.duration("command-timeout")
     }
 }
 

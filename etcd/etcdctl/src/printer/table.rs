@@ -77,7 +77,7 @@ fn right(text: &str, width: usize) -> String {
 
 fn center(text: &str, width: usize) -> String {
     let gap = width.saturating_sub(text.chars().count());
-    let left = gap.div_ceil(2);
+    let left = gap / 2;
     format!("{}{text}{}", " ".repeat(left), " ".repeat(gap - left))
 }
 

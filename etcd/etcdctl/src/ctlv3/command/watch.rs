@@ -168,8 +168,10 @@ async fn interactive(ctl: &mut Ctl, environment: &Environment) -> Result<(), Exi
             }
             Some("progress") => {
                 progress.retain(|progress| !progress.is_closed());
-                // A watch that has questions pending will answer those.
-                progress.iter().for_each(|progress| drop(progress.try_send(())));
+                for watch in &progress {
+                    // A watch that has questions pending will answer those.
+                    watch.try_send(()).ok();
+                }
             }
             Some(_) => eprintln!("Invalid command {line} (only support watch)"),
         }
