@@ -14,6 +14,7 @@ mod context;
 pub mod discovery;
 mod endpoint;
 mod error;
+mod greeting;
 pub mod kv;
 pub mod lease;
 pub mod mirror;
@@ -22,6 +23,7 @@ pub mod tls;
 pub mod watch;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tonic::transport::Channel;
@@ -41,6 +43,8 @@ const MAX_SEND_BYTES: usize = 2 * 1024 * 1024;
 /// Upstream's `defaultMaxCallRecvMsgSize`: the server bounds what it sends.
 const MAX_RECEIVE_BYTES: usize = i32::MAX as usize;
 const API_VERSION: &str = "3.6";
+/// Before the next connection to something that does not speak HTTP/2.
+const RECONNECT_AFTER: Duration = Duration::from_millis(100);
 
 #[derive(Clone)]
 pub struct Client(Arc<Inner>);
@@ -123,13 +127,15 @@ impl Client {
         F: Future<Output = Result<Response<T>, Status>>,
     {
         let exchange = async {
-            let channel = self.0.connector.channel().await;
-            let request = self.request(message.clone());
-            let result = send(channel.clone(), request).await;
-            if let Err(status) = &result {
-                self.0.connector.note_failure(status).await;
+            loop {
+                let open = self.0.connector.open().await;
+                let result = send(open.channel.clone(), self.request(message.clone())).await;
+                let result = result.map_err(error::lost_connection);
+                if !self.0.connector.judge(&open, result.as_ref().err()).await {
+                    return result.map(Response::into_inner);
+                }
+                tokio::time::sleep(RECONNECT_AFTER).await;
             }
-            result.map(Response::into_inner)
         };
         context
             .limit(exchange)
@@ -167,11 +173,10 @@ impl Client {
         F: Future<Output = Result<Response<T>, Status>>,
     {
         let exchange = async {
-            let channel = self.0.connector.channel().await;
-            let result = send(channel, self.request(message)).await;
-            if let Err(status) = &result {
-                self.0.connector.note_failure(status).await;
-            }
+            let open = self.0.connector.open().await;
+            let result = send(open.channel.clone(), self.request(message)).await;
+            let result = result.map_err(error::lost_connection);
+            self.0.connector.judge(&open, result.as_ref().err()).await;
             result.map(Response::into_inner)
         };
         context

@@ -18,6 +18,7 @@ use tonic::{Code, Status};
 use tower::service_fn;
 
 use super::endpoint::{Address, Credentials, Endpoint, authority};
+use super::greeting::{Greeted, Listening};
 use super::{Config, Error, tls};
 
 /// Between the starts of two attempts: a dead endpoint delays the next this long, not for its own timeout.
@@ -30,13 +31,19 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(20);
 /// grpc-go raises shorter keepalive times to this; servers close connections that ping more often.
 const MIN_PING: Duration = Duration::from_secs(10);
 
-trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(super) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 /// With grpc-go's words.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("connection error: desc = \"transport: {0}\"")]
+#[error("connection error: desc = \"{0}\"")]
 pub struct DialError(String);
+
+impl DialError {
+    fn transport(text: impl std::fmt::Display) -> Self {
+        DialError(format!("transport: {text}"))
+    }
+}
 
 pub struct Connector {
     targets: Vec<Target>,
@@ -48,9 +55,17 @@ pub struct Connector {
 
 #[derive(Default)]
 struct State {
-    channel: Option<(usize, Channel)>,
+    channel: Option<Open>,
     /// The endpoint whose connection failed last: tried after all others.
     failed: Option<usize>,
+}
+
+/// The connection in use.
+#[derive(Clone)]
+pub struct Open {
+    index: usize,
+    pub channel: Channel,
+    greeted: Greeted,
 }
 
 #[derive(Clone)]
@@ -93,79 +108,97 @@ impl Connector {
     }
 
     /// Waits until some endpoint answers. Callers bound it by their deadline.
-    pub async fn channel(&self) -> Channel {
+    pub async fn open(&self) -> Open {
         let mut state = self.state.lock().await;
-        if let Some((_, channel)) = &state.channel {
-            return channel.clone();
+        if let Some(open) = &state.channel {
+            return open.clone();
         }
         let mut backoff = FIRST_BACKOFF;
         loop {
-            if let Some((index, channel)) = self.race(state.failed).await {
-                *self.last_error.lock() = None;
-                state.channel = Some((index, channel.clone()));
-                return channel;
+            if let Some(open) = self.race(state.failed).await {
+                state.channel = Some(open.clone());
+                return open;
             }
             tokio::time::sleep(backoff).await;
             backoff = (backoff * 2).min(MAX_BACKOFF);
         }
     }
 
-    /// A connection that failed is not given to the next call, nor one to a member that cannot serve.
-    pub async fn note_failure(&self, status: &Status) {
-        if status.code() != Code::Unavailable {
-            return;
+    /// After an exchange. A connection that failed is not given to the next call, nor one to a member that cannot serve.
+    /// True when the server never greeted us: whatever listens there has taken no request.
+    pub async fn judge(&self, open: &Open, failure: Option<&Status>) -> bool {
+        let greeted = open.greeted.get();
+        if greeted {
+            *self.last_error.lock() = None;
+        }
+        let Some(status) = failure else { return false };
+        if status.code() != Code::Unavailable && greeted {
+            return false;
+        }
+        if !greeted {
+            *self.last_error.lock() = Some(DialError("error reading server preface: EOF".to_owned()));
         }
         let mut state = self.state.lock().await;
-        if let Some((index, _)) = state.channel.take() {
-            state.failed = Some(index);
+        if state
+            .channel
+            .as_ref()
+            .is_some_and(|current| current.greeted.is(&open.greeted))
+        {
+            state.channel = None;
+            state.failed = Some(open.index);
         }
+        !greeted
     }
 
-    async fn race(&self, failed: Option<usize>) -> Option<(usize, Channel)> {
+    async fn race(&self, failed: Option<usize>) -> Option<Open> {
         let others = (0..self.targets.len()).filter(|index| Some(*index) != failed);
         let order = others.chain(failed).enumerate();
         let attempts: FuturesUnordered<_> = order
             .map(|(place, index)| async move {
                 tokio::time::sleep(STAGGER * place as u32).await;
                 let dialed = tokio::time::timeout(DIAL_TIMEOUT, self.dial(index)).await;
-                (
-                    index,
-                    dialed.unwrap_or_else(|_| Err(DialError("dial timeout".to_owned()))),
-                )
+                dialed.unwrap_or_else(|_| Err(DialError::transport("dial timeout")))
             })
             .collect();
         let mut attempts = std::pin::pin!(attempts);
-        while let Some((index, dialed)) = attempts.next().await {
+        while let Some(dialed) = attempts.next().await {
             match dialed {
-                Ok(channel) => return Some((index, channel)),
+                Ok(open) => return Some(open),
                 Err(error) => *self.last_error.lock() = Some(error),
             }
         }
         None
     }
 
-    async fn dial(&self, index: usize) -> Result<Channel, DialError> {
+    async fn dial(&self, index: usize) -> Result<Open, DialError> {
         let target = self.targets[index].clone();
+        let failed = |error| DialError::transport(format!("Error while dialing: {error}"));
         let (interval, timeout) = self.keepalive;
         let endpoint = tonic::transport::Endpoint::from_shared(target.uri())
-            .map_err(|error| DialError(format!("Error while dialing: {error}")))?
+            .map_err(failed)?
             .http2_keep_alive_interval(interval)
             .keep_alive_timeout(timeout);
+        let greeted = Greeted::default();
         let first = target.stream().await?;
         let held = Arc::new(parking_lot::Mutex::new(Some(first)));
+        let seen = greeted.clone();
         let connector = service_fn(move |_| {
-            let (held, target) = (held.clone(), target.clone());
+            let (held, target, seen) = (held.clone(), target.clone(), seen.clone());
             async move {
                 let ready = held.lock().take();
                 let stream = match ready {
                     Some(stream) => stream,
                     None => target.stream().await?,
                 };
-                Ok::<_, DialError>(TokioIo::new(stream))
+                Ok::<_, DialError>(TokioIo::new(Listening::new(stream, seen)))
             }
         });
-        let connected = endpoint.connect_with_connector(connector).await;
-        connected.map_err(|error| DialError(format!("Error while dialing: {error}")))
+        let channel = endpoint.connect_with_connector(connector).await.map_err(failed)?;
+        Ok(Open {
+            index,
+            channel,
+            greeted,
+        })
     }
 }
 
@@ -180,7 +213,7 @@ impl Target {
     async fn stream(&self) -> Result<Box<dyn Io>, DialError> {
         let (plain, host) = self.plain().await?;
         let Some(config) = &self.tls else { return Ok(plain) };
-        let refused = |text: String| DialError(format!("authentication handshake failed: {text}"));
+        let refused = |text: String| DialError::transport(format!("authentication handshake failed: {text}"));
         let name = ServerName::try_from(host).map_err(|error| refused(error.to_string()))?;
         let handshake = tokio_rustls::TlsConnector::from(config.clone())
             .connect(name, plain)
@@ -219,7 +252,7 @@ fn handshake_text(error: &io::Error) -> String {
 }
 
 fn dial_error(network: &str, address: &str, error: &io::Error) -> DialError {
-    DialError(format!(
+    DialError::transport(format!(
         "Error while dialing: dial {network} {address}: connect: {}",
         errno_text(error)
     ))

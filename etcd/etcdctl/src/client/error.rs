@@ -76,6 +76,16 @@ fn code_name(code: Code) -> String {
     }
 }
 
+/// tonic calls a broken connection unknown; gRPC calls it unavailable, which is worth another attempt where that is safe.
+pub fn lost_connection(status: Status) -> Status {
+    let transport =
+        std::error::Error::source(&status).is_some_and(|source| source.is::<tonic::transport::Error>());
+    if transport && status.code() == Code::Unknown {
+        return Status::unavailable("error reading from server: EOF");
+    }
+    status
+}
+
 pub fn is_known(message: &str) -> bool {
     KNOWN.contains(&message)
 }

@@ -4,8 +4,6 @@ use std::time::Duration;
 
 use tonic::{Code, Status};
 
-use super::error::is_known;
-
 /// Upstream's `defaultUnaryMaxRetries`.
 pub const MAX_ATTEMPTS: usize = 100;
 /// Upstream's `defaultBackoffWaitBetween`, after each round over a quorum of the endpoints.
@@ -39,20 +37,9 @@ pub fn is_safe(policy: Policy, status: &Status, endpoints: usize) -> bool {
     }
     match policy {
         Policy::Repeatable => status.code() == Code::Unavailable,
-        Policy::NonRepeatable => status.code() == Code::Unavailable && was_not_sent(status),
+        // It may have been done. What was never taken is sent again before it comes here.
+        Policy::NonRepeatable => false,
     }
-}
-
-/// A transport that could not even be reached; what etcd itself says may come after the change was made.
-fn was_not_sent(status: &Status) -> bool {
-    let mut cause = std::error::Error::source(status);
-    while let Some(error) = cause {
-        if error.downcast_ref::<super::connect::DialError>().is_some() {
-            return !is_known(status.message());
-        }
-        cause = error.source();
-    }
-    false
 }
 
 #[cfg(test)]

@@ -257,6 +257,7 @@ impl App<'_> {
         words: &[String],
     ) -> Result<Call, Stop> {
         let text = || help::command(command, prefix);
+        // A group reads its own flags only; what stands behind a subcommand's name is the subcommand's.
         let words = if command.run.is_some() {
             reorder(words)
         } else {
