@@ -109,7 +109,7 @@ fn usage_has_etcdctls_shape() {
 
 #[test]
 fn near_names_are_suggested() {
-    assert_eq!(suggest::suggestions("gat", &["get", "put", "lease"]), ["get"]);
+    assert_eq!(suggest::suggestions("gat", &["get", "del", "lease"]), ["get"]);
     assert_eq!(suggest::suggestions("lea", &["get", "lease"]), ["lease"]);
     assert!(suggest::suggestions("bogus", &["get", "lease"]).is_empty());
 }

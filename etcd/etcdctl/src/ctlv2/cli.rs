@@ -399,7 +399,13 @@ mod tests {
             error("set a b --ttl x"),
             "invalid value \"x\" for flag -ttl: parse error"
         );
-        assert_eq!(error("set a b --ttl"), "flag needs an argument: -ttl");
+        // The flag comes before the words then.
+        assert_eq!(
+            error("set a b --ttl"),
+            "invalid value \"a\" for flag -ttl: parse error"
+        );
+        assert_eq!(error("ls --bogus"), "flag provided but not defined: -bogus");
+        assert_eq!(error("--output"), "flag needs an argument: -output");
         assert_eq!(error("bogus"), "bogus");
         assert_eq!(error("-v"), "etcdctl version: 3.6.8\nAPI version: 2\n");
     }

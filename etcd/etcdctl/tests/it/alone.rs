@@ -248,7 +248,7 @@ fn usage_is_told_and_help_ends_well() {
     );
     let unknown = ctl(&["gat"]);
     assert_eq!(unknown.code, Some(1));
-    let text = "Error: unknown command \"gat\" for \"etcdctl\"\n\nDid you mean this?\n\tget\n\nRun 'etcdctl --help' for usage.\n";
+    let text = "Error: unknown command \"gat\" for \"etcdctl\"\n\nDid you mean this?\n\tget\n\tput\n\nRun 'etcdctl --help' for usage.\n";
     assert_eq!(unknown.errors(), text);
     let moved = ctl(&["snapshot", "restore", "x"]);
     assert!(moved.text().contains("snapshot save") && moved.errors().contains("etcdutl snapshot restore"));

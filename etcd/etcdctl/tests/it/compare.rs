@@ -1,5 +1,6 @@
 //! Two servers of one make: theirs hears every command from the real etcdctl, ours from ours, and both must say the same.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use crate::programs::{Output, command, ours, run};
@@ -14,6 +15,7 @@ pub struct Pair {
     differs: fn(&str) -> bool,
     /// Log lines of 3.4 have another shape.
     logs: bool,
+    differences: RefCell<Vec<String>>,
 }
 
 impl Pair {
@@ -25,6 +27,7 @@ impl Pair {
             api,
             differs: |_| false,
             logs: true,
+            differences: RefCell::default(),
         }
     }
 
@@ -66,7 +69,16 @@ impl Pair {
             self.readable(&theirs, &self.theirs),
             self.readable(&own, &self.ours),
         );
-        assert_eq!(own, theirs, "etcdctl {line} (left ours, right theirs)");
+        if own != theirs {
+            let difference = format!("etcdctl {line}\nours:   {own:?}\ntheirs: {theirs:?}\n");
+            self.differences.borrow_mut().push(difference);
+        }
+    }
+
+    /// All differences at once: what one command leaves behind explains the next.
+    pub fn finish(self) {
+        let differences = self.differences.take();
+        assert!(differences.is_empty(), "{}", differences.join("\n"));
     }
 
     /// Exit code and text, with what must differ between two runs made equal.

@@ -96,4 +96,5 @@ fn ours_and_3_4_say_the_same() {
         .iter()
         .for_each(|line| pair.same_with(line, "from stdin\n"));
     pair.same("member add n http://127.0.0.1:9");
+    pair.finish();
 }
