@@ -110,6 +110,6 @@ fn usage_has_etcdctls_shape() {
 #[test]
 fn near_names_are_suggested() {
     assert_eq!(suggest::suggestions("gat", &["get", "del", "lease"]), ["get"]);
-    assert_eq!(suggest::suggestions("lea", &["get", "lease"]), ["lease"]);
+    assert_eq!(suggest::suggestions("leas", &["get", "lease"]), ["lease"]);
     assert!(suggest::suggestions("bogus", &["get", "lease"]).is_empty());
 }

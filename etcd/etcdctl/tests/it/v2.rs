@@ -57,7 +57,7 @@ const COMMANDS: &[&str] = &[
     "set '/with blank %é' x",
     "get '/with blank %é'",
     "watch /ttl --after-index 1",
-    "watch -r /ttl --after-index 1",
+    "watch -r --after-index 1 /ttl",
     "watch",
     "member list",
     "member list x",
