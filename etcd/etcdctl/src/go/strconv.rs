@@ -5,7 +5,7 @@ use super::quote::quote;
 pub fn parse_int(text: &str, base: u32) -> Result<i64, String> {
     let error = |reason: &str| format!("strconv.ParseInt: parsing {}: {reason}", quote(text.as_bytes()));
     let (negative, digits) = sign(text);
-    let magnitude = magnitude(digits, base).map_err(|reason| error(reason))?;
+    let magnitude = magnitude(digits, base).map_err(&error)?;
     let value = if negative {
         -i128::from(magnitude)
     } else {

@@ -115,22 +115,8 @@ impl Mirror {
         let mut syncer = Syncer::new(&self.source, prefix, start)
             .await
             .map_err(Exit::error)?;
-        while start == 0 {
-            let Some(page) = syncer.next_page().await.map_err(Exit::error)? else {
-                break;
-            };
-            for kv in page.kvs {
-                let request = PutRequest {
-                    key: self.rename(&kv.key, &to),
-                    value: kv.value,
-                    ..Default::default()
-                };
-                self.destination
-                    .put(&Context::background(), request)
-                    .await
-                    .map_err(Exit::error)?;
-                self.total.fetch_add(1, Ordering::Relaxed);
-            }
+        if start == 0 {
+            self.copy(&mut syncer, &to).await?;
         }
         let mut updates = syncer.updates();
         while let Some(reply) = updates.next().await {
@@ -141,6 +127,25 @@ impl Mirror {
         }
         // What upstream prints of an end without an error.
         Err(Exit::error("<nil>"))
+    }
+
+    /// Everything as it is now.
+    async fn copy(&self, syncer: &mut Syncer, to: &str) -> Result<(), Exit> {
+        while let Some(page) = syncer.next_page().await.map_err(Exit::error)? {
+            for kv in page.kvs {
+                let request = PutRequest {
+                    key: self.rename(&kv.key, to),
+                    value: kv.value,
+                    ..Default::default()
+                };
+                self.destination
+                    .put(&Context::background(), request)
+                    .await
+                    .map_err(Exit::error)?;
+                self.total.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        Ok(())
     }
 
     /// One transaction for each revision: the destination never shows half of one, unless it is too large for one.

@@ -89,7 +89,7 @@ async fn worker(client: Client, requests: Requests, progress: Option<Arc<Progres
 pub fn request(prefix: &str, size: usize, value: &Bytes) -> PutRequest {
     let mut key = BytesMut::with_capacity(prefix.len() + size);
     key.extend_from_slice(prefix.as_bytes());
-    let mut number = u64::from(rand::random::<u64>() >> 1) << 1;
+    let mut number = (rand::random::<u64>() >> 1) << 1;
     while number >= 0x80 {
         key.extend_from_slice(&[(number as u8) | 0x80]);
         number >>= 7;

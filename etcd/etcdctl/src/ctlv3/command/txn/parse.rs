@@ -114,10 +114,10 @@ fn word(rest: &str) -> (Option<String>, &str) {
             None => (None, inner),
         };
     }
-    if rest.starts_with('"') {
+    if let Some(inner) = rest.strip_prefix('"') {
         return match crate::go::quote::unquote_prefix(rest) {
             Some((bytes, after)) => (Some(String::from_utf8_lossy(&bytes).into_owned()), after),
-            None => (None, &rest[1..]),
+            None => (None, inner),
         };
     }
     let end = rest.find(char::is_whitespace).unwrap_or(rest.len());
