@@ -122,7 +122,6 @@ const TXNS: &[&str] = &[
 const SINCE_35: &[&str] = &[
     "member list",
     "member list -w json",
-    "member list -w table",
     "get a --count-only -w fields",
     "get a --count-only",
     "get --keys-only --count-only x",
