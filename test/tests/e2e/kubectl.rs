@@ -26,7 +26,7 @@ use crate::nodes::{deploy_web, with_node};
 const LIMIT: Duration = Duration::from_secs(30);
 /// How long a watch is watched, in seconds, and how long any other command may take.
 const WATCH: &str = "2";
-const ANY: &str = "60";
+const ANY: &str = "120";
 const WORKERS: usize = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
