@@ -30,6 +30,7 @@ use crate::mvcc::{self, Store};
 use crate::raft::node::conf_change;
 use crate::storage::Writer;
 use crate::storage::record::FrameHeader;
+use crate::v2;
 use crate::watch::{Batch, Hub};
 
 /// How often a write to a full disk is tried again.
@@ -56,6 +57,7 @@ pub enum Answer {
     Done,
     Alarms(Vec<AlarmMember>),
     Members,
+    V2(v2::Outcome),
 }
 
 /// What came of one entry, and the revision after it.
@@ -106,6 +108,8 @@ pub struct State {
     pub lessor: Mutex<Lessor>,
     pub membership: RwLock<Membership>,
     pub alarms: RwLock<Alarms>,
+    /// Changed by the apply thread alone; who reads or watches comes for a moment.
+    pub v2: RwLock<v2::Store>,
     pub waits: Waits,
 }
 
@@ -244,6 +248,10 @@ impl Applier {
             self.state.membership.write().version.clone_from(&version.ver);
             info!("cluster-version" = %version.ver, "set cluster version");
             return Ok(Answer::Done);
+        }
+        if let Some(request) = &request.v2 {
+            let outcome = self.state.v2.write().apply(request, &mut self.writer);
+            return Ok(Answer::V2(outcome));
         }
         Err(ApplyError::Unsupported)
     }

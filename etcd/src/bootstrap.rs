@@ -281,6 +281,7 @@ impl Running {
             lessor: Mutex::new(attach_leases(lessor, &store)),
             membership: RwLock::new(read.membership),
             alarms: RwLock::new(read.alarms),
+            v2: RwLock::new(read.v2),
             waits: Waits::default(),
         });
         let writer =

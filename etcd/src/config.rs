@@ -48,6 +48,9 @@ pub struct Config {
     pub client_tls: Option<ServerTls>,
     pub peer_tls: Option<ServerTls>,
     pub host_whitelist: Vec<String>,
+    pub cors: Vec<String>,
+    pub enable_grpc_gateway: bool,
+    pub enable_v2: bool,
     pub auto_compaction: Option<compactor::Mode>,
 }
 
@@ -103,6 +106,9 @@ impl Config {
             client_tls: tls(&flags, "", "listen-client-urls")?,
             peer_tls: tls(&flags, "peer-", "listen-peer-urls")?,
             host_whitelist: flags.strings("host-whitelist"),
+            cors: flags.strings("cors"),
+            enable_grpc_gateway: flags.bool("enable-grpc-gateway"),
+            enable_v2: flags.bool("enable-v2"),
             auto_compaction: compactor::parse(
                 flags.string("auto-compaction-mode"),
                 flags.string("auto-compaction-retention"),

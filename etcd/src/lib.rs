@@ -11,9 +11,10 @@
 //!
 //! [`lease`], [`membership`], alarms and the [`quota`] change by entries too, and lie in the store's [`meta`] records, in the same frames.
 //! [`compactor`] compacts by itself when flags say so.
+//! [`gateway`] speaks the v3 API in JSON, over the table of [`rpc`]; [`v2`] is the v2 keys API, a store of its own that changes by entries as well.
 //! [`clock`] and [`disk`] are the two outside things that deciding code would otherwise touch; both have fakes.
 //!
-//! What is not here: a JSON gateway, auth, peers. The byte layout is in `docs/format.md`.
+//! What is not here: auth, peers. The byte layout is in `docs/format.md`.
 
 pub mod apply;
 pub mod bootstrap;
@@ -21,6 +22,7 @@ pub mod clock;
 pub mod compactor;
 pub mod config;
 pub mod disk;
+pub mod gateway;
 pub mod http;
 pub mod lease;
 pub mod membership;
@@ -32,5 +34,6 @@ pub mod raft;
 pub mod rpc;
 pub mod server;
 pub mod storage;
+pub mod v2;
 pub mod wal;
 pub mod watch;

@@ -30,6 +30,7 @@ async fn run(flags: Flags, drain: Drain) -> Result<()> {
     http::add_checks(&member.server);
     tokio::spawn(member.server.clone().expire_leases());
     tokio::spawn(member.server.clone().watch_space());
+    tokio::spawn(etcd::v2::expire(member.server.clone()));
     if let Some(mode) = config.auto_compaction {
         tokio::spawn(compactor::run(member.server.clone(), mode));
     }
@@ -78,7 +79,14 @@ impl Listeners {
         member: &Member,
         drain: &Drain,
     ) -> Result<Vec<tokio::task::JoinHandle<Result<()>>>> {
-        let client: Handler = http::client_handler(member.server.clone(), config.host_whitelist.clone());
+        let access = Arc::new(http::Access {
+            host_whitelist: config.host_whitelist.clone(),
+            cors: config.cors.clone(),
+            grpc_gateway: config.enable_grpc_gateway,
+            v2: config.enable_v2,
+        });
+        let client: Handler = http::client_handler(member.server.clone(), access.clone());
+        let client_http: Handler = http::client_http_handler(member.server.clone(), access);
         let plain: Handler = http::plain_handler(member.server.clone());
         let limits = Limits {
             max_h2_streams: config.max_concurrent_streams,
@@ -87,7 +95,7 @@ impl Listeners {
         let mut tasks = Vec::new();
         for (urls, tls, handler, what) in [
             (self.client, &self.client_tls, &client, "client"),
-            (self.client_http, &self.client_tls, &plain, "client http"),
+            (self.client_http, &self.client_tls, &client_http, "client http"),
             (self.peer, &self.peer_tls, &plain, "peer"),
             (self.metrics, &self.client_tls, &plain, "metrics"),
         ] {

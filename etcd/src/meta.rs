@@ -9,12 +9,15 @@ use prost::Message as _;
 use crate::lease::Lessor;
 use crate::membership::{Member, Membership};
 use crate::storage::{Writer, load::Loaded};
+use crate::v2;
 
 pub const LEASE: u8 = 1;
 pub const ALARM: u8 = 2;
 pub const MEMBERS: u8 = 3;
 pub const CLUSTER: u8 = 4;
 pub const REVISION: u8 = 6;
+/// Paths of the v2 API's keys.
+pub const V2: u8 = 16;
 
 const COMPACTED: &[u8] = b"compacted";
 const CONF_STATE: &[u8] = b"confState";
@@ -29,6 +32,7 @@ pub struct State {
     pub alarms: Alarms,
     pub compacted: i64,
     pub conf_state: raftpb::ConfState,
+    pub v2: v2::Store,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +58,7 @@ pub fn read(loaded: &Loaded, lessor: &mut Lessor) -> Result<State, MetaError> {
         alarms: Alarms::new(),
         compacted: 0,
         conf_state: raftpb::ConfState::default(),
+        v2: v2::Store::default(),
     };
     for ((bucket, key), value) in &loaded.meta {
         match (*bucket, &key[..]) {
@@ -82,10 +87,24 @@ pub fn read(loaded: &Loaded, lessor: &mut Lessor) -> Result<State, MetaError> {
                     "the compacted revision",
                 ))?);
             }
+            (V2, path) => state
+                .v2
+                .restore(path, value)
+                .map_err(bad("a key of the v2 API"))?,
             _ => {}
         }
     }
     Ok(state)
+}
+
+impl v2::Records for Writer {
+    fn put(&mut self, key: &str, record: Bytes) {
+        self.set_meta(V2, Bytes::copy_from_slice(key.as_bytes()), record);
+    }
+
+    fn delete(&mut self, key: &str) {
+        self.delete_meta(V2, &Bytes::copy_from_slice(key.as_bytes()));
+    }
 }
 
 fn id_key(id: u64) -> Bytes {

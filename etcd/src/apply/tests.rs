@@ -118,6 +118,7 @@ impl Machine {
             lessor: Mutex::new(lessor),
             membership: RwLock::new(read.membership),
             alarms: RwLock::new(read.alarms),
+            v2: RwLock::new(read.v2),
             waits: Waits::default(),
         });
         let applier = Applier::new(

@@ -9,10 +9,9 @@ use etcd_api::etcdserverpb::{
     LeaseStatus, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
 };
 use http::Request;
-use hyper::body::Incoming;
 use prost::Message as _;
 
-use super::grpc::{Answer, Channel, Reader, Reply, message, undecodable};
+use super::grpc::{Answer, Channel, Inbound, Reader, Reply, message, undecodable};
 use super::status::Status;
 use crate::apply;
 use crate::lease::{LeaseError, MAX_TTL_SECONDS};
@@ -104,7 +103,7 @@ pub async fn leases(server: Arc<EtcdServer>, _: LeaseLeasesRequest) -> Answer {
     })
 }
 
-pub fn keep_alive(server: Arc<EtcdServer>, request: Request<Incoming>) -> BoxFuture<'static, Answer> {
+pub fn keep_alive(server: Arc<EtcdServer>, request: Request<Inbound>) -> BoxFuture<'static, Answer> {
     Box::pin(async move {
         let (sender, body) = Channel::open(KEEP_ALIVE_ANSWERS);
         let mut reader = Reader::new(request.into_body(), server.limits.max_request_bytes);

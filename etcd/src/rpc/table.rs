@@ -9,12 +9,12 @@ use component_base::serve::BoxFuture;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
-use super::grpc::{self, Answer, Reply, unary};
+use super::grpc::{self, Answer, Inbound, Reply, unary};
 use super::status::{Code, Status};
 use super::{cluster, kv, lease, maintenance, watch};
 use crate::server::EtcdServer;
 
-type Call = fn(Arc<EtcdServer>, Request<Incoming>) -> BoxFuture<'static, Answer>;
+type Call = fn(Arc<EtcdServer>, Request<Inbound>) -> BoxFuture<'static, Answer>;
 
 pub struct Method {
     /// Without the leading slash.
@@ -193,7 +193,7 @@ pub fn is_grpc(request: &Request<Incoming>) -> bool {
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
-pub async fn serve(server: Arc<EtcdServer>, request: Request<Incoming>) -> Response<Body> {
+pub async fn serve(server: Arc<EtcdServer>, request: Request<Inbound>) -> Response<Body> {
     let path = request.uri().path().strip_prefix('/').unwrap_or_default();
     let Some(place) = METHODS.iter().position(|method| method.path == path) else {
         return grpc::response(Err(unknown(path)));

@@ -11,17 +11,16 @@ use etcd_api::etcdserverpb::{WatchRequest, watch_request::RequestUnion};
 use http::Request;
 use http_body::Frame;
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use prost::Message as _;
 
-use super::grpc::{Answer, Reader, Reply, ok_trailers, undecodable};
+use super::grpc::{Answer, Inbound, Reader, Reply, ok_trailers, undecodable};
 use super::status::Status;
 use crate::server::EtcdServer;
 use crate::watch::Hub;
 use crate::watch::hub::HubEvent;
 use crate::watch::outbox::{Next, Outbox};
 
-pub fn watch(server: Arc<EtcdServer>, request: Request<Incoming>) -> BoxFuture<'static, Answer> {
+pub fn watch(server: Arc<EtcdServer>, request: Request<Inbound>) -> BoxFuture<'static, Answer> {
     Box::pin(async move {
         let outbox = Arc::new(Outbox::default());
         let stream = server.hub.open(outbox.clone());
@@ -40,21 +39,25 @@ pub fn watch(server: Arc<EtcdServer>, request: Request<Incoming>) -> BoxFuture<'
     })
 }
 
-/// Ends with the client's half of the stream, and the stream with it, as in etcd.
+/// The end of the client's half is not the end of the stream, as in etcd: who has sent all its requests goes on watching. A failure is.
 async fn read(hub: Arc<Hub>, stream: u64, mut reader: Reader) {
-    while let Ok(Some(bytes)) = reader.frame().await {
-        match request(bytes) {
-            Ok(Some(RequestUnion::CreateRequest(create))) => hub.send(HubEvent::Create(stream, create)),
-            Ok(Some(RequestUnion::CancelRequest(cancel))) => {
-                hub.send(HubEvent::Cancel(stream, cancel.watch_id))
-            }
-            Ok(Some(RequestUnion::ProgressRequest(_))) => hub.send(HubEvent::Progress(stream)),
+    loop {
+        match reader.frame().await.map(|bytes| bytes.map(request)) {
+            Ok(None) => return,
+            Ok(Some(Ok(Some(union)))) => hub.send(event(stream, union)),
             // As etcd: an empty request changes nothing.
-            Ok(None) => {}
-            Err(_) => break,
+            Ok(Some(Ok(None))) => {}
+            Ok(Some(Err(_))) | Err(_) => return hub.send(HubEvent::Close(stream)),
         }
     }
-    hub.send(HubEvent::Close(stream));
+}
+
+fn event(stream: u64, union: RequestUnion) -> HubEvent {
+    match union {
+        RequestUnion::CreateRequest(create) => HubEvent::Create(stream, create),
+        RequestUnion::CancelRequest(cancel) => HubEvent::Cancel(stream, cancel.watch_id),
+        RequestUnion::ProgressRequest(_) => HubEvent::Progress(stream),
+    }
 }
 
 fn request(bytes: Bytes) -> Result<Option<RequestUnion>, Status> {
