@@ -53,14 +53,11 @@ async fn answer(server: &Arc<EtcdServer>, request: Request<Incoming>) -> Result<
         "GET" if request.wait => watch(server, &request),
         "GET" | "HEAD" => {
             let event = get(server, &request).await?;
-            Ok(respond(server, &event))
+            Ok(respond(server, &event, false))
         }
         _ => {
             let event = write(server, request).await?;
-            if no_value_on_success {
-                return Ok(respond(server, &event.without_values()));
-            }
-            Ok(respond(server, &event))
+            Ok(respond(server, &event, no_value_on_success))
         }
     }
 }
@@ -130,8 +127,13 @@ fn unexpected() -> Error {
     )
 }
 
-fn respond(server: &EtcdServer, event: &Event) -> Response<Body> {
-    let mut response = headed(server, event.index, full(event.line()));
+fn respond(server: &EtcdServer, event: &Event, without_values: bool) -> Response<Body> {
+    let line = if without_values {
+        event.without_values().line()
+    } else {
+        event.line()
+    };
+    let mut response = headed(server, event.index, full(line));
     if event.is_created() {
         *response.status_mut() = StatusCode::CREATED;
     }

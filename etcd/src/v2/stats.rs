@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use component_base::http::{Body, typed};
 use http::{Response, StatusCode};
@@ -97,13 +97,25 @@ pub fn own(server: &EtcdServer) -> String {
         "startTime": rfc3339(started),
         "leaderInfo": {
             "leader": if leader == 0 { String::new() } else { format!("{leader:x}") },
-            "uptime": format!("{:?}", since.elapsed()),
+            "uptime": go_duration(since.elapsed()),
             "startTime": rfc3339(started),
         },
         "recvAppendRequestCnt": 0,
         "sendAppendRequestCnt": 0,
     })
     .to_string()
+}
+
+/// `1h2m3.5s`, as Go writes it.
+fn go_duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+    let rest = Duration::new(seconds % 60, duration.subsec_nanos()).as_secs_f64();
+    match (hours, minutes) {
+        (0, 0) => format!("{rest}s"),
+        (0, _) => format!("{minutes}m{rest}s"),
+        _ => format!("{hours}h{minutes}m{rest}s"),
+    }
 }
 
 pub fn leader(server: &EtcdServer) -> Response<Body> {
@@ -130,6 +142,15 @@ pub fn leader(server: &EtcdServer) -> Response<Body> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_are_gos() {
+        let text = |ms| go_duration(Duration::from_millis(ms));
+        assert_eq!(
+            (text(1500), text(61_000), text(7_325_250)),
+            ("1.5s".into(), "1m1s".into(), "2h2m5.25s".into())
+        );
+    }
 
     #[test]
     fn every_action_has_its_own_count() {

@@ -465,9 +465,14 @@ impl Store {
         }
     }
 
+    /// What is replaced makes room for what replaces it, and what becomes smaller always fits.
     fn check_space(&self, key: &str, value: &[u8]) -> Result<(), Error> {
-        let directories = path::depth(key) * (key.len() + NODE_BYTES);
-        if self.bytes + directories + value.len() <= MAX_BYTES {
+        let replaced = self.nodes.get(key).and_then(|node| node.value.as_ref());
+        let grown = match replaced {
+            Some(old) => value.len().saturating_sub(old.len()),
+            None => value.len() + path::depth(key) * (key.len() + NODE_BYTES),
+        };
+        if grown == 0 || self.bytes + grown <= MAX_BYTES {
             return Ok(());
         }
         let cause = format!(
