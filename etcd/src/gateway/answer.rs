@@ -18,6 +18,8 @@ use crate::rpc::grpc::PREFIX_BYTES;
 use crate::rpc::status::{Code, Status};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// Messages from this size on become JSON while they arrive.
+const LARGE_BYTES: usize = 256 * 1024;
 /// grpc-gateway passes the metadata of the answer on, which is this.
 const METADATA: HeaderName = HeaderName::from_static("grpc-metadata-content-type");
 const METADATA_VALUE: HeaderValue = HeaderValue::from_static("application/grpc");
@@ -116,20 +118,30 @@ fn json_response(status: StatusCode, body: Body) -> Response<Body> {
 
 pub async fn unary(answer: Response<Body>, output: &'static Message) -> Response<Body> {
     let mut messages = Messages::new(answer);
+    if let Some(length) = messages.length().await.filter(|length| *length >= LARGE_BYTES) {
+        messages.buffer.advance(PREFIX_BYTES);
+        let body = Pieces {
+            messages,
+            left: length,
+            object: encode::Arriving::new(output),
+            done: false,
+        };
+        return with_metadata(json_response(StatusCode::OK, body.boxed_unsync()));
+    }
     let result = match messages.next().await {
         Ok(Some(message)) => messages.end().await.map(|()| message),
         Ok(None) => Err(Failure::internal("the answer has no message")),
         Err(failure) => Err(failure),
     };
-    let json = result.and_then(|message| object(&message, output));
-    match json {
-        Ok(json) => {
-            let mut response = json_response(StatusCode::OK, full(json));
-            response.headers_mut().insert(METADATA, METADATA_VALUE);
-            response
-        }
+    match result.and_then(|message| object(&message, output)) {
+        Ok(json) => with_metadata(json_response(StatusCode::OK, full(json))),
         Err(failure) => failure.response(),
     }
+}
+
+fn with_metadata(mut response: Response<Body>) -> Response<Body> {
+    response.headers_mut().insert(METADATA, METADATA_VALUE);
+    response
 }
 
 fn object(message: &[u8], output: &'static Message) -> Result<Vec<u8>, Failure> {
@@ -158,9 +170,7 @@ pub async fn stream(
         done: false,
     };
     lines.first = lines.line(first);
-    let mut response = json_response(status, lines.boxed_unsync());
-    response.headers_mut().insert(METADATA, METADATA_VALUE);
-    response
+    with_metadata(json_response(status, lines.boxed_unsync()))
 }
 
 /// The messages of a gRPC body, put together from its pieces.
@@ -209,18 +219,37 @@ impl Messages {
             if let Some(failure) = self.poll_refused(context) {
                 return Poll::Ready(Err(failure));
             }
-            match ready!(Pin::new(&mut self.body).poll_frame(context)) {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => self.buffer.extend_from_slice(&data),
-                    Err(frame) => {
-                        let trailers = frame.into_trailers().unwrap_or_default();
-                        self.ended = Some(Failure::from_trailers(&trailers));
-                    }
-                },
-                Some(Err(error)) => self.ended = Some(Some(Failure::internal(error))),
-                None => self.ended = Some(Some(Failure::internal("the answer broke off"))),
-            }
+            ready!(self.poll_more(context));
         }
+    }
+
+    /// Reads on, into the buffer or to the end.
+    fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => self.buffer.extend_from_slice(&data),
+                Err(frame) => {
+                    let trailers = frame.into_trailers().unwrap_or_default();
+                    self.ended = Some(Failure::from_trailers(&trailers));
+                }
+            },
+            Some(Err(error)) => self.ended = Some(Some(Failure::internal(error))),
+            None => self.ended = Some(Some(Failure::internal("the answer broke off"))),
+        }
+        Poll::Ready(())
+    }
+
+    /// Of the message that comes first; None when the answer ends before there is one.
+    async fn length(&mut self) -> Option<usize> {
+        while self.buffer.len() < PREFIX_BYTES && self.ended.is_none() {
+            std::future::poll_fn(|context| self.poll_more(context)).await;
+        }
+        self.first_length()
+    }
+
+    fn first_length(&self) -> Option<usize> {
+        let mut length = self.buffer.get(1..PREFIX_BYTES)?;
+        Some(length.get_u32() as usize)
     }
 
     fn poll_refused(&mut self, context: &mut Context<'_>) -> Option<Failure> {
@@ -233,13 +262,63 @@ impl Messages {
     }
 
     fn take(&mut self) -> Option<Bytes> {
-        let length = (self.buffer.get(1..PREFIX_BYTES)?).get_u32() as usize;
+        let length = self.first_length()?;
         if self.buffer.len() < PREFIX_BYTES + length {
             self.buffer.reserve(PREFIX_BYTES + length - self.buffer.len());
             return None;
         }
         self.buffer.advance(PREFIX_BYTES);
         Some(self.buffer.split_to(length).freeze())
+    }
+}
+
+/// One large message as JSON, written while it arrives. An error by then can only break the response off.
+struct Pieces {
+    messages: Messages,
+    left: usize,
+    object: encode::Arriving,
+    done: bool,
+}
+
+impl Pieces {
+    /// What the buffer allows to write.
+    fn write(&mut self) -> Result<Vec<u8>, encode::Malformed> {
+        let mut out = Vec::new();
+        let available = self.left.min(self.messages.buffer.len());
+        let written = self.object.push(&self.messages.buffer[..available], &mut out)?;
+        self.messages.buffer.advance(written);
+        self.left -= written;
+        if written < available && available == self.left + written {
+            return Err(encode::Malformed);
+        }
+        Ok(out)
+    }
+}
+
+impl http_body::Body for Pieces {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        while !self.done {
+            let mut out = self.write()?;
+            if let Some(failure) = self.messages.ended.take() {
+                self.done = true;
+                if self.left > 0 || failure.is_some() {
+                    let message = failure.map_or_else(String::new, |failure| failure.message);
+                    return Poll::Ready(Some(Err(message.into())));
+                }
+                self.object.finish(&mut out);
+            }
+            if !out.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(out.into()))));
+            }
+            ready!(self.messages.poll_more(context));
+        }
+        Poll::Ready(None)
     }
 }
 

@@ -37,7 +37,9 @@ pub struct Enum {
     pub values: &'static [(&'static str, i32)],
 }
 
+/// At most 64 fields: which ones were seen is one word.
 pub const fn message(name: &'static str, fields: &'static [Field]) -> Message {
+    assert!(fields.len() <= 64);
     Message { name, fields }
 }
 

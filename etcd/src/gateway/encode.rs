@@ -31,6 +31,79 @@ pub fn encode(bytes: &[u8], message: &Message, out: &mut Vec<u8>) -> Result<(), 
     Ok(())
 }
 
+/// An object that is written while its message arrives: what lies at the top level is forgotten once it is written. Fields must come in the order of
+/// their declaration and singular ones once, as this server's encoders write them.
+pub struct Arriving {
+    message: &'static Message,
+    begun: bool,
+    /// The repeated field whose list is open.
+    list: Option<u32>,
+}
+
+impl Arriving {
+    pub fn new(message: &'static Message) -> Arriving {
+        Arriving {
+            message,
+            begun: false,
+            list: None,
+        }
+    }
+
+    /// Writes the fields that are whole, and returns how many bytes they were.
+    pub fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<usize, Malformed> {
+        let mut entries = Entries(bytes);
+        loop {
+            let before = entries.0;
+            match entries.next() {
+                Some(Ok((number, wire))) => self.entry(number, wire, out)?,
+                // Nothing is left, or a piece of a field.
+                None | Some(Err(_)) => return Ok(bytes.len() - before.len()),
+            }
+        }
+    }
+
+    fn entry(&mut self, number: u32, wire: Wire<'_>, out: &mut Vec<u8>) -> Result<(), Malformed> {
+        let Some(field) = self.message.fields.iter().find(|field| field.number == number) else {
+            return Ok(());
+        };
+        if self.list == Some(number) {
+            out.push(b',');
+            return items(field.kind, wire, out);
+        }
+        if field.label == Label::One && is_zero(field.kind, wire) {
+            return Ok(());
+        }
+        self.close_list(out);
+        out.push(if std::mem::replace(&mut self.begun, true) {
+            b','
+        } else {
+            b'{'
+        });
+        // The separator is written: for the name this is the first field.
+        name(field, out.len(), out);
+        if field.label != Label::Many {
+            return value(field.kind, wire, out);
+        }
+        self.list = Some(number);
+        out.push(b'[');
+        items(field.kind, wire, out)
+    }
+
+    fn close_list(&mut self, out: &mut Vec<u8>) {
+        if self.list.take().is_some() {
+            out.push(b']');
+        }
+    }
+
+    pub fn finish(&mut self, out: &mut Vec<u8>) {
+        self.close_list(out);
+        if !self.begun {
+            out.push(b'{');
+        }
+        out.push(b'}');
+    }
+}
+
 /// The last value on the wire counts. One that is its kind's zero is as if not there, but in a oneof.
 fn one(bytes: &[u8], field: &Field, start: usize, out: &mut Vec<u8>) -> Result<(), Malformed> {
     let mut last = None;
@@ -244,6 +317,37 @@ mod tests {
             r#"{"header":{"cluster_id":"18446744073709551615","member_id":"1","revision":"-1"},"kvs":[{"key":"YQ==","value":"//4="},{}],"more":true,"count":"2"}"#
         );
         assert_eq!(json(&[], &messages::RANGE_RESPONSE), "{}");
+    }
+
+    #[test]
+    fn what_arrives_in_pieces_is_the_same() {
+        let kv = KeyValue {
+            key: "a".into(),
+            value: "value".into(),
+            ..Default::default()
+        };
+        let full = RangeResponse {
+            header: Some(ResponseHeader::default()),
+            kvs: vec![kv.clone(), KeyValue::default(), kv],
+            more: false,
+            count: 3,
+        };
+        for response in [full, RangeResponse::default()] {
+            let bytes = response.encode_to_vec();
+            for piece in 1..=bytes.len().max(1) {
+                let mut arriving = Arriving::new(&messages::RANGE_RESPONSE);
+                let (mut out, mut buffer) = (Vec::new(), Vec::new());
+                for chunk in bytes.chunks(piece) {
+                    buffer.extend_from_slice(chunk);
+                    let written = arriving.push(&buffer, &mut out).unwrap();
+                    buffer.drain(..written);
+                }
+                assert!(buffer.is_empty());
+                arriving.finish(&mut out);
+                let whole = json(&bytes, &messages::RANGE_RESPONSE);
+                assert_eq!(String::from_utf8(out).unwrap(), whole, "in pieces of {piece}");
+            }
+        }
     }
 
     #[test]
