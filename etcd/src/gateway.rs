@@ -19,7 +19,7 @@ use std::sync::Arc;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use component_base::http::{self as bodies, Body, ReadError};
 use component_base::serve::ConnInfo;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response};
 use http_body_util::BodyExt as _;
@@ -41,6 +41,8 @@ const JSON_FACTOR: usize = 2;
 const REQUESTS_AHEAD: usize = 4;
 /// Where etcd's gRPC methods look for a token.
 const TOKEN: HeaderName = HeaderName::from_static("token");
+/// By this etcd knows a request that a gateway made.
+const GATEWAY_ACCEPT: HeaderName = HeaderName::from_static("grpcgateway-accept");
 
 pub fn is_for(path: &str) -> bool {
     path.starts_with(PREFIX) || path.starts_with(LEGACY_PREFIX)
@@ -79,6 +81,8 @@ fn grpc_request(parts: &Parts, route: &Route, body: Body) -> Request<Inbound> {
     *request.uri_mut() = http::Uri::from_static(route.method);
     let headers = request.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    let accept = parts.headers.get(ACCEPT).cloned();
+    headers.insert(GATEWAY_ACCEPT, accept.unwrap_or(HeaderValue::from_static("*/*")));
     if let Some(token) = parts.headers.get(AUTHORIZATION) {
         headers.insert(TOKEN, token.clone());
         headers.insert(AUTHORIZATION, token.clone());

@@ -17,7 +17,7 @@ pub const MEMBERS: u8 = 3;
 pub const CLUSTER: u8 = 4;
 pub const REVISION: u8 = 6;
 /// Paths of the v2 API's keys.
-pub const V2: u8 = 16;
+pub const V2: u8 = 20;
 
 const COMPACTED: &[u8] = b"compacted";
 const CONF_STATE: &[u8] = b"confState";

@@ -582,7 +582,7 @@ fn set_v2_until_power_loss(machine: &mut Machine) -> u64 {
             Err(PowerLost) => return acknowledged,
         }
         acknowledged = next;
-        if next % 7 == 0 && machine.keep().is_err() {
+        if next.is_multiple_of(7) && machine.keep().is_err() {
             return acknowledged;
         }
     }
