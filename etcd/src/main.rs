@@ -39,6 +39,7 @@ async fn run(flags: Flags, drain: Drain) -> Result<()> {
     info!("local-member-id" = %format!("{:x}", member.server.member), "ready to serve client requests");
     sd_notify::guard(&member.server.health);
     sd_notify::ready();
+    sd_notify::status(&format!("Member {:x} serves clients", member.server.member));
     bootstrap::reclaim_at_start(&member.server);
     drain.signaled().await;
     info!(name = %config.name, "closing etcd server");

@@ -1,4 +1,4 @@
-//! Message by message what the `raft` crate keeps and sends. Tags 1 to 12 are etcd's; the higher ones are that crate's own and stay unset here.
+//! Message by message what the `raft` crate keeps and sends. Tags 1 to 12 and the numbers of every enumeration are etcd's; higher tags stay unset.
 
 use bytes::Bytes;
 
@@ -166,10 +166,12 @@ pub enum ConfChangeTransition {
     Explicit = 2,
 }
 
+/// etcd's numbers, which are not the registry crate's. etcd's 2, an update of a member's addresses, is nothing to raft: it reads as
+/// an addition where a proposal is looked at, and is not given to raft when it is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
 #[repr(i32)]
 pub enum ConfChangeType {
     AddNode = 0,
     RemoveNode = 1,
-    AddLearnerNode = 2,
+    AddLearnerNode = 3,
 }
