@@ -34,6 +34,7 @@ use crate::snapshot::View;
 use crate::storage::Writer;
 use crate::storage::import::Imported;
 use crate::storage::record::{FrameHeader, Loc};
+use crate::v2;
 use crate::watch::{Batch, Hub};
 
 /// How often a write to a full disk is tried again.
@@ -65,6 +66,7 @@ pub enum Answer {
     Alarms(Vec<AlarmMember>),
     Members,
     Auth(Reply),
+    V2(v2::Outcome),
 }
 
 /// What came of one entry, and the revision after it.
@@ -121,6 +123,8 @@ pub struct State {
     pub membership: RwLock<Membership>,
     pub alarms: RwLock<Alarms>,
     pub auth: AuthStore,
+    /// Changed by the apply thread alone; who reads or watches comes for a moment.
+    pub v2: RwLock<v2::Store>,
     pub waits: Waits,
 }
 
@@ -342,6 +346,10 @@ impl Applier {
         }
         if request.downgrade_version_test.is_some() {
             return Ok(Answer::Done);
+        }
+        if let Some(request) = &request.v2 {
+            let outcome = self.state.v2.write().apply(request, &mut self.writer);
+            return Ok(Answer::V2(outcome));
         }
         self.auth(&request).unwrap_or(Err(ApplyError::Unsupported))
     }
@@ -584,6 +592,7 @@ impl Applier {
         *self.state.alarms.write() = state.alarms;
         *self.state.membership.write() = state.membership;
         self.state.auth.restore(state.auth);
+        *self.state.v2.write() = state.v2;
         self.effects.members_changed();
         self.effects.leases_changed();
         // Whoever watches reads what it has missed from the new history.

@@ -331,6 +331,7 @@ impl Running {
             membership: RwLock::new(read.membership),
             alarms: RwLock::new(read.alarms),
             auth: AuthStore::new(read.auth, &config.auth)?,
+            v2: RwLock::new(read.v2),
             waits: Waits::default(),
         });
         let writer =

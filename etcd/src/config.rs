@@ -67,6 +67,9 @@ pub struct Config {
     pub peer_client_tls: Option<ClientTls>,
     pub allowed_peers: AllowedPeers,
     pub host_whitelist: Vec<String>,
+    pub cors: Vec<String>,
+    pub enable_grpc_gateway: bool,
+    pub enable_v2: bool,
     pub auto_compaction: Option<compactor::Mode>,
     pub auth: auth::Options,
 }
@@ -143,6 +146,9 @@ impl Config {
             },
             host_whitelist: flags.strings("host-whitelist"),
             auth: auth_options(&flags),
+            cors: flags.strings("cors"),
+            enable_grpc_gateway: flags.bool("enable-grpc-gateway"),
+            enable_v2: flags.bool("enable-v2"),
             auto_compaction: compactor::parse(
                 flags.string("auto-compaction-mode"),
                 flags.string("auto-compaction-retention"),

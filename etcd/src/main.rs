@@ -64,6 +64,7 @@ fn tasks(config: &Config, member: &Member) {
     let server = &member.server;
     tokio::spawn(server.clone().expire_leases());
     tokio::spawn(server.clone().watch_space());
+    tokio::spawn(etcd::v2::expire(server.clone()));
     tokio::spawn(server.clone().watch_version());
     if config.initial_election_tick_advance {
         tokio::spawn(server.clone().advance_ticks(config.election_ticks()));
@@ -142,7 +143,14 @@ impl Listeners {
     }
 
     fn serve_clients(self, config: &Config, member: &Member, drain: &Drain) -> Vec<Serving> {
-        let client: Handler = http::client_handler(member.server.clone(), config.host_whitelist.clone());
+        let access = Arc::new(http::Access {
+            host_whitelist: config.host_whitelist.clone(),
+            cors: config.cors.clone(),
+            grpc_gateway: config.enable_grpc_gateway,
+            v2: config.enable_v2,
+        });
+        let client: Handler = http::client_handler(member.server.clone(), access.clone());
+        let client_http: Handler = http::client_http_handler(member.server.clone(), access);
         let plain: Handler = http::plain_handler(member.server.clone());
         let limits = Limits {
             max_h2_streams: config.max_concurrent_streams,
@@ -153,7 +161,7 @@ impl Listeners {
         serving.extend(serve_all(
             self.client_http,
             tls,
-            &plain,
+            &client_http,
             "client http",
             &limits,
             drain,

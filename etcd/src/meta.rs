@@ -11,6 +11,7 @@ use crate::lease::Lessor;
 use crate::membership::{Member, Membership};
 use crate::storage::writer::Meta;
 use crate::storage::{Writer, load::Loaded};
+use crate::v2;
 
 pub const LEASE: u8 = 1;
 pub const ALARM: u8 = 2;
@@ -21,6 +22,8 @@ pub const AUTH: u8 = 10;
 pub const AUTH_USERS: u8 = 11;
 pub const AUTH_ROLES: u8 = 12;
 pub const MEMBERS_REMOVED: u8 = 16;
+/// Paths of the v2 API's keys.
+pub const V2: u8 = 20;
 
 const COMPACTED: &[u8] = b"compacted";
 pub const CONF_STATE: &[u8] = b"confState";
@@ -39,6 +42,7 @@ pub struct State {
     pub compacted: i64,
     pub conf_state: raftpb::ConfState,
     pub auth: Rules,
+    pub v2: v2::Store,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +73,7 @@ pub fn read_from(cluster: u64, meta: &Meta, lessor: &mut Lessor) -> Result<State
         compacted: 0,
         conf_state: raftpb::ConfState::default(),
         auth: Rules::default(),
+        v2: v2::Store::default(),
     };
     let mut auth = Vec::new();
     for ((bucket, key), value) in meta {
@@ -109,6 +114,10 @@ pub fn read_from(cluster: u64, meta: &Meta, lessor: &mut Lessor) -> Result<State
                     "the compacted revision",
                 ))?);
             }
+            (V2, path) => state
+                .v2
+                .restore(path, value)
+                .map_err(bad("a key of the v2 API"))?,
             _ => {}
         }
     }
@@ -133,6 +142,16 @@ fn read_auth(bucket: u8, key: &Bytes, value: &Bytes) -> Result<Option<Record>, M
         )),
         _ => None,
     })
+}
+
+impl v2::Records for Writer {
+    fn put(&mut self, key: &str, record: Bytes) {
+        self.set_meta(V2, Bytes::copy_from_slice(key.as_bytes()), record);
+    }
+
+    fn delete(&mut self, key: &str) {
+        self.delete_meta(V2, &Bytes::copy_from_slice(key.as_bytes()));
+    }
 }
 
 fn id_key(id: u64) -> Bytes {

@@ -22,7 +22,7 @@ use crate::server::EtcdServer;
 
 pub const PREFIX_BYTES: usize = 5;
 /// etcd's gRPC server takes half a megabyte more than the request limit, so that the limit itself can answer.
-const OVERHEAD_BYTES: usize = 512 * 1024;
+pub const OVERHEAD_BYTES: usize = 512 * 1024;
 
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const STATUS_OK: HeaderValue = HeaderValue::from_static("0");
@@ -33,6 +33,29 @@ pub enum Reply {
     Message(Bytes),
     /// Frames and, at its end, trailers of its own.
     Stream(Body),
+}
+
+/// A request's body: from the wire, or made in this process by the gateway.
+pub enum Inbound {
+    Wire(Incoming),
+    Made(Body),
+}
+
+impl http_body::Body for Inbound {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.get_mut() {
+            Inbound::Wire(body) => Pin::new(body)
+                .poll_frame(context)
+                .map_err(|error| Box::new(error) as BoxError),
+            Inbound::Made(body) => Pin::new(body).poll_frame(context),
+        }
+    }
 }
 
 pub type Answer = Result<Reply, Status>;
@@ -69,7 +92,7 @@ pub fn seal(mut frame: BytesMut) -> Bytes {
 /// Reads the one message of a unary or server-streaming request and calls the method.
 pub fn unary<R, F, Fut>(
     server: Arc<EtcdServer>,
-    request: Request<Incoming>,
+    request: Request<Inbound>,
     method: F,
 ) -> BoxFuture<'static, Answer>
 where
@@ -83,7 +106,7 @@ where
 /// The same for a method that may last longer than auth stays as it is.
 pub fn lasting<R, F, Fut>(
     server: Arc<EtcdServer>,
-    request: Request<Incoming>,
+    request: Request<Inbound>,
     method: F,
 ) -> BoxFuture<'static, Answer>
 where
@@ -94,7 +117,7 @@ where
     call(Caller::lasting(server, &request), request, method)
 }
 
-fn call<R, F, Fut>(caller: Caller, request: Request<Incoming>, method: F) -> BoxFuture<'static, Answer>
+fn call<R, F, Fut>(caller: Caller, request: Request<Inbound>, method: F) -> BoxFuture<'static, Answer>
 where
     R: Message + Default + 'static,
     F: FnOnce(Caller, R) -> Fut + Send + 'static,
@@ -120,14 +143,14 @@ pub fn undecodable(error: prost::DecodeError) -> Status {
 
 /// The messages of a request body.
 pub struct Reader {
-    body: Incoming,
+    body: Inbound,
     chunks: VecDeque<Bytes>,
     buffered: usize,
     max_bytes: usize,
 }
 
 impl Reader {
-    pub fn new(body: Incoming, max_request_bytes: usize) -> Self {
+    pub fn new(body: Inbound, max_request_bytes: usize) -> Self {
         Reader {
             body,
             chunks: VecDeque::new(),

@@ -9,11 +9,10 @@ use etcd_api::etcdserverpb::{
     LeaseStatus, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
 };
 use http::Request;
-use hyper::body::Incoming;
 use prost::Message as _;
 
 use super::caller::Caller;
-use super::grpc::{Answer, Channel, Reader, Reply, message, undecodable};
+use super::grpc::{Answer, Channel, Inbound, Reader, Reply, message, undecodable};
 use super::status::Status;
 use crate::apply;
 use crate::auth::check::Check;
@@ -121,7 +120,7 @@ fn leases_now(server: &EtcdServer) -> Answer {
     })
 }
 
-pub fn keep_alive(server: Arc<EtcdServer>, request: Request<Incoming>) -> BoxFuture<'static, Answer> {
+pub fn keep_alive(server: Arc<EtcdServer>, request: Request<Inbound>) -> BoxFuture<'static, Answer> {
     Box::pin(async move {
         let caller = Caller::lasting(server.clone(), &request);
         let (sender, body) = Channel::open(KEEP_ALIVE_ANSWERS);

@@ -7,16 +7,15 @@ use component_base::http::Body;
 use component_base::metrics::{self, Counter, CounterValue, Histogram, HistogramValue};
 use component_base::serve::BoxFuture;
 use http::{Request, Response};
-use hyper::body::Incoming;
 
-use super::grpc::{self, Answer, Reply, lasting, unary};
+use super::grpc::{self, Answer, Inbound, Reply, lasting, unary};
 use super::status::{Code, Status};
 use super::{
     auth, cluster, downgrade, election, health, kv, lease, lock, maintenance, range_stream, snapshot, watch,
 };
 use crate::server::{EtcdServer, ServerError};
 
-type Call = fn(Arc<EtcdServer>, Request<Incoming>) -> BoxFuture<'static, Answer>;
+type Call = fn(Arc<EtcdServer>, Request<Inbound>) -> BoxFuture<'static, Answer>;
 
 pub struct Method {
     /// Without the leading slash.
@@ -276,7 +275,7 @@ pub fn is_grpc<B>(request: &Request<B>) -> bool {
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
-pub async fn serve(server: Arc<EtcdServer>, request: Request<Incoming>) -> Response<Body> {
+pub async fn serve(server: Arc<EtcdServer>, request: Request<Inbound>) -> Response<Body> {
     let path = request.uri().path().strip_prefix('/').unwrap_or_default();
     let Some(place) = METHODS.iter().position(|method| method.path == path) else {
         return grpc::response(Err(unknown(path)));
@@ -299,7 +298,7 @@ const FOR_LEARNERS: &[&str] = &[
     "grpc.health.v1.Health/Check",
 ];
 
-fn refusal(server: &EtcdServer, method: &Method, request: &Request<Incoming>) -> Option<ServerError> {
+fn refusal(server: &EtcdServer, method: &Method, request: &Request<Inbound>) -> Option<ServerError> {
     if !FOR_LEARNERS.contains(&method.path) && server.is_learner() {
         return Some(ServerError::Learner);
     }

@@ -11,18 +11,17 @@ use etcd_api::etcdserverpb::{WatchCreateRequest, WatchRequest, watch_request::Re
 use http::Request;
 use http_body::Frame;
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use prost::Message as _;
 
 use super::caller::Caller;
-use super::grpc::{Answer, Reader, Reply, ok_trailers, undecodable};
+use super::grpc::{Answer, Inbound, Reader, Reply, ok_trailers, undecodable};
 use super::status::Status;
 use crate::server::EtcdServer;
 use crate::watch::Hub;
 use crate::watch::hub::{HubEvent, range_of};
 use crate::watch::outbox::{Next, Outbox};
 
-pub fn watch(server: Arc<EtcdServer>, request: Request<Incoming>) -> BoxFuture<'static, Answer> {
+pub fn watch(server: Arc<EtcdServer>, request: Request<Inbound>) -> BoxFuture<'static, Answer> {
     Box::pin(async move {
         let outbox = Arc::new(Outbox::default());
         let stream = server.hub.open(outbox.clone());
@@ -42,29 +41,30 @@ pub fn watch(server: Arc<EtcdServer>, request: Request<Incoming>) -> BoxFuture<'
     })
 }
 
-/// Ends with the client's half of the stream, and the stream with it, as in etcd.
+/// The end of the client's half is not the end of the stream, as in etcd: who has sent all its requests goes on watching. A failure is.
 async fn read(caller: Caller, stream: u64, mut reader: Reader) {
     let hub = &caller.hub;
-    while let Ok(Some(bytes)) = reader.frame().await {
-        match request(bytes) {
-            Ok(Some(RequestUnion::CreateRequest(create))) => {
-                // A refusal waits for its turn too: clients tell answers apart by their order.
-                let event = match may_watch(&caller, &create).await {
-                    Ok(()) => HubEvent::Create(stream, create),
-                    Err(status) => HubEvent::Refuse(stream, status.to_string()),
-                };
-                hub.send(event)
-            }
-            Ok(Some(RequestUnion::CancelRequest(cancel))) => {
-                hub.send(HubEvent::Cancel(stream, cancel.watch_id))
-            }
-            Ok(Some(RequestUnion::ProgressRequest(_))) => hub.send(HubEvent::Progress(stream)),
+    loop {
+        match reader.frame().await.map(|bytes| bytes.map(request)) {
+            Ok(None) => return,
+            Ok(Some(Ok(Some(union)))) => hub.send(event(&caller, stream, union).await),
             // As etcd: an empty request changes nothing.
-            Ok(None) => {}
-            Err(_) => break,
+            Ok(Some(Ok(None))) => {}
+            Ok(Some(Err(_))) | Err(_) => return hub.send(HubEvent::Close(stream)),
         }
     }
-    hub.send(HubEvent::Close(stream));
+}
+
+/// A refusal waits for its turn too: clients tell answers apart by their order.
+async fn event(caller: &Caller, stream: u64, union: RequestUnion) -> HubEvent {
+    match union {
+        RequestUnion::CreateRequest(create) => match may_watch(caller, &create).await {
+            Ok(()) => HubEvent::Create(stream, create),
+            Err(status) => HubEvent::Refuse(stream, status.to_string()),
+        },
+        RequestUnion::CancelRequest(cancel) => HubEvent::Cancel(stream, cancel.watch_id),
+        RequestUnion::ProgressRequest(_) => HubEvent::Progress(stream),
+    }
 }
 
 /// What is asked is the range that will be watched, not what the request looks like.
