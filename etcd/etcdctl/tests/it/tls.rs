@@ -1,6 +1,6 @@
 //! Certificates, in both faces.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
@@ -38,7 +38,7 @@ impl Pki {
         format!("--{name}={}", self.folder.path().join(file).display())
     }
 
-    fn server(&self, etcd: &PathBuf, extra: &[&str]) -> Server {
+    fn server(&self, etcd: &Path, extra: &[&str]) -> Server {
         let flags = [
             self.flag("cert-file", "server.crt"),
             self.flag("key-file", "server.key"),
