@@ -13,8 +13,8 @@ use etcd_api::etcdserverpb::kv_client::KvClient;
 use etcd_api::etcdserverpb::lease_client::LeaseClient;
 use etcd_api::etcdserverpb::maintenance_client::MaintenanceClient;
 use etcd_api::etcdserverpb::{
-    HashKvRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseTimeToLiveRequest, MoveLeaderRequest, RangeRequest,
-    RangeResponse, StatusRequest, StatusResponse,
+    HashKvRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseTimeToLiveRequest, MoveLeaderRequest,
+    RangeRequest, RangeResponse, StatusRequest, StatusResponse,
 };
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
@@ -69,6 +69,13 @@ impl Node {
             child.kill().unwrap();
             child.wait().unwrap();
         }
+    }
+
+    /// Waits until it has ended by itself.
+    fn ends(&mut self) {
+        let child = self.child.as_mut().unwrap();
+        wait_for(|| child.try_wait().unwrap().is_some());
+        self.child = None;
     }
 
     fn signal(&self, signal: &str) {
@@ -596,8 +603,7 @@ async fn members_are_added_promoted_and_removed() {
             output.status.success()
         })
         .await;
-    let mut child = cluster.nodes[2].child.take().unwrap();
-    wait_for(|| child.try_wait().unwrap().is_some());
+    cluster.nodes[2].ends();
     let log = cluster.nodes[2].log();
     assert!(
         log.contains("the member has been permanently removed from the cluster"),
@@ -611,8 +617,7 @@ async fn members_are_added_promoted_and_removed() {
     assert_eq!(cluster.ctl(1, &["member", "list"]).unwrap().lines().count(), 2);
     // One that was removed is told so when it comes back.
     cluster.spawn(2, "existing", &[]);
-    let mut child = cluster.nodes[2].child.take().unwrap();
-    wait_for(|| child.try_wait().unwrap().is_some());
+    cluster.nodes[2].ends();
     let unknown = cluster.ctl_fails(0, &["member", "remove", "abcdef"]);
     assert!(unknown.contains("member not found"), "{unknown}");
 }
@@ -706,8 +711,7 @@ fn a_member_that_lost_its_data_does_not_vote_again() {
     cluster.nodes[0].kill();
     std::fs::remove_dir_all(&cluster.nodes[0].dir).unwrap();
     cluster.spawn(0, "new", &[]);
-    let mut child = cluster.nodes[0].child.take().unwrap();
-    wait_for(|| child.try_wait().unwrap().is_some());
+    cluster.nodes[0].ends();
     let log = cluster.nodes[0].log();
     assert!(log.contains("has already been bootstrapped"), "{log}");
 }
@@ -725,7 +729,11 @@ async fn members_of_the_go_etcd_share_a_cluster_with_ours() {
         cluster.nodes[place].binary = binary.clone().into();
         cluster.spawn(place, "new", &[]);
     }
-    cluster.spawn(2, "new", &["--snapshot-count=50", "--snapshot-catchup-entries=10"]);
+    cluster.spawn(
+        2,
+        "new",
+        &["--snapshot-count=50", "--snapshot-catchup-entries=10"],
+    );
     cluster.wait_ready().await;
     for place in [2, 0, 2] {
         let (leader, target) = (cluster.leader().await, cluster.id(place).await);
@@ -753,5 +761,8 @@ async fn members_of_the_go_etcd_share_a_cluster_with_ours() {
     cluster.spawn(0, "new", &[]);
     cluster.wait_ready().await;
     cluster.agree().await;
-    assert!(cluster.nodes[0].log().contains("applied snapshot"), "it caught up without a snapshot");
+    assert!(
+        cluster.nodes[0].log().contains("applied snapshot"),
+        "it caught up without a snapshot"
+    );
 }
