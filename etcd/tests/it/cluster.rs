@@ -14,7 +14,7 @@ use etcd_api::etcdserverpb::lease_client::LeaseClient;
 use etcd_api::etcdserverpb::maintenance_client::MaintenanceClient;
 use etcd_api::etcdserverpb::{
     HashKvRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseTimeToLiveRequest, MoveLeaderRequest,
-    RangeRequest, RangeResponse, StatusRequest, StatusResponse,
+    RangeRequest, StatusRequest, StatusResponse,
 };
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
@@ -416,11 +416,10 @@ async fn a_killed_leader_costs_nothing_that_was_acknowledged() {
     cluster.agree().await;
     for node in &cluster.nodes {
         let found = everything(node, "k/").await;
-        let found: HashMap<&[u8], &[u8]> = found.kvs.iter().map(|kv| (&kv.key[..], &kv.value[..])).collect();
         for (key, value) in &acknowledged {
             assert_eq!(
-                found.get(key.as_bytes()),
-                Some(&value.as_bytes()),
+                found.get(key.as_bytes()).map(Vec::as_slice),
+                Some(value.as_bytes()),
                 "{key} on {}",
                 node.name
             );
@@ -428,15 +427,19 @@ async fn a_killed_leader_costs_nothing_that_was_acknowledged() {
     }
 }
 
-/// An answer that is over before the request's stream is may look empty to this client: it asks again.
-async fn everything(node: &Node, key: &str) -> RangeResponse {
-    let start = Instant::now();
+/// All keys and values below `key`, in pages.
+async fn everything(node: &Node, key: &str) -> HashMap<Vec<u8>, Vec<u8>> {
+    let mut request = RangeRequest {
+        limit: 500,
+        ..prefix(key)
+    };
+    let mut found = HashMap::new();
     loop {
-        match node.kv().await.range(prefix(key)).await {
-            Ok(response) => return response.into_inner(),
-            Err(error) if start.elapsed() > PATIENCE => panic!("{}: {error}", node.name),
-            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
-        }
+        let page = node.kv().await.range(request.clone()).await.unwrap().into_inner();
+        let Some(last) = page.kvs.last() else { return found };
+        request.key = [&last.key[..], b"\0"].concat().into();
+        let pairs = page.kvs.iter().map(|kv| (kv.key.to_vec(), kv.value.to_vec()));
+        found.extend(pairs);
     }
 }
 
