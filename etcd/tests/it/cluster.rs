@@ -14,7 +14,7 @@ use etcd_api::etcdserverpb::lease_client::LeaseClient;
 use etcd_api::etcdserverpb::maintenance_client::MaintenanceClient;
 use etcd_api::etcdserverpb::{
     HashKvRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseTimeToLiveRequest, MoveLeaderRequest,
-    RangeRequest, RangeResponse, StatusRequest, StatusResponse,
+    RangeRequest, StatusRequest, StatusResponse,
 };
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
@@ -69,6 +69,13 @@ impl Node {
             child.kill().unwrap();
             child.wait().unwrap();
         }
+    }
+
+    /// Waits until it has ended by itself.
+    fn ends(&mut self) {
+        let child = self.child.as_mut().unwrap();
+        wait_for(|| child.try_wait().unwrap().is_some());
+        self.child = None;
     }
 
     fn signal(&self, signal: &str) {
@@ -409,11 +416,10 @@ async fn a_killed_leader_costs_nothing_that_was_acknowledged() {
     cluster.agree().await;
     for node in &cluster.nodes {
         let found = everything(node, "k/").await;
-        let found: HashMap<&[u8], &[u8]> = found.kvs.iter().map(|kv| (&kv.key[..], &kv.value[..])).collect();
         for (key, value) in &acknowledged {
             assert_eq!(
-                found.get(key.as_bytes()),
-                Some(&value.as_bytes()),
+                found.get(key.as_bytes()).map(Vec::as_slice),
+                Some(value.as_bytes()),
                 "{key} on {}",
                 node.name
             );
@@ -421,15 +427,19 @@ async fn a_killed_leader_costs_nothing_that_was_acknowledged() {
     }
 }
 
-/// An answer that is over before the request's stream is may look empty to this client: it asks again.
-async fn everything(node: &Node, key: &str) -> RangeResponse {
-    let start = Instant::now();
+/// All keys and values below `key`, in pages.
+async fn everything(node: &Node, key: &str) -> HashMap<Vec<u8>, Vec<u8>> {
+    let mut request = RangeRequest {
+        limit: 500,
+        ..prefix(key)
+    };
+    let mut found = HashMap::new();
     loop {
-        match node.kv().await.range(prefix(key)).await {
-            Ok(response) => return response.into_inner(),
-            Err(error) if start.elapsed() > PATIENCE => panic!("{}: {error}", node.name),
-            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
-        }
+        let page = node.kv().await.range(request.clone()).await.unwrap().into_inner();
+        let Some(last) = page.kvs.last() else { return found };
+        request.key = [&last.key[..], b"\0"].concat().into();
+        let pairs = page.kvs.iter().map(|kv| (kv.key.to_vec(), kv.value.to_vec()));
+        found.extend(pairs);
     }
 }
 
@@ -596,8 +606,7 @@ async fn members_are_added_promoted_and_removed() {
             output.status.success()
         })
         .await;
-    let mut child = cluster.nodes[2].child.take().unwrap();
-    wait_for(|| child.try_wait().unwrap().is_some());
+    cluster.nodes[2].ends();
     let log = cluster.nodes[2].log();
     assert!(
         log.contains("the member has been permanently removed from the cluster"),
@@ -611,8 +620,7 @@ async fn members_are_added_promoted_and_removed() {
     assert_eq!(cluster.ctl(1, &["member", "list"]).unwrap().lines().count(), 2);
     // One that was removed is told so when it comes back.
     cluster.spawn(2, "existing", &[]);
-    let mut child = cluster.nodes[2].child.take().unwrap();
-    wait_for(|| child.try_wait().unwrap().is_some());
+    cluster.nodes[2].ends();
     let unknown = cluster.ctl_fails(0, &["member", "remove", "abcdef"]);
     assert!(unknown.contains("member not found"), "{unknown}");
 }
@@ -706,8 +714,7 @@ fn a_member_that_lost_its_data_does_not_vote_again() {
     cluster.nodes[0].kill();
     std::fs::remove_dir_all(&cluster.nodes[0].dir).unwrap();
     cluster.spawn(0, "new", &[]);
-    let mut child = cluster.nodes[0].child.take().unwrap();
-    wait_for(|| child.try_wait().unwrap().is_some());
+    cluster.nodes[0].ends();
     let log = cluster.nodes[0].log();
     assert!(log.contains("has already been bootstrapped"), "{log}");
 }
