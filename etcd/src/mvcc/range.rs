@@ -29,6 +29,19 @@ pub enum Items {
     Encoded(Vec<Bytes>),
 }
 
+impl Items {
+    pub fn len(&self) -> usize {
+        match self {
+            Items::Stored(locs) => locs.len(),
+            Items::Encoded(kvs) => kvs.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 impl Default for Items {
     fn default() -> Self {
         Items::Stored(Vec::new())

@@ -20,7 +20,7 @@ use crate::mvcc::{Error, Store};
 use crate::storage::Segments;
 use crate::storage::record::{Loc, RECORD_HEADER_BYTES};
 
-/// Up to this size an answer is one buffer.
+/// Up to this size an answer of one piece is one buffer.
 const SMALL_BYTES: usize = 64 * 1024;
 /// Records are fetched in pieces of at most so many, and so many bytes.
 pub const PIECE_RECORDS: usize = 1024;
@@ -69,7 +69,7 @@ pub fn reply(store: &Arc<Store>, segments: Segments, header: ResponseHeader, sel
         count,
         state: Sending::Items,
     };
-    if length > SMALL_BYTES {
+    if length > SMALL_BYTES || body.items.len() > PIECE_RECORDS {
         return Ok(Reply::Stream(body.boxed_unsync()));
     }
     body.head.reserve(length);

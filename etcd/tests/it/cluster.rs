@@ -14,7 +14,7 @@ use etcd_api::etcdserverpb::lease_client::LeaseClient;
 use etcd_api::etcdserverpb::maintenance_client::MaintenanceClient;
 use etcd_api::etcdserverpb::{
     HashKvRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseTimeToLiveRequest, MoveLeaderRequest,
-    RangeRequest, StatusRequest, StatusResponse,
+    RangeRequest, RangeResponse, StatusRequest, StatusResponse,
 };
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
@@ -416,10 +416,11 @@ async fn a_killed_leader_costs_nothing_that_was_acknowledged() {
     cluster.agree().await;
     for node in &cluster.nodes {
         let found = everything(node, "k/").await;
+        let found: HashMap<&[u8], &[u8]> = found.kvs.iter().map(|kv| (&kv.key[..], &kv.value[..])).collect();
         for (key, value) in &acknowledged {
             assert_eq!(
-                found.get(key.as_bytes()).map(Vec::as_slice),
-                Some(value.as_bytes()),
+                found.get(key.as_bytes()),
+                Some(&value.as_bytes()),
                 "{key} on {}",
                 node.name
             );
@@ -427,20 +428,8 @@ async fn a_killed_leader_costs_nothing_that_was_acknowledged() {
     }
 }
 
-/// All keys and values below `key`, in pages.
-async fn everything(node: &Node, key: &str) -> HashMap<Vec<u8>, Vec<u8>> {
-    let mut request = RangeRequest {
-        limit: 500,
-        ..prefix(key)
-    };
-    let mut found = HashMap::new();
-    loop {
-        let page = node.kv().await.range(request.clone()).await.unwrap().into_inner();
-        let Some(last) = page.kvs.last() else { return found };
-        request.key = [&last.key[..], b"\0"].concat().into();
-        let pairs = page.kvs.iter().map(|kv| (kv.key.to_vec(), kv.value.to_vec()));
-        found.extend(pairs);
-    }
+async fn everything(node: &Node, key: &str) -> RangeResponse {
+    node.kv().await.range(prefix(key)).await.unwrap().into_inner()
 }
 
 /// Every key once, so that what was acknowledged is what must be there.

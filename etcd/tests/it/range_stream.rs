@@ -1,6 +1,9 @@
 //! RangeStream answers what Range answers, in pieces.
 
-use etcd_api::etcdserverpb::{RangeRequest, RangeResponse, RangeStreamResponse, range_request::SortOrder};
+use etcd_api::etcdserverpb::{
+    RangeRequest, RangeResponse, RangeStreamResponse, RequestOp, TxnRequest, range_request::SortOrder,
+    request_op,
+};
 use prost::Message as _;
 use tonic::Code;
 
@@ -22,6 +25,31 @@ async fn stream(etcd: &Etcd, request: RangeRequest) -> Result<Vec<RangeStreamRes
         messages.push(message);
     }
     Ok(messages)
+}
+
+/// Many keys that are so small that all of them would fit into one buffer.
+#[tokio::test]
+async fn a_range_of_many_tiny_keys_is_whole() {
+    const KEYS: usize = 1100;
+    let etcd = Etcd::start();
+    let mut kv = etcd.kv().await;
+    let puts = (0..KEYS).map(|number| RequestOp {
+        request: Some(request_op::Request::RequestPut(put(format!("k{number:04}"), "v"))),
+    });
+    for batch in puts.collect::<Vec<_>>().chunks(100) {
+        let request = TxnRequest {
+            success: batch.to_vec(),
+            ..Default::default()
+        };
+        kv.txn(request).await.unwrap();
+    }
+    for keys_only in [false, true] {
+        let request = RangeRequest {
+            keys_only,
+            ..prefix("k")
+        };
+        assert_eq!(kv.range(request).await.unwrap().into_inner().kvs.len(), KEYS);
+    }
 }
 
 #[tokio::test]
