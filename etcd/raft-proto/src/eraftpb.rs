@@ -166,10 +166,10 @@ pub enum ConfChangeTransition {
     Explicit = 2,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
-#[repr(i32)]
 /// etcd's numbers, which are not the registry crate's. etcd's 2, an update of a member's addresses, is nothing to raft: it reads as
 /// an addition where a proposal is looked at, and is not given to raft when it is applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
 pub enum ConfChangeType {
     AddNode = 0,
     RemoveNode = 1,

@@ -117,6 +117,14 @@ impl Etcd {
         self.child.wait().unwrap();
     }
 
+    /// By its id alone: STOP, CONT.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill")
+            .args([format!("-{name}"), self.child.id().to_string()])
+            .status();
+        assert!(status.unwrap().success(), "kill -{name}");
+    }
+
     pub fn restart(&mut self) {
         self.kill();
         self.start_again();

@@ -6,6 +6,8 @@ mod etcdctl;
 mod full_disk;
 mod harness;
 mod http;
+mod robustness;
 mod start;
 mod tls;
+mod traffic;
 mod watch;
