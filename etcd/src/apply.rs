@@ -11,26 +11,28 @@ use std::time::Duration;
 use bytes::Bytes;
 use etcd_api::etcdserverpb::{
     AlarmMember, AlarmRequest, AlarmType, CompactionRequest, DeleteRangeRequest, InternalRaftRequest,
-    LeaseGrantRequest, PutRequest, TxnRequest, alarm_request::AlarmAction,
+    LeaseCheckpointRequest, LeaseGrantRequest, PutRequest, TxnRequest, alarm_request::AlarmAction,
 };
+use etcd_api::raftpb;
 use parking_lot::{Mutex, RwLock};
 use prost::Message as _;
-use raft::eraftpb::{ConfChange, ConfChangeType, ConfState, Entry, EntryType};
+use raft::eraftpb::{ConfState, Entry, EntryType};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::disk;
 use crate::lease::{LeaseError, Lessor};
-use crate::membership::{Member, Membership};
+use crate::membership::{self, MemberError, Membership};
 use crate::meta::{self, Alarms};
 use crate::mvcc::response::Response;
 use crate::mvcc::txn::{Change, WriteTxn};
 use crate::mvcc::{self, Store};
-use crate::raft::node::conf_change;
+use crate::raft::conf_change;
 use crate::snapshot::View;
 use crate::storage::Writer;
-use crate::storage::record::FrameHeader;
+use crate::storage::import::Imported;
+use crate::storage::record::{FrameHeader, Loc};
 use crate::watch::{Batch, Hub};
 
 /// How often a write to a full disk is tried again.
@@ -44,6 +46,8 @@ pub enum ApplyError {
     Lease(#[from] LeaseError),
     #[error("etcdserver: mvcc: database space exceeded")]
     NoSpace,
+    #[error(transparent)]
+    Member(#[from] MemberError),
     #[error("etcdserver: corrupt cluster")]
     Corrupt,
     #[error("etcdserver: this request is not supported by this member")]
@@ -113,7 +117,11 @@ pub struct State {
 /// What applying sets off elsewhere.
 pub trait Effects: Send {
     /// Raft must know a configuration change when it is applied. None when the server stops.
-    fn conf_change(&mut self, change: ConfChange) -> Option<ConfState>;
+    fn conf_change(&mut self, change: raftpb::ConfChange) -> Option<ConfState>;
+    /// The members are others than before.
+    fn members_changed(&mut self);
+    /// This member is none any more.
+    fn removed(&mut self);
     fn compacted(&mut self, revision: i64);
     fn segment_closed(&mut self);
     fn frame_written(&mut self, index: u64, bytes: u64);
@@ -124,6 +132,31 @@ pub trait Effects: Send {
     fn fatal(&mut self, source: &io::Error) -> !;
 }
 
+/// What members must be configured alike for.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// `--max-learners`
+    pub max_learners: usize,
+    /// Whether checkpoints of leases outlive a restart: `LeaseCheckpointPersist`.
+    pub persist_checkpoints: bool,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Rules {
+            max_learners: 1,
+            persist_checkpoints: false,
+        }
+    }
+}
+
+/// A store that arrived from the leader, with what its small buckets say.
+pub struct Arrived {
+    pub imported: Imported,
+    pub state: meta::State,
+    pub lessor: Lessor,
+}
+
 pub struct Applier {
     pub state: Arc<State>,
     pub writer: Writer,
@@ -131,6 +164,7 @@ pub struct Applier {
     pub clock: Arc<dyn Clock>,
     pub effects: Box<dyn Effects>,
     pub member: u64,
+    pub rules: Rules,
     revision: i64,
     frame: FrameHeader,
     changes: Vec<Change>,
@@ -157,6 +191,7 @@ impl Applier {
             clock,
             effects,
             member,
+            rules: Rules::default(),
             revision,
             frame,
             changes: Vec::new(),
@@ -240,6 +275,10 @@ impl Applier {
         }
         if let Some(revoke) = &request.lease_revoke {
             return self.lease_revoke(revoke.id, watched);
+        }
+        if let Some(checkpoint) = &request.lease_checkpoint {
+            self.lease_checkpoint(checkpoint);
+            return Ok(Answer::Done);
         }
         if let Some(alarm) = &request.alarm {
             return Ok(Answer::Alarms(self.alarm(alarm)));
@@ -336,12 +375,29 @@ impl Applier {
             .lessor
             .lock()
             .grant(request.id, request.ttl, self.clock.now())?;
-        meta::put_lease(&mut self.writer, request.id, ttl_seconds);
+        meta::put_lease(&mut self.writer, request.id, ttl_seconds, 0);
         self.effects.leases_changed();
         Ok(Answer::LeaseGrant {
             id: request.id,
             ttl_seconds,
         })
+    }
+
+    fn lease_checkpoint(&mut self, request: &LeaseCheckpointRequest) {
+        let mut lessor = self.state.lessor.lock();
+        for checkpoint in &request.checkpoints {
+            let known = lessor.checkpoint(checkpoint.id, checkpoint.remaining_ttl);
+            if let Some(ttl_seconds) = known
+                && self.rules.persist_checkpoints
+            {
+                meta::put_lease(
+                    &mut self.writer,
+                    checkpoint.id,
+                    ttl_seconds,
+                    checkpoint.remaining_ttl,
+                );
+            }
+        }
     }
 
     /// The keys go first, then the lease: it detaches nothing that it does not find.
@@ -389,39 +445,112 @@ impl Applier {
     }
 
     fn conf_change(&mut self, entry: &Entry) {
-        let Some(change) = conf_change(entry) else {
+        let Some(change) = conf_change::decode(entry) else {
             return warn!(
                 index = entry.index,
                 "a configuration change that cannot be decoded was skipped"
             );
         };
-        let member: Option<Member> = serde_json::from_slice(&change.context).ok();
-        {
-            let mut membership = self.state.membership.write();
-            match (ConfChangeType::try_from(change.change_type), member) {
-                (Ok(ConfChangeType::RemoveNode), _) => {
-                    membership.members.remove(&change.node_id);
-                    meta::delete_member(&mut self.writer, change.node_id);
-                }
-                (Ok(_), Some(member)) => {
-                    info!("added-peer-id" = %format!("{:x}", member.id), "added-peer-peer-urls" = ?member.peer_urls, "added member");
-                    meta::put_member(&mut self.writer, &member);
-                    membership.members.insert(member.id, member);
-                }
-                _ => {}
-            }
-        }
         let id = change.id;
-        if let Some(state) = self.effects.conf_change(change) {
-            meta::put_conf_state(&mut self.writer, &state);
-        }
+        let result = self.change_members(change, entry.index);
         self.done.push((
             id,
             Applied {
                 revision: self.revision,
-                result: Ok(Answer::Members),
+                result: result.map(|()| Answer::Members).map_err(ApplyError::Member),
             },
         ));
+    }
+
+    /// What every member refuses alike does not reach raft.
+    fn change_members(&mut self, change: raftpb::ConfChange, index: u64) -> Result<(), MemberError> {
+        let Some(read) = membership::Change::read(&change) else {
+            warn!(
+                index,
+                "a configuration change whose context does not fit it was skipped"
+            );
+            return Err(MemberError::BadUrls);
+        };
+        let checked = self
+            .state
+            .membership
+            .read()
+            .validate(&read, self.rules.max_learners);
+        if let Err(error) = checked {
+            warn!(index, change = ?read, error = %error, "validation on configuration change failed");
+            return Err(error);
+        }
+        if let Some(state) = self.effects.conf_change(change) {
+            meta::put_conf_state(&mut self.writer, &state);
+        }
+        let changed = self.state.membership.write().apply(&read).cloned();
+        match changed {
+            Some(member) => meta::put_member(&mut self.writer, &member),
+            None => self.member_removed(&read),
+        }
+        info!(change = ?read, "applied a configuration change");
+        self.effects.members_changed();
+        Ok(())
+    }
+
+    fn member_removed(&mut self, change: &membership::Change) {
+        if let membership::Change::Remove(id) = change {
+            meta::remove_member(&mut self.writer, *id);
+            if *id == self.member {
+                self.effects.removed();
+            }
+        }
+    }
+
+    /// Puts a store that arrived from the leader in the place of this one. Call between batches. It counts once a checkpoint has written
+    /// down its segments.
+    pub fn install(&mut self, arrived: Arrived) {
+        let Arrived {
+            mut imported,
+            state,
+            lessor,
+        } = arrived;
+        let Some(active) = imported.active.clone() else {
+            return;
+        };
+        let store = self.state.store.clone();
+        let storage = &store.storage;
+        let structure = storage.structure.lock();
+        let old = storage.segments();
+        imported
+            .all_segments()
+            .for_each(|segment| storage.add(segment.clone()));
+        let (versions, frame) = (std::mem::take(&mut imported.versions), imported.frame);
+        store.replace(versions, frame.revision, state.compacted);
+        self.writer
+            .replace(active, std::mem::take(&mut imported.meta), frame);
+        storage.remove(&old.iter().map(|segment| segment.number).collect::<Vec<_>>());
+        storage.doomed.lock().extend(old.iter().cloned());
+        storage
+            .installed
+            .store(frame.index, std::sync::atomic::Ordering::SeqCst);
+        imported.keep();
+        drop(structure);
+        (self.revision, self.frame) = (frame.revision.max(store.current()), frame);
+        let learned = state.membership.is_removed(self.member);
+        *self.state.lessor.lock() = lessor.attached_to(&store);
+        *self.state.alarms.write() = state.alarms;
+        *self.state.membership.write() = state.membership;
+        self.effects.members_changed();
+        self.effects.leases_changed();
+        // Whoever watches reads what it has missed from the new history.
+        self.hub.publish(Batch {
+            revision: self.revision,
+            changes: None,
+            place: Loc::default(),
+            bytes: Bytes::new(),
+            segments: storage.segments(),
+        });
+        if learned {
+            self.effects.removed();
+        }
+        self.effects.segment_closed();
+        self.reserve();
     }
 
     fn finish_frame(&mut self, watched: bool) {
@@ -450,7 +579,7 @@ impl Applier {
     }
 
     /// A full disk holds everything up until there is space: what is applied is in the log, and nothing is lost.
-    fn flush(&mut self) -> (crate::storage::record::Loc, Bytes) {
+    fn flush(&mut self) -> (Loc, Bytes) {
         self.persistently(|writer, frame| writer.flush(frame))
     }
 

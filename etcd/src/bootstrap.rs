@@ -1,4 +1,7 @@
-//! From a data directory to a running member.
+//! From a data directory to a running member. [`first`] begins one that has no data, [`alone`] one that is to go on without the others.
+
+mod alone;
+mod first;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -6,22 +9,29 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use etcd_api::{membershippb, raftpb};
+use etcd_api::{membershippb, raftpb, walpb};
 use parking_lot::{Mutex, RwLock};
-use prost::Message as _;
-use raft::eraftpb::{ConfChange, ConfState, Entry, EntryType, HardState, Message};
+use raft::eraftpb::{ConfState, Entry, Message, MessageType, SnapshotMetadata};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::apply::{Applier, Effects, State, Waits};
+use crate::apply::{Applier, Arrived, Effects, Rules, State, Waits};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::disk::real::{self, DirLock, RealDisk};
 use crate::disk::{Disk, Fill};
 use crate::lease::Lessor;
-use crate::membership::Membership;
+use crate::membership::{Change, Member as ClusterMember};
 use crate::meta;
 use crate::mvcc::Store;
-use crate::raft::driver::{Driver, Event, Outside, Status};
+use crate::peer::client::Client;
+use crate::peer::headers::Local;
+use crate::peer::remote::Shared;
+use crate::peer::snapshot;
+use crate::peer::transport::{Network as _, Transport};
+use crate::raft::conf_change;
+use crate::raft::driver::{Driver, Event, Outside, Status, raft_conf_state};
 use crate::raft::inbox::Inbox;
 use crate::raft::log::Log;
 use crate::raft::log_thread::{Job, LogStatus, LogThread, fatal};
@@ -41,6 +51,8 @@ const THREAD_STACK: usize = 2 * 1024 * 1024;
 /// An fdatasync at start that takes longer gets a warning.
 const SLOW_PROBE: Duration = Duration::from_millis(10);
 const PROBES: usize = 8;
+/// After the store could not be made durable.
+const KEEP_RETRY: Duration = Duration::from_millis(500);
 
 /// A running member; dropping the lock last frees the directory.
 pub struct Member {
@@ -53,18 +65,32 @@ pub struct Member {
 
 pub enum ApplyJob {
     Entries(Vec<Entry>),
+    /// A store that takes the place of this one.
+    Install(Box<Arrived>),
     Reserve,
     /// What a snapshot taken now holds.
     View(std::sync::mpsc::Sender<View>),
     Stop,
 }
 
-pub fn start(config: &Config) -> Result<Member> {
+/// Upstream's: a second and an election.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(1);
+
+pub async fn start(config: &Config) -> Result<Member> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let lock = prepare(&*disk, &config.data_dir)?;
     probe(&*disk, &config.data_dir.join("member"), config.election)?;
-    let opened = open(&disk, config)?;
-    Running::start(config, opened, lock)
+    let client = peer_client(config)?;
+    let opened = open(&disk, config, &client).await?;
+    Running::start(config, opened, lock, client)
+}
+
+fn peer_client(config: &Config) -> Result<Client> {
+    let tls = config.peer_client_tls.clone().map(|tls| tls.load());
+    let tls = tls
+        .transpose()
+        .context("--peer-cert-file, --peer-key-file and --peer-trusted-ca-file")?;
+    Ok(Client::new(tls, DIAL_TIMEOUT + config.election))
 }
 
 /// Makes the directories, refuses a foreign or busy one, and takes the lock.
@@ -134,6 +160,8 @@ fn probe(disk: &dyn Disk, dir: &Path, election: Duration) -> Result<()> {
 
 struct Opened {
     ids: Ids,
+    /// Who is there, until the log says so.
+    members: Vec<ClusterMember>,
     wal: Wal,
     replay: Replay,
     loaded: Loaded,
@@ -141,14 +169,14 @@ struct Opened {
     lessor: Lessor,
 }
 
-fn open(disk: &Arc<dyn Disk>, config: &Config) -> Result<Opened> {
+async fn open(disk: &Arc<dyn Disk>, config: &Config, client: &Client) -> Result<Opened> {
     let wal_dir = config.data_dir.join("member/wal");
-    let (ids, wal, replay) = match Wal::identify(&**disk, &wal_dir)? {
+    let (ids, mut wal, mut replay, joined) = match Wal::identify(&**disk, &wal_dir)? {
         Some(ids) => {
             let (wal, replay) = Wal::open(disk.clone(), &wal_dir, ids, wal::SEGMENT_BYTES)?;
-            (ids, wal, replay)
+            (ids, wal, replay, Vec::new())
         }
-        None => first_start(disk, config, &wal_dir)?,
+        None => first::start(disk, config, &wal_dir, client).await?,
     };
     if replay.torn_bytes > 0 {
         warn!(
@@ -164,10 +192,20 @@ fn open(disk: &Arc<dyn Disk>, config: &Config) -> Result<Opened> {
     )?;
     let mut lessor = Lessor::new(config.min_lease_ttl());
     let state = meta::read(&loaded, &mut lessor)?;
+    finish_install(&mut wal, &mut replay, &loaded, &state)?;
     check_consistent(&config.data_dir, &replay, &loaded)?;
     loaded.versions.shrink_to_fit();
+    if config.force_new_cluster {
+        alone::force(&mut wal, &mut replay, &state, ids.member, loaded.frame.index)?;
+    }
+    let members = match (state.membership.members.is_empty(), joined.is_empty()) {
+        (false, _) => state.membership.list(),
+        (true, false) => joined,
+        (true, true) => members_of(&replay),
+    };
     Ok(Opened {
         ids,
+        members,
         wal,
         replay,
         loaded,
@@ -196,53 +234,40 @@ fn check_consistent(data_dir: &Path, replay: &Replay, loaded: &Loaded) -> Result
     Ok(())
 }
 
-/// As etcd does it: the first entries of a new cluster are its members, committed by definition.
-fn first_start(disk: &Arc<dyn Disk>, config: &Config, wal_dir: &Path) -> Result<(Ids, Wal, Replay)> {
-    if config.initial_cluster_state == "existing" {
-        bail!(
-            "--initial-cluster-state=existing: joining a running cluster is not supported yet by this version; start with --initial-cluster-state=new"
-        );
+/// The store was replaced by a leader's, and the process ended before the log said so: now it does.
+fn finish_install(wal: &mut Wal, replay: &mut Replay, loaded: &Loaded, state: &meta::State) -> Result<()> {
+    let installed = loaded.storage.installed.load(Ordering::SeqCst);
+    let index = loaded.frame.index;
+    if installed <= replay.snapshot.index || installed != index {
+        return Ok(());
     }
-    let membership = Membership::initial(&config.initial_cluster, &config.initial_cluster_token)?;
-    let local = membership.local(&config.name, &config.initial_advertise_peer_urls)?;
-    if membership.members.len() > 1 {
-        bail!(
-            "--initial-cluster names {} members; clusters of more than one member are not supported yet by this version",
-            membership.members.len()
-        );
-    }
-    let ids = Ids {
-        cluster: membership.cluster_id,
-        member: local.id,
-    };
-    info!("local-member-id" = %format!("{:x}", ids.member), "cluster-id" = %format!("{:x}", ids.cluster), "starting local member");
-    let mut wal = Wal::create(disk.clone(), wal_dir, ids, wal::SEGMENT_BYTES)?;
-    let mut replay = Replay::default();
-    for (place, member) in membership.members.values().enumerate() {
-        let change = raftpb::ConfChange {
-            id: 0,
-            r#type: 0,
-            node_id: member.id,
-            context: Some(serde_json::to_vec(member)?.into()),
-        };
-        replay.entries.push(Entry {
-            entry_type: EntryType::EntryConfChange as i32,
-            term: 1,
-            index: place as u64 + 1,
-            data: change.encode_to_vec().into(),
-            ..Entry::default()
-        });
-    }
-    replay.hard_state = HardState {
-        term: 1,
-        vote: 0,
-        commit: replay.entries.len() as u64,
+    let snapshot = walpb::Snapshot {
+        index,
+        term: loaded.frame.term,
+        conf_state: Some(state.conf_state.clone()),
     };
     let mut group = Group::default();
-    replay.entries.iter().for_each(|entry| group.entry(entry));
-    group.hard_state(&replay.hard_state);
+    group.snapshot(&snapshot);
     wal.append(&mut group).context("cannot write the log")?;
-    Ok((ids, wal, replay))
+    replay.covered(snapshot);
+    Ok(())
+}
+
+/// The members that the first entries of a log add: those are committed by definition.
+fn first_changes(replay: &Replay) -> impl Iterator<Item = raftpb::ConfChange> + '_ {
+    let entries = replay.entries.iter().zip(1..);
+    entries
+        .take_while(|(entry, index)| entry.index == *index && entry.term == first::TERM)
+        .map_while(|(entry, _)| conf_change::decode(entry))
+}
+
+fn members_of(replay: &Replay) -> Vec<ClusterMember> {
+    first_changes(replay)
+        .filter_map(|change| match Change::read(&change)? {
+            Change::Add(member) => Some(member),
+            _ => None,
+        })
+        .collect()
 }
 
 /// What the threads share while they are being started.
@@ -255,9 +280,10 @@ struct Running {
 }
 
 impl Running {
-    fn start(config: &Config, opened: Opened, lock: DirLock) -> Result<Member> {
+    fn start(config: &Config, opened: Opened, lock: DirLock, client: Client) -> Result<Member> {
         let Opened {
             ids,
+            members,
             wal,
             replay,
             loaded,
@@ -281,14 +307,15 @@ impl Running {
         let conf_state = conf_state(&read.conf_state, &replay);
         let state = Arc::new(State {
             store: store.clone(),
-            lessor: Mutex::new(attach_leases(lessor, &store)),
+            lessor: Mutex::new(lessor.attached_to(&store)),
             membership: RwLock::new(read.membership),
             alarms: RwLock::new(read.alarms),
             waits: Waits::default(),
         });
         let writer =
             Writer::new(storage.clone(), active, meta, frame).context("cannot write to the store")?;
-        let node = node(config, ids.member, &conf_state, replay, frame.index)?;
+        let mut node = node(config, ids.member, &conf_state, replay, frame.index)?;
+        node.retain(config.retention);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let (raft, log, events, hub) = (
             Arc::new(Status::default()),
@@ -298,6 +325,18 @@ impl Running {
         );
         let apply_jobs: Arc<Inbox<ApplyJob>> = Arc::default();
         raft.applied.store(frame.index, Ordering::SeqCst);
+        let removed = watch::Sender::new(false);
+        let transport = Arc::new(Transport::new(Shared {
+            local: Local {
+                member: ids.member,
+                cluster: ids.cluster,
+                peer_urls: config.initial_advertise_peer_urls.clone(),
+            },
+            client,
+            events: events.clone(),
+            read_timeout: config.raft_read_timeout,
+            removed: on_removal(&removed),
+        }));
         let parts = Parts {
             member: ids.member,
             cluster: ids.cluster,
@@ -309,8 +348,12 @@ impl Running {
             apply_jobs: apply_jobs.clone(),
             hub: hub.clone(),
             clock: clock.clone(),
+            transport: transport.clone(),
+            removed,
         };
         let server = Arc::new(EtcdServer::new(parts));
+        server.members_changed();
+        transport.set_members(&members);
         let running = Running {
             server: server.clone(),
             events: events.clone(),
@@ -320,8 +363,12 @@ impl Running {
         };
         let keeper = Keeper::new(storage, ids.member, writer.written(), store.clone(), durable);
         let effects = Box::new(running.effects());
-        let applier = Applier::new(state, writer, hub.clone(), clock, effects, ids.member, frame);
-        let driver = Driver::new(
+        let mut applier = Applier::new(state, writer, hub.clone(), clock, effects, ids.member, frame);
+        applier.rules = Rules {
+            max_learners: config.max_learners,
+            persist_checkpoints: config.features.lease_checkpoint_persist,
+        };
+        let mut driver = Driver::new(
             node,
             ids.member,
             events.clone(),
@@ -331,12 +378,8 @@ impl Running {
             config.heartbeat,
             conf_state,
         );
-        let log_thread = LogThread {
-            wal,
-            jobs: running.jobs.clone(),
-            events: events.clone(),
-            status: log,
-        };
+        driver.election = config.election;
+        let log_thread = LogThread::new(wal, running.jobs.clone(), events.clone(), log);
         let keeper = running.keeper(keeper)?;
         let header_server = server.clone();
         let mut threads = hub::spawn(
@@ -370,6 +413,8 @@ impl Running {
         ServerOutside {
             server: self.server.clone(),
             apply_jobs: self.apply_jobs.clone(),
+            runtime: Handle::current(),
+            led: false,
         }
     }
 
@@ -383,6 +428,7 @@ impl Running {
                 for job in batch.drain(..) {
                     match job {
                         ApplyJob::Entries(entries) => apply(&mut applier, entries, &server, &events),
+                        ApplyJob::Install(arrived) => install(&mut applier, *arrived, &server),
                         ApplyJob::Reserve => applier.reserve(),
                         // Who asked may have given up.
                         ApplyJob::View(asker) => drop(asker.send(applier.view())),
@@ -407,6 +453,12 @@ impl Running {
                 let result = keep(&mut keeper, &server, &events, &compactions, asked);
                 if let Err(error) = &result {
                     warn!(error = %error, "failed to make the store durable or smaller; it will be tried again");
+                    // Somebody may wait for it: the log of a store that was replaced does not go on before.
+                    std::thread::sleep(KEEP_RETRY);
+                    server.bell.ask(Asked {
+                        checkpoint: asked.checkpoint,
+                        ..Asked::default()
+                    });
                 }
                 apply_jobs.push(ApplyJob::Reserve);
                 server.space.notify_one();
@@ -440,6 +492,14 @@ fn keep(
         keeper.reclaim()?;
     }
     Ok(())
+}
+
+fn install(applier: &mut Applier, arrived: Arrived, server: &EtcdServer) {
+    let (index, start) = (arrived.imported.frame.index, Instant::now());
+    applier.install(arrived);
+    info!("snapshot-index" = index, took = ?start.elapsed(), "applied snapshot");
+    server.raft.applied.store(index, Ordering::SeqCst);
+    server.applied.send_replace(index);
 }
 
 fn apply(applier: &mut Applier, entries: Vec<Entry>, server: &EtcdServer, events: &Inbox<Event>) {
@@ -492,35 +552,33 @@ fn limits(config: &Config) -> Limits {
         max_txn_ops: config.max_txn_ops,
         quota_bytes: config.quota_bytes,
         warning_apply: config.warning_apply_duration,
+        heartbeat: config.heartbeat,
+        election: config.election,
+        min_lease_ttl: config.min_lease_ttl(),
+        strict_reconfig: config.strict_reconfig_check,
+        lease_checkpoints: config.features.lease_checkpoint,
     }
 }
 
 /// What the store says as of its index; before the first entry was applied, the members that the first entries add.
 fn conf_state(stored: &raftpb::ConfState, replay: &Replay) -> ConfState {
     if stored.voters.is_empty() {
-        let added = replay
-            .entries
-            .iter()
-            .filter_map(crate::raft::node::conf_change)
-            .map(|change| change.node_id);
         return ConfState {
-            voters: added.collect(),
+            voters: first_changes(replay).map(|change| change.node_id).collect(),
             ..ConfState::default()
         };
     }
-    ConfState {
-        voters: stored.voters.clone(),
-        learners: stored.learners.clone(),
-        voters_outgoing: stored.voters_outgoing.clone(),
-        learners_next: stored.learners_next.clone(),
-        auto_leave: stored.auto_leave,
-    }
+    raft_conf_state(stored)
 }
 
 fn node(config: &Config, id: u64, conf_state: &ConfState, replay: Replay, applied: u64) -> Result<Node> {
     let mut hard_state = replay.hard_state;
     // The commit index is written lazily; what was applied was committed.
     hard_state.commit = hard_state.commit.max(applied);
+    // A store may have been replaced by one of a later term, of which the log does not know.
+    if hard_state.term < replay.snapshot.term {
+        (hard_state.term, hard_state.vote) = (replay.snapshot.term, 0);
+    }
     let log = Log::new(
         hard_state,
         conf_state.clone(),
@@ -534,23 +592,19 @@ fn node(config: &Config, id: u64, conf_state: &ConfState, replay: Replay, applie
     Node::new(id, log, applied, &timing).context("cannot start raft")
 }
 
-fn attach_leases(mut lessor: Lessor, store: &Store) -> Lessor {
-    use crate::mvcc::txn::Leases as _;
-    if lessor.is_empty() {
-        return lessor;
-    }
-    store.walk(&crate::mvcc::key::KeyRange::all(), i64::MAX, |key, version| {
-        if version.lease != 0 {
-            lessor.attach(version.lease, &bytes::Bytes::copy_from_slice(key));
-        }
-        std::ops::ControlFlow::Continue(())
-    });
-    lessor
+/// What the peers call when the cluster says that this member was removed.
+fn on_removal(removed: &watch::Sender<bool>) -> Arc<dyn Fn() + Send + Sync> {
+    let removed = removed.clone();
+    Arc::new(move || {
+        removed.send_replace(true);
+    })
 }
 
 struct ServerOutside {
     server: Arc<EtcdServer>,
     apply_jobs: Arc<Inbox<ApplyJob>>,
+    runtime: Handle,
+    led: bool,
 }
 
 impl Outside for ServerOutside {
@@ -558,19 +612,53 @@ impl Outside for ServerOutside {
         self.apply_jobs.push(ApplyJob::Entries(entries));
     }
 
-    /// The only member has nobody to send to.
-    fn send(&mut self, _: Vec<Message>) {}
+    /// A store goes its own way; raft is told when it has arrived.
+    fn send(&mut self, messages: Vec<Message>) {
+        if messages.is_empty() {
+            return;
+        }
+        let is_store = |message: &Message| message.msg_type == MessageType::MsgSnapshot as i32;
+        let (stores, messages): (Vec<_>, Vec<_>) = messages.into_iter().partition(is_store);
+        self.server.transport.send(messages);
+        for message in stores {
+            match self.server.transport.peer(message.to) {
+                Some(peer) => drop(
+                    self.runtime
+                        .spawn(snapshot::send(self.server.clone(), peer, message)),
+                ),
+                None => self.server.events.push(Event::Snapshot(message.to, false)),
+            }
+        }
+    }
+
+    fn install(&mut self, snapshot: &SnapshotMetadata) {
+        match self.server.arrivals.take(snapshot.index) {
+            Some(arrived) => self.apply_jobs.push(ApplyJob::Install(Box::new(arrived))),
+            // Nothing of it was written yet: a restart begins where the store is.
+            None => fatal(&"the snapshot that raft wants is gone"),
+        }
+    }
 
     fn leadership(&mut self, leading: bool) {
+        if !leading && !std::mem::replace(&mut self.led, leading) {
+            return;
+        }
+        self.led = leading;
+        let election_ms = self.server.limits.election.as_millis() as u64;
         let mut lessor = self.server.state.lessor.lock();
         if leading {
-            lessor.promote(self.server.clock.now())
+            lessor.promote(self.server.clock.now(), election_ms)
         } else {
             lessor.demote()
         }
         drop(lessor);
         self.server.leases_changed.notify_one();
         self.server.space.notify_one();
+    }
+
+    fn stalled(&mut self, gap: Duration) {
+        warn!(gap = ?gap, "this process stood still for longer than an election; leases are extended by that");
+        self.server.state.lessor.lock().extend(gap.as_millis() as u64);
     }
 
     fn space_changed(&mut self) {
@@ -586,7 +674,15 @@ struct ServerEffects {
 }
 
 impl Effects for ServerEffects {
-    fn conf_change(&mut self, change: ConfChange) -> Option<ConfState> {
+    fn members_changed(&mut self) {
+        self.server.members_changed();
+    }
+
+    fn removed(&mut self) {
+        self.server.removed.send_replace(true);
+    }
+
+    fn conf_change(&mut self, change: raftpb::ConfChange) -> Option<ConfState> {
         let (sender, receiver) = std::sync::mpsc::channel();
         self.events.push(Event::ConfChange(Box::new(change), sender));
         // The driver may have stopped with the question in its inbox.
@@ -654,8 +750,8 @@ impl ServerEffects {
 }
 
 impl Member {
-    /// Tells the cluster who this member is and, when it leads, what version the cluster has.
-    pub async fn publish(&self, config: &Config) -> Result<()> {
+    /// Tells the cluster who this member is; tried until it succeeds, because that takes a leader.
+    pub async fn publish(&self, config: &Config) {
         let attributes = membershippb::Attributes {
             name: config.name.clone(),
             client_urls: config.advertise_client_urls.clone(),
@@ -667,19 +763,10 @@ impl Member {
             }),
             ..Default::default()
         };
-        self.server.propose(request).await?;
-        info!("local-member-id" = %format!("{:x}", self.server.member), "published local member to cluster through raft");
-        if self.server.state.membership.read().version.is_empty() {
-            let version = membershippb::ClusterVersionSetRequest {
-                ver: crate::config::CLUSTER_VERSION.to_owned(),
-            };
-            let request = etcd_api::etcdserverpb::InternalRaftRequest {
-                cluster_version_set: Some(version),
-                ..Default::default()
-            };
-            self.server.propose(request).await?;
+        while let Err(error) = self.server.propose(request.clone()).await {
+            warn!(error = %error, "failed to publish local member to cluster through raft");
         }
-        Ok(())
+        info!("local-member-id" = %format!("{:x}", self.server.member), "published local member to cluster through raft");
     }
 
     /// Stops everything in the order of the data's way, and leaves the store durable for a fast start.

@@ -39,6 +39,18 @@ impl Clock for SystemClock {
     }
 }
 
+/// Milliseconds since this process first asked, which raft's thread and those who watch over it compare.
+pub fn uptime_ms() -> u64 {
+    static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+    START.elapsed().as_millis() as u64
+}
+
+pub fn unix_seconds() -> u64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
 /// The wall clock in UTC, for those who read it.
 pub fn rfc3339_now() -> String {
     let since = std::time::SystemTime::now()

@@ -1,5 +1,7 @@
 //! The flags, environment and configuration file of etcd 3.6, and what they come to.
 
+mod effect;
+mod features;
 mod file;
 mod table;
 
@@ -9,11 +11,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use component_base::flags::Flags;
-use component_base::tls::{ClientAuth, ServerTls};
+use component_base::tls::{ClientAuth, ClientTls, Pem, ServerTls, alpn};
 
+pub use features::Features;
 pub use table::flags;
 
 use crate::compactor;
+use crate::peer::handler::AllowedPeers;
+use crate::raft::node::Retention;
 
 /// What the cluster says about itself, and new members must be able to speak.
 pub const CLUSTER_VERSION: &str = "3.6.0";
@@ -21,6 +26,8 @@ const MAX_ELECTION_MS: i64 = 50_000;
 /// etcd says it has not tested beyond this.
 const TESTED_QUOTA: u64 = 8 * 1024 * 1024 * 1024;
 const DEFAULT_CLIENT_URL: &str = "http://localhost:2379";
+/// Below it a healthy peer would look broken.
+const MIN_RAFT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Streams of one connection when the flag sets no bound: a multiplexed client with thousands of watches stays served, memory stays bounded.
 const MAX_STREAMS: i64 = 10_000;
 
@@ -36,6 +43,13 @@ pub struct Config {
     pub initial_cluster: String,
     pub initial_cluster_token: String,
     pub initial_cluster_state: String,
+    pub initial_election_tick_advance: bool,
+    pub force_new_cluster: bool,
+    pub strict_reconfig_check: bool,
+    pub max_learners: usize,
+    pub retention: Retention,
+    pub raft_read_timeout: Duration,
+    pub features: Features,
     pub heartbeat: Duration,
     pub election: Duration,
     pub pre_vote: bool,
@@ -47,6 +61,9 @@ pub struct Config {
     pub watch_progress_notify_interval: Duration,
     pub client_tls: Option<ServerTls>,
     pub peer_tls: Option<ServerTls>,
+    /// How this member speaks to others; None when no peer URL needs it.
+    pub peer_client_tls: Option<ClientTls>,
+    pub allowed_peers: AllowedPeers,
     pub host_whitelist: Vec<String>,
     pub auto_compaction: Option<compactor::Mode>,
 }
@@ -65,6 +82,7 @@ impl Config {
             file::read(&mut flags)?;
         }
         unsupported(&flags)?;
+        effect::warn(&flags);
         let (heartbeat, election) = timing(&flags)?;
         let name = flags.string("name").to_owned();
         let advertise_peer = urls(&flags, "initial-advertise-peer-urls")?;
@@ -87,6 +105,13 @@ impl Config {
             initial_cluster,
             initial_cluster_token: flags.string("initial-cluster-token").to_owned(),
             initial_cluster_state: cluster_state(&flags)?,
+            initial_election_tick_advance: flags.bool("initial-election-tick-advance"),
+            force_new_cluster: flags.bool("force-new-cluster"),
+            strict_reconfig_check: flags.bool("strict-reconfig-check"),
+            max_learners: at_least_one(&flags, "max-learners")? as usize,
+            retention: retention(&flags)?,
+            raft_read_timeout: flags.duration("raft-read-timeout").max(MIN_RAFT_TIMEOUT),
+            features: Features::from_flags(&flags)?,
             heartbeat,
             election,
             pre_vote: flags.bool("pre-vote"),
@@ -102,6 +127,11 @@ impl Config {
             watch_progress_notify_interval: progress_interval(&flags)?,
             client_tls: tls(&flags, "", "listen-client-urls")?,
             peer_tls: tls(&flags, "peer-", "listen-peer-urls")?,
+            peer_client_tls: peer_client_tls(&flags),
+            allowed_peers: AllowedPeers {
+                common_names: flags.strings("peer-cert-allowed-cn"),
+                hostnames: flags.strings("peer-cert-allowed-hostname"),
+            },
             host_whitelist: flags.strings("host-whitelist"),
             auto_compaction: compactor::parse(
                 flags.string("auto-compaction-mode"),
@@ -125,10 +155,6 @@ impl Config {
 /// What this version cannot do yet must not be ignored silently.
 fn unsupported(flags: &Flags) -> Result<()> {
     const NOT_YET: &[(&str, &str)] = &[
-        (
-            "force-new-cluster",
-            "--force-new-cluster is not supported yet by this version",
-        ),
         (
             "auto-tls",
             "--auto-tls is not supported: make certificates with `pki issue` and give --cert-file and --key-file",
@@ -214,6 +240,47 @@ fn at_least_one(flags: &Flags, name: &str) -> Result<i64> {
         value if value < 1 => bail!("invalid value \"{value}\" for --{name}: must be positive"),
         value => Ok(value),
     }
+}
+
+fn retention(flags: &Flags) -> Result<Retention> {
+    let catchup = match flags.is_set("experimental-snapshot-catchup-entries") {
+        true => "experimental-snapshot-catchup-entries",
+        false => "snapshot-catchup-entries",
+    };
+    Ok(Retention {
+        snapshot_count: at_least_one(flags, "snapshot-count")? as u64,
+        catchup_entries: flags.int(catchup).max(0) as u64,
+    })
+}
+
+/// Members show the same certificate when they call as when they are called, unless they have one for it.
+fn peer_client_tls(flags: &Flags) -> Option<ClientTls> {
+    let value = |name: &str| Some(flags.string(name)).filter(|value| !value.is_empty());
+    let file = |name: &str| value(name).map(|path| Pem::File(path.into()));
+    let cert = file("peer-client-cert-file").or_else(|| file("peer-cert-file"));
+    let key = file("peer-client-key-file").or_else(|| file("peer-key-file"));
+    let ca = file("peer-trusted-ca-file");
+    let speaks_tls = ["initial-cluster", "initial-advertise-peer-urls"]
+        .iter()
+        .any(|name| flags.string(name).contains("https://"));
+    if cert.is_none() && ca.is_none() && !speaks_tls {
+        return None;
+    }
+    Some(ClientTls {
+        ca,
+        cert: cert.zip(key),
+        // Streams without an end are made for HTTP/1.1, as etcd's are.
+        alpn: vec![alpn::HTTP11.to_vec()],
+        ..ClientTls::default()
+    })
+}
+
+/// Peer URLs that a request brings.
+pub fn check_urls(urls: &[String]) -> Result<()> {
+    if urls.is_empty() {
+        bail!("no URL was given");
+    }
+    urls.iter().try_for_each(|url| split_url(url).map(|_| ()))
 }
 
 fn cluster_state(flags: &Flags) -> Result<String> {

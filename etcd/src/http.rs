@@ -69,7 +69,7 @@ pub fn client_handler(server: Arc<EtcdServer>, host_whitelist: Vec<String>) -> s
     })
 }
 
-/// HTTP alone: metrics URLs and peer URLs.
+/// HTTP alone: metrics URLs.
 pub fn plain_handler(server: Arc<EtcdServer>) -> serve::Handler {
     Arc::new(move |request: Request<Incoming>| {
         let server = server.clone();
@@ -107,7 +107,6 @@ async fn respond(server: &Arc<EtcdServer>, request: &Request<Incoming>) -> Respo
             metrics::render(),
         ),
         "/version" => version(server),
-        "/members" => members(server),
         _ if path.starts_with("/healthz") => text(StatusCode::NOT_FOUND, "404 page not found\n"),
         _ => server
             .health
@@ -157,7 +156,7 @@ async fn unhealthy(server: &Arc<EtcdServer>, ignore_no_space: bool, serializable
     }
 }
 
-fn version(server: &EtcdServer) -> Response<Body> {
+pub fn version(server: &EtcdServer) -> Response<Body> {
     let cluster = server.state.membership.read().version.clone();
     let cluster = if cluster.is_empty() {
         "not_decided".to_owned()
@@ -169,18 +168,4 @@ fn version(server: &EtcdServer) -> Response<Body> {
         JSON,
         json!({"etcdserver": ETCD_VERSION, "etcdcluster": cluster, "storage": "3.6.0"}).to_string(),
     )
-}
-
-fn members(server: &EtcdServer) -> Response<Body> {
-    let membership = server.state.membership.read();
-    let members: Vec<_> = membership.members.values().collect();
-    let mut response = typed(
-        StatusCode::OK,
-        JSON,
-        serde_json::to_string(&members).unwrap_or_default(),
-    );
-    if let Ok(id) = http::HeaderValue::from_str(&format!("{:x}", membership.cluster_id)) {
-        response.headers_mut().insert("x-etcd-cluster-id", id);
-    }
-    response
 }

@@ -6,10 +6,13 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
 use crate::clock::Millis;
+use crate::mvcc::Store;
+use crate::mvcc::key::KeyRange;
 use crate::mvcc::txn::Leases;
 
 /// etcd's upper bound, about 285 years.
@@ -131,7 +134,9 @@ impl Lessor {
 
     /// Whether a checkpoint would give it less than its whole time: it must be taken back before a renewal is answered.
     pub fn has_checkpoint(&self, id: i64) -> bool {
-        self.leases.get(&id).is_some_and(|lease| lease.remaining_seconds > 0)
+        self.leases
+            .get(&id)
+            .is_some_and(|lease| lease.remaining_seconds > 0)
     }
 
     /// The cluster has agreed on how long a lease still has; 0 takes that back.
@@ -168,6 +173,20 @@ impl Lessor {
         if !queued {
             self.queue.push(Reverse((expiry, id)));
         }
+    }
+
+    /// With the keys that hold its leases.
+    pub fn attached_to(mut self, store: &Store) -> Lessor {
+        if self.is_empty() {
+            return self;
+        }
+        store.walk(&KeyRange::all(), i64::MAX, |key, version| {
+            if version.lease != 0 {
+                self.attach(version.lease, &Bytes::copy_from_slice(key));
+            }
+            ControlFlow::Continue(())
+        });
+        self
     }
 
     pub fn is_primary(&self) -> bool {

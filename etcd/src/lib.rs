@@ -13,7 +13,7 @@
 //! [`compactor`] compacts by itself when flags say so. [`snapshot`] writes and reads etcd's snapshot files.
 //! [`clock`] and [`disk`] are the two outside things that deciding code would otherwise touch; both have fakes.
 //!
-//! What is not here: a JSON gateway, auth, peers. The byte layout is in `docs/format.md`.
+//! What is not here: a JSON gateway, auth. The byte layout is in `docs/format.md`.
 
 pub mod apply;
 pub mod bootstrap;
@@ -27,6 +27,7 @@ pub mod membership;
 pub mod meta;
 pub mod metrics;
 pub mod mvcc;
+pub mod peer;
 pub mod quota;
 pub mod raft;
 pub mod rpc;

@@ -1,5 +1,6 @@
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use component_base::drain::Drain;
@@ -11,8 +12,12 @@ use etcd::bootstrap::{self, Member};
 use etcd::compactor;
 use etcd::config::{self, Config, ListenUrl};
 use etcd::http;
+use etcd::peer::handler::PeerHandler;
 use tokio::net::TcpListener;
-use tracing::info;
+use tracing::{error, info};
+
+/// Between this member's removal and its end: who asked for it may be asking here.
+const REMOVED_GRACE: Duration = Duration::from_secs(1);
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -24,29 +29,68 @@ fn main() -> ExitCode {
 async fn run(flags: Flags, drain: Drain) -> Result<()> {
     let config = Config::from_flags(flags)?;
     info!(name = %config.name, "data-dir" = %config.data_dir.display(), "etcd-version" = version::ETCD_VERSION, "starting an etcd server");
-    let listeners = Listeners::bind(&config)?;
-    let member = bootstrap::start(&config)?;
+    let mut listeners = Listeners::bind(&config)?;
+    let member = bootstrap::start(&config).await?;
     etcd::metrics::register(&member.server);
     http::add_checks(&member.server);
-    tokio::spawn(member.server.clone().expire_leases());
-    tokio::spawn(member.server.clone().watch_space());
-    if let Some(mode) = config.auto_compaction {
-        tokio::spawn(compactor::run(member.server.clone(), mode));
+    // The others must reach this member before anything can be agreed on.
+    let mut serving = listeners.serve_peers(&config, &member, &drain);
+    tasks(&config, &member);
+    if published(&config, &member, &drain).await {
+        serving.extend(listeners.serve_clients(&config, &member, &drain));
+        info!("local-member-id" = %format!("{:x}", member.server.member), "ready to serve client requests");
+        sd_notify::guard(&member.server.health);
+        sd_notify::ready();
+        bootstrap::reclaim_at_start(&member.server);
+        ended(&member, &drain).await;
     }
-    member.publish(&config).await?;
-    let serving = listeners.serve(&config, &member, &drain)?;
-    info!("local-member-id" = %format!("{:x}", member.server.member), "ready to serve client requests");
-    sd_notify::guard(&member.server.health);
-    sd_notify::ready();
-    bootstrap::reclaim_at_start(&member.server);
-    drain.signaled().await;
     info!(name = %config.name, "closing etcd server");
+    member.server.hand_over().await;
+    member.server.transport.stop();
     for task in serving {
         task.await??;
     }
     tokio::task::spawn_blocking(|| member.stop()).await?;
     info!(name = %config.name, "closed etcd server");
     Ok(())
+}
+
+fn tasks(config: &Config, member: &Member) {
+    let server = &member.server;
+    tokio::spawn(server.clone().expire_leases());
+    tokio::spawn(server.clone().watch_space());
+    tokio::spawn(server.clone().decide_version());
+    if config.initial_election_tick_advance {
+        tokio::spawn(server.clone().advance_ticks(config.election_ticks()));
+    }
+    if server.limits.lease_checkpoints {
+        tokio::spawn(server.clone().checkpoint_leases());
+    }
+    if let Some(mode) = config.auto_compaction {
+        tokio::spawn(compactor::run(server.clone(), mode));
+    }
+}
+
+/// False when the end came before the cluster knew this member.
+async fn published(config: &Config, member: &Member, drain: &Drain) -> bool {
+    tokio::select! {
+        () = member.publish(config) => true,
+        () = ended(member, drain) => false,
+    }
+}
+
+/// Until it is told to stop, or finds that it is no member any more.
+async fn ended(member: &Member, drain: &Drain) {
+    let mut removed = member.server.removed.subscribe();
+    tokio::select! {
+        () = drain.signaled() => {}
+        _ = removed.wait_for(|removed| *removed) => {
+            error!("local-member-id" = %format!("{:x}", member.server.member), "the member has been permanently removed from the cluster; to bring it back, remove its data directory and add it as a new member");
+            // Whoever asked for it wants to hear that it was done.
+            tokio::time::sleep(REMOVED_GRACE).await;
+            drain.start();
+        }
+    }
 }
 
 /// Every port, bound before the data directory is touched.
@@ -72,39 +116,68 @@ impl Listeners {
         })
     }
 
-    fn serve(
-        self,
-        config: &Config,
-        member: &Member,
-        drain: &Drain,
-    ) -> Result<Vec<tokio::task::JoinHandle<Result<()>>>> {
+    fn serve_peers(&mut self, config: &Config, member: &Member, drain: &Drain) -> Vec<Serving> {
+        let handler = PeerHandler {
+            server: member.server.clone(),
+            transport: member.server.transport.clone(),
+            allowed: Arc::new(config.allowed_peers.clone()),
+        };
+        let urls = std::mem::take(&mut self.peer);
+        let limits = Limits::default();
+        serve_all(
+            urls,
+            &self.peer_tls,
+            &handler.into_handler(),
+            "peer",
+            &limits,
+            drain,
+        )
+    }
+
+    fn serve_clients(self, config: &Config, member: &Member, drain: &Drain) -> Vec<Serving> {
         let client: Handler = http::client_handler(member.server.clone(), config.host_whitelist.clone());
         let plain: Handler = http::plain_handler(member.server.clone());
         let limits = Limits {
             max_h2_streams: config.max_concurrent_streams,
             ..Limits::default()
         };
-        let mut tasks = Vec::new();
-        for (urls, tls, handler, what) in [
-            (self.client, &self.client_tls, &client, "client"),
-            (self.client_http, &self.client_tls, &plain, "client http"),
-            (self.peer, &self.peer_tls, &plain, "peer"),
-            (self.metrics, &self.client_tls, &plain, "metrics"),
-        ] {
-            for (url, listener) in urls {
-                let tls = if url.tls { tls.clone() } else { None };
-                announce(&url, what);
-                tasks.push(tokio::spawn(serve::serve(
-                    listener,
-                    tls,
-                    Arc::clone(handler),
-                    limits.clone(),
-                    drain.clone(),
-                )));
-            }
-        }
-        Ok(tasks)
+        let tls = &self.client_tls;
+        let mut serving = serve_all(self.client, tls, &client, "client", &limits, drain);
+        serving.extend(serve_all(
+            self.client_http,
+            tls,
+            &plain,
+            "client http",
+            &limits,
+            drain,
+        ));
+        serving.extend(serve_all(self.metrics, tls, &plain, "metrics", &limits, drain));
+        serving
     }
+}
+
+type Serving = tokio::task::JoinHandle<Result<()>>;
+
+fn serve_all(
+    urls: Vec<(ListenUrl, TcpListener)>,
+    tls: &Option<ServerConfigHandle>,
+    handler: &Handler,
+    what: &str,
+    limits: &Limits,
+    drain: &Drain,
+) -> Vec<Serving> {
+    let serve_one = |(url, listener): (ListenUrl, TcpListener)| {
+        let tls = if url.tls { tls.clone() } else { None };
+        announce(&url, what);
+        tokio::spawn(serve::serve(
+            listener,
+            tls,
+            Arc::clone(handler),
+            limits.clone(),
+            drain.clone(),
+        ))
+    };
+    urls.into_iter().map(serve_one).collect()
 }
 
 fn bind_all(urls: &[ListenUrl]) -> Result<Vec<(ListenUrl, TcpListener)>> {

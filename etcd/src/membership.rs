@@ -18,7 +18,12 @@ pub struct Member {
     pub is_learner: bool,
     #[serde(rename = "name", default, skip_serializing_if = "String::is_empty")]
     pub name: String,
-    #[serde(rename = "clientURLs", default, deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        rename = "clientURLs",
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub client_urls: Vec<String>,
 }
 
@@ -322,7 +327,10 @@ impl Membership {
                 *id
             }
             Change::Update(member) => {
-                self.members.get_mut(&member.id)?.peer_urls.clone_from(&member.peer_urls);
+                self.members
+                    .get_mut(&member.id)?
+                    .peer_urls
+                    .clone_from(&member.peer_urls);
                 member.id
             }
         };
@@ -421,21 +429,41 @@ mod tests {
         let id = *membership.members.keys().next().unwrap();
         let refused = |membership: &Membership, change: &Change| membership.validate(change, 1).unwrap_err();
         assert_eq!(refused(&membership, &Change::Remove(9)), MemberError::NotFound);
-        assert_eq!(refused(&membership, &Change::Promote(id)), MemberError::NotLearner);
-        assert_eq!(refused(&membership, &newcomer(id, "http://h:4", false)), MemberError::Exists);
-        assert_eq!(refused(&membership, &newcomer(9, "http://h:1", false)), MemberError::PeerUrlExists);
+        assert_eq!(
+            refused(&membership, &Change::Promote(id)),
+            MemberError::NotLearner
+        );
+        assert_eq!(
+            refused(&membership, &newcomer(id, "http://h:4", false)),
+            MemberError::Exists
+        );
+        assert_eq!(
+            refused(&membership, &newcomer(9, "http://h:1", false)),
+            MemberError::PeerUrlExists
+        );
         membership.apply(&newcomer(8, "http://h:4", true));
-        assert_eq!(refused(&membership, &newcomer(9, "http://h:5", true)), MemberError::TooManyLearners);
+        assert_eq!(
+            refused(&membership, &newcomer(9, "http://h:5", true)),
+            MemberError::TooManyLearners
+        );
         assert_eq!(membership.validate(&newcomer(9, "http://h:5", true), 2), Ok(()));
         membership.apply(&Change::Promote(8));
         assert!(!membership.is_learner(8));
         assert_eq!(membership.apply(&Change::Remove(8)), None);
-        assert_eq!(refused(&membership, &newcomer(8, "http://h:4", false)), MemberError::Removed);
+        assert_eq!(
+            refused(&membership, &newcomer(8, "http://h:4", false)),
+            MemberError::Removed
+        );
     }
 
     #[test]
     fn a_change_survives_its_entry() {
-        for change in [newcomer(8, "u", true), newcomer(8, "u", false), Change::Promote(8), Change::Remove(8)] {
+        for change in [
+            newcomer(8, "u", true),
+            newcomer(8, "u", false),
+            Change::Promote(8),
+            Change::Remove(8),
+        ] {
             assert_eq!(Change::read(&change.entry(3)), Some(change));
         }
         let promote = Change::Promote(8).entry(3);

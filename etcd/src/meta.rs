@@ -76,7 +76,9 @@ pub fn read_from(cluster: u64, meta: &Meta, lessor: &mut Lessor) -> Result<State
                 state.membership.members.insert(member.id, member);
             }
             (MEMBERS_REMOVED, _) => {
-                let id = key[..].try_into().map_err(bad::<std::array::TryFromSliceError>("a removed member"))?;
+                let id = key[..]
+                    .try_into()
+                    .map_err(bad::<std::array::TryFromSliceError>("a removed member"))?;
                 state.membership.removed.insert(u64::from_be_bytes(id));
             }
             (CLUSTER, CLUSTER_VERSION) => {
@@ -163,6 +165,14 @@ pub fn put_conf_state(writer: &mut Writer, state: &raft::eraftpb::ConfState) {
         CLUSTER,
         Bytes::from_static(CONF_STATE),
         state.encode_to_vec().into(),
+    );
+}
+
+/// In the meta of a store that is not written yet.
+pub fn set_compacted(meta: &mut Meta, revision: i64) {
+    meta.insert(
+        (REVISION, Bytes::from_static(COMPACTED)),
+        Bytes::copy_from_slice(&revision.to_be_bytes()),
     );
 }
 

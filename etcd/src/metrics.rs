@@ -61,7 +61,7 @@ pub fn register(server: &Arc<EtcdServer>) {
     gauge(
         "etcd_server_is_learner",
         "Whether or not this member is a learner. 1 if is, 0 otherwise.",
-        |_| 0.0,
+        |server| f64::from(u8::from(server.is_learner())),
     );
     counter(
         "etcd_server_leader_changes_seen_total",
@@ -87,6 +87,11 @@ pub fn register(server: &Arc<EtcdServer>) {
         "etcd_server_proposals_failed_total",
         "The total number of failed proposals seen.",
         |server| number(&server.raft.proposals_failed),
+    );
+    counter(
+        "etcd_server_heartbeat_send_failures_total",
+        "The total number of leader heartbeat send failures (likely overloaded from slow disk).",
+        |server| number(&server.raft.heartbeat_failures),
     );
     gauge(
         "etcd_server_quota_backend_bytes",

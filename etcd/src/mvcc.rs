@@ -122,6 +122,15 @@ impl Store {
         }
     }
 
+    /// Takes over everything that a snapshot of another member holds; its segments must be known to the storage already.
+    pub fn replace(&self, versions: Vec<(Bytes, Version)>, current: i64, compacted: i64) {
+        let _sweeping = self.sweeping.write();
+        let mut index = Index::build(versions, compacted, &self.storage);
+        self.set_compacted(compacted);
+        std::mem::swap(&mut *self.index.write(), &mut index);
+        self.publish(current.max(compacted).max(1));
+    }
+
     /// The live version of one key at `revision`.
     pub fn get(&self, key: &[u8], revision: i64) -> Option<Version> {
         self.index.read().get(key, revision)

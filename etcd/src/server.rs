@@ -1,4 +1,8 @@
-//! The member: proposing, reading linearizably, and what the RPCs need to know.
+//! The member: proposing, reading linearizably, and what the RPCs need to know. [`leases`] keeps them alive and ends them, [`members`] changes
+//! who is in the cluster.
+
+pub mod leases;
+pub mod members;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -6,8 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use component_base::health::Health;
 use etcd_api::etcdserverpb::{
-    AlarmRequest, AlarmType, InternalRaftRequest, LeaseRevokeRequest, RequestHeader, ResponseHeader,
-    alarm_request::AlarmAction,
+    AlarmRequest, AlarmType, InternalRaftRequest, RequestHeader, ResponseHeader, alarm_request::AlarmAction,
 };
 use prost::Message as _;
 use tokio::sync::{Notify, oneshot, watch};
@@ -17,7 +20,10 @@ use crate::apply::{Applied, ApplyError, State};
 use crate::bootstrap::ApplyJob;
 use crate::clock::Clock;
 use crate::lease::LeaseError;
+use crate::membership::MemberError;
 use crate::mvcc::{self, Store, check};
+use crate::peer::snapshot::Arrivals;
+use crate::peer::transport::{Network, Transport};
 use crate::raft::driver::{Event, Status};
 use crate::raft::inbox::Inbox;
 use crate::raft::log_thread::LogStatus;
@@ -31,10 +37,6 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
 const MAX_WAITING: usize = 20_000;
 /// Between two attempts to read while there is no leader.
 const READ_RETRY: Duration = Duration::from_millis(20);
-/// etcd revokes at most this many expired leases a second.
-const REVOKE_RATE: usize = 1000;
-/// An idle lessor is looked at this often at the least.
-const EXPIRY_AUDIT: Duration = Duration::from_secs(5);
 /// etcd warns about requests that took longer to apply.
 pub const SLOW_APPLY: Duration = Duration::from_millis(100);
 
@@ -56,6 +58,16 @@ pub enum ServerError {
     Stopped,
     #[error("etcdserver: not leader")]
     NotLeader,
+    #[error("etcdserver: leader changed")]
+    LeaderChanged,
+    #[error("etcdserver: request timed out, waiting for the applied index took too long")]
+    AppliedTimeout,
+    #[error("etcdserver: rpc not supported for learner")]
+    Learner,
+    #[error(transparent)]
+    Member(MemberError),
+    #[error(transparent)]
+    Lease(LeaseError),
 }
 
 impl From<mvcc::Error> for ServerError {
@@ -66,7 +78,13 @@ impl From<mvcc::Error> for ServerError {
 
 impl From<LeaseError> for ServerError {
     fn from(error: LeaseError) -> Self {
-        ServerError::Apply(error.into())
+        ServerError::Lease(error)
+    }
+}
+
+impl From<MemberError> for ServerError {
+    fn from(error: MemberError) -> Self {
+        ServerError::Member(error)
     }
 }
 
@@ -75,6 +93,13 @@ pub struct Limits {
     pub max_txn_ops: usize,
     pub quota_bytes: u64,
     pub warning_apply: Duration,
+    pub heartbeat: Duration,
+    pub election: Duration,
+    pub min_lease_ttl: i64,
+    /// `--strict-reconfig-check`
+    pub strict_reconfig: bool,
+    /// The feature `LeaseCheckpoint`.
+    pub lease_checkpoints: bool,
 }
 
 pub struct EtcdServer {
@@ -97,6 +122,12 @@ pub struct EtcdServer {
     pub leases_changed: Notify,
     pub store_full: AtomicBool,
     pub live_bytes: AtomicU64,
+    /// The way to the other members.
+    pub transport: Arc<Transport>,
+    pub arrivals: Arrivals,
+    /// The cluster has removed this member.
+    pub removed: watch::Sender<bool>,
+    learner: AtomicBool,
     next_id: AtomicU64,
 }
 
@@ -112,6 +143,8 @@ pub struct Parts {
     pub apply_jobs: Arc<Inbox<ApplyJob>>,
     pub hub: Arc<Hub>,
     pub clock: Arc<dyn Clock>,
+    pub transport: Arc<Transport>,
+    pub removed: watch::Sender<bool>,
 }
 
 impl EtcdServer {
@@ -127,6 +160,8 @@ impl EtcdServer {
             apply_jobs,
             hub,
             clock,
+            transport,
+            removed,
         } = parts;
         let live_bytes = AtomicU64::new(state.store.storage.live_bytes());
         let swept = watch::Sender::new(state.store.compacted());
@@ -149,6 +184,10 @@ impl EtcdServer {
             leases_changed: Notify::new(),
             store_full: AtomicBool::new(false),
             live_bytes,
+            transport,
+            arrivals: Arrivals::default(),
+            removed,
+            learner: AtomicBool::new(false),
             next_id: AtomicU64::new(first_id(member)),
         }
     }
@@ -191,7 +230,7 @@ impl EtcdServer {
         self.submit(id, Event::Propose(data)).await
     }
 
-    async fn submit(&self, id: u64, event: Event) -> Result<Applied, ServerError> {
+    pub(crate) async fn submit(&self, id: u64, event: Event) -> Result<Applied, ServerError> {
         if self.state.waits.len() >= MAX_WAITING {
             return Err(ServerError::TooManyRequests);
         }
@@ -295,47 +334,63 @@ impl EtcdServer {
         }
     }
 
-    /// Revokes leases that ended, as long as this member leads.
-    pub async fn expire_leases(self: Arc<Self>) {
-        loop {
-            let expired = self.state.lessor.lock().expired(self.clock.now(), REVOKE_RATE);
-            let busy = !expired.is_empty();
-            for id in expired {
-                tokio::spawn(self.clone().revoke(id));
-            }
-            let wait = if busy {
-                Duration::from_secs(1)
-            } else {
-                self.until_expiry()
-            };
-            // Either the time has come or an earlier lease was granted.
-            tokio::time::timeout(wait, self.leases_changed.notified())
-                .await
-                .ok();
-        }
-    }
-
-    fn until_expiry(&self) -> Duration {
-        let next = self.state.lessor.lock().next_expiry();
-        let wait = next.map_or(EXPIRY_AUDIT, |next| {
-            Duration::from_millis(next.since(self.clock.now()) + 1)
-        });
-        wait.min(EXPIRY_AUDIT)
-    }
-
-    async fn revoke(self: Arc<Self>, id: i64) {
-        let request = InternalRaftRequest {
-            lease_revoke: Some(LeaseRevokeRequest { id }),
-            ..Default::default()
-        };
-        if let Err(error) = self.propose(request).await {
-            warn!("lease-id" = %format!("{id:x}"), error = %error, "failed to revoke lease");
-            self.state.lessor.lock().not_revoked(id, self.clock.now());
-        }
-    }
-
     pub fn leader(&self) -> u64 {
         self.raft.leader.load(Ordering::SeqCst)
+    }
+
+    pub fn is_leader(&self) -> bool {
+        self.raft.is_leader.load(Ordering::SeqCst)
+    }
+
+    pub fn is_learner(&self) -> bool {
+        self.learner.load(Ordering::Relaxed)
+    }
+
+    /// Whoever the members are now, they are whom this member speaks to.
+    pub fn members_changed(&self) {
+        let membership = self.state.membership.read();
+        self.learner
+            .store(membership.is_learner(self.member), Ordering::Relaxed);
+        if !membership.members.is_empty() {
+            self.transport.set_members(&membership.list());
+        }
+    }
+
+    /// Waits until everything that is committed now was applied.
+    pub async fn wait_applied(&self, within: Duration) -> Result<(), ServerError> {
+        let committed = self.raft.committed.load(Ordering::SeqCst);
+        if self.raft.applied.load(Ordering::SeqCst) >= committed {
+            return Ok(());
+        }
+        let mut applied = self.applied.subscribe();
+        let wait = applied.wait_for(|applied| *applied >= committed);
+        match tokio::time::timeout(within, wait).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(ServerError::Stopped),
+            Err(_) => Err(ServerError::AppliedTimeout),
+        }
+    }
+
+    /// Where to ask the leader, once there is one that is not this member. None when this member leads.
+    pub(crate) async fn leader_urls(&self) -> Option<Vec<String>> {
+        match self.leader() {
+            leader if leader == self.member => None,
+            leader => {
+                let known = self.state.membership.read().members.get(&leader).cloned();
+                match known {
+                    Some(member) => Some(member.peer_urls),
+                    // An election is on, or its outcome is not known here yet.
+                    None => {
+                        tokio::time::sleep(self.limits.heartbeat).await;
+                        Some(Vec::new())
+                    }
+                }
+            }
+        }
+    }
+
+    pub fn active_for(&self, id: u64) -> Option<Duration> {
+        self.transport.active_for(id)
     }
 }
 

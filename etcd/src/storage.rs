@@ -5,6 +5,7 @@
 //! [`load`] reads everything back at start; [`keeper`] makes it durable, seals segments and [`reclaim`]s dead space on its own thread.
 //! The layout is in `docs/format.md`, and in [`record`] and [`manifest`].
 
+pub mod import;
 pub mod keeper;
 pub mod load;
 pub mod manifest;
@@ -20,6 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
 
 use crate::disk::Disk;
 use record::{Loc, RECORD_HEADER_BYTES};
@@ -79,6 +81,12 @@ pub struct Storage {
     pub segment_bytes: u64,
     segments: ArcSwap<Vec<Arc<Segment>>>,
     next_number: AtomicU64,
+    /// Held by whoever changes which segments there are, or writes down which there are.
+    pub structure: Mutex<()>,
+    /// Not in use any more, to be unlinked once MANIFEST does not list them.
+    pub doomed: Mutex<Vec<Arc<Segment>>>,
+    /// Index of the snapshot of another member that this store began with; 0 for none.
+    pub installed: AtomicU64,
 }
 
 /// The segments as they were when a reader began; keeps their files open.
@@ -104,6 +112,9 @@ impl Storage {
             segment_bytes,
             segments: ArcSwap::from_pointee(segments),
             next_number: AtomicU64::new(next),
+            structure: Mutex::default(),
+            doomed: Mutex::default(),
+            installed: AtomicU64::new(0),
         }
     }
 

@@ -30,9 +30,11 @@ const STORE_SEGMENT: u64 = 32 * 1024;
 struct Quiet;
 
 impl Effects for Quiet {
-    fn conf_change(&mut self, _: ConfChange) -> Option<ConfState> {
+    fn conf_change(&mut self, _: raftpb::ConfChange) -> Option<ConfState> {
         None
     }
+    fn members_changed(&mut self) {}
+    fn removed(&mut self) {}
     fn compacted(&mut self, _: i64) {}
     fn segment_closed(&mut self) {}
     fn frame_written(&mut self, _: u64, _: u64) {}
@@ -177,7 +179,7 @@ impl Machine {
             ..Default::default()
         });
         let mut answer = self.applier.state.waits.register(self.next_id);
-        self.node.propose(request.encode_to_vec()).unwrap();
+        self.node.propose([request.encode_to_vec()]).unwrap();
         self.work()?;
         answer.try_recv().map_err(|_| PowerLost)
     }

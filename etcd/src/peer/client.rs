@@ -54,9 +54,9 @@ struct Target<'a> {
 
 impl<'a> Target<'a> {
     fn parse(url: &'a str) -> Result<Target<'a>, ClientError> {
-        let (scheme, rest) = url.split_once("://").ok_or_else(|| ClientError::Url {
-            url: url.to_owned(),
-        })?;
+        let (scheme, rest) = url
+            .split_once("://")
+            .ok_or_else(|| ClientError::Url { url: url.to_owned() })?;
         Ok(Target {
             url,
             tls: scheme == "https",
@@ -100,7 +100,9 @@ impl Client {
         let connect = self.connect_without_bound(target);
         tokio::time::timeout(self.dial_timeout, connect)
             .await
-            .unwrap_or_else(|_| Err(target.unreachable(format!("no connection within {:?}", self.dial_timeout))))
+            .unwrap_or_else(|_| {
+                Err(target.unreachable(format!("no connection within {:?}", self.dial_timeout)))
+            })
     }
 
     async fn connect_without_bound(&self, target: &Target<'_>) -> Result<SendRequest<Body>, ClientError> {
@@ -114,11 +116,18 @@ impl Client {
             return handshake(target, stream).await;
         }
         let tls = self.tls.as_ref().ok_or_else(|| {
-            target.unreachable("an https peer URL, but this member has no --peer-cert-file or --peer-trusted-ca-file")
+            target.unreachable(
+                "an https peer URL, but this member has no --peer-cert-file or --peer-trusted-ca-file",
+            )
         })?;
-        let name = ServerName::try_from(target.host().to_owned()).map_err(|error| target.unreachable(error))?;
+        let name =
+            ServerName::try_from(target.host().to_owned()).map_err(|error| target.unreachable(error))?;
         let session = TlsConnector::from(tls.current()).connect(name, stream).await;
-        handshake(target, session.map_err(|error| target.unreachable(describe_refusal(&error)))?).await
+        handshake(
+            target,
+            session.map_err(|error| target.unreachable(describe_refusal(&error)))?,
+        )
+        .await
     }
 
     fn idle(&self, authority: &str) -> Option<SendRequest<Body>> {

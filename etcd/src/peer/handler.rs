@@ -67,22 +67,36 @@ impl PeerHandler {
 
     async fn respond(&self, request: Request<Incoming>) -> Response<Body> {
         if !self.allowed.allows(request.extensions().get::<Arc<ConnInfo>>()) {
-            return text(StatusCode::FORBIDDEN, "client certificate authentication failed\n");
+            return text(
+                StatusCode::FORBIDDEN,
+                "client certificate authentication failed\n",
+            );
         }
         let path = request.uri().path().to_owned();
         let path = path.strip_suffix('/').unwrap_or(&path);
         let mut response = match path {
-            "/raft" => self.with_method(Method::POST, request, |request| self.pipeline(request)).await,
-            "/raft/snapshot" => self.with_method(Method::POST, request, |request| self.snapshot(request)).await,
+            "/raft" => {
+                self.with_method(Method::POST, request, |request| self.pipeline(request))
+                    .await
+            }
+            "/raft/snapshot" => {
+                self.with_method(Method::POST, request, |request| self.snapshot(request))
+                    .await
+            }
             "/raft/probing" => probing(),
             "/members" => self.with_method(Method::GET, request, |_| self.members()).await,
             "/version" => crate::http::version(&self.server),
-            "/leases" | "/leases/internal" => self.with_method(Method::POST, request, |request| self.lease(request)).await,
+            "/leases" | "/leases/internal" => {
+                self.with_method(Method::POST, request, |request| self.lease(request))
+                    .await
+            }
             _ if path.starts_with("/raft/stream/") => {
-                self.with_method(Method::GET, request, |request| self.stream(request)).await
+                self.with_method(Method::GET, request, |request| self.stream(request))
+                    .await
             }
             _ if path.starts_with("/members/promote/") => {
-                self.with_method(Method::POST, request, |request| self.promote(request)).await
+                self.with_method(Method::POST, request, |request| self.promote(request))
+                    .await
             }
             _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
         };
@@ -158,10 +172,16 @@ impl PeerHandler {
             .with(&[&format!("{:x}", message.from)])
             .add(length as f64);
         if self.is_removed(message.from) {
-            return text(StatusCode::FORBIDDEN, "cannot process message from removed member\n");
+            return text(
+                StatusCode::FORBIDDEN,
+                "cannot process message from removed member\n",
+            );
         }
         if message.to != self.server.member {
-            return text(StatusCode::FORBIDDEN, "cannot process message to mismatch member\n");
+            return text(
+                StatusCode::FORBIDDEN,
+                "cannot process message to mismatch member\n",
+            );
         }
         if !accepts(self.transport.local(), &message) {
             return text(StatusCode::BAD_REQUEST, "error unmarshalling raft message\n");
@@ -217,23 +237,37 @@ impl PeerHandler {
     async fn members(&self) -> Response<Body> {
         let membership = self.server.state.membership.read();
         let members: Vec<_> = membership.members.values().collect();
-        typed(StatusCode::OK, JSON, serde_json::to_string(&members).unwrap_or_default())
+        typed(
+            StatusCode::OK,
+            JSON,
+            serde_json::to_string(&members).unwrap_or_default(),
+        )
     }
 
     async fn promote(&self, request: Request<Incoming>) -> Response<Body> {
         let id = request.uri().path().rsplit('/').next().unwrap_or_default();
         let Ok(id) = id.parse::<u64>() else {
-            return text(StatusCode::NOT_FOUND, &format!("member {id} not found in cluster\n"));
+            return text(
+                StatusCode::NOT_FOUND,
+                &format!("member {id} not found in cluster\n"),
+            );
         };
         let status = match self.server.promote_here(id).await {
             Ok(members) => {
-                return typed(StatusCode::OK, JSON, serde_json::to_string(&members).unwrap_or_default());
+                return typed(
+                    StatusCode::OK,
+                    JSON,
+                    serde_json::to_string(&members).unwrap_or_default(),
+                );
             }
             Err(ServerError::Member(error @ MemberError::NotFound)) => {
                 return text(StatusCode::NOT_FOUND, &format!("{}\n", error.internal()));
             }
             Err(ServerError::Member(error @ (MemberError::NotLearner | MemberError::LearnerNotReady))) => {
-                return text(StatusCode::PRECONDITION_FAILED, &format!("{}\n", error.internal()));
+                return text(
+                    StatusCode::PRECONDITION_FAILED,
+                    &format!("{}\n", error.internal()),
+                );
             }
             Err(ServerError::Timeout) => (StatusCode::REQUEST_TIMEOUT, ServerError::Timeout),
             Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error),

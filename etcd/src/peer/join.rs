@@ -24,15 +24,27 @@ pub async fn cluster_of(client: &Client, urls: &[String], timeout: Duration) -> 
     for url in urls {
         match members(client, url, timeout).await {
             Ok(membership) => return Ok(membership),
-            Err(error) => warn!(address = %format!("{url}/members"), error = %error, "failed to get cluster response"),
+            Err(error) => {
+                warn!(address = %format!("{url}/members"), error = %error, "failed to get cluster response")
+            }
         }
     }
-    bail!("could not retrieve cluster information from the given URLs: {}", urls.join(","))
+    bail!(
+        "could not retrieve cluster information from the given URLs: {}",
+        urls.join(",")
+    )
 }
 
 async fn members(client: &Client, url: &str, timeout: Duration) -> Result<Membership> {
     let answer = client
-        .call(url, Method::GET, "/members", &HeaderMap::new(), Bytes::new(), timeout)
+        .call(
+            url,
+            Method::GET,
+            "/members",
+            &HeaderMap::new(),
+            Bytes::new(),
+            timeout,
+        )
         .await?;
     if answer.status != StatusCode::OK {
         bail!("{}", answer.status);
@@ -81,7 +93,9 @@ pub async fn existing(client: &Client, configured: &Membership, name: &str) -> R
     let urls = urls_of_others(configured, name);
     let existing = match cluster_of(client, &urls, TIMEOUT).await {
         Ok(existing) => existing,
-        Err(error) => bail!("--initial-cluster-state=existing: cannot fetch cluster info from peer urls: {error:#}"),
+        Err(error) => {
+            bail!("--initial-cluster-state=existing: cannot fetch cluster info from peer urls: {error:#}")
+        }
     };
     check_version(client, &urls).await?;
     let local = agree(configured, &existing, name)?;
@@ -137,7 +151,14 @@ struct Versions {
 async fn check_version(client: &Client, urls: &[String]) -> Result<()> {
     for url in urls {
         let answer = client
-            .call(url, Method::GET, "/version", &HeaderMap::new(), Bytes::new(), TIMEOUT)
+            .call(
+                url,
+                Method::GET,
+                "/version",
+                &HeaderMap::new(),
+                Bytes::new(),
+                TIMEOUT,
+            )
             .await;
         let Ok(answer) = answer else { continue };
         let Ok(versions) = serde_json::from_slice::<Versions>(&answer.body) else {
@@ -170,10 +191,23 @@ mod tests {
         let configured = Membership::initial("a=http://h:1,b=http://h:2", "token").unwrap();
         let local = agree(&configured, &existing, "b").unwrap();
         assert_eq!(local.peer_urls, ["http://h:2"]);
-        assert!(existing.members.contains_key(&local.id), "the id is the cluster's");
+        assert!(
+            existing.members.contains_key(&local.id),
+            "the id is the cluster's"
+        );
         let short = Membership::initial("b=http://h:2", "token").unwrap();
-        assert!(agree(&short, &existing, "b").unwrap_err().to_string().contains("member count is unequal"));
+        assert!(
+            agree(&short, &existing, "b")
+                .unwrap_err()
+                .to_string()
+                .contains("member count is unequal")
+        );
         let wrong = Membership::initial("a=http://h:1,b=http://h:3", "token").unwrap();
-        assert!(agree(&wrong, &existing, "b").unwrap_err().to_string().contains("no match found"));
+        assert!(
+            agree(&wrong, &existing, "b")
+                .unwrap_err()
+                .to_string()
+                .contains("no match found")
+        );
     }
 }

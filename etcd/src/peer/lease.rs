@@ -96,7 +96,10 @@ pub enum Asked<T> {
 
 async fn post(client: &Client, url: &str, path: &str, body: Vec<u8>) -> Asked<Bytes> {
     let mut headers = HeaderMap::new();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/protobuf"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/protobuf"),
+    );
     let answer = client
         .call(url, Method::POST, path, &headers, body.into(), CALL_TIMEOUT)
         .await;

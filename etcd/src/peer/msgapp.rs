@@ -78,7 +78,9 @@ impl Decoder {
             LINK_HEARTBEAT => Ok(None),
             APP_ENTRIES => self.entries(reader).await.map(Some),
             APP => self.whole(reader).await.map(Some),
-            kind => Err(ReadError::Malformed(format!("failed to parse type {kind} in msgappv2 stream"))),
+            kind => Err(ReadError::Malformed(format!(
+                "failed to parse type {kind} in msgappv2 stream"
+            ))),
         }
     }
 

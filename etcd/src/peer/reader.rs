@@ -76,7 +76,9 @@ impl Reader {
     fn gather(&mut self, bytes: usize) -> Bytes {
         let mut out = BytesMut::with_capacity(bytes);
         while out.len() < bytes {
-            let Some(first) = self.chunks.front_mut() else { break };
+            let Some(first) = self.chunks.front_mut() else {
+                break;
+            };
             let piece = first.len().min(bytes - out.len());
             out.put_slice(&first.split_to(piece));
             if first.is_empty() {

@@ -183,14 +183,14 @@ impl Peer {
         let first = if is_append { &self.app } else { &self.other };
         let message = match first.send(message) {
             Ok(()) => return,
-            Err(NotTaken::Full(_)) => return self.dropped("its stream"),
+            Err(NotTaken::Full) => return self.dropped("its stream"),
             Err(NotTaken::NoStream(message)) => *message,
         };
         let message = match is_append {
             false => message,
             true => match self.other.send(message) {
                 Ok(()) => return,
-                Err(NotTaken::Full(_)) => return self.dropped("its stream"),
+                Err(NotTaken::Full) => return self.dropped("its stream"),
                 Err(NotTaken::NoStream(message)) => *message,
             },
         };
@@ -243,7 +243,10 @@ impl Peer {
     async fn post(&self, message: Message) {
         let bytes = Bytes::from(wire::to_raftpb(message).encode_to_vec());
         let mut headers = self.shared.local.headers();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/protobuf"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/protobuf"),
+        );
         let (_, remote) = self.labels();
         let (url, length) = (self.url(), bytes.len());
         let posted = self
@@ -280,7 +283,9 @@ impl Peer {
         loop {
             let opened = Instant::now();
             match self.read_stream(kind).await {
-                ReadError::Ended => debug!("remote-peer-id" = %format!("{:x}", self.id), "stream-reader-type" = kind.name(), "lost TCP streaming connection with remote peer"),
+                ReadError::Ended => {
+                    debug!("remote-peer-id" = %format!("{:x}", self.id), "stream-reader-type" = kind.name(), "lost TCP streaming connection with remote peer")
+                }
                 error => self.deactivate(kind.name(), &error),
             }
             pause = match opened.elapsed() > MAX_RETRY {
@@ -327,14 +332,22 @@ impl Peer {
         let answer = self
             .shared
             .client
-            .open(&self.url(), Method::GET, &path, &headers, component_base::http::empty())
+            .open(
+                &self.url(),
+                Method::GET,
+                &path,
+                &headers,
+                component_base::http::empty(),
+            )
             .await
             .map_err(|error| ReadError::Transport(error.into()))?;
         let (status, body) = (answer.status(), incoming(answer.into_body()));
         if status == StatusCode::OK {
             return Ok(Reader::of(body, MAX_MESSAGE_BYTES).patient(self.shared.read_timeout));
         }
-        let said = component_base::http::read_limited(body, 4096).await.unwrap_or_default();
+        let said = component_base::http::read_limited(body, 4096)
+            .await
+            .unwrap_or_default();
         Err(ReadError::Malformed(self.refused(status, &said)))
     }
 
@@ -363,9 +376,9 @@ impl Peer {
         let headers = HeaderMap::new();
         loop {
             tokio::time::sleep(PROBE_INTERVAL).await;
-            let start = Instant::now();
+            let (start, url) = (Instant::now(), self.url());
             let probe = self.shared.client.call(
-                &self.url(),
+                &url,
                 Method::GET,
                 "/raft/probing",
                 &headers,

@@ -80,14 +80,10 @@ struct Writer {
 #[derive(Debug)]
 pub enum NotTaken {
     NoStream(Box<Message>),
-    Full(Box<Message>),
+    Full,
 }
 
 impl Lane {
-    pub fn is_open(&self) -> bool {
-        self.writer.lock().is_some()
-    }
-
     pub fn send(&self, message: Message) -> Result<(), NotTaken> {
         let mut writer = self.writer.lock();
         let Some(open) = writer.as_ref() else {
@@ -95,14 +91,14 @@ impl Lane {
         };
         let size = size_of(&message);
         if open.load.0.load(Ordering::Relaxed) + size > QUEUE_BYTES {
-            return Err(NotTaken::Full(Box::new(message)));
+            return Err(NotTaken::Full);
         }
         open.load.0.fetch_add(size, Ordering::Relaxed);
         match open.sender.try_send(message) {
             Ok(()) => Ok(()),
-            Err(mpsc::error::TrySendError::Full(message)) => {
+            Err(mpsc::error::TrySendError::Full(_)) => {
                 open.load.0.fetch_sub(size, Ordering::Relaxed);
-                Err(NotTaken::Full(Box::new(message)))
+                Err(NotTaken::Full)
             }
             Err(mpsc::error::TrySendError::Closed(message)) => {
                 *writer = None;

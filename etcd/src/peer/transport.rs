@@ -10,6 +10,7 @@ use raft::eraftpb::Message;
 use tokio::runtime::Handle;
 use tracing::info;
 
+use super::client::Client;
 use super::headers::Local;
 use super::remote::{Acquaintance, Peer, Shared};
 use super::stream::Kind;
@@ -51,6 +52,10 @@ impl Transport {
         &self.shared.local
     }
 
+    pub fn client(&self) -> &Client {
+        &self.shared.client
+    }
+
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
@@ -87,10 +92,7 @@ impl Transport {
     pub fn stop(&self) {
         let peers: Vec<_> = self.peers.write().drain().collect();
         let remotes: Vec<_> = self.remotes.write().drain().collect();
-        peers
-            .into_iter()
-            .chain(remotes)
-            .for_each(|(_, peer)| peer.stop());
+        peers.into_iter().chain(remotes).for_each(|(_, peer)| peer.stop());
     }
 }
 
@@ -106,7 +108,11 @@ impl Network for Transport {
 
     fn set_members(&self, members: &[Member]) {
         let _entered = self.runtime.enter();
-        let others = || members.iter().filter(|member| member.id != self.shared.local.member);
+        let others = || {
+            members
+                .iter()
+                .filter(|member| member.id != self.shared.local.member)
+        };
         let mut peers = self.peers.write();
         peers.retain(|id, peer| {
             let stays = others().any(|member| member.id == *id);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use etcd_api::{raftpb, walpb};
-use raft::eraftpb::{ConfState, Entry, Message, SnapshotMetadata};
+use raft::eraftpb::{ConfState, Entry, EntryType, Message, MessageType, SnapshotMetadata};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
@@ -61,8 +61,8 @@ pub struct Status {
     pub proposals_pending: AtomicU64,
     pub proposals_failed: AtomicU64,
     pub heartbeat_failures: AtomicU64,
-    /// Counts up with every turn of the driver's clock.
-    pub ticks: AtomicU64,
+    /// When raft's clock went on last, on [`crate::clock::uptime_ms`].
+    pub last_tick_ms: AtomicU64,
 }
 
 /// Where the driver's decisions go.
@@ -165,6 +165,9 @@ impl<O: Outside> Driver<O> {
                     self.outside.stalled(since - self.tick);
                 }
                 self.on_tick();
+                self.status
+                    .last_tick_ms
+                    .store(crate::clock::uptime_ms(), Ordering::SeqCst);
             }
         }
     }
@@ -184,6 +187,7 @@ impl<O: Outside> Driver<O> {
             }
             self.event(event);
         }
+        self.release_held();
         self.flush_proposals();
         self.ask_reads();
         self.work();
@@ -195,7 +199,6 @@ impl<O: Outside> Driver<O> {
             self.status.heartbeat_failures.fetch_add(1, Ordering::Relaxed);
         }
         self.node.tick();
-        self.status.ticks.fetch_add(1, Ordering::SeqCst);
         if let Some(asked) = &mut self.asked {
             asked.ticks += 1;
             if asked.ticks >= READ_RETRY_TICKS
@@ -234,6 +237,9 @@ impl<O: Outside> Driver<O> {
     fn event(&mut self, event: Event) {
         match event {
             Event::Propose(_) | Event::ProposeConfChange(_) if self.must_hold() => self.hold(event),
+            // Raft would put an empty entry in its place.
+            Event::ProposeConfChange(_) if self.node.has_pending_conf_change() => self.hold(event),
+            Event::Step(message) if self.must_wait(&message) => self.hold(Event::Step(message)),
             Event::Propose(data) => self.propose(data),
             Event::ProposeLeading(data, term) => {
                 if self.node.is_leader() && self.node.term() == term {
@@ -270,6 +276,16 @@ impl<O: Outside> Driver<O> {
             Event::SpaceChanged => self.outside.space_changed(),
             Event::Stop => {}
         }
+    }
+
+    /// A change of the configuration that another member forwarded, while one before it was not applied here.
+    fn must_wait(&self, message: &Message) -> bool {
+        message.msg_type == MessageType::MsgPropose as i32
+            && self.node.has_pending_conf_change()
+            && message
+                .entries
+                .iter()
+                .any(|entry| entry.entry_type == EntryType::EntryConfChange as i32)
     }
 
     fn step(&mut self, message: Message) {
@@ -332,10 +348,7 @@ impl<O: Outside> Driver<O> {
     }
 
     fn durable(&mut self, index: u64, term: u64) {
-        if let Some(installed) = self
-            .installing
-            .take_if(|installing| index >= installing.index)
-        {
+        if let Some(installed) = self.installing.take_if(|installing| index >= installing.index) {
             for persist in installed.persists {
                 self.jobs.push(Job::Persist(persist));
             }
@@ -460,9 +473,10 @@ impl<O: Outside> Driver<O> {
             true => self.alone_from.or(Some(self.node.committed())),
             false => None,
         };
-        self.status
-            .alone
-            .store(self.alone_from.is_some_and(|from| applied >= from), Ordering::SeqCst);
+        self.status.alone.store(
+            self.alone_from.is_some_and(|from| applied >= from),
+            Ordering::SeqCst,
+        );
     }
 }
 
@@ -485,3 +499,6 @@ pub fn raft_conf_state(state: &raftpb::ConfState) -> ConfState {
         auto_leave: state.auto_leave,
     }
 }
+
+#[cfg(test)]
+mod tests;

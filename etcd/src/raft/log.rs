@@ -162,12 +162,13 @@ impl Storage for Log {
             return Err(unavailable);
         }
         let term = self.term(self.applied).map_err(|_| unavailable)?;
-        let mut snapshot = Snapshot::default();
-        snapshot.metadata = Some(SnapshotMetadata {
-            conf_state: Some(self.conf_state.clone()),
-            index: self.applied,
-            term,
-        });
-        Ok(snapshot)
+        Ok(Snapshot {
+            metadata: Some(SnapshotMetadata {
+                conf_state: Some(self.conf_state.clone()),
+                index: self.applied,
+                term,
+            }),
+            ..Snapshot::default()
+        })
     }
 }

@@ -181,6 +181,11 @@ impl Node {
         self.raw.raft.lead_transferee.is_some()
     }
 
+    /// Of a leader: the next change of the configuration must wait until the one before it was applied.
+    pub fn has_pending_conf_change(&self) -> bool {
+        self.is_leader() && self.raw.raft.has_pending_conf()
+    }
+
     /// The only voter need not wait for an election timeout.
     pub fn campaign_if_alone(&mut self) -> raft::Result<()> {
         if self.is_sole_voter() && !self.is_leader() {
@@ -304,12 +309,10 @@ impl Node {
 fn waits_for_disk(message: &Message) -> bool {
     matches!(
         MessageType::try_from(message.msg_type),
-        Ok(
-            MessageType::MsgAppendResponse
-                | MessageType::MsgRequestVote
-                | MessageType::MsgRequestVoteResponse
-                | MessageType::MsgRequestPreVoteResponse
-        )
+        Ok(MessageType::MsgAppendResponse
+            | MessageType::MsgRequestVote
+            | MessageType::MsgRequestVoteResponse
+            | MessageType::MsgRequestPreVoteResponse)
     )
 }
 

@@ -3,13 +3,18 @@
 use std::sync::Arc;
 
 use etcd_api::etcdserverpb::{
-    MemberAddRequest, MemberListRequest, MemberListResponse, MemberPromoteRequest, MemberRemoveRequest,
-    MemberUpdateRequest,
+    Member as MemberMessage, MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse,
+    MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse,
+    MemberUpdateRequest, MemberUpdateResponse,
 };
 
 use super::grpc::{Answer, message};
-use super::status::{Code, Status};
+use crate::membership::Member;
 use crate::server::EtcdServer;
+
+fn messages(members: &[Member]) -> Vec<MemberMessage> {
+    members.iter().map(Member::message).collect()
+}
 
 pub async fn list(server: Arc<EtcdServer>, request: MemberListRequest) -> Answer {
     if request.linearizable {
@@ -22,47 +27,35 @@ pub async fn list(server: Arc<EtcdServer>, request: MemberListRequest) -> Answer
     })
 }
 
-fn known(server: &EtcdServer, id: u64) -> Result<(), Status> {
-    match server.state.membership.read().members.contains_key(&id) {
-        true => Ok(()),
-        false => Err(Status::new(Code::NotFound, "etcdserver: member not found")),
-    }
-}
-
-fn not_yet() -> Answer {
-    Err(Status::unimplemented(
-        "etcdserver: this version serves a cluster of one member; its members cannot be changed yet",
-    ))
-}
-
-pub async fn add(_: Arc<EtcdServer>, request: MemberAddRequest) -> Answer {
-    if request.peer_ur_ls.is_empty() {
-        return Err(Status::new(
-            Code::InvalidArgument,
-            "etcdserver: given member URLs are invalid",
-        ));
-    }
-    not_yet()
+pub async fn add(server: Arc<EtcdServer>, request: MemberAddRequest) -> Answer {
+    let (member, members) = server.add_member(request.peer_ur_ls, request.is_learner).await?;
+    message(&MemberAddResponse {
+        header: Some(server.header(0)),
+        member: Some(member.message()),
+        members: messages(&members),
+    })
 }
 
 pub async fn remove(server: Arc<EtcdServer>, request: MemberRemoveRequest) -> Answer {
-    known(&server, request.id)?;
-    // The last member cannot go: nobody would be left to agree on it.
-    Err(Status::new(
-        Code::FailedPrecondition,
-        "etcdserver: re-configuration failed due to not enough started members",
-    ))
+    let members = server.remove_member(request.id).await?;
+    message(&MemberRemoveResponse {
+        header: Some(server.header(0)),
+        members: messages(&members),
+    })
 }
 
 pub async fn update(server: Arc<EtcdServer>, request: MemberUpdateRequest) -> Answer {
-    known(&server, request.id)?;
-    not_yet()
+    let members = server.update_member(request.id, request.peer_ur_ls).await?;
+    message(&MemberUpdateResponse {
+        header: Some(server.header(0)),
+        members: messages(&members),
+    })
 }
 
 pub async fn promote(server: Arc<EtcdServer>, request: MemberPromoteRequest) -> Answer {
-    known(&server, request.id)?;
-    Err(Status::new(
-        Code::FailedPrecondition,
-        "etcdserver: can only promote a learner member",
-    ))
+    let members = server.promote_member(request.id).await?;
+    message(&MemberPromoteResponse {
+        header: Some(server.header(0)),
+        members: messages(&members),
+    })
 }

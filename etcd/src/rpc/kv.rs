@@ -18,7 +18,7 @@ use crate::mvcc::response::Response;
 use crate::mvcc::txn::ReadTxn;
 use crate::mvcc::{self, check};
 use crate::quota;
-use crate::server::{EtcdServer, REQUEST_TIMEOUT};
+use crate::server::{EtcdServer, REQUEST_TIMEOUT, ServerError};
 
 /// etcd's `--warning-unary-request-duration`.
 const SLOW_RANGE: Duration = Duration::from_millis(300);
@@ -133,6 +133,9 @@ fn reply(server: &EtcdServer, revision: i64, response: &Response) -> Answer {
 pub async fn range(server: Arc<EtcdServer>, request: RangeRequest) -> Answer {
     check::range(&request)?;
     if !request.serializable {
+        if server.is_learner() {
+            return Err(ServerError::Learner.into());
+        }
         server.linearizable().await?;
     }
     let start = Instant::now();

@@ -63,13 +63,8 @@ pub async fn revoke(server: Arc<EtcdServer>, request: LeaseRevokeRequest) -> Ans
 }
 
 pub async fn time_to_live(server: Arc<EtcdServer>, request: LeaseTimeToLiveRequest) -> Answer {
-    server.linearizable().await?;
+    let found = server.time_to_live(request.id, request.keys).await?;
     let header = Some(server.header(server.store().current()));
-    let found = server
-        .state
-        .lessor
-        .lock()
-        .time_to_live(request.id, server.clock.now());
     let response = match found {
         None => LeaseTimeToLiveResponse {
             header,
@@ -133,11 +128,10 @@ pub fn keep_alive(server: Arc<EtcdServer>, request: Request<Incoming>) -> BoxFut
 async fn renew(server: &EtcdServer, bytes: bytes::Bytes) -> Answer {
     let request = LeaseKeepAliveRequest::decode(bytes).map_err(undecodable)?;
     let header = Some(server.header(server.store().current()));
-    let ttl = server.state.lessor.lock().renew(request.id, server.clock.now());
-    let ttl = match ttl {
+    let ttl = match server.renew(request.id).await {
         Ok(ttl) => ttl,
-        Err(LeaseError::NotFound) => 0,
-        Err(error) => return Err(Status::from(ServerError::from(error))),
+        Err(ServerError::Lease(LeaseError::NotFound)) => 0,
+        Err(error) => return Err(Status::from(error)),
     };
     message(&LeaseKeepAliveResponse {
         header,

@@ -78,7 +78,7 @@ pub async fn status(server: Arc<EtcdServer>, _: StatusRequest) -> Answer {
         raft_applied_index: server.raft.applied.load(Ordering::SeqCst),
         errors,
         db_size_in_use: storage.live_bytes() as i64,
-        is_learner: false,
+        is_learner: server.is_learner(),
         storage_version: STORAGE_VERSION_VALUE.to_owned(),
         db_size_quota: server.limits.quota_bytes as i64,
         downgrade_info: Some(DowngradeInfo {
@@ -127,18 +127,10 @@ pub async fn hash_kv(server: Arc<EtcdServer>, request: HashKvRequest) -> Answer 
 }
 
 pub async fn move_leader(server: Arc<EtcdServer>, request: MoveLeaderRequest) -> Answer {
-    if !server.raft.is_leader.load(Ordering::SeqCst) {
-        return Err(ServerError::NotLeader.into());
-    }
-    if request.target_id == server.member {
-        return message(&etcd_api::etcdserverpb::MoveLeaderResponse {
-            header: Some(server.header(0)),
-        });
-    }
-    Err(Status::new(
-        Code::FailedPrecondition,
-        "etcdserver: bad leader transferee",
-    ))
+    server.move_leader(request.target_id).await?;
+    message(&etcd_api::etcdserverpb::MoveLeaderResponse {
+        header: Some(server.header(0)),
+    })
 }
 
 pub async fn downgrade(server: Arc<EtcdServer>, request: DowngradeRequest) -> Answer {

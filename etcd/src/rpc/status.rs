@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use crate::apply::ApplyError;
 use crate::lease::LeaseError;
+use crate::membership::MemberError;
 use crate::mvcc::{self, check::Invalid};
 use crate::server::ServerError;
 
@@ -95,21 +96,50 @@ fn code(error: &ServerError) -> Code {
         ServerError::Apply(error) => apply_code(error),
         ServerError::Invalid(_) | ServerError::RequestTooLarge => Code::InvalidArgument,
         ServerError::TooManyRequests => Code::ResourceExhausted,
-        ServerError::Timeout | ServerError::NoLeader | ServerError::Stopped => Code::Unavailable,
-        ServerError::NotLeader => Code::FailedPrecondition,
+        ServerError::Timeout
+        | ServerError::NoLeader
+        | ServerError::Stopped
+        | ServerError::LeaderChanged
+        | ServerError::AppliedTimeout => Code::Unavailable,
+        ServerError::NotLeader | ServerError::Learner => Code::FailedPrecondition,
+        ServerError::Member(error) => member_code(*error),
+        ServerError::Lease(error) => lease_code(*error),
+    }
+}
+
+fn member_code(error: MemberError) -> Code {
+    match error {
+        MemberError::NotFound | MemberError::Removed => Code::NotFound,
+        MemberError::BadUrls => Code::InvalidArgument,
+        MemberError::Unhealthy => Code::Unavailable,
+        MemberError::TransferTimeout => Code::Unknown,
+        MemberError::Exists
+        | MemberError::PeerUrlExists
+        | MemberError::NotLearner
+        | MemberError::TooManyLearners
+        | MemberError::LearnerNotReady
+        | MemberError::NotEnoughStarted
+        | MemberError::BadTransferee => Code::FailedPrecondition,
+    }
+}
+
+fn lease_code(error: LeaseError) -> Code {
+    match error {
+        LeaseError::NotFound => Code::NotFound,
+        LeaseError::Exists => Code::FailedPrecondition,
+        LeaseError::TtlTooLarge => Code::OutOfRange,
+        LeaseError::NotPrimary => Code::Unknown,
     }
 }
 
 fn apply_code(error: &ApplyError) -> Code {
     match error {
         ApplyError::Mvcc(mvcc::Error::Compacted | mvcc::Error::FutureRevision) => Code::OutOfRange,
-        ApplyError::Mvcc(mvcc::Error::LeaseNotFound) | ApplyError::Lease(LeaseError::NotFound) => {
-            Code::NotFound
-        }
+        ApplyError::Mvcc(mvcc::Error::LeaseNotFound) => Code::NotFound,
+        ApplyError::Lease(error) => lease_code(*error),
+        ApplyError::Member(error) => member_code(*error),
         ApplyError::Mvcc(mvcc::Error::KeyNotFound) => Code::InvalidArgument,
         ApplyError::Mvcc(mvcc::Error::Io(_)) | ApplyError::Corrupt => Code::DataLoss,
-        ApplyError::Lease(LeaseError::Exists) => Code::FailedPrecondition,
-        ApplyError::Lease(LeaseError::TtlTooLarge) => Code::OutOfRange,
         ApplyError::NoSpace => Code::ResourceExhausted,
         ApplyError::Unsupported => Code::Unimplemented,
     }

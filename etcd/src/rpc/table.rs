@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use super::grpc::{self, Answer, Reply, unary};
 use super::status::{Code, Status};
 use super::{cluster, kv, lease, maintenance, snapshot, watch};
-use crate::server::EtcdServer;
+use crate::server::{EtcdServer, ServerError};
 
 type Call = fn(Arc<EtcdServer>, Request<Incoming>) -> BoxFuture<'static, Answer>;
 
@@ -200,9 +200,31 @@ pub async fn serve(server: Arc<EtcdServer>, request: Request<Incoming>) -> Respo
     };
     let (method, counted, start) = (&METHODS[place], &COUNTED[place], Instant::now());
     counted.started.inc();
-    let answer = (method.call)(server, request).await;
+    let answer = match refusal(&server, method, &request) {
+        Some(error) => Err(error.into()),
+        None => (method.call)(server, request).await,
+    };
     method.count(counted, &answer, start);
     grpc::response(answer)
+}
+
+/// What a learner answers; a Range says in its body whether it may be.
+const FOR_LEARNERS: &[&str] = &[
+    "etcdserverpb.KV/Range",
+    "etcdserverpb.Maintenance/Status",
+    "etcdserverpb.Maintenance/Snapshot",
+    "grpc.health.v1.Health/Check",
+];
+
+fn refusal(server: &EtcdServer, method: &Method, request: &Request<Incoming>) -> Option<ServerError> {
+    if !FOR_LEARNERS.contains(&method.path) && server.is_learner() {
+        return Some(ServerError::Learner);
+    }
+    let wants_leader = request
+        .headers()
+        .get("hasleader")
+        .is_some_and(|value| value == "true");
+    (wants_leader && server.leader() == 0).then_some(ServerError::NoLeader)
 }
 
 fn unknown(path: &str) -> Status {

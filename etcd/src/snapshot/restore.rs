@@ -126,7 +126,7 @@ impl Restore<'_> {
 fn begin_anew(contents: &mut Contents, membership: &Membership) {
     let space = AlarmType::Nospace as i32;
     contents.meta.retain(|(bucket, key), _| match *bucket {
-        meta::MEMBERS | meta::CLUSTER => false,
+        meta::MEMBERS | meta::MEMBERS_REMOVED | meta::CLUSTER => false,
         meta::ALARM => !key.ends_with(&space.to_be_bytes()),
         _ => true,
     });

@@ -86,6 +86,13 @@ static MAPPINGS: &[Mapping] = &[
         export: |key, value| Some((hex(key)?, value.to_vec())),
         import: |key, value| Some((unhex(key)?, value.to_vec())),
     },
+    Mapping {
+        ours: meta::MEMBERS_REMOVED,
+        theirs: "members_removed",
+        only: None,
+        export: |key, _| Some((hex(key)?, b"removed".to_vec())),
+        import: |key, _| Some((unhex(key)?, Vec::new())),
+    },
     Mapping::same(meta::CLUSTER, CLUSTER, Some(meta::CLUSTER_VERSION)),
     Mapping {
         ours: meta::CLUSTER,

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::{BufMut as _, BytesMut};
 use parking_lot::{Condvar, Mutex};
@@ -23,8 +24,6 @@ pub struct Keeper {
     /// Highest log segment that is synced with all its frames.
     synced: u32,
     durable: Durable,
-    /// Reclaimed, to be unlinked once MANIFEST does not list them any more.
-    doomed: Vec<Arc<Segment>>,
 }
 
 /// Given up when the disk is so full that not even MANIFEST can be written: space could not be reclaimed otherwise.
@@ -47,12 +46,13 @@ impl Keeper {
             index,
             synced,
             durable,
-            doomed: Vec::new(),
         }
     }
 
     /// Makes everything written so far durable, and gives footers to closed segments. Returns up to where.
     pub fn checkpoint(&mut self) -> io::Result<FrameHeader> {
+        let storage = self.storage.clone();
+        let _structure = storage.structure.lock();
         let written = self.written.lock().clone();
         let segments = self.storage.segments();
         for segment in segments
@@ -95,9 +95,11 @@ impl Keeper {
             }
             result => result?,
         }
-        for segment in self.doomed.drain(..) {
-            disk.remove(&segment.path)?;
+        let mut doomed = self.storage.doomed.lock();
+        for segment in doomed.drain(..) {
+            crate::disk::remove_if_there(&*disk, &segment.path)?;
         }
+        drop(doomed);
         self.load_ballast();
         Ok(())
     }
@@ -136,16 +138,20 @@ impl Keeper {
             member: self.member,
             items: items.collect(),
             durable: self.durable,
+            installed: self.storage.installed.load(Ordering::SeqCst),
         }
     }
 
     /// Reclaims until nothing is worth it. Returns the bytes given back.
     pub fn reclaim(&mut self) -> io::Result<u64> {
-        let mut freed = 0;
-        while let Some(victims) = self.victims() {
-            freed += self.reclaim_some(&victims)?;
+        let (mut freed, storage) = (0, self.storage.clone());
+        loop {
+            let _structure = storage.structure.lock();
+            match self.victims() {
+                Some(victims) => freed += self.reclaim_some(&victims)?,
+                None => return Ok(freed),
+            }
         }
-        Ok(freed)
     }
 
     fn victims(&self) -> Option<Vec<Arc<Segment>>> {
@@ -175,7 +181,7 @@ impl Keeper {
         }
         let numbers: Vec<u32> = victims.iter().map(|segment| segment.number).collect();
         self.storage.remove(&numbers);
-        self.doomed.extend(victims.iter().cloned());
+        self.storage.doomed.lock().extend(victims.iter().cloned());
         self.write_manifest()?;
         let given: u64 = victims.iter().map(|segment| segment.used()).sum();
         Ok(given.saturating_sub(copied.map_or(0, |copied| copied.segment.used())))

@@ -82,6 +82,9 @@ pub fn load(
         segment_bytes,
         segments,
     ));
+    storage
+        .installed
+        .store(manifest.installed, std::sync::atomic::Ordering::SeqCst);
     Ok(Loaded {
         storage,
         versions,

@@ -22,6 +22,8 @@ pub struct Manifest {
     pub member: u64,
     pub items: Vec<Item>,
     pub durable: Durable,
+    /// Index of the snapshot of another member that this store began with; 0 for none.
+    pub installed: u64,
 }
 
 /// Everything up to here was synced.
@@ -53,7 +55,7 @@ impl Manifest {
         out.put_u64_le(self.durable.segment.into());
         out.put_u64_le(self.durable.offset);
         out.put_u64_le(self.durable.index);
-        out.put_u64_le(0);
+        out.put_u64_le(self.installed);
         for item in &self.items {
             out.put_u32_le(item.number);
             out.put_u32_le(u32::from(item.origin == Origin::Reclaimed));
@@ -100,6 +102,7 @@ impl Manifest {
             member: word(24),
             items: items.collect(),
             durable,
+            installed: word(56),
         })
     }
 
@@ -137,6 +140,7 @@ mod tests {
                 offset: 64,
                 index: 12,
             },
+            installed: 11,
         };
         let mut bytes = manifest.encode();
         assert_eq!(Manifest::decode(Path::new("m"), &bytes).unwrap(), manifest);

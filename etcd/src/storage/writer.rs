@@ -183,10 +183,23 @@ impl Writer {
     }
 
     fn repeat_meta(&mut self) {
-        append_meta(&mut self.frame, Kind::MetaReset, 0, &[], &[]);
-        for ((bucket, key), value) in &self.meta {
-            append_meta(&mut self.frame, Kind::MetaPut, *bucket, key, value);
-        }
+        append_all_meta(&mut self.frame, &self.meta);
+    }
+
+    /// Goes on behind a store that takes the place of this one. Call between frames.
+    pub fn replace(&mut self, active: Arc<Segment>, meta: Meta, frame: FrameHeader) {
+        // Its number is lower than the new segment's, and the newest one is to be the newest.
+        self.storage.doomed.lock().extend(self.next.take());
+        self.offset = active.used();
+        self.frame.clear();
+        record::begin_frame(&mut self.frame);
+        self.meta = meta;
+        *self.written.lock() = Written {
+            segment: active.clone(),
+            offset: self.offset,
+            frame,
+        };
+        self.active = active;
     }
 
     /// Reserves the segment after this one. While this fails, writes that take space must be refused.
@@ -198,7 +211,7 @@ impl Writer {
     }
 }
 
-fn reserve(storage: &Storage) -> io::Result<Arc<Segment>> {
+pub(super) fn reserve(storage: &Storage) -> io::Result<Arc<Segment>> {
     let number = storage.take_number();
     let path = storage.dir.join(segment::name(number));
     let file = storage.disk.create(&path, storage.segment_bytes, Fill::Reserve)?;
@@ -210,6 +223,14 @@ fn reserve(storage: &Storage) -> io::Result<Arc<Segment>> {
         Origin::Log,
         SEGMENT_HEADER_BYTES as u64,
     )))
+}
+
+/// Everything anew, as the first frame of a segment begins.
+pub(super) fn append_all_meta(frame: &mut BytesMut, meta: &Meta) {
+    append_meta(frame, Kind::MetaReset, 0, &[], &[]);
+    for ((bucket, key), value) in meta {
+        append_meta(frame, Kind::MetaPut, *bucket, key, value);
+    }
 }
 
 fn append_meta(frame: &mut BytesMut, kind: Kind, bucket: u8, key: &[u8], value: &[u8]) {

@@ -1,5 +1,6 @@
 //! Real processes: our etcd, Debian's etcdctl, real clients over sockets, kill -9, full disks.
 
+mod cluster;
 mod corruption;
 mod durability;
 mod etcdctl;

@@ -7,12 +7,12 @@ use tempfile::TempDir;
 
 use crate::harness::{Etcd, etcdctl};
 
-struct Pki {
+pub struct Pki {
     folder: TempDir,
 }
 
 impl Pki {
-    fn new() -> Pki {
+    pub fn new() -> Pki {
         let folder = TempDir::new().unwrap();
         let mut ca = CertificateParams::new(Vec::new()).unwrap();
         ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -38,7 +38,7 @@ impl Pki {
         Pki { folder }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 }

@@ -1,0 +1,130 @@
+//! Flags that are accepted because etcd has them and that change nothing here: whoever sets one is told.
+
+use component_base::flags::Flags;
+
+/// Name, and why nothing comes of it.
+const NONE: &[(&str, &str)] = &[
+    ("socket-reuse-port", "listeners never share a port"),
+    ("socket-reuse-address", "listeners always reuse the address"),
+    (
+        "enable-log-rotation",
+        "logs go to stderr; whoever reads them rotates them",
+    ),
+    (
+        "log-rotation-config-json",
+        "logs go to stderr; whoever reads them rotates them",
+    ),
+    ("log-outputs", "logs go to stderr"),
+    ("logger", "there is one logger"),
+    ("enable-pprof", "there is no profiler in this binary"),
+    ("enable-distributed-tracing", "there is no tracing in this binary"),
+    (
+        "distributed-tracing-address",
+        "there is no tracing in this binary",
+    ),
+    (
+        "distributed-tracing-service-name",
+        "there is no tracing in this binary",
+    ),
+    (
+        "distributed-tracing-instance-id",
+        "there is no tracing in this binary",
+    ),
+    (
+        "distributed-tracing-sampling-rate",
+        "there is no tracing in this binary",
+    ),
+    ("memory-mlock", "values are not kept in memory"),
+    ("backend-bbolt-freelist-type", "there is no bbolt"),
+    ("backend-batch-limit", "batches follow the load"),
+    ("backend-batch-interval", "batches follow the load"),
+    ("max-snapshots", "there are no snapshot files"),
+    ("max-wals", "wal files go once the store is durable"),
+    ("v2-deprecation", "there is no v2 store"),
+    (
+        "compaction-batch-limit",
+        "compaction goes in steps of microseconds",
+    ),
+    (
+        "compaction-sleep-interval",
+        "compaction goes in steps of microseconds",
+    ),
+    (
+        "bootstrap-defrag-threshold-megabytes",
+        "space is reclaimed while serving",
+    ),
+    ("grpc-keepalive-min-time", "pings of clients are always answered"),
+    (
+        "grpc-keepalive-interval",
+        "silent connections are pinged every 30 s",
+    ),
+    ("grpc-keepalive-timeout", "silent connections have 15 s to answer"),
+    (
+        "raft-write-timeout",
+        "a peer that takes nothing is noticed by its full queue",
+    ),
+    (
+        "corrupt-check-time",
+        "members do not compare their data periodically yet",
+    ),
+    (
+        "compact-hash-check-time",
+        "members do not compare their data periodically yet",
+    ),
+    ("downgrade-check-time", "there is no downgrade"),
+    (
+        "peer-skip-client-san-verification",
+        "addresses in certificates of peers are not checked",
+    ),
+    (
+        "self-signed-cert-validity",
+        "self-signed certificates live as long as the process",
+    ),
+    ("tls-max-version", "TLS 1.3 is always offered"),
+    ("cors", "there is no gateway for browsers"),
+    ("metrics", "every metric is always exported"),
+    ("discovery-fallback", "there is no proxy"),
+    ("discovery-proxy", "there is no discovery"),
+    (
+        "warning-unary-request-duration",
+        "ranges of more than 300 ms are logged",
+    ),
+];
+
+pub fn warn(flags: &Flags) {
+    for (name, reason) in NONE.iter().filter(|(name, _)| flags.is_declared(name)) {
+        let experimental = format!("experimental-{name}");
+        let given = |name: &str| flags.is_declared(name) && flags.is_set(name) && !is_default(flags, name);
+        if given(name) || given(&experimental) {
+            tracing::warn!(flag = format!("--{name}"), reason, "this flag has no effect");
+        }
+    }
+}
+
+/// A default that is spelled out is no wish.
+fn is_default(flags: &Flags, name: &str) -> bool {
+    let value = |flags: &Flags| {
+        flags
+            .each()
+            .find(|(flag, _)| *flag == name)
+            .map(|(_, value)| value)
+    };
+    let Ok(defaults) = super::flags().parse(std::iter::empty()) else {
+        return false;
+    };
+    value(flags) == value(&defaults)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_a_flag() {
+        let flags = super::super::flags().parse(std::iter::empty()).unwrap();
+        for (name, _) in NONE {
+            assert!(flags.is_declared(name), "--{name}");
+        }
+        assert!(is_default(&flags, "max-wals"));
+    }
+}

@@ -1,0 +1,62 @@
+//! `--feature-gates` and the experimental flags that became gates.
+
+use anyhow::{Result, bail};
+use component_base::flags::Flags;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Features {
+    pub lease_checkpoint: bool,
+    pub lease_checkpoint_persist: bool,
+    pub initial_corrupt_check: bool,
+    pub compact_hash_check: bool,
+}
+
+/// Known to etcd 3.6 and without an effect here.
+const WITHOUT_EFFECT: &[&str] = &[
+    "StopGRPCServiceOnDefrag",
+    "TxnModeWriteWithSharedBuffer",
+    "SetMemberLocalAddr",
+];
+
+impl Features {
+    pub fn from_flags(flags: &Flags) -> Result<Features> {
+        let mut features = Features {
+            lease_checkpoint: flags.bool("experimental-enable-lease-checkpoint"),
+            lease_checkpoint_persist: flags.bool("experimental-enable-lease-checkpoint-persist"),
+            initial_corrupt_check: flags.bool("experimental-initial-corrupt-check"),
+            compact_hash_check: flags.bool("experimental-compact-hash-check-enabled"),
+        };
+        for item in flags.strings("feature-gates") {
+            let Some((name, value)) = item.split_once('=') else {
+                bail!("invalid value {item:?} for --feature-gates: missing bool value for {item}");
+            };
+            let Ok(on) = value.trim().parse::<bool>() else {
+                bail!("invalid value {value:?} for --feature-gates: {name} is true or false");
+            };
+            features.set(name.trim(), on)?;
+        }
+        if features.lease_checkpoint_persist && !features.lease_checkpoint {
+            bail!(
+                "enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint"
+            );
+        }
+        Ok(features)
+    }
+
+    fn set(&mut self, name: &str, on: bool) -> Result<()> {
+        match name {
+            "LeaseCheckpoint" => self.lease_checkpoint = on,
+            "LeaseCheckpointPersist" => self.lease_checkpoint_persist = on,
+            "InitialCorruptCheck" => self.initial_corrupt_check = on,
+            "CompactHashCheck" => self.compact_hash_check = on,
+            "AllAlpha" | "AllBeta" if !on => {}
+            _ if WITHOUT_EFFECT.contains(&name) => {
+                if on {
+                    tracing::warn!(feature = name, "this feature gate has no effect here");
+                }
+            }
+            _ => bail!("unrecognized feature gate: {name}"),
+        }
+        Ok(())
+    }
+}

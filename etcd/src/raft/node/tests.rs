@@ -1,0 +1,165 @@
+use super::*;
+use etcd_api::raftpb::ConfChangeType;
+
+fn node(id: u64, voters: &[u64]) -> Node {
+    let conf_state = ConfState {
+        voters: voters.to_vec(),
+        ..ConfState::default()
+    };
+    let log = Log::new(HardState::default(), conf_state, (0, 0), Vec::new());
+    let timing = Timing {
+        election_ticks: 10,
+        pre_vote: true,
+    };
+    Node::new(id, log, 0, &timing).unwrap()
+}
+
+/// Does all work at once; returns what was committed.
+fn settle(node: &mut Node) -> Vec<Entry> {
+    let mut committed = Vec::new();
+    while let Some(work) = node.work() {
+        committed.extend(work.committed);
+        if let Some(persist) = work.persist {
+            node.persisted(persist.number);
+        }
+    }
+    if let Some(last) = committed.last() {
+        node.applied(last.index);
+    }
+    committed
+}
+
+fn leader() -> Node {
+    let mut node = node(1, &[1]);
+    node.campaign_if_alone().unwrap();
+    settle(&mut node);
+    assert!(node.is_leader());
+    node
+}
+
+fn add_learner(id: u64) -> raftpb::ConfChange {
+    raftpb::ConfChange {
+        id: 1,
+        r#type: ConfChangeType::ConfChangeAddLearnerNode as i32,
+        node_id: id,
+        context: None,
+    }
+}
+
+#[test]
+fn every_kind_of_configuration_change_passes_raft_as_etcd_wrote_it() {
+    let mut leader = leader();
+    for kind in [
+        ConfChangeType::ConfChangeAddLearnerNode,
+        ConfChangeType::ConfChangeUpdateNode,
+        ConfChangeType::ConfChangeRemoveNode,
+    ] {
+        let change = raftpb::ConfChange {
+            r#type: kind as i32,
+            ..add_learner(9)
+        };
+        leader.propose_conf_change(&change).unwrap();
+        assert!(leader.has_pending_conf_change());
+        let committed = settle(&mut leader);
+        assert_eq!(conf_change::decode(&committed[0]), Some(change.clone()));
+        let state = leader.apply_conf_change(&change).unwrap();
+        assert_eq!(
+            state.learners,
+            if kind == ConfChangeType::ConfChangeRemoveNode {
+                vec![]
+            } else {
+                vec![9]
+            }
+        );
+        assert!(!leader.has_pending_conf_change());
+    }
+}
+
+#[test]
+fn a_forwarded_change_of_an_unknown_kind_is_dropped() {
+    let mut leader = leader();
+    let unknown = raftpb::ConfChange {
+        r#type: 77,
+        ..add_learner(9)
+    };
+    let mut message = Message {
+        from: 2,
+        to: 1,
+        entries: vec![conf_change::entry(&unknown)],
+        ..Message::default()
+    };
+    message.set_msg_type(MessageType::MsgPropose);
+    assert_eq!(leader.step(message), Err(raft::Error::ProposalDropped));
+    assert!(settle(&mut leader).is_empty());
+}
+
+#[test]
+fn answers_to_heartbeats_do_not_wait_for_the_disk_and_votes_do() {
+    let mut follower = node(1, &[1, 2, 3]);
+    let message = |kind| {
+        let mut message = Message {
+            from: 2,
+            to: 1,
+            term: 3,
+            ..Message::default()
+        };
+        message.set_msg_type(kind);
+        message
+    };
+    follower.step(message(MessageType::MsgRequestVote)).unwrap();
+    let work = follower.work().unwrap();
+    let persist = work.persist.unwrap();
+    assert!(work.messages.is_empty() && persist.must_sync);
+    assert_eq!(persist.messages_after.len(), 1);
+    follower.step(message(MessageType::MsgHeartbeat)).unwrap();
+    let kinds: Vec<i32> = follower
+        .work()
+        .unwrap()
+        .messages
+        .iter()
+        .map(|message| message.msg_type)
+        .collect();
+    assert_eq!(kinds, [MessageType::MsgHeartbeatResponse as i32]);
+}
+
+#[test]
+fn a_member_that_lags_behind_what_is_kept_is_sent_a_snapshot() {
+    let mut leader = leader();
+    leader.retain(Retention {
+        snapshot_count: 5,
+        catchup_entries: 2,
+    });
+    leader.propose_conf_change(&add_learner(9)).unwrap();
+    settle(&mut leader);
+    leader.apply_conf_change(&add_learner(9)).unwrap();
+    for number in 0..20 {
+        leader.propose([vec![number]]).unwrap();
+        settle(&mut leader);
+    }
+    let mut answer = Message {
+        from: 9,
+        to: 1,
+        term: leader.term(),
+        reject: true,
+        reject_hint: 0,
+        index: 1,
+        ..Message::default()
+    };
+    answer.set_msg_type(MessageType::MsgAppendResponse);
+    leader.step(answer).unwrap();
+    let sent = leader.work().unwrap().messages;
+    let snapshot = sent
+        .iter()
+        .find(|message| message.msg_type == MessageType::MsgSnapshot as i32)
+        .expect("no snapshot");
+    let metadata = snapshot.snapshot.clone().unwrap().metadata.unwrap();
+    assert_eq!(metadata.conf_state.unwrap().learners, [9]);
+    assert_eq!(metadata.index, leader.committed());
+}
+
+#[test]
+fn what_is_applied_beyond_what_raft_knows_is_noted_later() {
+    let mut leader = leader();
+    let known = leader.committed();
+    assert_eq!(leader.applied(known + 100), known);
+}

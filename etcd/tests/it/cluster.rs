@@ -1,0 +1,665 @@
+//! Three real processes: elections, lost leaders, members that lag, members that come and go, Debian's etcdctl on all of them.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use etcd_api::etcdserverpb::kv_client::KvClient;
+use etcd_api::etcdserverpb::lease_client::LeaseClient;
+use etcd_api::etcdserverpb::maintenance_client::MaintenanceClient;
+use etcd_api::etcdserverpb::{
+    HashKvRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseTimeToLiveRequest, RangeRequest,
+    StatusRequest, StatusResponse,
+};
+use tempfile::TempDir;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::etcdctl::wait_for;
+use crate::harness::{etcdctl, free_port, http_get, prefix, put};
+use crate::tls::Pki;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Node {
+    name: String,
+    port: u16,
+    peer_port: u16,
+    dir: PathBuf,
+    child: Option<Child>,
+}
+
+struct Cluster {
+    nodes: Vec<Node>,
+    folder: TempDir,
+    pki: Option<Pki>,
+    flags: Vec<String>,
+}
+
+impl Node {
+    fn new(folder: &TempDir, number: usize) -> Node {
+        Node {
+            name: format!("m{number}"),
+            port: free_port(),
+            peer_port: free_port(),
+            dir: folder.path().join(format!("m{number}")),
+            child: None,
+        }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.with_extension("log")).unwrap_or_default()
+    }
+
+    fn endpoint(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    fn signal(&self, signal: &str) {
+        let id = self.child.as_ref().unwrap().id().to_string();
+        assert!(
+            Command::new("kill")
+                .args([signal, &id])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    async fn channel(&self) -> Channel {
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.endpoint())).unwrap();
+        endpoint.timeout(Duration::from_secs(10)).connect_lazy()
+    }
+
+    async fn kv(&self) -> KvClient<Channel> {
+        KvClient::new(self.channel().await)
+    }
+
+    async fn status(&self) -> Option<StatusResponse> {
+        let mut client = MaintenanceClient::new(self.channel().await);
+        let status = tokio::time::timeout(Duration::from_secs(2), client.status(StatusRequest {}));
+        Some(status.await.ok()?.ok()?.into_inner())
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for node in &mut self.nodes {
+            if std::thread::panicking() {
+                let log = node.log();
+                let tail: Vec<&str> = log.lines().rev().take(40).collect();
+                eprintln!(
+                    "--- {}\n{}",
+                    node.name,
+                    tail.into_iter().rev().collect::<Vec<_>>().join("\n")
+                );
+            }
+            if let Some(mut child) = node.child.take() {
+                // It may have ended already.
+                child.kill().ok();
+                child.wait().ok();
+            }
+        }
+    }
+}
+
+impl Cluster {
+    fn new(count: usize, pki: Option<Pki>, flags: &[&str]) -> Cluster {
+        let folder = TempDir::new().unwrap();
+        Cluster {
+            nodes: (0..count).map(|number| Node::new(&folder, number)).collect(),
+            folder,
+            pki,
+            flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
+        }
+    }
+
+    async fn start(count: usize, pki: Option<Pki>, flags: &[&str]) -> Cluster {
+        let mut cluster = Cluster::new(count, pki, flags);
+        for place in 0..count {
+            cluster.spawn(place, "new", &[]);
+        }
+        cluster.wait_ready().await;
+        cluster
+    }
+
+    fn scheme(&self) -> &'static str {
+        if self.pki.is_some() { "https" } else { "http" }
+    }
+
+    fn initial_cluster(&self) -> String {
+        let member = |node: &Node| format!("{}={}://127.0.0.1:{}", node.name, self.scheme(), node.peer_port);
+        self.nodes.iter().map(member).collect::<Vec<_>>().join(",")
+    }
+
+    fn spawn(&mut self, place: usize, state: &str, extra: &[&str]) {
+        let (scheme, initial) = (self.scheme(), self.initial_cluster());
+        let node = &self.nodes[place];
+        let (client, peer) = (
+            format!("http://127.0.0.1:{}", node.port),
+            format!("{scheme}://127.0.0.1:{}", node.peer_port),
+        );
+        let mut command = Command::new(env!("CARGO_BIN_EXE_etcd"));
+        command
+            .arg(format!("--name={}", node.name))
+            .arg(format!("--data-dir={}", node.dir.display()))
+            .arg(format!("--listen-client-urls={client}"))
+            .arg(format!("--advertise-client-urls={client}"))
+            .arg(format!("--listen-peer-urls={peer}"))
+            .arg(format!("--initial-advertise-peer-urls={peer}"))
+            .arg(format!("--initial-cluster={initial}"))
+            .arg(format!("--initial-cluster-state={state}"))
+            .args(&self.flags)
+            .args(extra)
+            .stdin(Stdio::null())
+            .env_remove("NOTIFY_SOCKET");
+        if let Some(pki) = &self.pki {
+            for (flag, file) in [
+                ("cert", "server.crt"),
+                ("key", "server.key"),
+                ("trusted-ca", "ca.crt"),
+            ] {
+                command.arg(format!("--peer-{flag}-file={}", pki.path(file).display()));
+            }
+            command.arg("--peer-client-cert-auth");
+        }
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(node.dir.with_extension("log"))
+            .unwrap();
+        self.nodes[place].child = Some(command.stderr(log).spawn().unwrap());
+    }
+
+    async fn wait_ready(&self) {
+        for node in &self.nodes {
+            self.until(&format!("{} serves", node.name), async || {
+                node.child.is_none() || node.status().await.is_some_and(|status| status.leader != 0)
+            })
+            .await;
+        }
+    }
+
+    async fn until(&self, what: &str, condition: impl AsyncFn() -> bool) {
+        let start = Instant::now();
+        while !condition().await {
+            assert!(start.elapsed() < PATIENCE, "never: {what}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// The place of whoever leads, as most of those who answer say.
+    async fn leader(&self) -> usize {
+        let start = Instant::now();
+        loop {
+            for (place, node) in self
+                .nodes
+                .iter()
+                .enumerate()
+                .filter(|(_, node)| node.child.is_some())
+            {
+                if let Some(status) = node.status().await
+                    && status.leader == status.header.unwrap().member_id
+                {
+                    return place;
+                }
+            }
+            assert!(start.elapsed() < PATIENCE, "nobody leads");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn id(&self, place: usize) -> u64 {
+        self.nodes[place]
+            .status()
+            .await
+            .unwrap()
+            .header
+            .unwrap()
+            .member_id
+    }
+
+    /// What etcdctl prints when it succeeds. None when it is not installed.
+    fn ctl(&self, place: usize, args: &[&str]) -> Option<String> {
+        let endpoint = format!("--endpoints={}", self.nodes[place].endpoint());
+        let output = etcdctl(&[&[endpoint.as_str()], args].concat(), "")?;
+        assert!(
+            output.status.success(),
+            "etcdctl {args:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Some(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    fn ctl_fails(&self, place: usize, args: &[&str]) -> String {
+        let endpoint = format!("--endpoints={}", self.nodes[place].endpoint());
+        let output = etcdctl(&[&[endpoint.as_str()], args].concat(), "").unwrap();
+        assert!(!output.status.success(), "etcdctl {args:?} succeeded");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    /// All members have the same keys.
+    async fn agree(&self) {
+        let newest = self.nodes[self.leader().await].status().await.unwrap();
+        let revision = newest.header.unwrap().revision;
+        let mut hashes = HashMap::new();
+        for node in self.nodes.iter().filter(|node| node.child.is_some()) {
+            self.until(&format!("{} has revision {revision}", node.name), async || {
+                node.status()
+                    .await
+                    .is_some_and(|status| status.header.unwrap().revision >= revision)
+            })
+            .await;
+            let mut client = MaintenanceClient::new(node.channel().await);
+            let hash = client
+                .hash_kv(HashKvRequest { revision })
+                .await
+                .unwrap()
+                .into_inner();
+            hashes.insert(node.name.clone(), (hash.hash, hash.compact_revision));
+        }
+        let first = hashes.values().next().unwrap();
+        assert!(hashes.values().all(|hash| hash == first), "{hashes:?}");
+    }
+}
+
+fn serializable(key: &str) -> RangeRequest {
+    RangeRequest {
+        key: key.to_owned().into(),
+        serializable: true,
+        ..Default::default()
+    }
+}
+
+async fn read(node: &Node, request: RangeRequest) -> Option<Vec<u8>> {
+    let response = node.kv().await.range(request).await.ok()?.into_inner();
+    response.kvs.first().map(|kv| kv.value.to_vec())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_members_over_mutual_tls_serve_through_every_one_of_them() {
+    let cluster = Cluster::start(3, Some(Pki::new()), &[]).await;
+    for (place, node) in cluster.nodes.iter().enumerate() {
+        let key = format!("k{place}");
+        node.kv().await.put(put(key.clone(), "v")).await.unwrap();
+        for other in &cluster.nodes {
+            // Linearizable: whoever is asked has it.
+            let request = RangeRequest {
+                key: key.clone().into(),
+                ..Default::default()
+            };
+            assert_eq!(read(other, request).await, Some(b"v".to_vec()));
+        }
+    }
+    cluster.agree().await;
+    let (_, metrics) = http_get(cluster.nodes[0].port, "/metrics");
+    for name in [
+        "etcd_network_peer_sent_bytes_total{To=",
+        "etcd_network_peer_received_bytes_total{From=",
+        "etcd_network_active_peers{Local=",
+        "etcd_server_has_leader 1",
+    ] {
+        assert!(metrics.contains(name), "{name} is missing");
+    }
+    // Without a certificate nobody speaks to a peer port.
+    assert!(
+        std::panic::catch_unwind(|| http_get(cluster.nodes[0].peer_port, "/members").0)
+            .map_or(true, |status| status != 200)
+    );
+    let Some(table) = cluster.ctl(0, &["endpoint", "status", "--cluster", "-w", "table"]) else {
+        return;
+    };
+    assert_eq!(table.matches("3.6.8").count(), 3, "{table}");
+    assert_eq!(
+        table.matches("| true |").count() + table.matches("|      true |").count(),
+        1,
+        "{table}"
+    );
+    let members = cluster.ctl(1, &["member", "list"]).unwrap();
+    assert_eq!(members.matches("started").count(), 3, "{members}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_leader_costs_nothing_that_was_acknowledged() {
+    let mut cluster = Cluster::start(3, None, &[]).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut writers = Vec::new();
+    for writer in 0..6 {
+        let (client, stop) = (cluster.nodes[writer % 3].kv().await, stop.clone());
+        writers.push(tokio::spawn(write_on(client, writer, stop)));
+    }
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    for _ in 0..2 {
+        let leader = cluster.leader().await;
+        cluster.nodes[leader].kill();
+        let survivor = (leader + 1) % 3;
+        let start = Instant::now();
+        // Progress resumes without the one that is gone.
+        cluster
+            .until("writes go on", async || {
+                let key = format!("after/{leader}");
+                cluster.nodes[survivor]
+                    .kv()
+                    .await
+                    .put(put(key, "x"))
+                    .await
+                    .is_ok()
+            })
+            .await;
+        println!("writes went on {:?} after the leader was killed", start.elapsed());
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        cluster.spawn(leader, "new", &[]);
+        cluster.wait_ready().await;
+    }
+    stop.store(true, Ordering::SeqCst);
+    let mut acknowledged = HashMap::new();
+    for writer in writers {
+        acknowledged.extend(writer.await.unwrap());
+    }
+    assert!(
+        acknowledged.len() > 50,
+        "only {} writes were acknowledged",
+        acknowledged.len()
+    );
+    cluster.agree().await;
+    for node in &cluster.nodes {
+        let found = node.kv().await.range(prefix("k/")).await.unwrap().into_inner();
+        let found: HashMap<&[u8], &[u8]> = found.kvs.iter().map(|kv| (&kv.key[..], &kv.value[..])).collect();
+        for (key, value) in &acknowledged {
+            assert_eq!(
+                found.get(key.as_bytes()),
+                Some(&value.as_bytes()),
+                "{key} on {}",
+                node.name
+            );
+        }
+    }
+}
+
+/// Every key once, so that what was acknowledged is what must be there.
+async fn write_on(
+    mut client: KvClient<Channel>,
+    writer: usize,
+    stop: Arc<AtomicBool>,
+) -> HashMap<String, String> {
+    let mut done = HashMap::new();
+    let mut number = 0;
+    while !stop.load(Ordering::SeqCst) {
+        number += 1;
+        let (key, value) = (format!("k/{writer}/{number}"), format!("{number}"));
+        match client.put(put(key.clone(), value.clone())).await {
+            Ok(_) => drop(done.insert(key, value)),
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+    done
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_was_stopped_beyond_the_log_gets_a_snapshot() {
+    let mut cluster = Cluster::start(
+        3,
+        None,
+        &["--snapshot-count=100", "--snapshot-catchup-entries=10"],
+    )
+    .await;
+    let leader = cluster.leader().await;
+    let (stopped, asleep) = ((leader + 1) % 3, (leader + 2) % 3);
+    let mut kv = cluster.nodes[leader].kv().await;
+    let lease = LeaseClient::new(cluster.nodes[leader].channel().await)
+        .lease_grant(LeaseGrantRequest { ttl: 600, id: 0 })
+        .await
+        .unwrap()
+        .into_inner();
+    let mut leased = put("leased", "v");
+    leased.lease = lease.id;
+    kv.put(leased).await.unwrap();
+    // More than raft sends ahead of answers, and more than it keeps.
+    cluster.nodes[stopped].signal("-STOP");
+    for number in 0..800 {
+        kv.put(put(format!("s/{}", number % 300), format!("{number}")))
+            .await
+            .unwrap();
+    }
+    kv.compact(etcd_api::etcdserverpb::CompactionRequest {
+        revision: 400,
+        physical: true,
+    })
+    .await
+    .unwrap();
+    cluster.nodes[stopped].signal("-CONT");
+    let last = "799".as_bytes();
+    cluster
+        .until("the stopped member has caught up", async || {
+            read(&cluster.nodes[stopped], serializable("s/199"))
+                .await
+                .as_deref()
+                == Some(last)
+        })
+        .await;
+    let log = cluster.nodes[stopped].log();
+    assert!(
+        log.contains("applied snapshot"),
+        "it caught up without a snapshot"
+    );
+    cluster.agree().await;
+    // What came with the snapshot survives, and is a base for what follows.
+    cluster.nodes[stopped].kill();
+    kv.put(put("later", "1")).await.unwrap();
+    cluster.spawn(stopped, "new", &[]);
+    cluster.wait_ready().await;
+    cluster.agree().await;
+    // It can stand in for the others.
+    cluster.nodes[asleep].kill();
+    kv.put(put("later", "2")).await.unwrap();
+    assert_eq!(
+        read(&cluster.nodes[stopped], serializable("leased")).await,
+        Some(b"v".to_vec())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_are_added_promoted_and_removed() {
+    let mut cluster = Cluster::start(1, None, &["--snapshot-count=10", "--snapshot-catchup-entries=1"]).await;
+    let mut kv = cluster.nodes[0].kv().await;
+    for number in 0..50 {
+        kv.put(put("a", format!("{number}"))).await.unwrap();
+    }
+    let node = Node::new(&cluster.folder, 1);
+    let url = format!("--peer-urls=http://127.0.0.1:{}", node.peer_port);
+    cluster.nodes.push(node);
+    let Some(added) = cluster.ctl(0, &["member", "add", "m1", &url, "--learner"]) else {
+        return;
+    };
+    assert!(
+        added.contains("ETCD_INITIAL_CLUSTER_STATE=\"existing\""),
+        "{added}"
+    );
+    cluster.spawn(1, "existing", &[]);
+    cluster
+        .until("the learner has the data", async || {
+            read(&cluster.nodes[1], serializable("a")).await == Some(b"49".to_vec())
+        })
+        .await;
+    let refused = cluster.nodes[1].kv().await.put(put("a", "x")).await.unwrap_err();
+    assert_eq!(refused.message(), "etcdserver: rpc not supported for learner");
+    assert!(cluster.nodes[1].status().await.unwrap().is_learner);
+    let learner = format!("{:x}", cluster.id(1).await);
+    cluster.ctl(0, &["member", "promote", &learner]).unwrap();
+    cluster
+        .until("the promoted member serves", async || {
+            cluster.nodes[1].kv().await.put(put("a", "y")).await.is_ok()
+        })
+        .await;
+    let again = cluster.ctl_fails(0, &["member", "promote", &learner]);
+    assert!(again.contains("can only promote a learner member"), "{again}");
+    // A third, a voter at once; the peers must have been connected for a while.
+    let node = Node::new(&cluster.folder, 2);
+    let url = format!("--peer-urls=http://127.0.0.1:{}", node.peer_port);
+    cluster.nodes.push(node);
+    cluster
+        .until("another member may be added", async || {
+            let endpoint = format!("--endpoints={}", cluster.nodes[1].endpoint());
+            let output = etcdctl(&[&endpoint, "member", "add", "m2", &url], "").unwrap();
+            let refused = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(
+                output.status.success() || refused.contains("unhealthy cluster"),
+                "{refused}"
+            );
+            output.status.success()
+        })
+        .await;
+    cluster.spawn(2, "existing", &[]);
+    cluster.wait_ready().await;
+    cluster.agree().await;
+    let taken = cluster.ctl_fails(0, &["member", "add", "m3", &url]);
+    assert!(
+        taken.contains("Peer URLs already exists") || taken.contains("unhealthy"),
+        "{taken}"
+    );
+    // Leadership moves where it is told to.
+    let (leader, target) = (cluster.leader().await, cluster.id(2).await);
+    if leader != 2 {
+        let moved = cluster
+            .ctl(leader, &["move-leader", &format!("{target:x}")])
+            .unwrap();
+        assert!(moved.contains("Leadership transferred"), "{moved}");
+        assert_eq!(cluster.leader().await, 2);
+    }
+    let follower = cluster.ctl_fails(0, &["move-leader", &learner]);
+    assert!(
+        follower.contains("no leader endpoint given") || follower.contains("not leader"),
+        "{follower}"
+    );
+    // The leader removes itself: it stops and says so, and the others go on.
+    cluster
+        .until("the leader may be removed", async || {
+            let endpoint = format!("--endpoints={}", cluster.nodes[0].endpoint());
+            let output = etcdctl(&[&endpoint, "member", "remove", &format!("{target:x}")], "").unwrap();
+            output.status.success()
+        })
+        .await;
+    let mut child = cluster.nodes[2].child.take().unwrap();
+    wait_for(|| child.try_wait().unwrap().is_some());
+    let log = cluster.nodes[2].log();
+    assert!(
+        log.contains("the member has been permanently removed from the cluster"),
+        "{log}"
+    );
+    cluster
+        .until("the others go on", async || {
+            cluster.nodes[0].kv().await.put(put("a", "z")).await.is_ok()
+        })
+        .await;
+    assert_eq!(cluster.ctl(1, &["member", "list"]).unwrap().lines().count(), 2);
+    // One that was removed is told so when it comes back.
+    cluster.spawn(2, "existing", &[]);
+    let mut child = cluster.nodes[2].child.take().unwrap();
+    wait_for(|| child.try_wait().unwrap().is_some());
+    let unknown = cluster.ctl_fails(0, &["member", "remove", "abcdef"]);
+    assert!(unknown.contains("member not found"), "{unknown}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leases_live_on_through_followers_and_other_leaders() {
+    let mut cluster = Cluster::start(3, None, &[]).await;
+    let leader = cluster.leader().await;
+    let follower = (leader + 1) % 3;
+    let mut leases = LeaseClient::new(cluster.nodes[follower].channel().await);
+    let granted = leases
+        .lease_grant(LeaseGrantRequest { ttl: 4, id: 0 })
+        .await
+        .unwrap()
+        .into_inner();
+    let mut leased = put("leased", "v");
+    leased.lease = granted.id;
+    cluster.nodes[follower].kv().await.put(leased).await.unwrap();
+    let asked = LeaseTimeToLiveRequest {
+        id: granted.id,
+        keys: true,
+    };
+    let told = leases.lease_time_to_live(asked).await.unwrap().into_inner();
+    assert_eq!((told.granted_ttl, &told.keys[0][..]), (4, &b"leased"[..]));
+    cluster.nodes[leader].kill();
+    // Kept alive through a follower, across an election, for longer than it lives by itself.
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(8) {
+        let requests = tokio_stream::iter([LeaseKeepAliveRequest { id: granted.id }]);
+        if let Ok(answers) = leases.lease_keep_alive(requests).await
+            && let Ok(Some(answer)) = answers.into_inner().message().await
+        {
+            assert_eq!(answer.ttl, 4, "the lease ended after {:?}", start.elapsed());
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    assert_eq!(
+        read(&cluster.nodes[follower], serializable("leased")).await,
+        Some(b"v".to_vec())
+    );
+    cluster
+        .until("the lease ends when nobody keeps it alive", async || {
+            read(&cluster.nodes[follower], serializable("leased"))
+                .await
+                .is_none()
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_member_goes_on_alone_when_it_is_told_to() {
+    let mut cluster = Cluster::start(3, None, &[]).await;
+    cluster.nodes[0].kv().await.put(put("kept", "v")).await.unwrap();
+    cluster.agree().await;
+    (0..3).for_each(|place| cluster.nodes[place].kill());
+    cluster.spawn(1, "new", &["--force-new-cluster"]);
+    cluster
+        .until("it serves alone", async || {
+            cluster.nodes[1].kv().await.put(put("more", "w")).await.is_ok()
+        })
+        .await;
+    assert_eq!(
+        read(&cluster.nodes[1], serializable("kept")).await,
+        Some(b"v".to_vec())
+    );
+    // Once is enough.
+    cluster.nodes[1].kill();
+    cluster.spawn(1, "new", &[]);
+    cluster
+        .until("it serves again", async || {
+            read(
+                &cluster.nodes[1],
+                RangeRequest {
+                    key: "more".into(),
+                    ..Default::default()
+                },
+            )
+            .await
+                == Some(b"w".to_vec())
+        })
+        .await;
+    if let Some(members) = cluster.ctl(1, &["member", "list"]) {
+        assert_eq!(members.lines().count(), 1, "{members}");
+    }
+}
+
+#[test]
+fn a_member_that_lost_its_data_does_not_vote_again() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut cluster = runtime.block_on(Cluster::start(3, None, &[]));
+    cluster.nodes[0].kill();
+    std::fs::remove_dir_all(&cluster.nodes[0].dir).unwrap();
+    cluster.spawn(0, "new", &[]);
+    let mut child = cluster.nodes[0].child.take().unwrap();
+    wait_for(|| child.try_wait().unwrap().is_some());
+    let log = cluster.nodes[0].log();
+    assert!(log.contains("has already been bootstrapped"), "{log}");
+}
