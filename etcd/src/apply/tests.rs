@@ -110,6 +110,7 @@ impl Machine {
             &Timing {
                 election_ticks: 10,
                 pre_vote: true,
+                timeout_ticks: None,
             },
         )
         .unwrap();

@@ -57,6 +57,16 @@ impl FakeDisk {
         self.state.lock().fuse = Some(operations);
     }
 
+    /// Whether nothing can be changed any more.
+    pub fn is_burnt(&self) -> bool {
+        self.state.lock().fuse == Some(0)
+    }
+
+    /// The process was killed and the machine went on: everything written is still seen, synced or not.
+    pub fn revive(&self) {
+        self.state.lock().fuse = None;
+    }
+
     /// Power loss: unsynced sectors are kept or lost at random, unsynced directory changes are lost.
     pub fn crash(&self, seed: u64) {
         let mut random = StdRng::seed_from_u64(seed);
