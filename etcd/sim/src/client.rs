@@ -5,13 +5,12 @@ use std::collections::BTreeMap;
 use bytes::{Bytes, BytesMut};
 use etcd::apply::{Answer as Done, Applied};
 use etcd::mvcc::txn::ReadTxn;
-use etcd::raft::driver::Event;
 use etcd::raft::read;
 use etcd_api::etcdserverpb::request_op::Request as Op;
 use etcd_api::etcdserverpb::response_op::Response as OpResponse;
 use etcd_api::etcdserverpb::{
     Compare, DeleteRangeRequest, DeleteRangeResponse, InternalRaftRequest, PutRequest, RangeRequest,
-    RequestHeader, RequestOp, TxnRequest, TxnResponse, compare,
+    RequestOp, TxnRequest, TxnResponse, compare,
 };
 use etcd_checker::history::{Answer, Change};
 use etcd_checker::{Operation, Request, Response};
@@ -95,7 +94,10 @@ impl Client {
     /// Asks the member that it talks to.
     pub fn begin(&mut self, request: Request, life: &mut Life, stamp: u64, now: u64) {
         let waiting = match write_of(&request) {
-            Some(write) => propose(life, write),
+            Some(write) => {
+                let (id, receiver) = life.propose(write);
+                Waiting::Write(id, receiver)
+            }
             None => ask(life),
         };
         self.pending = Some(Pending {
@@ -236,18 +238,6 @@ fn ask(life: &Life) -> Waiting {
         Some(receiver) => Waiting::Index(receiver),
         None => Waiting::Applied(0),
     }
-}
-
-fn propose(life: &mut Life, mut request: InternalRaftRequest) -> Waiting {
-    life.next_id += 1;
-    let id = life.next_id;
-    request.header = Some(RequestHeader {
-        id,
-        ..RequestHeader::default()
-    });
-    let receiver = life.state.waits.register(id);
-    life.events.push(Event::Propose(request.encode_to_vec()));
-    Waiting::Write(id, receiver)
 }
 
 fn answer(request: &Request, life: &Life, applied: Applied) -> Step {

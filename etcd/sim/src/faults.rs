@@ -49,10 +49,7 @@ impl Kind {
     /// The faults of one run; none at all in few.
     pub fn some(random: &mut StdRng) -> Vec<Kind> {
         let likely = *[0.0, 0.2, 0.4, 0.7].choose(random).unwrap_or(&0.4);
-        KINDS
-            .into_iter()
-            .filter(|_| random.random_bool(likely))
-            .collect()
+        KINDS.into_iter().filter(|_| random.random_bool(likely)).collect()
     }
 }
 

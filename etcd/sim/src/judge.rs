@@ -2,7 +2,12 @@
 
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
+use etcd::meta;
+use etcd::storage::writer::Meta;
+use etcd_api::raftpb;
 use etcd_checker::{Operation, Request, Timeline, serializable, watch};
+use prost::Message as _;
 
 use crate::faults::Down;
 use crate::world::World;
@@ -75,7 +80,11 @@ impl World {
 
     fn recover(&mut self) -> Result<(), String> {
         let (before, deadline) = (self.answered(), self.now + RECOVERY_US);
-        let lives = |now: &[u64]| now.iter().zip(&before).all(|(now, before)| *now >= before + ANSWERS);
+        let lives = |now: &[u64]| {
+            now.iter()
+                .zip(&before)
+                .all(|(now, before)| *now >= before + ANSWERS)
+        };
         while !lives(&self.answered()) {
             if self.now > deadline {
                 return Err(format!(
@@ -141,7 +150,10 @@ impl World {
                     life.state.store.current(),
                 )
             });
-            format!("{:x}: (term, leader, committed, applied, revision) {status:?}", member.ids.member)
+            format!(
+                "{:x}: (term, leader, committed, applied, revision) {status:?}",
+                member.ids.member
+            )
         };
         let members: Vec<String> = self.members.iter().map(member).collect();
         format!("{members:#?}, collected {}", self.collector.collected())
@@ -211,7 +223,8 @@ impl World {
                 .store
                 .hash_kv(0)
                 .map_err(|error| format!("member {place} cannot be hashed: {error}"))?;
-            let view = life.applier.view();
+            let mut view = life.applier.view();
+            sort_conf_state(&mut view.meta);
             Ok((
                 (hash.hash, hash.compacted, hash.revision),
                 (view.index, view.term, view.revision, view.compacted),
@@ -226,5 +239,17 @@ impl World {
             }
         }
         Ok(())
+    }
+}
+
+/// Raft does not sort the voters that it tells.
+fn sort_conf_state(meta: &mut Meta) {
+    let place = (meta::CLUSTER, Bytes::from_static(meta::CONF_STATE));
+    if let Some(state) = meta.get_mut(&place)
+        && let Ok(mut read) = raftpb::ConfState::decode(state.clone())
+    {
+        read.voters.sort_unstable();
+        read.learners.sort_unstable();
+        *state = read.encode_to_vec().into();
     }
 }

@@ -30,13 +30,17 @@ pub use world::World;
 
 /// Runs one seed to its end. The error tells what was wrong.
 pub fn run(seed: u64, verbose: bool) -> Result<Summary, String> {
-    let plan = Plan::draw(seed);
+    run_plan(Plan::draw(seed), verbose)
+        .map_err(|what| format!("{what}\nreplay: cargo run -p etcd-sim -- --seed {seed} --verbose"))
+}
+
+/// Runs a plan that may differ from its seed's.
+pub fn run_plan(plan: Plan, verbose: bool) -> Result<Summary, String> {
+    let seed = plan.seed;
     let result = std::panic::catch_unwind(AssertUnwindSafe(|| World::new(plan, verbose).run()));
     result
         .unwrap_or_else(|payload| Err(format!("panicked: {}", panic_text(&*payload))))
-        .map_err(|what| {
-            format!("seed {seed}: {what}\nreplay: cargo run -p etcd-sim -- --seed {seed} --verbose")
-        })
+        .map_err(|what| format!("seed {seed}: {what}"))
 }
 
 fn panic_text(payload: &(dyn Any + Send)) -> String {

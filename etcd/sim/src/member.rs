@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Result;
-use etcd::apply::{Applier, Effects, State, Waits};
+use etcd::apply::{Applied, Applier, Effects, State, Waits};
 use etcd::bootstrap::{self, ApplyJob, first};
 use etcd::clock::{Clock, FakeClock};
 use etcd::disk::Disk;
@@ -28,11 +28,12 @@ use etcd::wal::format::Ids;
 use etcd::wal::{SpareJob, Wal};
 use etcd::watch::hub::{HubEvent, HubThread};
 use etcd::watch::{Hub, catch_up};
-use etcd_api::etcdserverpb::ResponseHeader;
+use etcd_api::etcdserverpb::{InternalRaftRequest, RequestHeader, ResponseHeader};
 use etcd_api::raftpb;
-use parking_lot::Mutex;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
+use prost::Message as _;
 use raft::eraftpb::{ConfState, Entry, Message, SnapshotMetadata};
+use tokio::sync::oneshot::Receiver;
 
 use crate::faults::Down;
 use crate::plan::Plan;
@@ -185,7 +186,7 @@ impl Life {
         let conf_state = bootstrap::conf_state(&read.conf_state, &replay);
         let state = Arc::new(State {
             store: store.clone(),
-            lessor: parking_lot::Mutex::new(lessor.attached_to(&store)),
+            lessor: Mutex::new(lessor.attached_to(&store)),
             membership: RwLock::new(read.membership),
             alarms: RwLock::new(read.alarms),
             waits: Waits::default(),
@@ -300,6 +301,19 @@ impl Life {
             revision,
             raft_term: self.status.term.load(Ordering::SeqCst),
         }
+    }
+
+    /// As `EtcdServer::propose`, up to the waiting.
+    pub fn propose(&mut self, mut request: InternalRaftRequest) -> (u64, Receiver<Applied>) {
+        self.next_id += 1;
+        let id = self.next_id;
+        request.header = Some(RequestHeader {
+            id,
+            ..RequestHeader::default()
+        });
+        let receiver = self.state.waits.register(id);
+        self.events.push(Event::Propose(request.encode_to_vec()));
+        (id, receiver)
     }
 
     pub fn is_due(&self, part: Part) -> bool {

@@ -71,6 +71,10 @@ impl Watcher {
         } else {
             self.request(life, random)
         };
+        self.open_with(member, life, bytes, request);
+    }
+
+    pub fn open_with(&mut self, member: usize, life: &Life, bytes: usize, request: WatchCreateRequest) {
         let outbox = Arc::new(Outbox::bounded(bytes));
         let stream = life.hub.open(outbox.clone());
         let watched = Watched {
@@ -102,7 +106,10 @@ impl Watcher {
             _ => self.next,
         };
         let (key, range_end) = match random.random_bool(0.3) {
-            true => (Bytes::from(format!("k/{}", random.random_range(0..3))), Bytes::new()),
+            true => (
+                Bytes::from(format!("k/{}", random.random_range(0..3))),
+                Bytes::new(),
+            ),
             false => (Bytes::from_static(b"k/"), Bytes::from_static(b"k0")),
         };
         WatchCreateRequest {
@@ -121,9 +128,8 @@ impl Watcher {
         let Some(connection) = &mut self.connection else {
             return;
         };
-        while let (Poll::Ready(Next::Chunk(chunk)), drained) = connection
-            .outbox
-            .poll(&mut Context::from_waker(Waker::noop()))
+        while let (Poll::Ready(Next::Chunk(chunk)), drained) =
+            connection.outbox.poll(&mut Context::from_waker(Waker::noop()))
         {
             connection.buffer.extend_from_slice(&chunk);
             if let (true, Some(life)) = (drained, life) {
@@ -143,6 +149,13 @@ impl Watcher {
         if connection.ended {
             self.close(life);
         }
+    }
+
+    /// What the open connection has brought.
+    pub fn seen(&self) -> &[Seen] {
+        self.connection
+            .as_ref()
+            .map_or(&[], |connection| &connection.seen)
     }
 
     pub fn ask_progress(&self, life: &Life) {

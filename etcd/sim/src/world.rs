@@ -50,7 +50,7 @@ pub struct World {
     scratch: tempfile::TempDir,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Hash)]
 enum Action {
     Part(usize, usize),
     Tick(usize),
@@ -116,7 +116,7 @@ impl World {
         };
         self.now = self.now.max(at);
         self.stamp += 1;
-        (self.now, format!("{action:?}")).hash(&mut self.trace);
+        (self.now, action).hash(&mut self.trace);
         match action {
             Action::Part(who, part) => self.turn(who, PARTS[part]),
             Action::Tick(who) => self.tick(who),
@@ -328,15 +328,9 @@ impl World {
             },
             false => (message, None),
         };
-        let sent = self.network.send(
-            who,
-            to,
-            message,
-            database,
-            self.now,
-            &self.plan,
-            &mut self.random,
-        );
+        let sent = self
+            .network
+            .send(who, to, message, database, self.now, &self.plan, &mut self.random);
         if !sent && is_store {
             self.report_snapshot(who, to, false);
         }
@@ -344,8 +338,7 @@ impl World {
 
     fn export(&mut self, who: usize, mut message: Message) -> Option<(Message, Vec<u8>)> {
         let life = self.members[who].life.as_ref()?;
-        let (export, metadata) =
-            snapshot::export(&life.state.store, || Some(life.applier.view())).ok()?;
+        let (export, metadata) = snapshot::export(&life.state.store, || Some(life.applier.view())).ok()?;
         let mut database = Vec::new();
         export.write(&mut database).ok()?;
         message.snapshot = Some(eraftpb::Snapshot {
@@ -372,8 +365,7 @@ impl World {
             return;
         };
         let (from, to) = (envelope.from, envelope.to);
-        let unreachable =
-            self.network.is_cut(from, to, self.now) || self.members[to].life.is_none();
+        let unreachable = self.network.is_cut(from, to, self.now) || self.members[to].life.is_none();
         if unreachable {
             if envelope.database.is_some() {
                 self.report_snapshot(from, to, false);
@@ -390,7 +382,10 @@ impl World {
         }
         let message = wire::decode(&envelope.bytes[..])
             .unwrap_or_else(|error| panic!("a message that cannot be decoded: {error}"));
-        assert!(wire::is_sound(&message), "a message that is not sound: {message:?}");
+        assert!(
+            wire::is_sound(&message),
+            "a message that is not sound: {message:?}"
+        );
         match &envelope.database {
             Some(database) => self.take_store(&envelope, message, database),
             None => self.tell(to, Event::Step(Box::new(message))),
@@ -550,7 +545,9 @@ fn delay(part: Part, slow: bool, random: &mut StdRng) -> u64 {
 }
 
 fn cluster(members: usize) -> (Membership, Vec<u64>) {
-    let names: Vec<String> = (0..members).map(|name| format!("m{name}=http://m{name}:1")).collect();
+    let names: Vec<String> = (0..members)
+        .map(|name| format!("m{name}=http://m{name}:1"))
+        .collect();
     let configured = Membership::initial(&names.join(","), "sim")
         .unwrap_or_else(|error| panic!("a cluster that cannot be: {error}"));
     let order = configured.members.keys().copied().collect();
