@@ -36,6 +36,8 @@ pub struct Client {
     pub wake: u64,
     pub operations: Vec<Operation>,
     pub answered: u64,
+    /// Whether it reads as the server does.
+    pub asks: bool,
 }
 
 struct Pending {
@@ -63,6 +65,7 @@ impl Client {
             wake: 0,
             operations: Vec::new(),
             answered: 0,
+            asks: true,
         }
     }
 
@@ -98,7 +101,8 @@ impl Client {
                 let (id, receiver) = life.propose(write);
                 Waiting::Write(id, receiver)
             }
-            None => ask(life),
+            None if self.asks => ask(life),
+            None => Waiting::Applied(0),
         };
         self.pending = Some(Pending {
             request,

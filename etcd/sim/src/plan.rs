@@ -33,6 +33,16 @@ pub struct Plan {
     pub fault_interval_us: u64,
     pub faults: Vec<Kind>,
     pub compaction_interval_us: u64,
+    pub broken: Option<Broken>,
+}
+
+/// What is wrong on purpose, to see that it is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// Disks answer syncs that they have not done.
+    Sync,
+    /// Clients read what is there without asking the leader.
+    ReadIndex,
 }
 
 impl Plan {
@@ -57,7 +67,7 @@ impl Plan {
             },
             pre_vote: random.random_bool(0.8),
             operations: random.random_range(100..400),
-            think_us: 1 << random.random_range(8..16),
+            think_us: 1 << random.random_range(11..17),
             delay_us: 1 << random.random_range(6..12),
             lost: if lossy { random.random_range(0..100) } else { 0 },
             repeated: if lossy { random.random_range(0..50) } else { 0 },
@@ -66,6 +76,7 @@ impl Plan {
             fault_interval_us: 1 << random.random_range(15..20),
             faults: Kind::some(random),
             compaction_interval_us: 1 << random.random_range(15..20),
+            broken: None,
         }
     }
 }

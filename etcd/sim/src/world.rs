@@ -21,7 +21,7 @@ use rand::{Rng as _, SeedableRng as _};
 use crate::client::Client;
 use crate::member::{ELECTION_TICKS, Ended, Life, MIN_LEASE_TTL, Member, PARTS, Part, TICK_US};
 use crate::network::{Envelope, Network};
-use crate::plan::Plan;
+use crate::plan::{Broken, Plan};
 use crate::watcher::Watcher;
 
 /// How far compaction goes back behind the collector at most.
@@ -78,10 +78,16 @@ impl World {
             )
         };
         let members: Vec<Member> = order.iter().map(member).collect();
+        if plan.broken == Some(Broken::Sync) {
+            members.iter().for_each(|member| member.disk.lie());
+        }
+        let client = |number: usize| {
+            let mut client = Client::new(number, number % plan.members);
+            client.asks = plan.broken != Some(Broken::ReadIndex);
+            client
+        };
         World {
-            clients: (0..plan.clients)
-                .map(|number| Client::new(number, number % plan.members))
-                .collect(),
+            clients: (0..plan.clients).map(client).collect(),
             watchers: (0..plan.watchers).map(|_| Watcher::new(false)).collect(),
             collector: Watcher::new(true),
             next_fault: plan.fault_interval_us,
