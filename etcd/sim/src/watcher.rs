@@ -151,6 +151,10 @@ impl Watcher {
         }
     }
 
+    pub fn watched(&self) -> Option<&Watched> {
+        self.connection.as_ref().map(|connection| &connection.watched)
+    }
+
     /// What the open connection has brought.
     pub fn seen(&self) -> &[Seen] {
         self.connection

@@ -1,7 +1,7 @@
 //! Virtual time, and what happens in it, one thing after the other.
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
@@ -42,6 +42,8 @@ pub struct World {
     pub next_compaction: u64,
     pub healing: bool,
     pub trace: DefaultHasher,
+    /// Revisions at which a compaction was asked for.
+    pub compactions: BTreeSet<i64>,
     pub snapshots: u64,
     pub crashes: u64,
     configured: Membership,
@@ -100,6 +102,7 @@ impl World {
             network: Network::default(),
             healing: false,
             trace: DefaultHasher::new(),
+            compactions: BTreeSet::new(),
             snapshots: 0,
             crashes: 0,
             configured,
@@ -257,12 +260,17 @@ impl World {
         member.last_tick = now;
         member.next_tick = now + member.tick_us;
         let stall = since >= member.tick_us * ELECTION_TICKS as u64;
+        // Raft draws its timeout for each term; here it is one for a life, and elections are hastened at random instead.
+        let hasten = self.random.random_bool(0.1).then(|| self.random.random_range(1..ELECTION_TICKS));
         let gap = stall.then(|| Duration::from_micros(since - member.tick_us));
         self.guarded(who, |world| {
             if let Some(life) = &mut world.members[who].life {
                 // A slow clock counts fewer milliseconds.
                 life.clock.advance(since * TICK_US / tick_us / 1000);
                 life.tick(gap);
+                if let (Some(ticks), 0) = (hasten, life.status.leader.load(Ordering::SeqCst)) {
+                    life.events.push(Event::AdvanceTicks(ticks));
+                }
                 life.hub.send(HubEvent::Tick);
             }
         });
@@ -470,7 +478,11 @@ impl World {
             return;
         };
         match watcher.connection {
-            None => watcher.open(who, life, self.plan.outbox_bytes, random),
+            None => {
+                watcher.open(who, life, self.plan.outbox_bytes, random);
+                let said = format!("watcher {number} opens at {who}: {:?}, current {}", watcher.watched(), life.state.store.current());
+                self.say(|| said);
+            }
             Some(_) => {
                 watcher.poll(Some(life), false, random);
                 match random.random_range(0..60) {
@@ -514,6 +526,7 @@ impl World {
             return;
         };
         if revision > 1 {
+            self.compactions.insert(revision);
             let request = InternalRaftRequest {
                 compaction: Some(CompactionRequest {
                     revision,
