@@ -22,7 +22,7 @@ use crate::config::Config;
 use crate::disk::real::{self, DirLock, RealDisk};
 use crate::disk::{Disk, Fill};
 use crate::lease::Lessor;
-use crate::membership::{Change, Member as ClusterMember};
+use crate::membership::{Change, Member as ClusterMember, Membership};
 use crate::meta;
 use crate::mvcc::Store;
 use crate::peer::client::Client;
@@ -173,7 +173,11 @@ async fn open(disk: &Arc<dyn Disk>, config: &Config, client: &Client) -> Result<
     let wal_dir = config.data_dir.join("member/wal");
     let (ids, mut wal, mut replay, joined) = match Wal::identify(&**disk, &wal_dir)? {
         Some(ids) => {
-            let (wal, replay) = Wal::open(disk.clone(), &wal_dir, ids, wal::SEGMENT_BYTES)?;
+            let (mut wal, mut replay) = Wal::open(disk.clone(), &wal_dir, ids, wal::SEGMENT_BYTES)?;
+            if config.initial_cluster_state != "existing" && first::is_blank(&replay) {
+                let configured = Membership::initial(&config.initial_cluster, &config.initial_cluster_token)?;
+                first::resume(&mut wal, &mut replay, ids, &configured)?;
+            }
             (ids, wal, replay, Vec::new())
         }
         None => first::start(disk, config, &wal_dir, client).await?,

@@ -158,7 +158,11 @@ impl Life {
         let disk: Arc<dyn Disk> = Arc::new(disk.clone());
         let wal_dir = Path::new(WAL_DIR);
         let (mut wal, mut replay) = match Wal::identify(&*disk, wal_dir)? {
-            Some(ids) => Wal::open(disk.clone(), wal_dir, ids, plan.wal_segment_bytes)?,
+            Some(ids) => {
+                let (mut wal, mut replay) = Wal::open(disk.clone(), wal_dir, ids, plan.wal_segment_bytes)?;
+                first::resume(&mut wal, &mut replay, ids, configured)?;
+                (wal, replay)
+            }
             None => {
                 let mut wal = Wal::create(disk.clone(), wal_dir, ids, plan.wal_segment_bytes)?;
                 let replay = first::begin(&mut wal, configured)?;

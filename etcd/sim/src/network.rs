@@ -85,7 +85,8 @@ impl Network {
         // What is proposed twice happens twice; a connection carries it once.
         let is_proposal = message.msg_type == MessageType::MsgPropose as i32;
         let bytes = wire::to_raftpb(message).encode_to_vec();
-        let times = 1 + u64::from(!is_proposal && database.is_none() && random.random_ratio(plan.repeated, 1000));
+        let times =
+            1 + u64::from(!is_proposal && database.is_none() && random.random_ratio(plan.repeated, 1000));
         for _ in 0..times {
             let late = random.random_ratio(plan.late, 1000);
             let extra = if late { random.random_range(0..LATE_US) } else { 0 };

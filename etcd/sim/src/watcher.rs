@@ -204,6 +204,10 @@ impl Connection {
     }
 
     fn take(&mut self, response: WatchResponse, next: &mut i64) {
+        // Progress of a stream whose one watch was cancelled is about nothing.
+        if self.ended {
+            return;
+        }
         let revision = response.header.as_ref().map_or(0, |header| header.revision);
         if response.canceled {
             self.ended = true;

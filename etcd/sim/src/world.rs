@@ -261,7 +261,10 @@ impl World {
         member.next_tick = now + member.tick_us;
         let stall = since >= member.tick_us * ELECTION_TICKS as u64;
         // Raft draws its timeout for each term; here it is one for a life, and elections are hastened at random instead.
-        let hasten = self.random.random_bool(0.1).then(|| self.random.random_range(1..ELECTION_TICKS));
+        let hasten = self
+            .random
+            .random_bool(0.1)
+            .then(|| self.random.random_range(1..ELECTION_TICKS));
         let gap = stall.then(|| Duration::from_micros(since - member.tick_us));
         self.guarded(who, |world| {
             if let Some(life) = &mut world.members[who].life {
@@ -480,7 +483,11 @@ impl World {
         match watcher.connection {
             None => {
                 watcher.open(who, life, self.plan.outbox_bytes, random);
-                let said = format!("watcher {number} opens at {who}: {:?}, current {}", watcher.watched(), life.state.store.current());
+                let said = format!(
+                    "watcher {number} opens at {who}: {:?}, current {}",
+                    watcher.watched(),
+                    life.state.store.current()
+                );
                 self.say(|| said);
             }
             Some(_) => {

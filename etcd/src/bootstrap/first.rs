@@ -79,6 +79,18 @@ async fn new_cluster(
     Ok((ids, wal, replay, configured.list()))
 }
 
+/// A first start that ended between the log's file and its first entries left a log that says nothing: it is begun again.
+pub fn resume(wal: &mut Wal, replay: &mut Replay, ids: Ids, configured: &Membership) -> Result<()> {
+    if is_blank(replay) && ids.cluster == configured.cluster_id {
+        *replay = begin(wal, configured)?;
+    }
+    Ok(())
+}
+
+pub fn is_blank(replay: &Replay) -> bool {
+    replay.entries.is_empty() && replay.snapshot.index == 0 && replay.hard_state == HardState::default()
+}
+
 /// The first entries of a new cluster's log, the same in every member's.
 pub fn begin(wal: &mut Wal, configured: &Membership) -> Result<Replay> {
     let mut replay = Replay::default();
