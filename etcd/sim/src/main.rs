@@ -6,6 +6,8 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use clap::{Arg, ArgAction, Command};
+use etcd_sim::Plan;
+use etcd_sim::plan::Broken;
 
 /// Seeds between two lines about the progress.
 const REPORT: u64 = 1000;
@@ -20,6 +22,12 @@ fn main() -> Result<ExitCode> {
                 .default_value("0..1000"),
         )
         .arg(Arg::new("seed").long("seed").value_name("N"))
+        .arg(
+            Arg::new("broken")
+                .long("broken")
+                .value_parser(["sync", "read-index"])
+                .help("break this on purpose, to see that it is found"),
+        )
         .arg(Arg::new("verbose").long("verbose").action(ArgAction::SetTrue))
         .get_matches();
     let verbose = arguments.get_flag("verbose");
@@ -30,7 +38,12 @@ fn main() -> Result<ExitCode> {
         }
         None => range(arguments.get_one::<String>("seeds").map_or("", String::as_str))?,
     };
-    Ok(run(seeds, verbose))
+    let broken = match arguments.get_one::<String>("broken").map(String::as_str) {
+        Some("sync") => Some(Broken::Sync),
+        Some(_) => Some(Broken::ReadIndex),
+        None => None,
+    };
+    Ok(run(seeds, broken, verbose))
 }
 
 fn range(text: &str) -> Result<Range<u64>> {
@@ -40,11 +53,15 @@ fn range(text: &str) -> Result<Range<u64>> {
     Ok(from.parse().context("--seeds: the first number")?..to.parse().context("--seeds: the last number")?)
 }
 
-fn run(seeds: Range<u64>, verbose: bool) -> ExitCode {
+fn run(seeds: Range<u64>, broken: Option<Broken>, verbose: bool) -> ExitCode {
     let (begin, single) = (Instant::now(), seeds.end == seeds.start + 1);
     let (mut count, mut steps) = (0, 0);
     for seed in seeds {
-        match etcd_sim::run(seed, verbose) {
+        let plan = Plan {
+            broken,
+            ..Plan::draw(seed)
+        };
+        match etcd_sim::run_plan(plan, verbose) {
             Ok(summary) => {
                 (count, steps) = (count + 1, steps + summary.steps);
                 if single {
@@ -52,7 +69,7 @@ fn run(seeds: Range<u64>, verbose: bool) -> ExitCode {
                 }
             }
             Err(what) => {
-                eprintln!("{what}");
+                eprintln!("{what}\nreplay: cargo run -p etcd-sim -- --seed {seed} --verbose");
                 return ExitCode::FAILURE;
             }
         }
