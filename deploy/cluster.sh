@@ -10,8 +10,16 @@ LOG_DIR=/var/log/ferrokube
 PKI_DIR=/etc/kubernetes/pki
 ADMIN_CONF=/etc/kubernetes/admin.conf
 CNI_CONF=/etc/cni/net.d/10-ferrokube.conflist
+MODULES_FILE=/etc/modules-load.d/ferrokube.conf
+SYSCTL_FILE=/etc/sysctl.d/90-ferrokube.conf
+CONTAINERD_CONF=/etc/containerd/config.toml
+# The first line of a configuration that deploy/up wrote; deploy/down restores what was there before.
+CONTAINERD_MARK="# Written by Ferrokube's deploy/up."
 DAEMONS=(etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy)
 PAUSE_IMAGE=localhost/ferrokube/pause:0.1
+
+# A shell that su opened, or cron, lacks these.
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
 DEPLOY_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 REPO_DIR=$(dirname "$DEPLOY_DIR")
@@ -39,12 +47,29 @@ exec_start() {
     "$DEPLOY_DIR/systemd/$1.service"
 }
 
+# has_changed NAME: its binary, unit or configuration is another than before, so that a running daemon restarts.
+declare -A CHANGED=()
+has_changed() { CHANGED[$1]=yes; }
+
+# configure NAME FILE MODE: standard input becomes FILE. Not at the end of a pipe: a subshell would forget the change.
+configure() {
+  local new
+  new=$(mktemp)
+  cat >"$new"
+  cmp -s "$new" "$2" || { install -m "$3" "$new" "$2"; has_changed "$1"; }
+  rm -f "$new"
+}
+
 # start_daemon NAME: through systemd, or under a restart loop whose process group is one daemon.
 start_daemon() {
   if has_systemd; then
-    install -m 644 "$DEPLOY_DIR/systemd/$1.service" "/etc/systemd/system/$1.service"
-    systemctl daemon-reload && systemctl enable --quiet "$1" && systemctl restart --no-block "$1"
+    configure "$1" "/etc/systemd/system/$1.service" 644 <"$DEPLOY_DIR/systemd/$1.service"
+    systemctl daemon-reload
+    systemctl enable --quiet "$1"
+    systemctl reset-failed "$1" 2>/dev/null || true
+    systemctl "$([ -n "${CHANGED[$1]:-}" ] && echo restart || echo start)" --no-block "$1"
   else
+    [ -z "${CHANGED[$1]:-}" ] || stop_daemon "$1"
     start_process "$1" "$(exec_start "$1")"
   fi
 }

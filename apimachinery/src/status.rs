@@ -384,12 +384,13 @@ pub fn undecodable(gvk: Gvk<'_>, error: &DecodeError) -> Status {
 pub fn unpatchable(error: PatchError) -> Status {
     match error {
         PatchError::BadRequest(message) => bad_request(message),
-        PatchError::Unprocessable(message) => Status::new(
+        // Upstream does not say what of the patch did not fit.
+        PatchError::Unprocessable(_) => Status::new(
             422,
             "Invalid",
             "the server rejected our request due to an error in our request",
         )
-        .with_cause("", "", &message),
+        .with_details(),
         PatchError::TooLarge(message) => request_entity_too_large(message),
     }
 }

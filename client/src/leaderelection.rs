@@ -9,6 +9,7 @@ use crate::events::{EventRecorder, object_reference};
 use crate::{Client, jitter};
 use component_base::drain::Drain;
 use component_base::metrics::{Gauge, gauge};
+use component_base::sd_notify;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
@@ -182,10 +183,12 @@ where
     let recorder = EventRecorder::new(client.clone(), &config.lock_name, "");
     let mut candidate = Candidate::new(client, config, recorder);
     loop {
+        sd_notify::status(&format!("Waits to lead: lease {} is not ours", candidate.lock()));
         let token = tokio::select! {
             token = candidate.acquire() => token,
             () = drain.signaled() => return Ok(()),
         };
+        sd_notify::status(&format!("Leads: holds lease {}", candidate.lock()));
         let lost = tokio::select! {
             () = lead(token.clone()) => false,
             () = drain.signaled() => false,

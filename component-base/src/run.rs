@@ -137,6 +137,7 @@ where
         Err(error) => return usage(component, &format!("cannot listen for signals: {error}")),
     }
     tokio::spawn(sd_notify::watchdog());
+    sd_notify::status(&format!("{} is starting", version::GIT_VERSION));
     tracing::info!(version = version::GIT_VERSION, component, "Starting");
     let result = tokio::select! {
         result = app(flags, drain.clone()) => result,

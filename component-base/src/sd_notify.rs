@@ -12,17 +12,27 @@ use parking_lot::Mutex;
 use crate::health::Health;
 
 static GUARD: Mutex<Option<Health>> = Mutex::new(None);
+/// What the daemon said last of itself, for when a failing check no longer hides it.
+static STATUS: Mutex<String> = Mutex::new(String::new());
 
+/// The daemon serves. What it does, for the administrator who asks `systemctl status`, follows by [`status`].
 pub fn ready() {
     send("READY=1");
 }
 
 pub fn stopping() {
-    send("STOPPING=1");
+    send("STOPPING=1\nSTATUS=Stopping: work in flight is finished");
 }
 
+/// One line on what the daemon does now.
 pub fn status(text: &str) {
-    send(&format!("STATUS={}", text.replace('\n', " ")));
+    let text = text.replace('\n', " ");
+    show(&text);
+    *STATUS.lock() = text;
+}
+
+fn show(text: &str) {
+    send(&format!("STATUS={text}"));
 }
 
 /// From now on the watchdog is pinged only while the liveness checks of `health` pass; a failing one is
@@ -36,15 +46,22 @@ pub(crate) async fn watchdog() {
     let Some(interval) = watchdog_interval() else {
         return;
     };
+    let mut failed = false;
     loop {
         let failing = GUARD.lock().as_ref().and_then(Health::failing_live);
-        match failing {
-            None => send("WATCHDOG=1"),
+        match &failing {
+            None => {
+                send("WATCHDOG=1");
+                if failed {
+                    show(&STATUS.lock());
+                }
+            }
             Some(check) => {
                 tracing::error!(check = %check, "Liveness check fails, the systemd watchdog is not pinged");
-                status(&format!("liveness check fails: {check}"));
+                show(&format!("Liveness check fails: {check}").replace('\n', " "));
             }
         }
+        failed = failing.is_some();
         tokio::time::sleep(interval).await;
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use etcd_api::etcdserverpb::{
     AlarmMember, AlarmRequest, AlarmType, CompactionRequest, DeleteRangeRequest, InternalRaftRequest,
-    LeaseCheckpointRequest, LeaseGrantRequest, PutRequest, TxnRequest, alarm_request::AlarmAction,
+    LeaseCheckpointRequest, LeaseGrantRequest, PutRequest, Request, TxnRequest, alarm_request::AlarmAction,
 };
 use etcd_api::raftpb;
 use parking_lot::{Mutex, RwLock};
@@ -20,10 +20,11 @@ use raft::eraftpb::{ConfState, Entry, EntryType};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
+use crate::auth::{AuthError, AuthStore, Reply};
 use crate::clock::Clock;
 use crate::disk;
 use crate::lease::{LeaseError, Lessor};
-use crate::membership::{self, MemberError, Membership};
+use crate::membership::{self, MemberError, Membership, V2Change};
 use crate::meta::{self, Alarms};
 use crate::mvcc::response::Response;
 use crate::mvcc::txn::{Change, WriteTxn};
@@ -33,6 +34,7 @@ use crate::snapshot::View;
 use crate::storage::Writer;
 use crate::storage::import::Imported;
 use crate::storage::record::{FrameHeader, Loc};
+use crate::v2;
 use crate::watch::{Batch, Hub};
 
 /// How often a write to a full disk is tried again.
@@ -44,6 +46,8 @@ pub enum ApplyError {
     Mvcc(#[from] mvcc::Error),
     #[error(transparent)]
     Lease(#[from] LeaseError),
+    #[error(transparent)]
+    Auth(#[from] AuthError),
     #[error("etcdserver: mvcc: database space exceeded")]
     NoSpace,
     #[error(transparent)]
@@ -61,6 +65,8 @@ pub enum Answer {
     Done,
     Alarms(Vec<AlarmMember>),
     Members,
+    Auth(Reply),
+    V2(v2::Outcome),
 }
 
 /// What came of one entry, and the revision after it.
@@ -84,6 +90,11 @@ impl Waits {
 
     pub fn forget(&self, id: u64) {
         self.waiting.lock().remove(&id);
+    }
+
+    /// A store that was installed may hold what they wait for, and says nothing about it.
+    fn abandon(&self) {
+        self.waiting.lock().clear();
     }
 
     pub fn len(&self) -> usize {
@@ -111,6 +122,9 @@ pub struct State {
     pub lessor: Mutex<Lessor>,
     pub membership: RwLock<Membership>,
     pub alarms: RwLock<Alarms>,
+    pub auth: AuthStore,
+    /// Changed by the apply thread alone; who reads or watches comes for a moment.
+    pub v2: RwLock<v2::Store>,
     pub waits: Waits,
 }
 
@@ -171,6 +185,8 @@ pub struct Applier {
     done: Vec<(u64, Applied)>,
     compactions: Vec<i64>,
     full: bool,
+    /// In the frame that is being made.
+    members_changed: bool,
 }
 
 impl Applier {
@@ -198,6 +214,7 @@ impl Applier {
             done: Vec::new(),
             compactions: Vec::new(),
             full: false,
+            members_changed: false,
         }
     }
 
@@ -236,8 +253,9 @@ impl Applier {
         if entry.data.is_empty() {
             return;
         }
-        match InternalRaftRequest::decode(entry.data) {
+        match InternalRaftRequest::decode(entry.data.clone()) {
             Ok(request) => self.request(request, watched),
+            Err(_) if self.v2_request(&entry) => {}
             // Every member meets the same bytes; skipping is what all of them do.
             Err(error) => {
                 warn!(index = entry.index, error = %error, "an entry that cannot be decoded was skipped")
@@ -245,9 +263,34 @@ impl Applier {
         }
     }
 
+    /// Members before 3.6 say their names and the cluster's version by requests of the old store. Nothing else of it is known here.
+    fn v2_request(&mut self, entry: &Entry) -> bool {
+        let Ok(request) = Request::decode(entry.data.clone()) else {
+            return false;
+        };
+        let mut membership = self.state.membership.write();
+        match membership.apply_v2(&request.path, &request.val) {
+            Some(V2Change::Attributes(member)) => meta::put_member(&mut self.writer, member),
+            Some(V2Change::Version) => meta::put_cluster_version(&mut self.writer, &request.val),
+            None => return false,
+        }
+        drop(membership);
+        self.done.push((
+            request.id,
+            Applied {
+                revision: self.revision,
+                result: Ok(Answer::Done),
+            },
+        ));
+        true
+    }
+
     fn request(&mut self, request: InternalRaftRequest, watched: bool) {
         let id = request.header.as_ref().map_or(request.id, |header| header.id);
-        let result = self.dispatch(request, watched);
+        let result = match self.authorize(&request) {
+            Ok(()) => self.dispatch(request, watched),
+            Err(refused) => Err(refused),
+        };
         self.done.push((
             id,
             Applied {
@@ -296,7 +339,19 @@ impl Applier {
             info!("cluster-version" = %version.ver, "set cluster version");
             return Ok(Answer::Done);
         }
-        Err(ApplyError::Unsupported)
+        if let Some(info) = &request.downgrade_info_set {
+            meta::put_downgrade(&mut self.writer, info);
+            self.state.membership.write().downgrade.clone_from(info);
+            return Ok(Answer::Done);
+        }
+        if request.downgrade_version_test.is_some() {
+            return Ok(Answer::Done);
+        }
+        if let Some(request) = &request.v2 {
+            let outcome = self.state.v2.write().apply(request, &mut self.writer);
+            return Ok(Answer::V2(outcome));
+        }
+        self.auth(&request).unwrap_or(Err(ApplyError::Unsupported))
     }
 
     /// Runs one transaction under the next revision.
@@ -489,7 +544,7 @@ impl Applier {
             None => self.member_removed(&read),
         }
         info!(change = ?read, "applied a configuration change");
-        self.effects.members_changed();
+        self.members_changed = true;
         Ok(())
     }
 
@@ -536,6 +591,8 @@ impl Applier {
         *self.state.lessor.lock() = lessor.attached_to(&store);
         *self.state.alarms.write() = state.alarms;
         *self.state.membership.write() = state.membership;
+        self.state.auth.restore(state.auth);
+        *self.state.v2.write() = state.v2;
         self.effects.members_changed();
         self.effects.leases_changed();
         // Whoever watches reads what it has missed from the new history.
@@ -549,6 +606,7 @@ impl Applier {
         if learned {
             self.effects.removed();
         }
+        self.state.waits.abandon();
         self.effects.segment_closed();
         self.reserve();
     }
@@ -571,6 +629,9 @@ impl Applier {
             });
         }
         self.changes.clear();
+        if std::mem::take(&mut self.members_changed) {
+            self.effects.members_changed();
+        }
         self.state.waits.complete(&mut self.done);
         for revision in self.compactions.drain(..) {
             self.effects.compacted(revision);
@@ -634,6 +695,8 @@ fn alarm_members(alarms: &[(u64, i32)]) -> Vec<AlarmMember> {
         })
         .collect()
 }
+
+mod auth;
 
 #[cfg(test)]
 mod tests;

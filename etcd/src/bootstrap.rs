@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::apply::{Applier, Arrived, Effects, Rules, State, Waits};
+use crate::auth::AuthStore;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::disk::real::{self, DirLock, RealDisk};
@@ -78,7 +79,7 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub async fn start(config: &Config) -> Result<Member> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-    let lock = prepare(&*disk, &config.data_dir)?;
+    let lock = prepare(&*disk, config)?;
     probe(&*disk, &config.data_dir.join("member"), config.election)?;
     let client = peer_client(config)?;
     let opened = open(&disk, config, &client).await?;
@@ -94,15 +95,17 @@ fn peer_client(config: &Config) -> Result<Client> {
 }
 
 /// Makes the directories, refuses a foreign or busy one, and takes the lock.
-fn prepare(disk: &dyn Disk, data_dir: &Path) -> Result<DirLock> {
-    let member = data_dir.join("member");
-    if member.join("snap").join("db").exists() {
+fn prepare(disk: &dyn Disk, config: &Config) -> Result<DirLock> {
+    let (data_dir, member) = (&config.data_dir, config.data_dir.join("member"));
+    let database = member.join("snap").join("db");
+    if database.exists() {
         bail!(
-            "{}: this data directory was written by the Go etcd; take a snapshot there with `etcdctl snapshot save` and restore it into a new --data-dir",
-            member.display()
+            "{}: this data directory was written by the Go etcd; stop that etcd in order, and move its data into a new --data-dir with `{}`; or take a snapshot there with `etcdctl snapshot save`, and restore that in the same way without --skip-hash-check",
+            member.display(),
+            restore_command(config, &database)
         );
     }
-    for dir in [&member.join("wal"), &member.join("store")] {
+    for dir in [&config.wal_dir, &member.join("store")] {
         disk.create_dir(dir)
             .with_context(|| format!("cannot create {}", dir.display()))?;
     }
@@ -110,6 +113,18 @@ fn prepare(disk: &dyn Disk, data_dir: &Path) -> Result<DirLock> {
     let lock =
         real::lock(&member.join("lock")).with_context(|| format!("cannot lock {}", member.display()))?;
     lock.with_context(|| format!("{}: the data directory is in use by another etcd process; stop it, or give this one another --data-dir", data_dir.display()))
+}
+
+/// What makes a data directory of ours from the database of a Go etcd.
+fn restore_command(config: &Config, database: &Path) -> String {
+    format!(
+        "etcdutl snapshot restore {} --skip-hash-check --data-dir=<new directory> --name={} --initial-cluster={} --initial-cluster-token={} --initial-advertise-peer-urls={}",
+        database.display(),
+        config.name,
+        config.initial_cluster,
+        config.initial_cluster_token,
+        config.initial_advertise_peer_urls.join(",")
+    )
 }
 
 /// etcd wants its directory for itself.
@@ -170,17 +185,17 @@ struct Opened {
 }
 
 async fn open(disk: &Arc<dyn Disk>, config: &Config, client: &Client) -> Result<Opened> {
-    let wal_dir = config.data_dir.join("member/wal");
-    let (ids, mut wal, mut replay, joined) = match Wal::identify(&**disk, &wal_dir)? {
+    let wal_dir = &config.wal_dir;
+    let (ids, mut wal, mut replay, joined) = match Wal::identify(&**disk, wal_dir)? {
         Some(ids) => {
-            let (mut wal, mut replay) = Wal::open(disk.clone(), &wal_dir, ids, wal::SEGMENT_BYTES)?;
+            let (mut wal, mut replay) = Wal::open(disk.clone(), wal_dir, ids, wal::SEGMENT_BYTES)?;
             if config.initial_cluster_state != "existing" && first::is_blank(&replay) {
                 let configured = Membership::initial(&config.initial_cluster, &config.initial_cluster_token)?;
                 first::resume(&mut wal, &mut replay, ids, &configured)?;
             }
             (ids, wal, replay, Vec::new())
         }
-        None => first::start(disk, config, &wal_dir, client).await?,
+        None => first::start(disk, config, wal_dir, client).await?,
     };
     if replay.torn_bytes > 0 {
         warn!(
@@ -319,6 +334,8 @@ impl Running {
             lessor: Mutex::new(lessor.attached_to(&store)),
             membership: RwLock::new(read.membership),
             alarms: RwLock::new(read.alarms),
+            auth: AuthStore::new(read.auth, &config.auth)?,
+            v2: RwLock::new(read.v2),
             waits: Waits::default(),
         });
         let writer =
@@ -788,6 +805,7 @@ impl Member {
             warn!(error = %error, "failed to publish local member to cluster through raft");
         }
         info!("local-member-id" = %format!("{:x}", self.server.member), "published local member to cluster through raft");
+        self.server.decide_version(&mut 1).await;
     }
 
     /// Stops everything in the order of the data's way, and leaves the store durable for a fast start.

@@ -16,6 +16,7 @@ use component_base::tls::{ClientAuth, ClientTls, Pem, ServerTls, alpn};
 pub use features::Features;
 pub use table::flags;
 
+use crate::auth;
 use crate::compactor;
 use crate::peer::handler::AllowedPeers;
 use crate::raft::node::Retention;
@@ -34,6 +35,7 @@ const MAX_STREAMS: i64 = 10_000;
 pub struct Config {
     pub name: String,
     pub data_dir: PathBuf,
+    pub wal_dir: PathBuf,
     pub listen_client_urls: Vec<ListenUrl>,
     pub listen_client_http_urls: Vec<ListenUrl>,
     pub listen_peer_urls: Vec<ListenUrl>,
@@ -65,7 +67,11 @@ pub struct Config {
     pub peer_client_tls: Option<ClientTls>,
     pub allowed_peers: AllowedPeers,
     pub host_whitelist: Vec<String>,
+    pub cors: Vec<String>,
+    pub enable_grpc_gateway: bool,
+    pub enable_v2: bool,
     pub auto_compaction: Option<compactor::Mode>,
+    pub auth: auth::Options,
 }
 
 /// An address to listen on, and whether it speaks TLS.
@@ -94,8 +100,14 @@ impl Config {
                 .join(","),
             given => given.to_owned(),
         };
+        let data_dir = crate::bootstrap::data_dir(flags.string("data-dir"), &name);
+        let wal_dir = match flags.string("wal-dir") {
+            "" => data_dir.join("member/wal"),
+            given => PathBuf::from(given),
+        };
         Ok(Config {
-            data_dir: crate::bootstrap::data_dir(flags.string("data-dir"), &name),
+            data_dir,
+            wal_dir,
             listen_client_urls: listen_urls(&flags, "listen-client-urls")?,
             listen_client_http_urls: listen_urls(&flags, "listen-client-http-urls")?,
             listen_peer_urls: listen_urls(&flags, "listen-peer-urls")?,
@@ -133,6 +145,10 @@ impl Config {
                 hostnames: flags.strings("peer-cert-allowed-hostname"),
             },
             host_whitelist: flags.strings("host-whitelist"),
+            auth: auth_options(&flags),
+            cors: flags.strings("cors"),
+            enable_grpc_gateway: flags.bool("enable-grpc-gateway"),
+            enable_v2: flags.bool("enable-v2"),
             auto_compaction: compactor::parse(
                 flags.string("auto-compaction-mode"),
                 flags.string("auto-compaction-retention"),
@@ -154,20 +170,10 @@ impl Config {
 
 /// What this version cannot do yet must not be ignored silently.
 fn unsupported(flags: &Flags) -> Result<()> {
-    const NOT_YET: &[(&str, &str)] = &[
-        (
-            "auto-tls",
-            "--auto-tls is not supported: make certificates with `pki issue` and give --cert-file and --key-file",
-        ),
-        (
-            "peer-auto-tls",
-            "--peer-auto-tls is not supported: make certificates with `pki issue` and give --peer-cert-file and --peer-key-file",
-        ),
-        (
-            "unsafe-no-fsync",
-            "--unsafe-no-fsync is not supported: what is acknowledged is durable",
-        ),
-    ];
+    const NOT_YET: &[(&str, &str)] = &[(
+        "unsafe-no-fsync",
+        "--unsafe-no-fsync is not supported: what is acknowledged is durable",
+    )];
     for (name, message) in NOT_YET {
         if flags.bool(name) {
             bail!("{message}");
@@ -184,10 +190,8 @@ fn unsupported(flags: &Flags) -> Result<()> {
             bail!("--{name} is not supported yet by this version");
         }
     }
-    for name in ["client-cert-allowed-hostname", "wal-dir"] {
-        if !flags.string(name).is_empty() {
-            bail!("--{name} is not supported yet by this version");
-        }
+    if !flags.string("client-cert-allowed-hostname").is_empty() {
+        bail!("--client-cert-allowed-hostname is not supported yet by this version");
     }
     Ok(())
 }
@@ -267,6 +271,8 @@ fn peer_client_tls(flags: &Flags) -> Option<ClientTls> {
         return None;
     }
     Some(ClientTls {
+        // Nobody vouches for what members made themselves.
+        insecure: flags.bool("peer-auto-tls") && cert.is_none(),
         ca,
         cert: cert.zip(key),
         // Streams without an end are made for HTTP/1.1, as etcd's are.
@@ -394,6 +400,13 @@ fn tls(flags: &Flags, prefix: &str, listen: &str) -> Result<Option<ServerTls>> {
         }
         return Ok(None);
     }
+    let auto = flags.bool(&format!("{prefix}auto-tls"));
+    if auto && cert.is_empty() && key.is_empty() {
+        return self_signed(flags, prefix, listen).map(Some);
+    }
+    if auto {
+        tracing::warn!("ignoring --{prefix}auto-tls since certificates are given");
+    }
     if cert.is_empty() || key.is_empty() {
         bail!("--{listen} has https URLs: --{prefix}cert-file and --{prefix}key-file must both be given");
     }
@@ -407,6 +420,34 @@ fn tls(flags: &Flags, prefix: &str, listen: &str) -> Result<Option<ServerTls>> {
     tls.min_version = component_base::tls::parse_min_version(flags.string("tls-min-version"))?;
     tls.cipher_suites = component_base::tls::parse_cipher_suites(&flags.strings("cipher-suites"))?;
     Ok(Some(tls))
+}
+
+fn auth_options(flags: &Flags) -> auth::Options {
+    auth::Options {
+        token: flags.string("auth-token").to_owned(),
+        // As etcd: no time is the default one.
+        token_ttl: Duration::from_secs(flags.int("auth-token-ttl").max(0) as u64),
+        bcrypt_cost: flags.int("bcrypt-cost"),
+        client_cert_auth: flags.bool("client-cert-auth"),
+    }
+}
+
+fn self_signed(flags: &Flags, prefix: &str, listen: &str) -> Result<ServerTls> {
+    let data_dir = crate::bootstrap::data_dir(flags.string("data-dir"), flags.string("name"));
+    let whose = if prefix.is_empty() { "client" } else { "peer" };
+    let urls = urls(flags, listen)?;
+    let host = |url: &String| {
+        let (_, host) = split_url(url).ok()?;
+        let (name, _) = host.rsplit_once(':')?;
+        Some(name.trim_start_matches('[').trim_end_matches(']').to_owned())
+    };
+    let hosts: Vec<String> = urls.iter().filter_map(host).collect();
+    let (first, others) = hosts.split_first().context("no URL to make a certificate for")?;
+    let others: Vec<&str> = others.iter().map(String::as_str).collect();
+    let dir = data_dir.join("fixtures").join(whose);
+    let (cert, key) = component_base::tls::self_signed(&dir.to_string_lossy(), "cert", first, &others)?;
+    tracing::warn!(dir = %dir.display(), "a self-signed certificate is used for {whose} traffic: it keeps secrets, and proves nothing");
+    Ok(ServerTls::from_pem(cert, key))
 }
 
 /// Whether plain HTTP to this host is meant for us: DNS rebinding brings other names.

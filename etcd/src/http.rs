@@ -1,19 +1,23 @@
-//! The HTTP side of the client port: health, metrics, version.
+//! The HTTP side of the client port: health, metrics, version; the JSON gateway and the v2 API where they are switched on.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use component_base::http::{Body, text, typed};
+use component_base::http::{Body, empty, text, typed};
 use component_base::version::ETCD_VERSION;
 use component_base::{metrics, serve};
 use etcd_api::etcdserverpb::AlarmType;
+use http::header::{HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
 
 use crate::config::host_is_allowed;
+use crate::gateway;
+use crate::rpc::grpc::Inbound;
 use crate::rpc::table;
 use crate::server::EtcdServer;
+use crate::v2;
 
 /// How long `/health` waits for a linearizable read.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -52,21 +56,80 @@ fn has_alarm(server: &EtcdServer, kind: AlarmType) -> bool {
         .any(|(_, raised)| *raised == kind as i32)
 }
 
+/// What a client URL serves beside gRPC, and to whom.
+pub struct Access {
+    pub host_whitelist: Vec<String>,
+    /// Origins whose pages may read answers.
+    pub cors: Vec<String>,
+    pub grpc_gateway: bool,
+    pub v2: bool,
+}
+
 /// gRPC and HTTP of a client URL.
-pub fn client_handler(server: Arc<EtcdServer>, host_whitelist: Vec<String>) -> serve::Handler {
-    let whitelist = Arc::new(host_whitelist);
+pub fn client_handler(server: Arc<EtcdServer>, access: Arc<Access>) -> serve::Handler {
+    let http = client_http_handler(server.clone(), access);
     Arc::new(move |request: Request<Incoming>| {
-        let (server, whitelist) = (server.clone(), whitelist.clone());
         if table::is_grpc(&request) {
-            return Box::pin(table::serve(server, request));
+            return Box::pin(table::serve(server.clone(), request.map(Inbound::Wire)));
         }
+        http(request)
+    })
+}
+
+/// HTTP alone of a client URL: first who asks, then what for.
+pub fn client_http_handler(server: Arc<EtcdServer>, access: Arc<Access>) -> serve::Handler {
+    Arc::new(move |request: Request<Incoming>| {
+        let (server, access) = (server.clone(), access.clone());
         Box::pin(async move {
-            if !allowed(&request, &whitelist) {
+            if !allowed(&request, &access.host_whitelist) {
                 return text(StatusCode::FORBIDDEN, "Host header is not allowed\n");
             }
-            respond(&server, &request).await
+            let origin = access.origin(&request);
+            let mut response = if request.method() == Method::OPTIONS {
+                Response::new(empty())
+            } else {
+                route(server, &access, request).await
+            };
+            if let Some(origin) = origin {
+                add_cors_headers(response.headers_mut(), origin);
+            }
+            response
         })
     })
+}
+
+async fn route(server: Arc<EtcdServer>, access: &Access, request: Request<Incoming>) -> Response<Body> {
+    let path = request.uri().path();
+    if access.grpc_gateway && gateway::is_for(path) {
+        return gateway::serve(server, request).await;
+    }
+    if access.v2 && v2::is_for(path) {
+        return v2::serve(server, request).await;
+    }
+    respond(&server, &request).await
+}
+
+impl Access {
+    /// The origin to allow, which is all of them by default.
+    fn origin(&self, request: &Request<Incoming>) -> Option<HeaderValue> {
+        let allows = |origin: &str| self.cors.iter().any(|allowed| allowed == origin);
+        if self.cors.is_empty() || allows("*") {
+            return Some(HeaderValue::from_static("*"));
+        }
+        let origin = request.headers().get(http::header::ORIGIN)?;
+        origin.to_str().is_ok_and(allows).then(|| origin.clone())
+    }
+}
+
+fn add_cors_headers(headers: &mut HeaderMap, origin: HeaderValue) {
+    use http::header::{
+        ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    };
+    let methods = HeaderValue::from_static("POST, GET, OPTIONS, PUT, DELETE");
+    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    let names = HeaderValue::from_static("accept, content-type, authorization");
+    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, names);
 }
 
 /// HTTP alone: metrics URLs.

@@ -11,16 +11,23 @@
 //!
 //! [`lease`], [`membership`], alarms and the [`quota`] change by entries too, and lie in the store's [`meta`] records, in the same frames.
 //! [`compactor`] compacts by itself when flags say so. [`snapshot`] writes and reads etcd's snapshot files.
+//! [`gateway`] speaks the v3 API in JSON, over the table of [`rpc`]; [`v2`] is the v2 keys API, a store of its own that changes by entries as well.
 //! [`clock`] and [`disk`] are the two outside things that deciding code would otherwise touch; both have fakes.
 //!
-//! What is not here: a JSON gateway, auth. The byte layout is in `docs/format.md`.
+//! [`peer`] carries raft's messages and snapshots between members as etcd's rafthttp does.
+//! [`auth`] stands beside all of this: who a request is from is read by [`rpc::caller`], and what that user may do is asked in [`apply`],
+//! or around the read of what does not go through the log.
+//!
+//! The byte layout is in `docs/format.md`.
 
 pub mod apply;
+pub mod auth;
 pub mod bootstrap;
 pub mod clock;
 pub mod compactor;
 pub mod config;
 pub mod disk;
+pub mod gateway;
 pub mod http;
 pub mod lease;
 pub mod membership;
@@ -34,5 +41,6 @@ pub mod rpc;
 pub mod server;
 pub mod snapshot;
 pub mod storage;
+pub mod v2;
 pub mod wal;
 pub mod watch;

@@ -12,6 +12,7 @@ use etcd::bootstrap::{self, Member};
 use etcd::compactor;
 use etcd::config::{self, Config, ListenUrl};
 use etcd::http;
+use etcd::peer::corrupt;
 use etcd::peer::handler::PeerHandler;
 use tokio::net::TcpListener;
 use tracing::{error, info};
@@ -35,12 +36,16 @@ async fn run(flags: Flags, drain: Drain) -> Result<()> {
     http::add_checks(&member.server);
     // The others must reach this member before anything can be agreed on.
     let mut serving = listeners.serve_peers(&config, &member, &drain);
+    if config.features.initial_corrupt_check {
+        corrupt::initial_check(&member.server).await?;
+    }
     tasks(&config, &member);
     if published(&config, &member, &drain).await {
         serving.extend(listeners.serve_clients(&config, &member, &drain));
         info!("local-member-id" = %format!("{:x}", member.server.member), "ready to serve client requests");
         sd_notify::guard(&member.server.health);
         sd_notify::ready();
+        sd_notify::status(&format!("Member {:x} serves clients", member.server.member));
         bootstrap::reclaim_at_start(&member.server);
         ended(&member, &drain).await;
     }
@@ -59,7 +64,8 @@ fn tasks(config: &Config, member: &Member) {
     let server = &member.server;
     tokio::spawn(server.clone().expire_leases());
     tokio::spawn(server.clone().watch_space());
-    tokio::spawn(server.clone().decide_version());
+    tokio::spawn(etcd::v2::expire(server.clone()));
+    tokio::spawn(server.clone().watch_version());
     if config.initial_election_tick_advance {
         tokio::spawn(server.clone().advance_ticks(config.election_ticks()));
     }
@@ -82,9 +88,11 @@ async fn published(config: &Config, member: &Member, drain: &Drain) -> bool {
 /// Until it is told to stop, or finds that it is no member any more.
 async fn ended(member: &Member, drain: &Drain) {
     let mut removed = member.server.removed.subscribe();
+    // What the wait gives is a lock, which nobody else may wait for.
+    let removal = async { drop(removed.wait_for(|removed| *removed).await) };
     tokio::select! {
         () = drain.signaled() => {}
-        _ = removed.wait_for(|removed| *removed) => {
+        () = removal => {
             error!("local-member-id" = %format!("{:x}", member.server.member), "the member has been permanently removed from the cluster; to bring it back, remove its data directory and add it as a new member");
             // Whoever asked for it wants to hear that it was done.
             tokio::time::sleep(REMOVED_GRACE).await;
@@ -135,7 +143,14 @@ impl Listeners {
     }
 
     fn serve_clients(self, config: &Config, member: &Member, drain: &Drain) -> Vec<Serving> {
-        let client: Handler = http::client_handler(member.server.clone(), config.host_whitelist.clone());
+        let access = Arc::new(http::Access {
+            host_whitelist: config.host_whitelist.clone(),
+            cors: config.cors.clone(),
+            grpc_gateway: config.enable_grpc_gateway,
+            v2: config.enable_v2,
+        });
+        let client: Handler = http::client_handler(member.server.clone(), access.clone());
+        let client_http: Handler = http::client_http_handler(member.server.clone(), access);
         let plain: Handler = http::plain_handler(member.server.clone());
         let limits = Limits {
             max_h2_streams: config.max_concurrent_streams,
@@ -146,7 +161,7 @@ impl Listeners {
         serving.extend(serve_all(
             self.client_http,
             tls,
-            &plain,
+            &client_http,
             "client http",
             &limits,
             drain,

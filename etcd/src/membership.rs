@@ -1,5 +1,9 @@
 //! Who is in the cluster: members, their ids computed as etcd computes them, one store only.
 
+mod v2_store;
+
+pub use v2_store::V2Change;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use etcd_api::etcdserverpb::Member as MemberMessage;
@@ -40,6 +44,8 @@ pub struct Membership {
     pub removed: BTreeSet<u64>,
     /// "3.6.0" once it was agreed on.
     pub version: String,
+    /// Which version the cluster is being prepared for, if any.
+    pub downgrade: membershippb::DowngradeInfoSetRequest,
 }
 
 /// The context of a configuration change: a member, and whether it only becomes a voter.

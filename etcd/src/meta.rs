@@ -3,24 +3,34 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use etcd_api::{etcdserverpb::AlarmMember, leasepb, raftpb};
+use etcd_api::{authpb, etcdserverpb::AlarmMember, leasepb, membershippb, raftpb};
 use prost::Message as _;
 
+use crate::auth::rules::{Record, Rules};
 use crate::lease::Lessor;
 use crate::membership::{Member, Membership};
 use crate::storage::writer::Meta;
 use crate::storage::{Writer, load::Loaded};
+use crate::v2;
 
 pub const LEASE: u8 = 1;
 pub const ALARM: u8 = 2;
 pub const MEMBERS: u8 = 3;
 pub const CLUSTER: u8 = 4;
 pub const REVISION: u8 = 6;
+pub const AUTH: u8 = 10;
+pub const AUTH_USERS: u8 = 11;
+pub const AUTH_ROLES: u8 = 12;
 pub const MEMBERS_REMOVED: u8 = 16;
+/// Paths of the v2 API's keys.
+pub const V2: u8 = 20;
 
 const COMPACTED: &[u8] = b"compacted";
 pub const CONF_STATE: &[u8] = b"confState";
 pub const CLUSTER_VERSION: &[u8] = b"clusterVersion";
+const DOWNGRADE: &[u8] = b"downgrade";
+const AUTH_ENABLED: &[u8] = b"authEnabled";
+const AUTH_REVISION: &[u8] = b"authRevision";
 
 /// Raised alarms as (member, kind).
 pub type Alarms = BTreeSet<(u64, i32)>;
@@ -31,6 +41,8 @@ pub struct State {
     pub alarms: Alarms,
     pub compacted: i64,
     pub conf_state: raftpb::ConfState,
+    pub auth: Rules,
+    pub v2: v2::Store,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +72,10 @@ pub fn read_from(cluster: u64, meta: &Meta, lessor: &mut Lessor) -> Result<State
         alarms: Alarms::new(),
         compacted: 0,
         conf_state: raftpb::ConfState::default(),
+        auth: Rules::default(),
+        v2: v2::Store::default(),
     };
+    let mut auth = Vec::new();
     for ((bucket, key), value) in meta {
         match (*bucket, &key[..]) {
             (LEASE, _) => {
@@ -87,6 +102,11 @@ pub fn read_from(cluster: u64, meta: &Meta, lessor: &mut Lessor) -> Result<State
             (CLUSTER, CONF_STATE) => {
                 state.conf_state = raftpb::ConfState::decode(&value[..]).map_err(bad("the configuration"))?
             }
+            (CLUSTER, DOWNGRADE) => {
+                state.membership.downgrade =
+                    membershippb::DowngradeInfoSetRequest::decode(&value[..]).map_err(bad("the downgrade"))?
+            }
+            (AUTH | AUTH_USERS | AUTH_ROLES, _) => auth.extend(read_auth(*bucket, key, value)?),
             (REVISION, COMPACTED) => {
                 state.compacted = i64::from_be_bytes(value[..].try_into().map_err(bad::<
                     std::array::TryFromSliceError,
@@ -94,10 +114,44 @@ pub fn read_from(cluster: u64, meta: &Meta, lessor: &mut Lessor) -> Result<State
                     "the compacted revision",
                 ))?);
             }
+            (V2, path) => state
+                .v2
+                .restore(path, value)
+                .map_err(bad("a key of the v2 API"))?,
             _ => {}
         }
     }
+    state.auth = Rules::restore(auth);
     Ok(state)
+}
+
+fn read_auth(bucket: u8, key: &Bytes, value: &Bytes) -> Result<Option<Record>, MetaError> {
+    Ok(match (bucket, &key[..]) {
+        (AUTH, AUTH_ENABLED) => Some(Record::Enabled(value[..] == [1])),
+        (AUTH, AUTH_REVISION) => {
+            let bytes = value[..]
+                .try_into()
+                .map_err(bad::<std::array::TryFromSliceError>("the revision of auth"))?;
+            Some(Record::Revision(u64::from_be_bytes(bytes)))
+        }
+        (AUTH_USERS, _) => Some(Record::User(
+            authpb::User::decode(&value[..]).map_err(bad("a user"))?,
+        )),
+        (AUTH_ROLES, _) => Some(Record::Role(
+            authpb::Role::decode(&value[..]).map_err(bad("a role"))?,
+        )),
+        _ => None,
+    })
+}
+
+impl v2::Records for Writer {
+    fn put(&mut self, key: &str, record: Bytes) {
+        self.set_meta(V2, Bytes::copy_from_slice(key.as_bytes()), record);
+    }
+
+    fn delete(&mut self, key: &str) {
+        self.delete_meta(V2, &Bytes::copy_from_slice(key.as_bytes()));
+    }
 }
 
 fn id_key(id: u64) -> Bytes {
@@ -182,4 +236,32 @@ pub fn put_compacted(writer: &mut Writer, revision: i64) {
         Bytes::from_static(COMPACTED),
         Bytes::copy_from_slice(&revision.to_be_bytes()),
     );
+}
+
+pub fn put_downgrade(writer: &mut Writer, info: &membershippb::DowngradeInfoSetRequest) {
+    writer.set_meta(
+        CLUSTER,
+        Bytes::from_static(DOWNGRADE),
+        info.encode_to_vec().into(),
+    );
+}
+
+/// With etcd's keys and values.
+pub fn put_auth(writer: &mut Writer, record: &Record) {
+    match record {
+        Record::Enabled(enabled) => writer.set_meta(
+            AUTH,
+            Bytes::from_static(AUTH_ENABLED),
+            Bytes::copy_from_slice(&[u8::from(*enabled)]),
+        ),
+        Record::Revision(revision) => writer.set_meta(
+            AUTH,
+            Bytes::from_static(AUTH_REVISION),
+            Bytes::copy_from_slice(&revision.to_be_bytes()),
+        ),
+        Record::User(user) => writer.set_meta(AUTH_USERS, user.name.clone(), user.encode_to_vec().into()),
+        Record::NoUser(name) => writer.delete_meta(AUTH_USERS, &name.clone().into()),
+        Record::Role(role) => writer.set_meta(AUTH_ROLES, role.name.clone(), role.encode_to_vec().into()),
+        Record::NoRole(name) => writer.delete_meta(AUTH_ROLES, &name.clone().into()),
+    }
 }

@@ -133,6 +133,11 @@ pub fn register(server: &Arc<EtcdServer>) {
         "How often a watcher did not keep up and had to read history.",
         |server| server.hub.slow_watchers() as f64,
     );
+    gauge(
+        "etcd_debugging_auth_revision",
+        "The current revision of auth store.",
+        |server| server.state.auth.revision() as f64,
+    );
     gauge("etcd_debugging_lease_total", "Leases that exist.", |server| {
         server.state.lessor.lock().len() as f64
     });

@@ -5,10 +5,11 @@
 //! stands behind a large append; while there is no stream, a message is posted. On the other side a stream reader or the [`handler`] of the
 //! peer listener decodes it ([`wire`]) and gives it to the driver. A store that travels to a member that lags goes by [`snapshot`].
 //!
-//! [`client`] is the HTTP client for all of it, [`headers`] what both sides check before anything else, [`join`] how a new member learns who is
+//! [`lease`] and [`corrupt`] are what members ask each other beside raft. [`client`] is the HTTP client for all of it, [`headers`] what both sides check before anything else, [`join`] how a new member learns who is
 //! there. [`fake`] is a network for tests, in one thread and under a seed.
 
 pub mod client;
+pub mod corrupt;
 #[cfg(test)]
 pub mod fake;
 pub mod handler;

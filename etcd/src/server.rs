@@ -17,6 +17,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use tracing::warn;
 
 use crate::apply::{Applied, ApplyError, State};
+use crate::auth::{self, AuthInfo};
 use crate::bootstrap::ApplyJob;
 use crate::clock::Clock;
 use crate::lease::LeaseError;
@@ -73,6 +74,12 @@ pub enum ServerError {
 
 impl From<mvcc::Error> for ServerError {
     fn from(error: mvcc::Error) -> Self {
+        ServerError::Apply(error.into())
+    }
+}
+
+impl From<auth::AuthError> for ServerError {
+    fn from(error: auth::AuthError) -> Self {
         ServerError::Apply(error.into())
     }
 }
@@ -217,12 +224,27 @@ impl EtcdServer {
         receiver.recv_timeout(REQUEST_TIMEOUT).ok()
     }
 
-    /// Proposes, and waits until it is applied here.
-    pub async fn propose(&self, mut request: InternalRaftRequest) -> Result<Applied, ServerError> {
+    /// Proposes what the server itself wants, and waits until it is applied here.
+    pub async fn propose(&self, request: InternalRaftRequest) -> Result<Applied, ServerError> {
+        // The revision is no matter: root may do everything under each.
+        let root = AuthInfo {
+            username: auth::ROOT.to_owned(),
+            revision: 0,
+        };
+        self.propose_as(request, root).await
+    }
+
+    /// Proposes on behalf of a user.
+    pub async fn propose_as(
+        &self,
+        mut request: InternalRaftRequest,
+        who: AuthInfo,
+    ) -> Result<Applied, ServerError> {
         let id = self.next_id();
         request.header = Some(RequestHeader {
             id,
-            ..RequestHeader::default()
+            username: who.username,
+            auth_revision: who.revision,
         });
         let data = request.encode_to_vec();
         if data.len() > self.limits.max_request_bytes {
@@ -344,13 +366,16 @@ impl EtcdServer {
         self.learner.load(Ordering::Relaxed)
     }
 
-    /// Whoever the members are now, they are whom this member speaks to.
+    /// Whoever the members are now, they are whom this member speaks to. One that joins learns of them one by one, and of itself last: until
+    /// then it keeps whom it was told of.
     pub fn members_changed(&self) {
         let membership = self.state.membership.read();
         self.learner
             .store(membership.is_learner(self.member), Ordering::Relaxed);
-        if !membership.members.is_empty() {
+        if membership.members.contains_key(&self.member) {
             self.transport.set_members(&membership.list());
+        } else if !membership.members.is_empty() {
+            self.transport.add_members(&membership.list());
         }
     }
 
@@ -404,7 +429,8 @@ impl Waiting<'_> {
         let answer = tokio::time::timeout(REQUEST_TIMEOUT, &mut self.answer).await;
         match answer {
             Ok(Ok(applied)) => Ok(applied),
-            Ok(Err(_)) => Err(ServerError::Stopped),
+            // Nobody knows what became of it: a snapshot took the place of the log.
+            Ok(Err(_)) => Err(ServerError::Timeout),
             Err(_) if self.server.leader() == 0 => Err(ServerError::NoLeader),
             Err(_) => Err(ServerError::Timeout),
         }

@@ -67,3 +67,6 @@ impl SnapshotError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,13 +21,15 @@ use present::Presenter;
 use query::Query;
 use seam::{Connecter, Creater, Handler, Plugs, RequestContext};
 
+pub mod audited;
 mod body;
+mod deprecated;
 mod list;
 mod negotiation;
 mod present;
 mod pretty;
 mod query;
-mod respond;
+pub(crate) mod respond;
 pub mod seam;
 mod subresources;
 mod watch;
@@ -73,15 +75,18 @@ impl Endpoints {
             return not_found();
         };
         let headers = error_headers(req.headers());
-        match self.resource(ctx, endpoint, req).await {
+        let mut response = match self.resource(ctx, endpoint, req).await {
             Ok(response) => response,
             Err(error) => {
+                audited::status(ctx, &error);
                 if error.code >= 500 {
                     tracing::warn!(audit_id = %ctx.audit_id, path = %info.path, verb = %info.verb, code = error.code, err = %error, "Request failed");
                 }
                 respond::error(error_output(&headers), &error)
             }
-        }
+        };
+        deprecated::warn(endpoint.resource, response.headers_mut());
+        audited::response(ctx, response).await
     }
 
     fn non_resource(&self, ctx: &RequestContext, req: &Request<Incoming>) -> Response<Body> {
@@ -143,7 +148,7 @@ impl Endpoints {
             }
             (Some(store), "watch") => self.watch(ctx, endpoint, store, &headers, &query).await,
             (Some(store), _) => {
-                let body = body::read(incoming).await?;
+                let body = body::read(ctx, &headers, incoming).await?;
                 let call = write::Call {
                     endpoints: self,
                     ctx,

@@ -20,6 +20,7 @@ use hyper::body::Incoming;
 
 use crate::authentication::{Authenticated, Authenticators};
 use crate::authorization::{Attributes, Authorizers};
+use crate::endpoints::audited;
 use crate::endpoints::seam::{Handler, RequestContext};
 use crate::request_info::RequestInfo;
 use crate::user::UserInfo;
@@ -165,15 +166,18 @@ impl Chain {
                 Some(place) => finish.place = Some(place),
                 None => {
                     metrics::dropped(&ctx.info);
-                    return refuse(&status::too_many_requests(
-                        "Too many requests, please try again later.",
-                        RETRY_AFTER_SECONDS,
-                    ));
+                    return refuse_noted(
+                        &ctx,
+                        &status::too_many_requests(
+                            "Too many requests, please try again later.",
+                            RETRY_AFTER_SECONDS,
+                        ),
+                    );
                 }
             }
         }
         if let Err(error) = self.authorize(&ctx) {
-            return refuse(&error);
+            return refuse_noted(&ctx, &error);
         }
         finish.started();
         self.handler.clone().handle(ctx, req).await
@@ -242,6 +246,11 @@ pub fn forbidden(attributes: &Attributes<'_>, reason: &str) -> StatusError {
         attributes.name,
         why,
     )
+}
+
+fn refuse_noted(ctx: &RequestContext, error: &StatusError) -> Response<Body> {
+    audited::status(ctx, error);
+    refuse(error)
 }
 
 /// A Status as the answer.

@@ -7,12 +7,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use component_base::drain::Drain;
 use component_base::health::{Gate, Health};
 use component_base::serve::{self, Handler, Limits};
 use component_base::tls::{
-    ClientAuth, ServerConfigHandle, ServerTls, parse_cipher_suites, parse_min_version,
+    ClientAuth, Pem, ServerConfigHandle, ServerTls, parse_cipher_suites, parse_min_version, self_signed,
 };
 use component_base::{metrics, sd_notify};
 
@@ -78,21 +78,37 @@ pub async fn run(options: Options, drain: Drain) -> Result<()> {
 }
 
 fn serving_tls(options: &Options) -> Result<ServerConfigHandle> {
-    let (Some(cert), Some(key)) = (
-        options.file("tls-cert-file"),
-        options.file("tls-private-key-file"),
-    ) else {
-        bail!(
-            "--tls-cert-file and --tls-private-key-file are not given; `pki init` makes a serving certificate"
-        );
-    };
-    let mut tls = ServerTls::new(cert, key);
+    let (cert, key) = certificate(options)?;
+    let mut tls = ServerTls::from_pem(cert, key);
     if let Some(ca) = options.file("client-ca-file") {
         tls = tls.client_ca(ca, ClientAuth::Optional);
     }
     tls.min_version = parse_min_version(options.flags.string("tls-min-version"))?;
     tls.cipher_suites = parse_cipher_suites(&options.flags.strings("tls-cipher-suites"))?;
     tls.load()
+}
+
+/// Without one of the flags' pair the server makes its own below `--cert-dir`, as upstream.
+fn certificate(options: &Options) -> Result<(Pem, Pem)> {
+    let flags = &options.flags;
+    match (
+        options.file("tls-cert-file"),
+        options.file("tls-private-key-file"),
+    ) {
+        (Some(cert), Some(key)) => Ok((Pem::File(cert.into()), Pem::File(key.into()))),
+        _ => {
+            let advertised = options.advertise_address.to_string();
+            let service = options.service_ranges[0].nth(1).to_string();
+            let names = [
+                "kubernetes.default.svc",
+                "kubernetes.default",
+                "kubernetes",
+                &service,
+                flags.string("bind-address"),
+            ];
+            self_signed(flags.string("cert-dir"), "apiserver", &advertised, &names)
+        }
+    }
 }
 
 fn add_checks(health: &Health, storage: &Storage, drain: &Drain) {
@@ -160,6 +176,8 @@ async fn post_start(
     }
     hooks.iter().for_each(Gate::open);
     sd_notify::ready();
+    let address = SocketAddr::new(service.config.advertise_address, service.config.port);
+    sd_notify::status(&format!("Serves the API on {address}"));
     service.run(drain).await;
     drop(hooks);
 }

@@ -9,7 +9,7 @@ use component_base::flags::Flags;
 use component_base::health::Health;
 use component_base::http::{Body, text};
 use component_base::serve::{self, ConnInfo, DebugRoutes, Limits};
-use component_base::tls::{ClientAuth, ServerConfigHandle, ServerTls, parse_min_version};
+use component_base::tls::{ClientAuth, Pem, ServerConfigHandle, ServerTls, parse_min_version, self_signed};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
@@ -18,7 +18,7 @@ use k8s_openapi::api::authorization::v1::{
 };
 use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -67,7 +67,7 @@ async fn answer(gate: &Gatekeeper, routes: &DebugRoutes, request: Request<Incomi
 
 fn server_tls(flags: &Flags) -> Result<ServerConfigHandle> {
     let (cert, key) = certificate(flags)?;
-    let mut tls = ServerTls::new(cert, key);
+    let mut tls = ServerTls::from_pem(cert, key);
     let ca = flags.string("client-ca-file");
     if !ca.is_empty() {
         tls = tls.client_ca(ca, ClientAuth::Optional);
@@ -77,56 +77,23 @@ fn server_tls(flags: &Flags) -> Result<ServerConfigHandle> {
     tls.load().context("--tls-cert-file")
 }
 
-/// Without a certificate one is made for this run, as upstream does.
-fn certificate(flags: &Flags) -> Result<(PathBuf, PathBuf)> {
-    let (cert, key) = (
+/// Without a certificate one is made, as upstream does.
+fn certificate(flags: &Flags) -> Result<(Pem, Pem)> {
+    match (
         flags.string("tls-cert-file"),
         flags.string("tls-private-key-file"),
-    );
-    match (cert.is_empty(), key.is_empty()) {
-        (false, false) => return Ok((cert.into(), key.into())),
-        (true, true) => {}
-        _ => anyhow::bail!("--tls-cert-file and --tls-private-key-file must be set together"),
+    ) {
+        ("", "") => self_signed(
+            flags.string("cert-dir"),
+            COMPONENT,
+            "localhost",
+            &["127.0.0.1", flags.string("bind-address")],
+        ),
+        ("", _) | (_, "") => {
+            anyhow::bail!("--tls-cert-file and --tls-private-key-file must be set together")
+        }
+        (cert, key) => Ok((Pem::File(cert.into()), Pem::File(key.into()))),
     }
-    let given = flags.string("cert-dir");
-    let folder = if given.is_empty() {
-        std::env::temp_dir().join(format!("{COMPONENT}-{}", std::process::id()))
-    } else {
-        given.into()
-    };
-    let (cert, key) = (
-        folder.join(format!("{COMPONENT}.crt")),
-        folder.join(format!("{COMPONENT}.key")),
-    );
-    if given.is_empty() || !(cert.exists() && key.exists()) {
-        self_signed(&folder, &cert, &key).with_context(|| format!("--cert-dir: {}", folder.display()))?;
-    }
-    Ok((cert, key))
-}
-
-fn self_signed(folder: &Path, cert: &Path, key: &Path) -> Result<()> {
-    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let names = vec![
-        host.trim().to_owned(),
-        "localhost".to_owned(),
-        "127.0.0.1".to_owned(),
-    ];
-    let made =
-        rcgen::generate_simple_self_signed(names.into_iter().filter(|n| !n.is_empty()).collect::<Vec<_>>())?;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)?;
-    std::fs::write(cert, made.cert.pem())?;
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(key)?;
-    std::io::Write::write_all(&mut file, made.signing_key.serialize_pem().as_bytes())?;
-    Ok(())
 }
 
 /// Delegates to the API server who a token is and what a user may see.

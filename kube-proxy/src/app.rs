@@ -349,6 +349,7 @@ impl Syncer {
             let succeeded = self.sync_changed();
             if succeeded && !ready {
                 sd_notify::ready();
+                sd_notify::status("Services and endpoints are in the kernel and followed");
                 ready = true;
             }
             let wake = self.watched.changed.wake.notified();

@@ -357,6 +357,7 @@ pub async fn start(pieces: Pieces, drain: Drain) -> Result<()> {
         .node(Severity::Normal, "Starting", "Starting kubelet.");
     component_base::sd_notify::guard(&health);
     component_base::sd_notify::ready();
+    component_base::sd_notify::status(&format!("Runs the pods of node {node_name}"));
     tracing::info!("Started kubelet");
     sync_loop.run(rx, drain).await;
     Ok(())

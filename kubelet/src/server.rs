@@ -1,6 +1,6 @@
 //! The kubelet's own API: TLS, who asks ([`auth`]), may they, and then logs ([`logs`]), streams ([`streams`]), pods, stats ([`stats`]), health, metrics.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -11,7 +11,7 @@ use component_base::health::Health;
 use component_base::http as reply;
 use component_base::http::Body;
 use component_base::serve::{self, DebugRoutes, Limits};
-use component_base::tls::{ClientAuth, ServerTls, parse_cipher_suites, parse_min_version};
+use component_base::tls::{ClientAuth, Pem, ServerTls, parse_cipher_suites, parse_min_version, self_signed};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use k8s_openapi::api::core::v1::Pod;
@@ -133,14 +133,12 @@ fn bracketed(ip: &str) -> String {
 
 fn tls(config: &KubeletConfiguration, flags: &Flags, node_name: &str) -> Result<ServerTls> {
     let (cert, key) = if config.tls_cert_file.is_empty() {
-        self_signed(Path::new(flags.string("cert-dir")), node_name)?
+        self_signed(flags.string("cert-dir"), "kubelet", node_name, &[])?
     } else {
-        (
-            PathBuf::from(&config.tls_cert_file),
-            PathBuf::from(&config.tls_private_key_file),
-        )
+        let file = |path: &String| Pem::File(path.into());
+        (file(&config.tls_cert_file), file(&config.tls_private_key_file))
     };
-    let mut tls = ServerTls::new(cert, key);
+    let mut tls = ServerTls::from_pem(cert, key);
     if !config.authentication.x509.client_ca_file.is_empty() {
         tls = tls.client_ca(&config.authentication.x509.client_ca_file, ClientAuth::Optional);
     }
@@ -154,27 +152,6 @@ fn tls(config: &KubeletConfiguration, flags: &Flags, node_name: &str) -> Result<
         tls.cipher_suites.clone_from(&config.tls_cipher_suites);
     }
     Ok(tls)
-}
-
-/// As upstream's: kept in `--cert-dir` across restarts.
-fn self_signed(dir: &Path, node_name: &str) -> Result<(PathBuf, PathBuf)> {
-    let (cert, key) = (dir.join("kubelet.crt"), dir.join("kubelet.key"));
-    if cert.exists() && key.exists() {
-        return Ok((cert, key));
-    }
-    std::fs::create_dir_all(dir).with_context(|| format!("--cert-dir {}", dir.display()))?;
-    let mut params = rcgen::CertificateParams::new(vec![node_name.to_string()])?;
-    params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(
-        rcgen::DnType::CommonName,
-        format!("{node_name}@{}", jiff::Timestamp::now().as_second()),
-    );
-    let pair = rcgen::KeyPair::generate()?;
-    let made = params.self_signed(&pair)?;
-    write_private(&key, pair.serialize_pem().as_bytes())?;
-    std::fs::write(&cert, made.pem()).with_context(|| cert.display().to_string())?;
-    tracing::info!(cert = %cert.display(), "Using self-signed cert");
-    Ok((cert, key))
 }
 
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
@@ -391,18 +368,5 @@ mod tests {
         assert_eq!(query_values(q, "command"), ["ls", "-l a+b"]);
         assert!(query_bool(q, "tty") && !query_bool(q, "stdin") && !query_bool(q, "empty"));
         assert_eq!(query_value(q, "x").as_deref(), Some("a b"));
-    }
-
-    #[test]
-    fn a_self_signed_certificate_is_kept() {
-        let tmp = tempfile::tempdir().unwrap();
-        let (cert, key) = self_signed(tmp.path(), "node").unwrap();
-        let first = std::fs::read(&cert).unwrap();
-        self_signed(tmp.path(), "node").unwrap();
-        assert_eq!(std::fs::read(&cert).unwrap(), first);
-        assert_eq!(
-            std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(key).unwrap()) & 0o777,
-            0o600
-        );
     }
 }

@@ -390,6 +390,7 @@ impl SyncLoop {
 
     fn collect_garbage(&self) {
         let kubelet = self.kubelet.clone();
+        let as_of = std::time::SystemTime::now();
         let known: std::collections::HashSet<PodUid> = self.pods.keys().cloned().collect();
         let finished: std::collections::HashSet<PodUid> = known
             .iter()
@@ -409,6 +410,7 @@ impl SyncLoop {
             let is_known = |uid: &PodUid| known.contains(uid) || terminating.contains(uid);
             let removable = |uid: &PodUid| finished.contains(uid);
             let knowledge = gc::Knowledge {
+                as_of,
                 known: &is_known,
                 removable: &removable,
             };

@@ -457,17 +457,27 @@ impl Cluster {
     }
 
     fn kubectl_as(&self, who: &str, args: &[&str], manifest: Option<&str>) -> Result<Output> {
-        let kubeconfig = self.kubeconfig(who);
         let home = self.path.display().to_string();
         let mut words = vec!["kubectl"];
         words.extend_from_slice(args);
         if manifest.is_some() {
             words.extend(["-f", "-"]);
         }
-        // Its own HOME: kubectl caches discovery there by host and port, and ports are used again.
-        let env = [("KUBECONFIG", kubeconfig.as_str()), ("HOME", home.as_str())];
         let yaml = manifest.map(|m| format!("---\n{m}"));
-        command::run(&self.world, &words, &env, yaml.as_deref())
+        self.run_as(who, &words, &[("HOME", &home)], yaml.as_deref())
+    }
+
+    /// A program of the administrator's, where the cluster runs. `HOME` must be of its own: kubectl caches discovery
+    /// there by host and port, and ports are used again.
+    pub fn run(&self, words: &[&str], env: &[(&str, &str)], stdin: Option<&str>) -> Result<Output> {
+        self.run_as("admin", words, env, stdin)
+    }
+
+    fn run_as(&self, who: &str, words: &[&str], env: &[(&str, &str)], stdin: Option<&str>) -> Result<Output> {
+        let kubeconfig = self.kubeconfig(who);
+        let mut all = vec![("KUBECONFIG", kubeconfig.as_str())];
+        all.extend_from_slice(env);
+        command::run(&self.world, words, &all, stdin)
     }
 
     pub fn apply(&self, manifest: &str) -> Result<String> {

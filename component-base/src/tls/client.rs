@@ -73,7 +73,7 @@ impl ClientTls {
             None => builder.with_no_client_auth(),
             Some((cert, key)) => {
                 let pair = load_key_pair(cert, key)?;
-                warn_of_expiry(Path::new(&cert.describe()), &pair.certified.cert[0]);
+                warn_of_expiry(&cert.describe(), &pair.certified.cert[0]);
                 builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(pair.certified)))
             }
         };

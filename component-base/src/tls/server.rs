@@ -30,8 +30,8 @@ const EXPIRY_WARNING_DAYS: i64 = 30;
 /// What a server needs to speak TLS.
 #[derive(Clone, Debug)]
 pub struct ServerTls {
-    pub cert_file: PathBuf,
-    pub key_file: PathBuf,
+    pub cert: Pem,
+    pub key: Pem,
     pub client_ca_file: Option<PathBuf>,
     pub client_auth: ClientAuth,
     /// Empty for h2 and http/1.1.
@@ -43,9 +43,13 @@ pub struct ServerTls {
 
 impl ServerTls {
     pub fn new(cert_file: impl Into<PathBuf>, key_file: impl Into<PathBuf>) -> Self {
+        Self::from_pem(Pem::File(cert_file.into()), Pem::File(key_file.into()))
+    }
+
+    pub fn from_pem(cert: Pem, key: Pem) -> Self {
         ServerTls {
-            cert_file: cert_file.into(),
-            key_file: key_file.into(),
+            cert,
+            key,
             client_ca_file: None,
             client_auth: ClientAuth::None,
             alpn: super::alpn::both(),
@@ -69,14 +73,10 @@ impl ServerTls {
             .transpose()
             .context("client CA")?;
         let config = Arc::new(ArcSwap::new(self.build(client_ca.as_ref())?));
-        let paths = [
-            Some(&self.cert_file),
-            Some(&self.key_file),
-            self.client_ca_file.as_ref(),
-        ];
-        let paths = paths.into_iter().flatten().cloned().collect();
+        let paths = [self.cert.path(), self.key.path(), self.client_ca_file.as_deref()];
+        let paths = paths.into_iter().flatten().map(Path::to_path_buf).collect();
         let reload = (config.clone(), client_ca.clone());
-        let name = self.cert_file.display().to_string();
+        let name = self.cert.describe();
         let watch = watch::files(paths, move || {
             let (config, client_ca) = &reload;
             if let Some(bundle) = client_ca {
@@ -92,11 +92,8 @@ impl ServerTls {
     }
 
     fn build(&self, client_ca: Option<&CaBundle>) -> Result<Arc<ServerConfig>> {
-        let pair = load_key_pair(
-            &Pem::File(self.cert_file.clone()),
-            &Pem::File(self.key_file.clone()),
-        )?;
-        warn_of_expiry(&self.cert_file, &pair.certified.cert[0]);
+        let pair = load_key_pair(&self.cert, &self.key)?;
+        warn_of_expiry(&self.cert.describe(), &pair.certified.cert[0]);
         let builder = ServerConfig::builder_with_provider(suites::provider(&self.cipher_suites)?)
             .with_protocol_versions(suites::versions(self.min_version))
             .context("cipher suites do not fit the TLS versions")?;
@@ -134,12 +131,12 @@ pub(super) fn swap<T>(name: &str, built: Result<Arc<T>>, target: &ArcSwap<T>) {
     }
 }
 
-pub(super) fn warn_of_expiry(file: &Path, der: &[u8]) {
+pub(super) fn warn_of_expiry(file: &str, der: &[u8]) {
     let Ok(cert) = Certificate::parse(der) else { return };
     let left = (cert.not_after() - OffsetDateTime::now_utc()).whole_days();
     if left < EXPIRY_WARNING_DAYS {
         let not_after = super::x509::rfc3339(cert.not_after());
-        tracing::warn!(file = %file.display(), not_after = %not_after, days_left = left, "Certificate expires soon, renew it: pki renew");
+        tracing::warn!(file, not_after = %not_after, days_left = left, "Certificate expires soon, renew it: pki renew");
     }
 }
 

@@ -166,6 +166,8 @@ fn systemd_hears_of_readiness_and_the_watchdog_is_fed() {
         let length = socket.recv(&mut buffer).unwrap();
         *heard.entry(text(&buffer[..length])).or_insert(0) += 1;
     }
+    let status = heard.keys().find(|message| message.starts_with("STATUS="));
+    assert!(status.is_some_and(|s| s.ends_with("is starting")), "{heard:?}");
 }
 
 /// An authority, a server certificate for 127.0.0.1, and a version-1 client certificate as the courses make it.

@@ -4,6 +4,8 @@
 //! [`etcdserverpb::InternalRaftRequest`], which travels inside a [`raftpb::Entry`], lies in the WAL as a
 //! [`walpb::Record`], and comes out as an [`mvccpb::Event`] for watchers.
 //!
+//! [`etcdserverpb::RangeStreamResponse`] and its call come from the v3.7 protos.
+//!
 //! `bytes` fields are [`bytes::Bytes`]: decoding a request from a received frame copies no key and no value.
 //! In the proto2 packages (`raftpb`, `walpb`, `snappb`) the fields that etcd declares non-nullable are `required`, which
 //! encodes them always and defaults them when absent, byte for byte what etcd's own encoder does.

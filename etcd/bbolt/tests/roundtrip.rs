@@ -219,7 +219,10 @@ fn one_damaged_meta_page_does_no_harm() {
 fn no_damaged_byte_causes_a_panic() {
     use std::os::unix::fs::FileExt as _;
     let dir = tempfile::TempDir::new().unwrap();
-    write(&file(&dir), &[("key", numbered(60, 100)), ("meta", numbered(3, 8))]);
+    write(
+        &file(&dir),
+        &[("key", numbered(60, 100)), ("meta", numbered(3, 8))],
+    );
     let bytes = std::fs::read(file(&dir)).unwrap();
     let db = std::fs::File::options().write(true).open(file(&dir)).unwrap();
     // The headers, the elements and the first keys; values change nothing.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use etcd::apply::{Applied, Applier, Effects, State, Waits};
+use etcd::auth::{AuthStore, Options};
 use etcd::bootstrap::{self, ApplyJob, first};
 use etcd::clock::{Clock, FakeClock};
 use etcd::disk::Disk;
@@ -193,6 +194,8 @@ impl Life {
             lessor: Mutex::new(lessor.attached_to(&store)),
             membership: RwLock::new(read.membership),
             alarms: RwLock::new(read.alarms),
+            auth: AuthStore::new(read.auth, &Options::default())?,
+            v2: RwLock::new(read.v2),
             waits: Waits::default(),
         });
         let writer = Writer::new(storage.clone(), loaded.active.take(), loaded.meta, frame)?;

@@ -1,5 +1,8 @@
 //! A member without threads on a disk that loses power: propose, persist, apply, checkpoint, compact, reclaim, crash, read back.
 
+mod auth;
+mod install;
+
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -121,6 +124,8 @@ impl Machine {
             lessor: Mutex::new(lessor),
             membership: RwLock::new(read.membership),
             alarms: RwLock::new(read.alarms),
+            auth: AuthStore::new(read.auth, &crate::auth::Options::default()).unwrap(),
+            v2: RwLock::new(read.v2),
             waits: Waits::default(),
         });
         let applier = Applier::new(
@@ -561,4 +566,63 @@ fn leases_and_their_keys_survive_a_restart_and_go_together() {
     assert_eq!(machine.read("k", 0).unwrap(), None);
     let machine = Machine::open(&disk);
     assert!(machine.applier.state.lessor.lock().is_empty());
+}
+
+/// Sets of the v2 API until the power goes, and how many were acknowledged. Every value is the index of its change.
+fn set_v2_until_power_loss(machine: &mut Machine) -> u64 {
+    let mut acknowledged = machine.applier.state.v2.read().index();
+    loop {
+        let next = acknowledged + 1;
+        let request = etcd_api::etcdserverpb::Request {
+            method: "PUT".to_owned(),
+            path: format!("/1/dir{}/key{}", next % 3, next % 5),
+            val: format!("{next:01000}"),
+            ..Default::default()
+        };
+        let applied = machine.propose(InternalRaftRequest {
+            v2: Some(request),
+            ..Default::default()
+        });
+        match applied.map(|applied| applied.result) {
+            Ok(Ok(Answer::V2(Ok(Some(event))))) => assert_eq!(event.index, next),
+            Ok(other) => panic!("{other:?}"),
+            Err(PowerLost) => return acknowledged,
+        }
+        acknowledged = next;
+        if next.is_multiple_of(7) && machine.keep().is_err() {
+            return acknowledged;
+        }
+    }
+}
+
+#[test]
+fn keys_of_the_v2_api_survive_power_loss_at_any_step() {
+    for steps in 0..150 {
+        let disk = FakeDisk::new();
+        let mut machine = Machine::open(&disk);
+        machine.elect().unwrap();
+        disk.burn_after(steps);
+        let acknowledged = set_v2_until_power_loss(&mut machine);
+        drop(machine);
+        disk.crash(steps);
+        let mut machine = Machine::open(&disk);
+        machine.elect().unwrap();
+        let v2 = machine.applier.state.v2.read();
+        let index = v2.index();
+        assert!(
+            index == acknowledged || index == acknowledged + 1,
+            "{steps}: {index} after {acknowledged}"
+        );
+        for change in index.saturating_sub(14)..=index {
+            if change == 0 {
+                continue;
+            }
+            let key = format!("/dir{}/key{}", change % 3, change % 5);
+            let event = v2.get(&key, false, 0).unwrap();
+            let event: serde_json::Value = serde_json::from_slice(&event.line()).unwrap();
+            let node = &event["node"];
+            assert_eq!(node["modifiedIndex"], change, "{steps}: {key}");
+            assert_eq!(node["value"], format!("{change:01000}"), "{steps}: {key}");
+        }
+    }
 }

@@ -80,6 +80,10 @@ const NONE: &[(&str, &str)] = &[
         "self-signed-cert-validity",
         "self-signed certificates live as long as the process",
     ),
+    (
+        "self-signed-cert-validity",
+        "self-signed certificates are valid for ten years",
+    ),
     ("tls-max-version", "TLS 1.3 is always offered"),
     ("cors", "there is no gateway for browsers"),
     ("metrics", "every metric is always exported"),

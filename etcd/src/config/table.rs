@@ -3,7 +3,7 @@
 use component_base::flags::FlagSet;
 
 const ABOUT: &str = "etcd is a distributed reliable key-value store";
-const V2_GONE: &str = "the v2 API was removed";
+const V2_GONE: &str = "its proxies and emulations were removed; --enable-v2 serves the v2 API";
 const RENAMED: &str = "use the flag without experimental-";
 
 /// Flags without an effect here, by what their values look like.
@@ -46,6 +46,7 @@ const BOOLS: &[(&str, bool, &str)] = &[
     ),
     ("enable-distributed-tracing", false, "Has no effect yet."),
     ("enable-grpc-gateway", true, "Enable GRPC gateway."),
+    ("enable-v2", false, "Accept etcd V2 client requests."),
     (
         "memory-mlock",
         false,
@@ -534,7 +535,6 @@ const DURATIONS: &[(&str, &str, &str)] = &[
 
 /// Accepted, ignored, warned about: name, whether a value follows, and why.
 const REMOVED: &[(&str, bool, &str)] = &[
-    ("enable-v2", false, V2_GONE),
     ("experimental-enable-v2v3", true, V2_GONE),
     ("proxy", true, V2_GONE),
     ("proxy-failure-wait", true, V2_GONE),

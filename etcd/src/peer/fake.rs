@@ -40,6 +40,8 @@ impl Network for FakeNetwork {
 
     fn set_members(&self, _: &[Member]) {}
 
+    fn add_members(&self, _: &[Member]) {}
+
     fn active_for(&self, id: u64) -> Option<Duration> {
         (!self.0.lock().cut.contains(&id)).then_some(Duration::MAX)
     }

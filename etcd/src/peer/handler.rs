@@ -16,7 +16,7 @@ use super::headers;
 use super::remote::{MAX_MESSAGE_BYTES, accepts};
 use super::stream::Kind;
 use super::transport::Transport;
-use super::{lease, metrics, snapshot, wire};
+use super::{corrupt, lease, metrics, snapshot, wire};
 use crate::membership::MemberError;
 use crate::raft::driver::Event;
 use crate::server::{EtcdServer, ServerError};
@@ -85,6 +85,10 @@ impl PeerHandler {
             }
             "/raft/probing" => probing(),
             "/members" => self.with_method(Method::GET, request, |_| self.members()).await,
+            corrupt::PATH => {
+                self.with_method(Method::GET, request, |request| self.hash(request))
+                    .await
+            }
             "/version" => crate::http::version(&self.server),
             "/leases" | "/leases/internal" => {
                 self.with_method(Method::POST, request, |request| self.lease(request))
@@ -242,6 +246,20 @@ impl PeerHandler {
             JSON,
             serde_json::to_string(&members).unwrap_or_default(),
         )
+    }
+
+    async fn hash(&self, request: Request<Incoming>) -> Response<Body> {
+        let cluster = headers::text(request.headers(), headers::CLUSTER_ID);
+        if !cluster.is_empty() && headers::id(cluster) != Some(self.server.cluster) {
+            return text(StatusCode::PRECONDITION_FAILED, "cluster ID mismatch\n");
+        }
+        let Ok(body) = read_limited(request.into_body(), MAX_REQUEST_BYTES).await else {
+            return text(StatusCode::BAD_REQUEST, "error reading body\n");
+        };
+        match corrupt::serve(&self.server, body).await {
+            Ok(json) => typed(StatusCode::OK, JSON, json),
+            Err(error) => text(StatusCode::BAD_REQUEST, &format!("{error}\n")),
+        }
     }
 
     async fn promote(&self, request: Request<Incoming>) -> Response<Body> {

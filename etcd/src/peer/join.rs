@@ -145,23 +145,37 @@ fn agree(configured: &Membership, existing: &Membership, name: &str) -> Result<M
 
 #[derive(Deserialize)]
 struct Versions {
+    etcdserver: String,
     etcdcluster: String,
+}
+
+async fn versions(client: &Client, url: &str) -> Option<Versions> {
+    let answer = client
+        .call(
+            url,
+            Method::GET,
+            "/version",
+            &HeaderMap::new(),
+            Bytes::new(),
+            SHORT_TIMEOUT,
+        )
+        .await;
+    serde_json::from_slice(&answer.ok()?.body).ok()
+}
+
+/// Major and minor version of the member at one of `urls`. None when none answers.
+pub async fn version_of(client: &Client, urls: &[String]) -> Option<(u32, u32)> {
+    for url in urls {
+        if let Some(versions) = versions(client, url).await {
+            return headers::minor(&versions.etcdserver);
+        }
+    }
+    None
 }
 
 async fn check_version(client: &Client, urls: &[String]) -> Result<()> {
     for url in urls {
-        let answer = client
-            .call(
-                url,
-                Method::GET,
-                "/version",
-                &HeaderMap::new(),
-                Bytes::new(),
-                TIMEOUT,
-            )
-            .await;
-        let Ok(answer) = answer else { continue };
-        let Ok(versions) = serde_json::from_slice::<Versions>(&answer.body) else {
+        let Some(versions) = versions(client, url).await else {
             continue;
         };
         let Some(version) = headers::minor(&versions.etcdcluster) else {

@@ -12,6 +12,8 @@ use super::reader::{ReadError, Reader};
 const LINK_HEARTBEAT: u8 = 0;
 const APP_ENTRIES: u8 = 1;
 const APP: u8 = 2;
+/// What an entry takes beside its own bytes.
+const ENTRY_BYTES: u64 = 64;
 const MSG_APP: i32 = raftpb::MessageType::MsgApp as i32;
 
 /// Where the stream stands: what the next append is expected to follow.
@@ -95,10 +97,10 @@ impl Decoder {
             ..raftpb::Message::default()
         };
         let count = number(reader).await?;
-        let mut bytes = 0;
+        let mut bytes: u64 = 0;
         for _ in 0..count {
             let length = number(reader).await?;
-            bytes += length + 8;
+            bytes = bytes.saturating_add(length).saturating_add(ENTRY_BYTES);
             reader.check_length(bytes)?;
             let entry = reader.take(length as usize).await?;
             message.entries.push(raftpb::Entry::decode(entry)?);

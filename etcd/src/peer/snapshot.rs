@@ -219,7 +219,7 @@ fn write(
     let (export, metadata) = export(server.store(), || server.view())?;
     let mut message = message;
     message.snapshot = Some(eraftpb::Snapshot {
-        data: Bytes::new(),
+        data: server.state.membership.read().v2_store().into(),
         metadata: Some(metadata),
     });
     info!("snapshot-index" = export.index, "remote-peer-id" = %format!("{:x}", message.to), bytes = export.bytes(), "sending database snapshot");

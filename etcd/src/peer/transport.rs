@@ -25,6 +25,8 @@ pub trait Network: Send + Sync {
     fn send(&self, messages: Vec<Message>);
     /// From now on these are the members.
     fn set_members(&self, members: &[Member]);
+    /// These are members too.
+    fn add_members(&self, members: &[Member]);
     /// How long it has been reachable without a break; None while it is not.
     fn active_for(&self, id: u64) -> Option<Duration>;
 }
@@ -107,21 +109,23 @@ impl Network for Transport {
     }
 
     fn set_members(&self, members: &[Member]) {
-        let _entered = self.runtime.enter();
-        let others = || {
-            members
-                .iter()
-                .filter(|member| member.id != self.shared.local.member)
-        };
-        let mut peers = self.peers.write();
-        peers.retain(|id, peer| {
-            let stays = others().any(|member| member.id == *id);
+        self.peers.write().retain(|id, peer| {
+            let stays = members.iter().any(|member| member.id == *id);
             if !stays {
                 peer.stop();
             }
             stays
         });
-        for member in others() {
+        self.add_members(members);
+    }
+
+    fn add_members(&self, members: &[Member]) {
+        let _entered = self.runtime.enter();
+        let mut peers = self.peers.write();
+        for member in members
+            .iter()
+            .filter(|member| member.id != self.shared.local.member)
+        {
             match peers.get(&member.id) {
                 Some(peer) => peer.update(&member.peer_urls),
                 None => {
@@ -131,10 +135,8 @@ impl Network for Transport {
                 }
             }
         }
-        let known: Vec<u64> = peers.keys().copied().collect();
-        drop(peers);
         self.remotes.write().retain(|id, peer| {
-            let stays = !known.contains(id);
+            let stays = !peers.contains_key(id);
             if !stays {
                 peer.stop();
             }

@@ -130,7 +130,13 @@ pub fn decode(bytes: impl bytes::Buf) -> Result<eraftpb::Message, WireError> {
 
 /// Whether raft would crash on it or trust it too much: a question without its context, an append whose entries do not follow.
 pub fn is_sound(message: &eraftpb::Message) -> bool {
-    match MessageType::try_from(message.msg_type).ok() {
+    let kind = MessageType::try_from(message.msg_type).ok();
+    // Without a term it counts as a member's own word; only what is forwarded to a leader has none.
+    let forwarded = matches!(kind, Some(MessageType::MsgPropose | MessageType::MsgReadIndex));
+    if message.term == 0 && !forwarded {
+        return false;
+    }
+    match kind {
         Some(MessageType::MsgReadIndex | MessageType::MsgReadIndexResp) => message.entries.len() == 1,
         Some(MessageType::MsgPropose) => !message.entries.is_empty(),
         Some(MessageType::MsgSnapshot) => message

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use etcd_api::{raftpb, walpb};
 use raft::eraftpb::{ConfState, Entry, EntryType, Message, MessageType, SnapshotMetadata};
 use tokio::sync::oneshot;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::inbox::Inbox;
 use super::log_thread::Job;
@@ -289,7 +289,10 @@ impl<O: Outside> Driver<O> {
     }
 
     fn step(&mut self, message: Message) {
-        // Order between what was proposed here and what comes from others does not matter; within each it is kept.
+        if self.node.has_lost_log(&message) {
+            error!("leader-id" = %format!("{:x}", message.from), commit = message.commit, "the leader has committed entries that this member had acknowledged and has no more: its log was truncated or lost; remove the member, remove its data directory, and add it again");
+            return;
+        }
         match self.node.step(message) {
             Ok(()) | Err(raft::Error::ProposalDropped | raft::Error::StepPeerNotFound) => {}
             Err(error) => warn!(error = %error, "failed to process Raft message"),

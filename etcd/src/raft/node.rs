@@ -161,6 +161,13 @@ impl Node {
         self.raw.step(message)
     }
 
+    /// A leader counts on more than this member's log holds: the log was lost, and raft would take its word for a bug.
+    pub fn has_lost_log(&self, message: &Message) -> bool {
+        message.msg_type == MessageType::MsgHeartbeat as i32
+            && message.term >= self.term()
+            && message.commit > self.raw.raft.raft_log.last_index()
+    }
+
     pub fn tick(&mut self) {
         self.raw.tick();
     }

@@ -1,25 +1,24 @@
 //! The Cluster service.
 
-use std::sync::Arc;
-
 use etcd_api::etcdserverpb::{
     Member as MemberMessage, MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse,
     MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse,
     MemberUpdateRequest, MemberUpdateResponse,
 };
 
+use super::caller::Caller;
 use super::grpc::{Answer, message};
 use crate::membership::Member;
-use crate::server::EtcdServer;
 
 fn messages(members: &[Member]) -> Vec<MemberMessage> {
     members.iter().map(Member::message).collect()
 }
 
-pub async fn list(server: Arc<EtcdServer>, request: MemberListRequest) -> Answer {
+pub async fn list(server: Caller, request: MemberListRequest) -> Answer {
     if request.linearizable {
         server.linearizable().await?;
     }
+    server.known().await?;
     let members = server.state.membership.read().messages();
     message(&MemberListResponse {
         header: Some(server.header(0)),
@@ -27,7 +26,8 @@ pub async fn list(server: Arc<EtcdServer>, request: MemberListRequest) -> Answer
     })
 }
 
-pub async fn add(server: Arc<EtcdServer>, request: MemberAddRequest) -> Answer {
+pub async fn add(server: Caller, request: MemberAddRequest) -> Answer {
+    server.admin().await?;
     let (member, members) = server.add_member(request.peer_ur_ls, request.is_learner).await?;
     message(&MemberAddResponse {
         header: Some(server.header(0)),
@@ -36,7 +36,8 @@ pub async fn add(server: Arc<EtcdServer>, request: MemberAddRequest) -> Answer {
     })
 }
 
-pub async fn remove(server: Arc<EtcdServer>, request: MemberRemoveRequest) -> Answer {
+pub async fn remove(server: Caller, request: MemberRemoveRequest) -> Answer {
+    server.admin().await?;
     let members = server.remove_member(request.id).await?;
     message(&MemberRemoveResponse {
         header: Some(server.header(0)),
@@ -44,7 +45,8 @@ pub async fn remove(server: Arc<EtcdServer>, request: MemberRemoveRequest) -> An
     })
 }
 
-pub async fn update(server: Arc<EtcdServer>, request: MemberUpdateRequest) -> Answer {
+pub async fn update(server: Caller, request: MemberUpdateRequest) -> Answer {
+    server.admin().await?;
     let members = server.update_member(request.id, request.peer_ur_ls).await?;
     message(&MemberUpdateResponse {
         header: Some(server.header(0)),
@@ -52,7 +54,8 @@ pub async fn update(server: Arc<EtcdServer>, request: MemberUpdateRequest) -> An
     })
 }
 
-pub async fn promote(server: Arc<EtcdServer>, request: MemberPromoteRequest) -> Answer {
+pub async fn promote(server: Caller, request: MemberPromoteRequest) -> Answer {
+    server.admin().await?;
     let members = server.promote_member(request.id).await?;
     message(&MemberPromoteResponse {
         header: Some(server.header(0)),

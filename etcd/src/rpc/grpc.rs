@@ -16,12 +16,13 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use prost::Message;
 
+use super::caller::Caller;
 use super::status::{Code, Status};
 use crate::server::EtcdServer;
 
 pub const PREFIX_BYTES: usize = 5;
 /// etcd's gRPC server takes half a megabyte more than the request limit, so that the limit itself can answer.
-const OVERHEAD_BYTES: usize = 512 * 1024;
+pub const OVERHEAD_BYTES: usize = 512 * 1024;
 
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const STATUS_OK: HeaderValue = HeaderValue::from_static("0");
@@ -34,7 +35,44 @@ pub enum Reply {
     Stream(Body),
 }
 
+/// A request's body: from the wire, or made in this process by the gateway.
+pub enum Inbound {
+    Wire(Incoming),
+    Made(Body),
+}
+
+impl http_body::Body for Inbound {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.get_mut() {
+            Inbound::Wire(body) => Pin::new(body)
+                .poll_frame(context)
+                .map_err(|error| Box::new(error) as BoxError),
+            Inbound::Made(body) => Pin::new(body).poll_frame(context),
+        }
+    }
+}
+
 pub type Answer = Result<Reply, Status>;
+
+/// The message of an answer, for a method that is made of others.
+pub async fn decoded<R: Message + Default>(answer: Answer) -> Result<R, Status> {
+    let frame = match answer? {
+        Reply::Message(frame) => frame,
+        Reply::Stream(body) => {
+            let whole = body.collect().await;
+            whole
+                .map_err(|error| Status::new(Code::Internal, error.to_string()))?
+                .to_bytes()
+        }
+    };
+    R::decode(frame.slice(PREFIX_BYTES.min(frame.len())..)).map_err(undecodable)
+}
 
 /// A frame around one message.
 pub fn message(message: &impl Message) -> Answer {
@@ -54,22 +92,45 @@ pub fn seal(mut frame: BytesMut) -> Bytes {
 /// Reads the one message of a unary or server-streaming request and calls the method.
 pub fn unary<R, F, Fut>(
     server: Arc<EtcdServer>,
-    request: Request<Incoming>,
+    request: Request<Inbound>,
     method: F,
 ) -> BoxFuture<'static, Answer>
 where
     R: Message + Default + 'static,
-    F: FnOnce(Arc<EtcdServer>, R) -> Fut + Send + 'static,
+    F: FnOnce(Caller, R) -> Fut + Send + 'static,
+    Fut: Future<Output = Answer> + Send,
+{
+    call(Caller::brief(server, &request), request, method)
+}
+
+/// The same for a method that may last longer than auth stays as it is.
+pub fn lasting<R, F, Fut>(
+    server: Arc<EtcdServer>,
+    request: Request<Inbound>,
+    method: F,
+) -> BoxFuture<'static, Answer>
+where
+    R: Message + Default + 'static,
+    F: FnOnce(Caller, R) -> Fut + Send + 'static,
+    Fut: Future<Output = Answer> + Send,
+{
+    call(Caller::lasting(server, &request), request, method)
+}
+
+fn call<R, F, Fut>(caller: Caller, request: Request<Inbound>, method: F) -> BoxFuture<'static, Answer>
+where
+    R: Message + Default + 'static,
+    F: FnOnce(Caller, R) -> Fut + Send + 'static,
     Fut: Future<Output = Answer> + Send,
 {
     Box::pin(async move {
-        let mut reader = Reader::new(request.into_body(), server.limits.max_request_bytes);
+        let mut reader = Reader::new(request.into_body(), caller.limits.max_request_bytes);
         let bytes = reader
             .frame()
             .await?
             .ok_or_else(|| Status::new(Code::Internal, "the request has no message"))?;
         let request = R::decode(bytes).map_err(undecodable)?;
-        method(server, request).await
+        method(caller, request).await
     })
 }
 
@@ -82,14 +143,14 @@ pub fn undecodable(error: prost::DecodeError) -> Status {
 
 /// The messages of a request body.
 pub struct Reader {
-    body: Incoming,
+    body: Inbound,
     chunks: VecDeque<Bytes>,
     buffered: usize,
     max_bytes: usize,
 }
 
 impl Reader {
-    pub fn new(body: Incoming, max_request_bytes: usize) -> Self {
+    pub fn new(body: Inbound, max_request_bytes: usize) -> Self {
         Reader {
             body,
             chunks: VecDeque::new(),

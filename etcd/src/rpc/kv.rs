@@ -1,6 +1,5 @@
 //! The KV service.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut as _, BytesMut};
@@ -10,6 +9,7 @@ use etcd_api::etcdserverpb::{
 use prost::Message as _;
 use tracing::warn;
 
+use super::caller::Caller;
 use super::grpc::{Answer, PREFIX_BYTES, Reply, seal};
 use super::range_body;
 use super::status::{Code, Status};
@@ -27,7 +27,7 @@ const READ_ATTEMPTS: usize = 8;
 /// A request's share of the quota beside its key and value.
 const PUT_OVERHEAD_BYTES: usize = 128;
 
-pub async fn put(server: Arc<EtcdServer>, request: PutRequest) -> Answer {
+pub async fn put(server: Caller, request: PutRequest) -> Answer {
     check::put(&request)?;
     server.check_space(request.key.len() + request.value.len() + PUT_OVERHEAD_BYTES)?;
     write(
@@ -40,7 +40,7 @@ pub async fn put(server: Arc<EtcdServer>, request: PutRequest) -> Answer {
     .await
 }
 
-pub async fn delete_range(server: Arc<EtcdServer>, request: DeleteRangeRequest) -> Answer {
+pub async fn delete_range(server: Caller, request: DeleteRangeRequest) -> Answer {
     check::delete_range(&request)?;
     write(
         &server,
@@ -52,7 +52,7 @@ pub async fn delete_range(server: Arc<EtcdServer>, request: DeleteRangeRequest) 
     .await
 }
 
-pub async fn txn(server: Arc<EtcdServer>, request: TxnRequest) -> Answer {
+pub async fn txn(server: Caller, request: TxnRequest) -> Answer {
     check::txn(&request, server.limits.max_txn_ops)?;
     if check::is_read_only(&request) {
         return read_txn(&server, &request).await;
@@ -71,10 +71,16 @@ pub async fn txn(server: Arc<EtcdServer>, request: TxnRequest) -> Answer {
 }
 
 /// Nothing of a transaction that only reads goes through the log.
-async fn read_txn(server: &EtcdServer, request: &TxnRequest) -> Answer {
+async fn read_txn(server: &Caller, request: &TxnRequest) -> Answer {
     if !check::is_serializable(request) {
         server.linearizable().await?;
     }
+    server
+        .reading(|check| check.txn(request), || read_txn_now(server, request))
+        .await
+}
+
+fn read_txn_now(server: &EtcdServer, request: &TxnRequest) -> Answer {
     let store = server.store();
     for _ in 0..READ_ATTEMPTS {
         let read = ReadTxn {
@@ -90,7 +96,8 @@ async fn read_txn(server: &EtcdServer, request: &TxnRequest) -> Answer {
     Err(mvcc::Error::Compacted.into())
 }
 
-pub async fn compact(server: Arc<EtcdServer>, request: CompactionRequest) -> Answer {
+pub async fn compact(server: Caller, request: CompactionRequest) -> Answer {
+    server.admin().await?;
     let (revision, physical) = (request.revision, request.physical);
     let answer = write(
         &server,
@@ -111,7 +118,7 @@ pub async fn compact(server: Arc<EtcdServer>, request: CompactionRequest) -> Ans
     Ok(answer)
 }
 
-async fn write(server: &EtcdServer, request: InternalRaftRequest) -> Answer {
+async fn write(server: &Caller, request: InternalRaftRequest) -> Answer {
     let Applied { revision, result } = server.propose(request).await?;
     match result? {
         apply::Answer::Kv(response) => reply(server, revision, &response),
@@ -130,7 +137,7 @@ fn reply(server: &EtcdServer, revision: i64, response: &Response) -> Answer {
     Ok(Reply::Message(seal(out)))
 }
 
-pub async fn range(server: Arc<EtcdServer>, request: RangeRequest) -> Answer {
+pub async fn range(server: Caller, request: RangeRequest) -> Answer {
     check::range(&request)?;
     if !request.serializable {
         if server.is_learner() {
@@ -139,7 +146,9 @@ pub async fn range(server: Arc<EtcdServer>, request: RangeRequest) -> Answer {
         server.linearizable().await?;
     }
     let start = Instant::now();
-    let answer = select(&server, &request);
+    let answer = server
+        .reading(|check| check.range(&request), || select(&server, &request))
+        .await;
     if start.elapsed() > SLOW_RANGE {
         let range_end = String::from_utf8_lossy(&request.range_end).into_owned();
         warn!(took = ?start.elapsed(), "range_begin" = %String::from_utf8_lossy(&request.key), "range_end" = %range_end, "apply request took too long");

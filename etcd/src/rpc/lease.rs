@@ -9,12 +9,13 @@ use etcd_api::etcdserverpb::{
     LeaseStatus, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
 };
 use http::Request;
-use hyper::body::Incoming;
 use prost::Message as _;
 
-use super::grpc::{Answer, Channel, Reader, Reply, message, undecodable};
+use super::caller::Caller;
+use super::grpc::{Answer, Channel, Inbound, Reader, Reply, message, undecodable};
 use super::status::Status;
 use crate::apply;
+use crate::auth::check::Check;
 use crate::lease::{LeaseError, MAX_TTL_SECONDS};
 use crate::server::{EtcdServer, ServerError};
 
@@ -23,7 +24,8 @@ const KEEP_ALIVE_ANSWERS: usize = 32;
 /// What etcd counts a lease as against the quota.
 const LEASE_BYTES: usize = 64;
 
-pub async fn grant(server: Arc<EtcdServer>, mut request: LeaseGrantRequest) -> Answer {
+pub async fn grant(server: Caller, mut request: LeaseGrantRequest) -> Answer {
+    server.known().await?;
     if request.ttl > MAX_TTL_SECONDS {
         return Err(ServerError::from(LeaseError::TtlTooLarge).into());
     }
@@ -49,7 +51,8 @@ pub async fn grant(server: Arc<EtcdServer>, mut request: LeaseGrantRequest) -> A
     })
 }
 
-pub async fn revoke(server: Arc<EtcdServer>, request: LeaseRevokeRequest) -> Answer {
+pub async fn revoke(server: Caller, request: LeaseRevokeRequest) -> Answer {
+    server.known().await?;
     let applied = server
         .propose(InternalRaftRequest {
             lease_revoke: Some(request),
@@ -62,8 +65,16 @@ pub async fn revoke(server: Arc<EtcdServer>, request: LeaseRevokeRequest) -> Ans
     })
 }
 
-pub async fn time_to_live(server: Arc<EtcdServer>, request: LeaseTimeToLiveRequest) -> Answer {
+pub async fn time_to_live(server: Caller, request: LeaseTimeToLiveRequest) -> Answer {
+    server.known().await?;
+    // Only the names of the keys tell something that is not the lease's own.
+    let names = |check: &Check<'_>| match request.keys {
+        true => check.lease_read(request.id),
+        false => Ok(()),
+    };
     let found = server.time_to_live(request.id, request.keys).await?;
+    // After the leader was asked: a rule that changed meanwhile counts.
+    server.reading(names, || Ok(())).await?;
     let header = Some(server.header(server.store().current()));
     let response = match found {
         None => LeaseTimeToLiveResponse {
@@ -83,8 +94,18 @@ pub async fn time_to_live(server: Arc<EtcdServer>, request: LeaseTimeToLiveReque
     message(&response)
 }
 
-pub async fn leases(server: Arc<EtcdServer>, _: LeaseLeasesRequest) -> Answer {
+pub async fn leases(server: Caller, _: LeaseLeasesRequest) -> Answer {
     server.linearizable().await?;
+    server.known().await?;
+    let ids = || server.state.lessor.lock().ids();
+    let all_keys = |check: &Check<'_>| match check.admin() {
+        Ok(()) => Ok(()),
+        Err(_) => ids().into_iter().try_for_each(|id| check.lease_read(id)),
+    };
+    server.reading(all_keys, || leases_now(&server)).await
+}
+
+fn leases_now(server: &EtcdServer) -> Answer {
     let leases = server
         .state
         .lessor
@@ -99,14 +120,15 @@ pub async fn leases(server: Arc<EtcdServer>, _: LeaseLeasesRequest) -> Answer {
     })
 }
 
-pub fn keep_alive(server: Arc<EtcdServer>, request: Request<Incoming>) -> BoxFuture<'static, Answer> {
+pub fn keep_alive(server: Arc<EtcdServer>, request: Request<Inbound>) -> BoxFuture<'static, Answer> {
     Box::pin(async move {
+        let caller = Caller::lasting(server.clone(), &request);
         let (sender, body) = Channel::open(KEEP_ALIVE_ANSWERS);
         let mut reader = Reader::new(request.into_body(), server.limits.max_request_bytes);
         tokio::spawn(async move {
             loop {
                 let answer = match reader.frame().await {
-                    Ok(Some(bytes)) => renew(&server, bytes).await,
+                    Ok(Some(bytes)) => renew(&caller, bytes).await,
                     Ok(None) => return,
                     Err(status) => Err(status),
                 };
@@ -125,8 +147,12 @@ pub fn keep_alive(server: Arc<EtcdServer>, request: Request<Incoming>) -> BoxFut
 }
 
 /// A lease that is gone is an answer with no time left, not an error of the stream.
-async fn renew(server: &EtcdServer, bytes: bytes::Bytes) -> Answer {
+async fn renew(server: &Caller, bytes: bytes::Bytes) -> Answer {
     let request = LeaseKeepAliveRequest::decode(bytes).map_err(undecodable)?;
+    server.known().await?;
+    server
+        .reading(|check| check.lease_write(request.id), || Ok(()))
+        .await?;
     let header = Some(server.header(server.store().current()));
     let ttl = match server.renew(request.id).await {
         Ok(ttl) => ttl,

@@ -1,18 +1,16 @@
-//! The Maintenance service, and what little of Auth and gRPC health there is.
+//! The Maintenance service.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use component_base::version::ETCD_VERSION;
 use etcd_api::etcdserverpb::{
-    AlarmRequest, AlarmResponse, AlarmType, AuthDisableRequest, AuthStatusRequest, AuthStatusResponse,
-    AuthenticateRequest, DefragmentRequest, DefragmentResponse, DowngradeInfo, DowngradeRequest,
-    DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest, HashResponse, InternalRaftRequest,
-    MoveLeaderRequest, StatusRequest, StatusResponse, alarm_request::AlarmAction,
-    downgrade_request::DowngradeAction,
+    AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse, DowngradeInfo,
+    HashKvRequest, HashKvResponse, HashRequest, HashResponse, InternalRaftRequest, MoveLeaderRequest,
+    StatusRequest, StatusResponse, alarm_request::AlarmAction,
 };
-use etcd_api::health::{HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus};
 
+use super::caller::Caller;
 use super::grpc::{Answer, message};
 use super::status::{Code, Status};
 use crate::apply;
@@ -21,7 +19,11 @@ use crate::server::{EtcdServer, ServerError};
 use crate::snapshot::schema::STORAGE_VERSION_VALUE;
 use crate::storage::keeper::Asked;
 
-pub async fn alarm(server: Arc<EtcdServer>, request: AlarmRequest) -> Answer {
+pub async fn alarm(server: Caller, request: AlarmRequest) -> Answer {
+    match request.action() {
+        AlarmAction::Get => server.known().await?,
+        AlarmAction::Activate | AlarmAction::Deactivate => server.admin().await?,
+    }
     if request.action() == AlarmAction::Get {
         let alarms = server.state.alarms.read();
         let wanted = |member: u64, kind: i32| {
@@ -55,9 +57,11 @@ pub async fn alarm(server: Arc<EtcdServer>, request: AlarmRequest) -> Answer {
     })
 }
 
-pub async fn status(server: Arc<EtcdServer>, _: StatusRequest) -> Answer {
+pub async fn status(server: Caller, _: StatusRequest) -> Answer {
+    server.known().await?;
     let storage = &server.store().storage;
     let leader = server.leader();
+    let downgrade = server.state.membership.read().downgrade.clone();
     let mut errors: Vec<String> = Vec::new();
     if leader == 0 {
         errors.push("etcdserver: no leader".to_owned());
@@ -82,15 +86,16 @@ pub async fn status(server: Arc<EtcdServer>, _: StatusRequest) -> Answer {
         storage_version: STORAGE_VERSION_VALUE.to_owned(),
         db_size_quota: server.limits.quota_bytes as i64,
         downgrade_info: Some(DowngradeInfo {
-            enabled: false,
-            target_version: String::new(),
+            enabled: downgrade.enabled,
+            target_version: downgrade.ver,
         }),
     };
     message(&response)
 }
 
 /// Space comes back without being asked; asking only makes it soon.
-pub async fn defragment(server: Arc<EtcdServer>, _: DefragmentRequest) -> Answer {
+pub async fn defragment(server: Caller, _: DefragmentRequest) -> Answer {
+    server.admin().await?;
     server.bell.ask(Asked {
         reclaim: true,
         ..Asked::default()
@@ -107,7 +112,8 @@ async fn compute_hash(server: &Arc<EtcdServer>, revision: i64) -> Result<KvHash,
         .map_err(Status::from)
 }
 
-pub async fn hash(server: Arc<EtcdServer>, _: HashRequest) -> Answer {
+pub async fn hash(server: Caller, _: HashRequest) -> Answer {
+    server.admin().await?;
     let hash = compute_hash(&server, 0).await?;
     message(&HashResponse {
         header: Some(server.header(hash.revision)),
@@ -115,7 +121,8 @@ pub async fn hash(server: Arc<EtcdServer>, _: HashRequest) -> Answer {
     })
 }
 
-pub async fn hash_kv(server: Arc<EtcdServer>, request: HashKvRequest) -> Answer {
+pub async fn hash_kv(server: Caller, request: HashKvRequest) -> Answer {
+    server.admin().await?;
     let hash = compute_hash(&server, request.revision).await?;
     let header = Some(server.header(server.store().current()));
     message(&HashKvResponse {
@@ -126,80 +133,10 @@ pub async fn hash_kv(server: Arc<EtcdServer>, request: HashKvRequest) -> Answer 
     })
 }
 
-pub async fn move_leader(server: Arc<EtcdServer>, request: MoveLeaderRequest) -> Answer {
+pub async fn move_leader(server: Caller, request: MoveLeaderRequest) -> Answer {
+    server.admin().await?;
     server.move_leader(request.target_id).await?;
     message(&etcd_api::etcdserverpb::MoveLeaderResponse {
         header: Some(server.header(0)),
-    })
-}
-
-pub async fn downgrade(server: Arc<EtcdServer>, request: DowngradeRequest) -> Answer {
-    match request.action() {
-        DowngradeAction::Validate => validate_downgrade(&request.version)?,
-        DowngradeAction::Enable => {
-            validate_downgrade(&request.version)?;
-            return Err(Status::unimplemented(
-                "etcdserver: downgrading is not supported yet by this version",
-            ));
-        }
-        DowngradeAction::Cancel => {
-            return Err(Status::new(
-                Code::FailedPrecondition,
-                "etcdserver: no inflight downgrade job",
-            ));
-        }
-    }
-    let version = server.state.membership.read().version.clone();
-    message(&DowngradeResponse {
-        header: Some(server.header(0)),
-        version,
-    })
-}
-
-/// Only the minor version before this one can be a target.
-fn validate_downgrade(target: &str) -> Result<(), Status> {
-    let parts: Option<Vec<u32>> = target.split('.').map(|part| part.parse().ok()).collect();
-    match parts.as_deref() {
-        Some([3, 5] | [3, 5, _]) => Ok(()),
-        Some([_, _] | [_, _, _]) => Err(Status::new(
-            Code::InvalidArgument,
-            "etcdserver: invalid downgrade target version",
-        )),
-        _ => Err(Status::new(
-            Code::InvalidArgument,
-            "etcdserver: wrong downgrade target version format",
-        )),
-    }
-}
-
-pub async fn auth_status(server: Arc<EtcdServer>, _: AuthStatusRequest) -> Answer {
-    message(&AuthStatusResponse {
-        header: Some(server.header(server.store().current())),
-        enabled: false,
-        auth_revision: 1,
-    })
-}
-
-pub async fn auth_disable(server: Arc<EtcdServer>, _: AuthDisableRequest) -> Answer {
-    message(&etcd_api::etcdserverpb::AuthDisableResponse {
-        header: Some(server.header(server.store().current())),
-    })
-}
-
-pub async fn authenticate(_: Arc<EtcdServer>, _: AuthenticateRequest) -> Answer {
-    Err(Status::new(
-        Code::FailedPrecondition,
-        "etcdserver: authentication is not enabled",
-    ))
-}
-
-pub async fn health_check(server: Arc<EtcdServer>, _: HealthCheckRequest) -> Answer {
-    let status = if server.leader() == 0 {
-        ServingStatus::NotServing
-    } else {
-        ServingStatus::Serving
-    };
-    message(&HealthCheckResponse {
-        status: status as i32,
     })
 }

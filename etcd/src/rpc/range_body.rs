@@ -23,7 +23,7 @@ use crate::storage::record::{Loc, RECORD_HEADER_BYTES};
 /// Up to this size an answer is one buffer.
 const SMALL_BYTES: usize = 64 * 1024;
 /// Records are fetched in pieces of at most so many, and so many bytes.
-const PIECE_RECORDS: usize = 1024;
+pub const PIECE_RECORDS: usize = 1024;
 const PIECE_BYTES: usize = 128 * 1024;
 /// gRPC's lengths are read as signed by some clients.
 const MAX_BYTES: usize = i32::MAX as usize;
@@ -115,7 +115,7 @@ impl RangeBody {
     }
 }
 
-fn piece_of(locs: &[Loc]) -> &[Loc] {
+pub fn piece_of(locs: &[Loc]) -> &[Loc] {
     let mut bytes = 0;
     let fits = |loc: &&Loc| {
         let first = bytes == 0;

@@ -12,6 +12,7 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{info, warn};
 
+use super::caller::Caller;
 use super::grpc::{Answer, Channel, PREFIX_BYTES, Reply, seal};
 use super::status::{Code, Status};
 use crate::server::{EtcdServer, ServerError};
@@ -31,7 +32,8 @@ const THREAD_STACK: usize = 512 * 1024;
 static SENDING: std::sync::LazyLock<Arc<Semaphore>> =
     std::sync::LazyLock::new(|| Arc::new(Semaphore::new(AT_ONCE)));
 
-pub async fn snapshot(server: Arc<EtcdServer>, _: SnapshotRequest) -> Answer {
+pub async fn snapshot(server: Caller, _: SnapshotRequest) -> Answer {
+    server.admin().await?;
     let Ok(permit) = SENDING.clone().try_acquire_owned() else {
         return Err(ServerError::TooManyRequests.into());
     };

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use crate::apply::ApplyError;
+use crate::auth::AuthError;
 use crate::lease::LeaseError;
 use crate::membership::MemberError;
 use crate::mvcc::{self, check::Invalid};
@@ -24,6 +25,7 @@ pub enum Code {
     Internal = 13,
     Unavailable = 14,
     DataLoss = 15,
+    Unauthenticated = 16,
 }
 
 impl Code {
@@ -44,6 +46,7 @@ impl Code {
             Code::Internal => "Internal",
             Code::Unavailable => "Unavailable",
             Code::DataLoss => "DataLoss",
+            Code::Unauthenticated => "Unauthenticated",
         }
     }
 }
@@ -52,6 +55,18 @@ impl Code {
 pub struct Status {
     pub code: Code,
     pub message: Cow<'static, str>,
+}
+
+/// As Go prints a status, which clients of a watch compare with.
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "rpc error: code = {} desc = {}",
+            self.code.name(),
+            self.message
+        )
+    }
 }
 
 impl Status {
@@ -82,6 +97,12 @@ impl From<Invalid> for Status {
 impl From<mvcc::Error> for Status {
     fn from(error: mvcc::Error) -> Status {
         ServerError::from(error).into()
+    }
+}
+
+impl From<AuthError> for Status {
+    fn from(error: AuthError) -> Status {
+        Status::new(auth_code(error), error.to_string())
     }
 }
 
@@ -140,7 +161,33 @@ fn apply_code(error: &ApplyError) -> Code {
         ApplyError::Member(error) => member_code(*error),
         ApplyError::Mvcc(mvcc::Error::KeyNotFound) => Code::InvalidArgument,
         ApplyError::Mvcc(mvcc::Error::Io(_)) | ApplyError::Corrupt => Code::DataLoss,
+        ApplyError::Auth(error) => auth_code(*error),
         ApplyError::NoSpace => Code::ResourceExhausted,
         ApplyError::Unsupported => Code::Unimplemented,
+    }
+}
+
+fn auth_code(error: AuthError) -> Code {
+    match error {
+        AuthError::RootUserNotExist
+        | AuthError::RootRoleNotExist
+        | AuthError::UserAlreadyExist
+        | AuthError::UserNotFound
+        | AuthError::RoleAlreadyExist
+        | AuthError::RoleNotFound
+        | AuthError::RoleNotGranted
+        | AuthError::PermissionNotGranted
+        | AuthError::AuthNotEnabled => Code::FailedPrecondition,
+        AuthError::UserEmpty
+        | AuthError::RoleEmpty
+        | AuthError::AuthFailed
+        | AuthError::PermissionNotGiven
+        | AuthError::InvalidAuthMgmt
+        | AuthError::AuthOldRevision => Code::InvalidArgument,
+        AuthError::PermissionDenied => Code::PermissionDenied,
+        AuthError::InvalidAuthToken => Code::Unauthenticated,
+        // etcd has no codes for these.
+        AuthError::NoPasswordUser | AuthError::VerifyOnly | AuthError::PasswordTooLong => Code::Unknown,
+        AuthError::Busy => Code::ResourceExhausted,
     }
 }

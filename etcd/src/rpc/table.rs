@@ -7,14 +7,15 @@ use component_base::http::Body;
 use component_base::metrics::{self, Counter, CounterValue, Histogram, HistogramValue};
 use component_base::serve::BoxFuture;
 use http::{Request, Response};
-use hyper::body::Incoming;
 
-use super::grpc::{self, Answer, Reply, unary};
+use super::grpc::{self, Answer, Inbound, Reply, lasting, unary};
 use super::status::{Code, Status};
-use super::{cluster, kv, lease, maintenance, snapshot, watch};
+use super::{
+    auth, cluster, downgrade, election, health, kv, lease, lock, maintenance, range_stream, snapshot, watch,
+};
 use crate::server::{EtcdServer, ServerError};
 
-type Call = fn(Arc<EtcdServer>, Request<Incoming>) -> BoxFuture<'static, Answer>;
+type Call = fn(Arc<EtcdServer>, Request<Inbound>) -> BoxFuture<'static, Answer>;
 
 pub struct Method {
     /// Without the leading slash.
@@ -44,6 +45,9 @@ pub static METHODS: &[Method] = &[
     }),
     method("etcdserverpb.KV/DeleteRange", UNARY, |server, request| {
         unary(server, request, kv::delete_range)
+    }),
+    method("etcdserverpb.KV/RangeStream", SERVER_STREAM, |server, request| {
+        unary(server, request, range_stream::range_stream)
     }),
     method("etcdserverpb.KV/Compact", UNARY, |server, request| {
         unary(server, request, kv::compact)
@@ -105,19 +109,93 @@ pub static METHODS: &[Method] = &[
         unary(server, request, maintenance::move_leader)
     }),
     method("etcdserverpb.Maintenance/Downgrade", UNARY, |server, request| {
-        unary(server, request, maintenance::downgrade)
+        unary(server, request, downgrade::downgrade)
     }),
-    method("etcdserverpb.Auth/AuthStatus", UNARY, |server, request| {
-        unary(server, request, maintenance::auth_status)
+    method("etcdserverpb.Auth/AuthEnable", UNARY, |server, request| {
+        unary(server, request, auth::enable)
     }),
     method("etcdserverpb.Auth/AuthDisable", UNARY, |server, request| {
-        unary(server, request, maintenance::auth_disable)
+        unary(server, request, auth::disable)
+    }),
+    method("etcdserverpb.Auth/AuthStatus", UNARY, |server, request| {
+        unary(server, request, auth::status)
     }),
     method("etcdserverpb.Auth/Authenticate", UNARY, |server, request| {
-        unary(server, request, maintenance::authenticate)
+        unary(server, request, auth::authenticate)
+    }),
+    method("etcdserverpb.Auth/UserAdd", UNARY, |server, request| {
+        unary(server, request, auth::user_add)
+    }),
+    method("etcdserverpb.Auth/UserGet", UNARY, |server, request| {
+        unary(server, request, auth::user_get)
+    }),
+    method("etcdserverpb.Auth/UserList", UNARY, |server, request| {
+        unary(server, request, auth::user_list)
+    }),
+    method("etcdserverpb.Auth/UserDelete", UNARY, |server, request| {
+        unary(server, request, auth::user_delete)
+    }),
+    method(
+        "etcdserverpb.Auth/UserChangePassword",
+        UNARY,
+        |server, request| unary(server, request, auth::user_change_password),
+    ),
+    method("etcdserverpb.Auth/UserGrantRole", UNARY, |server, request| {
+        unary(server, request, auth::user_grant_role)
+    }),
+    method("etcdserverpb.Auth/UserRevokeRole", UNARY, |server, request| {
+        unary(server, request, auth::user_revoke_role)
+    }),
+    method("etcdserverpb.Auth/RoleAdd", UNARY, |server, request| {
+        unary(server, request, auth::role_add)
+    }),
+    method("etcdserverpb.Auth/RoleGet", UNARY, |server, request| {
+        unary(server, request, auth::role_get)
+    }),
+    method("etcdserverpb.Auth/RoleList", UNARY, |server, request| {
+        unary(server, request, auth::role_list)
+    }),
+    method("etcdserverpb.Auth/RoleDelete", UNARY, |server, request| {
+        unary(server, request, auth::role_delete)
+    }),
+    method(
+        "etcdserverpb.Auth/RoleGrantPermission",
+        UNARY,
+        |server, request| unary(server, request, auth::role_grant_permission),
+    ),
+    method(
+        "etcdserverpb.Auth/RoleRevokePermission",
+        UNARY,
+        |server, request| unary(server, request, auth::role_revoke_permission),
+    ),
+    method("v3lockpb.Lock/Lock", UNARY, |server, request| {
+        lasting(server, request, lock::lock)
+    }),
+    method("v3lockpb.Lock/Unlock", UNARY, |server, request| {
+        unary(server, request, lock::unlock)
+    }),
+    method("v3electionpb.Election/Campaign", UNARY, |server, request| {
+        lasting(server, request, election::campaign)
+    }),
+    method("v3electionpb.Election/Proclaim", UNARY, |server, request| {
+        unary(server, request, election::proclaim)
+    }),
+    method("v3electionpb.Election/Leader", UNARY, |server, request| {
+        unary(server, request, election::leader)
+    }),
+    method(
+        "v3electionpb.Election/Observe",
+        SERVER_STREAM,
+        |server, request| lasting(server, request, election::observe),
+    ),
+    method("v3electionpb.Election/Resign", UNARY, |server, request| {
+        unary(server, request, election::resign)
     }),
     method("grpc.health.v1.Health/Check", UNARY, |server, request| {
-        unary(server, request, maintenance::health_check)
+        unary(server, request, health::check)
+    }),
+    method("grpc.health.v1.Health/Watch", SERVER_STREAM, |server, request| {
+        unary(server, request, health::watch)
     }),
 ];
 
@@ -155,6 +233,10 @@ static COUNTED: LazyLock<Vec<Counted>> = LazyLock::new(|| METHODS.iter().map(Met
 static SENT: LazyLock<Arc<CounterValue>> = LazyLock::new(|| crate::metrics::SENT_BYTES.with(&[]));
 
 impl Method {
+    pub fn path(&self) -> &'static str {
+        self.path
+    }
+
     fn names(&self) -> [&'static str; 3] {
         let (service, name) = self.path.split_once('/').unwrap_or((self.path, ""));
         [self.kind, service, name]
@@ -186,14 +268,14 @@ impl Method {
     }
 }
 
-pub fn is_grpc(request: &Request<Incoming>) -> bool {
+pub fn is_grpc<B>(request: &Request<B>) -> bool {
     request
         .headers()
         .get(http::header::CONTENT_TYPE)
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
-pub async fn serve(server: Arc<EtcdServer>, request: Request<Incoming>) -> Response<Body> {
+pub async fn serve(server: Arc<EtcdServer>, request: Request<Inbound>) -> Response<Body> {
     let path = request.uri().path().strip_prefix('/').unwrap_or_default();
     let Some(place) = METHODS.iter().position(|method| method.path == path) else {
         return grpc::response(Err(unknown(path)));
@@ -216,7 +298,7 @@ const FOR_LEARNERS: &[&str] = &[
     "grpc.health.v1.Health/Check",
 ];
 
-fn refusal(server: &EtcdServer, method: &Method, request: &Request<Incoming>) -> Option<ServerError> {
+fn refusal(server: &EtcdServer, method: &Method, request: &Request<Inbound>) -> Option<ServerError> {
     if !FOR_LEARNERS.contains(&method.path) && server.is_learner() {
         return Some(ServerError::Learner);
     }

@@ -7,26 +7,27 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use component_base::http::BoxError;
 use component_base::serve::BoxFuture;
-use etcd_api::etcdserverpb::{WatchRequest, watch_request::RequestUnion};
+use etcd_api::etcdserverpb::{WatchCreateRequest, WatchRequest, watch_request::RequestUnion};
 use http::Request;
 use http_body::Frame;
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use prost::Message as _;
 
-use super::grpc::{Answer, Reader, Reply, ok_trailers, undecodable};
+use super::caller::Caller;
+use super::grpc::{Answer, Inbound, Reader, Reply, ok_trailers, undecodable};
 use super::status::Status;
 use crate::server::EtcdServer;
 use crate::watch::Hub;
-use crate::watch::hub::HubEvent;
+use crate::watch::hub::{HubEvent, range_of};
 use crate::watch::outbox::{Next, Outbox};
 
-pub fn watch(server: Arc<EtcdServer>, request: Request<Incoming>) -> BoxFuture<'static, Answer> {
+pub fn watch(server: Arc<EtcdServer>, request: Request<Inbound>) -> BoxFuture<'static, Answer> {
     Box::pin(async move {
         let outbox = Arc::new(Outbox::default());
         let stream = server.hub.open(outbox.clone());
+        let caller = Caller::lasting(server.clone(), &request);
         let reader = Reader::new(request.into_body(), server.limits.max_request_bytes);
-        let reading = tokio::spawn(read(server.hub.clone(), stream, reader));
+        let reading = tokio::spawn(read(caller, stream, reader));
         Ok(Reply::Stream(
             WatchBody {
                 hub: server.hub.clone(),
@@ -40,21 +41,40 @@ pub fn watch(server: Arc<EtcdServer>, request: Request<Incoming>) -> BoxFuture<'
     })
 }
 
-/// Ends with the client's half of the stream, and the stream with it, as in etcd.
-async fn read(hub: Arc<Hub>, stream: u64, mut reader: Reader) {
-    while let Ok(Some(bytes)) = reader.frame().await {
-        match request(bytes) {
-            Ok(Some(RequestUnion::CreateRequest(create))) => hub.send(HubEvent::Create(stream, create)),
-            Ok(Some(RequestUnion::CancelRequest(cancel))) => {
-                hub.send(HubEvent::Cancel(stream, cancel.watch_id))
-            }
-            Ok(Some(RequestUnion::ProgressRequest(_))) => hub.send(HubEvent::Progress(stream)),
+/// The end of the client's half is not the end of the stream, as in etcd: who has sent all its requests goes on watching. A failure is.
+async fn read(caller: Caller, stream: u64, mut reader: Reader) {
+    let hub = &caller.hub;
+    loop {
+        match reader.frame().await.map(|bytes| bytes.map(request)) {
+            Ok(None) => return,
+            Ok(Some(Ok(Some(union)))) => hub.send(event(&caller, stream, union).await),
             // As etcd: an empty request changes nothing.
-            Ok(None) => {}
-            Err(_) => break,
+            Ok(Some(Ok(None))) => {}
+            Ok(Some(Err(_))) | Err(_) => return hub.send(HubEvent::Close(stream)),
         }
     }
-    hub.send(HubEvent::Close(stream));
+}
+
+/// A refusal waits for its turn too: clients tell answers apart by their order.
+async fn event(caller: &Caller, stream: u64, union: RequestUnion) -> HubEvent {
+    match union {
+        RequestUnion::CreateRequest(create) => match may_watch(caller, &create).await {
+            Ok(()) => HubEvent::Create(stream, create),
+            Err(status) => HubEvent::Refuse(stream, status.to_string()),
+        },
+        RequestUnion::CancelRequest(cancel) => HubEvent::Cancel(stream, cancel.watch_id),
+        RequestUnion::ProgressRequest(_) => HubEvent::Progress(stream),
+    }
+}
+
+/// What is asked is the range that will be watched, not what the request looks like.
+pub async fn may_watch(caller: &Caller, create: &WatchCreateRequest) -> Result<(), Status> {
+    // A start before the beginning is the hub's to refuse, with etcd's reason.
+    if create.start_revision < 0 {
+        return Ok(());
+    }
+    let range = range_of(create);
+    caller.reading(|check| check.read(&range), || Ok(())).await
 }
 
 fn request(bytes: Bytes) -> Result<Option<RequestUnion>, Status> {

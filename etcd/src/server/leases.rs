@@ -11,6 +11,8 @@ use prost::Message as _;
 use tracing::warn;
 
 use super::{EtcdServer, REQUEST_TIMEOUT, ServerError};
+use crate::apply::ApplyError;
+use crate::auth;
 use crate::lease::{LeaseError, TimeToLive};
 use crate::peer::lease::{self, Asked};
 use crate::raft::driver::Event;
@@ -179,6 +181,7 @@ impl EtcdServer {
     fn with_id(&self, mut request: InternalRaftRequest) -> InternalRaftRequest {
         request.header = Some(RequestHeader {
             id: self.next_id(),
+            username: auth::ROOT.to_owned(),
             ..RequestHeader::default()
         });
         request
@@ -187,7 +190,11 @@ impl EtcdServer {
     async fn submit_leading(&self, request: InternalRaftRequest, term: u64) -> Result<(), ServerError> {
         let id = request.header.as_ref().map_or(0, |header| header.id);
         let event = Event::ProposeLeading(request.encode_to_vec(), term);
-        self.submit(id, event).await.map(|_| ())
+        match self.submit(id, event).await?.result {
+            // Root may do everything; before the rules of a snapshot are known there may be no root.
+            Err(error @ ApplyError::Auth(_)) => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 
     async fn checkpoint(&self, leases: Vec<(i64, i64)>) -> Result<(), ServerError> {

@@ -12,6 +12,7 @@ use tracing::{info, warn};
 
 use super::{EtcdServer, REQUEST_TIMEOUT, ServerError};
 use crate::membership::{Change, Member, MemberError, member_id};
+use crate::peer::{headers, join};
 use crate::raft::driver::Event;
 
 /// etcd's: a peer counts once it has been reachable for so long.
@@ -20,7 +21,9 @@ const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
 const READY_PERCENT: u64 = 90;
 const APPLY_TIMEOUT: Duration = Duration::from_secs(1);
 const ASK_RETRY: Duration = Duration::from_millis(50);
-const VERSION_INTERVAL: Duration = Duration::from_millis(200);
+const VERSION_INTERVAL: Duration = Duration::from_secs(1);
+/// After so many attempts a member that is not there has no say in the first version.
+const VERSION_ATTEMPTS: u32 = 5;
 const ADVANCE_INTERVAL: Duration = Duration::from_millis(50);
 const ADVANCE_ATTEMPTS: usize = 100;
 
@@ -204,22 +207,50 @@ impl EtcdServer {
         Ok(self.state.membership.read().list())
     }
 
-    /// A new cluster has no version until its first leader gives it one.
-    pub async fn decide_version(self: Arc<Self>) {
-        loop {
-            if self.is_leader() && self.state.membership.read().version.is_empty() {
-                let version = ClusterVersionSetRequest {
-                    ver: crate::config::CLUSTER_VERSION.to_owned(),
-                };
-                let request = InternalRaftRequest {
-                    cluster_version_set: Some(version),
-                    ..Default::default()
-                };
-                if let Err(error) = self.propose(request).await {
-                    warn!(error = %error, "failed to update cluster version");
+    /// A cluster has the version of its oldest member; its leader decides, and raises it once the last member was upgraded. One that cannot be
+    /// asked keeps it as it is, until `patience` has run out.
+    pub async fn decide_version(&self, patience: &mut u32) {
+        let current = self.state.membership.read().version.clone();
+        if !self.is_leader() || current == crate::config::CLUSTER_VERSION {
+            return;
+        }
+        let Some(version) = self.oldest_version(patience).await else {
+            return;
+        };
+        if headers::minor(&version) <= headers::minor(&current) {
+            return;
+        }
+        let request = InternalRaftRequest {
+            cluster_version_set: Some(ClusterVersionSetRequest { ver: version }),
+            ..Default::default()
+        };
+        if let Err(error) = self.propose(request).await {
+            warn!(error = %error, "failed to update cluster version");
+        }
+    }
+
+    async fn oldest_version(&self, patience: &mut u32) -> Option<String> {
+        let mut oldest = headers::minor(crate::config::CLUSTER_VERSION)?;
+        let members = self.state.membership.read().list();
+        for member in members.iter().filter(|member| member.id != self.member) {
+            match join::version_of(self.transport.client(), &member.peer_urls).await {
+                Some(version) => oldest = oldest.min(version),
+                None if *patience == 0 => {}
+                None => {
+                    *patience -= 1;
+                    return None;
                 }
             }
+        }
+        Some(format!("{}.{}.0", oldest.0, oldest.1))
+    }
+
+    /// Whoever leads later does it when the first leader did not.
+    pub async fn watch_version(self: Arc<Self>) {
+        let mut patience = VERSION_ATTEMPTS;
+        loop {
             tokio::time::sleep(VERSION_INTERVAL).await;
+            self.decide_version(&mut patience).await;
         }
     }
 

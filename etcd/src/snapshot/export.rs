@@ -36,9 +36,7 @@ impl Export {
     pub fn take(store: &Arc<Store>, ask: impl FnOnce() -> Option<View>) -> Result<Export, SnapshotError> {
         let held = store.hold_history();
         let view = ask().ok_or(SnapshotError::Stopped)?;
-        // Before the index is read: what is reclaimed afterwards stays readable through these.
-        let segments = store.storage.segments();
-        let rows = view.rows(store);
+        let (rows, segments) = view.rows(store).map_err(mvcc::Error::Io)?;
         drop(held);
         let small = schema::export(&view)?;
         let layout = plan(&rows, &small)?;

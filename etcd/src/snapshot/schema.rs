@@ -94,6 +94,9 @@ static MAPPINGS: &[Mapping] = &[
         import: |key, _| Some((unhex(key)?, Vec::new())),
     },
     Mapping::same(meta::CLUSTER, CLUSTER, Some(meta::CLUSTER_VERSION)),
+    Mapping::same(meta::AUTH, AUTH, None),
+    Mapping::same(meta::AUTH_USERS, "authUsers", None),
+    Mapping::same(meta::AUTH_ROLES, "authRoles", None),
     Mapping {
         ours: meta::CLUSTER,
         theirs: META,

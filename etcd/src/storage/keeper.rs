@@ -24,6 +24,8 @@ pub struct Keeper {
     /// Highest log segment that is synced with all its frames.
     synced: u32,
     durable: Durable,
+    /// What the last checkpoint knew of [`Storage::installed`].
+    installed: u64,
 }
 
 /// Given up when the disk is so full that not even MANIFEST can be written: space could not be reclaimed otherwise.
@@ -39,6 +41,7 @@ impl Keeper {
         durable: Durable,
     ) -> Self {
         let synced = durable.segment.saturating_sub(1);
+        let installed = storage.installed.load(Ordering::SeqCst);
         Keeper {
             storage,
             member,
@@ -46,6 +49,7 @@ impl Keeper {
             index,
             synced,
             durable,
+            installed,
         }
     }
 
@@ -75,6 +79,7 @@ impl Keeper {
             index: written.frame.index,
         };
         self.write_manifest()?;
+        self.installed = storage.installed.load(Ordering::SeqCst);
         self.synced = written.segment.number.saturating_sub(1);
         Ok(written.frame)
     }
@@ -147,6 +152,10 @@ impl Keeper {
         let (mut freed, storage) = (0, self.storage.clone());
         loop {
             let _structure = storage.structure.lock();
+            if storage.installed.load(Ordering::SeqCst) != self.installed {
+                // The store was replaced: MANIFEST must first say where its log goes on.
+                return Ok(freed);
+            }
             match self.victims() {
                 Some(victims) => freed += self.reclaim_some(&victims)?,
                 None => return Ok(freed),

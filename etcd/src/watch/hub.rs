@@ -32,6 +32,8 @@ pub enum HubEvent {
     Batch(Batch),
     Open(u64, Arc<Outbox>),
     Create(u64, WatchCreateRequest),
+    /// A creation that its user may not have, with the reason.
+    Refuse(u64, String),
     Cancel(u64, i64),
     Progress(u64),
     CaughtUp(Piece),
@@ -197,6 +199,7 @@ impl HubThread {
                 );
             }
             HubEvent::Create(stream, request) => self.create(stream, request),
+            HubEvent::Refuse(stream, reason) => self.refuse(stream, &reason),
             HubEvent::Cancel(stream, id) => self.cancel(stream, id),
             HubEvent::Progress(stream) => {
                 let current = self.store.current();
@@ -272,6 +275,12 @@ impl HubThread {
             },
         );
         self.catch_up(stream_id, id);
+    }
+
+    fn refuse(&self, stream: u64, reason: &str) {
+        if let Some(stream) = self.streams.get(&stream) {
+            refuse(&stream.outbox, (self.header)(self.store.current()), reason);
+        }
     }
 
     /// Frames that were made while nobody watched never came here. From the first watcher on they all do.
@@ -724,16 +733,20 @@ impl Stream {
     }
 }
 
-/// An empty key is the smallest one.
-fn interest(request: &WatchCreateRequest) -> Interest {
+/// What a request watches. An empty key is the smallest one.
+pub fn range_of(request: &WatchCreateRequest) -> KeyRange {
     let key = if request.key.is_empty() {
         Bytes::from_static(&[0])
     } else {
         Bytes::copy_from_slice(&request.key)
     };
+    KeyRange::new(&key, &Bytes::copy_from_slice(&request.range_end))
+}
+
+fn interest(request: &WatchCreateRequest) -> Interest {
     let filters: HashSet<i32> = request.filters.iter().copied().collect();
     Interest {
-        range: KeyRange::new(&key, &Bytes::copy_from_slice(&request.range_end)),
+        range: range_of(request),
         prev_kv: request.prev_kv,
         no_put: filters.contains(&(FilterType::Noput as i32)),
         no_delete: filters.contains(&(FilterType::Nodelete as i32)),

@@ -1,6 +1,6 @@
 //! An etcd process in a folder of its own, on ports of its own, killed by its id when the test ends.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -14,6 +14,8 @@ use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 
 pub const PATIENCE: Duration = Duration::from_secs(20);
+/// Debian's.
+pub const ETCDCTL: &str = "/usr/bin/etcdctl";
 
 pub struct Etcd {
     pub child: Child,
@@ -215,11 +217,11 @@ fn spawn(dir: &Path, scheme: &str, port: u16, peer_port: u16, extra: &[String]) 
 }
 
 pub fn etcdctl(args: &[&str], input: &str) -> Option<Output> {
-    if !Path::new("/usr/bin/etcdctl").exists() {
-        eprintln!("skipped: /usr/bin/etcdctl is not installed (apt-get install etcd-client)");
+    if !Path::new(ETCDCTL).exists() {
+        eprintln!("skipped: {ETCDCTL} is not installed (apt-get install etcd-client)");
         return None;
     }
-    let mut child = Command::new("/usr/bin/etcdctl")
+    let mut child = Command::new(ETCDCTL)
         .env("ETCDCTL_API", "3")
         .args(["--dial-timeout=5s", "--command-timeout=10s"])
         .args(args)
@@ -230,6 +232,12 @@ pub fn etcdctl(args: &[&str], input: &str) -> Option<Output> {
         .unwrap();
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     Some(child.wait_with_output().unwrap())
+}
+
+/// None while nobody listens.
+pub fn try_get(port: u16, path: &str) -> Option<(u16, String)> {
+    TcpStream::connect(("127.0.0.1", port)).ok()?;
+    Some(http_get(port, path))
 }
 
 /// Status and body of a plain HTTP/1.1 GET.
@@ -277,5 +285,168 @@ pub fn prefix(key: &str) -> RangeRequest {
         key: key.to_owned().into(),
         range_end: end.into(),
         ..Default::default()
+    }
+}
+
+/// What an HTTP request was answered.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<String> {
+        let found = self.headers.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.clone())
+    }
+}
+
+/// One request on a connection of its own.
+pub fn http(port: u16, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    let mut stream = Streaming::begin(port, method, target, headers, Some(body));
+    let mut text = String::new();
+    if method != "HEAD" {
+        while let Some(line) = stream.line() {
+            text.push_str(&line);
+        }
+    }
+    Answer {
+        status: stream.status,
+        headers: std::mem::take(&mut stream.headers),
+        body: text,
+    }
+}
+
+/// A response that is read while it comes, over HTTP/1.1.
+pub struct Streaming {
+    reader: BufReader<TcpStream>,
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    chunked: bool,
+    /// Of the current chunk, or of the whole body.
+    left: Option<usize>,
+    pending: Vec<u8>,
+}
+
+impl Streaming {
+    pub fn get(port: u16, target: &str) -> Streaming {
+        Streaming::begin(port, "GET", target, &[], Some(""))
+    }
+
+    pub fn post(port: u16, target: &str, body: &str) -> Streaming {
+        Streaming::begin(port, "POST", target, &[], Some(body))
+    }
+
+    /// With a body that [`Streaming::send`] adds to; the response is read when its first line is asked for.
+    pub fn open(port: u16, target: &str) -> Streaming {
+        Streaming::begin(port, "POST", target, &[], None)
+    }
+
+    fn begin(
+        port: u16,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: Option<&str>,
+    ) -> Streaming {
+        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut request = format!("{method} {target} HTTP/1.1\r\nConnection: close\r\n");
+        if !headers.iter().any(|(name, _)| *name == "Host") {
+            request.push_str("Host: localhost\r\n");
+        }
+        for (name, value) in headers {
+            request.push_str(&format!("{name}: {value}\r\n"));
+        }
+        match body {
+            Some(body) => request.push_str(&format!("Content-Length: {}\r\n\r\n{body}", body.len())),
+            None => request.push_str("Transfer-Encoding: chunked\r\n\r\n"),
+        }
+        // Who refuses a large body may answer before it has read it.
+        (&stream).write_all(request.as_bytes()).ok();
+        let mut streaming = Streaming {
+            reader: BufReader::new(stream),
+            status: 0,
+            headers: Vec::new(),
+            chunked: false,
+            left: None,
+            pending: Vec::new(),
+        };
+        if body.is_some() {
+            streaming.read_head();
+        }
+        streaming
+    }
+
+    pub fn send(&mut self, data: &str) {
+        let mut stream = self.reader.get_ref();
+        write!(stream, "{:x}\r\n{data}\r\n", data.len()).unwrap();
+    }
+
+    fn read_head(&mut self) {
+        let status = self.raw_line();
+        self.status = status.split(' ').nth(1).unwrap_or_default().parse().unwrap();
+        loop {
+            let line = self.raw_line();
+            let Some((name, value)) = line.split_once(": ") else {
+                break;
+            };
+            match name {
+                "transfer-encoding" => self.chunked = value == "chunked",
+                "content-length" => self.left = Some(value.parse().unwrap()),
+                _ => {}
+            }
+            self.headers.push((name.to_owned(), value.to_owned()));
+        }
+    }
+
+    fn raw_line(&mut self) -> String {
+        let mut line = String::new();
+        self.reader.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    /// The next line with its end, or what is left at the end.
+    pub fn line(&mut self) -> Option<String> {
+        if self.status == 0 {
+            self.read_head();
+        }
+        loop {
+            if let Some(place) = self.pending.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.pending.drain(..=place).collect();
+                return Some(String::from_utf8(line).unwrap());
+            }
+            if !self.fill() {
+                let rest = std::mem::take(&mut self.pending);
+                return (!rest.is_empty()).then(|| String::from_utf8(rest).unwrap());
+            }
+        }
+    }
+
+    fn fill(&mut self) -> bool {
+        if self.chunked {
+            let size = usize::from_str_radix(&self.raw_line(), 16).unwrap_or(0);
+            self.left = Some(size);
+            if size == 0 {
+                return false;
+            }
+        }
+        let mut data = vec![0; self.left.take().unwrap_or(0)];
+        self.reader.read_exact(&mut data).unwrap();
+        if self.chunked {
+            self.raw_line();
+        }
+        self.pending.extend_from_slice(&data);
+        !data.is_empty()
+    }
+
+    pub fn json(&mut self) -> serde_json::Value {
+        serde_json::from_str(&self.line().expect("the stream has ended")).unwrap()
+    }
+
+    pub fn ended(&mut self) -> bool {
+        self.line().is_none()
     }
 }

@@ -1,13 +1,17 @@
 //! ResourceQuota: how many objects a namespace may hold.
 //!
-//! Counts are taken from the caches at the time of the request. Sums of requests and limits (`requests.cpu`, ...)
-//! need the quota controller's accounting and are not enforced yet.
+//! Counts are taken from the caches at the time of the request, and what was admitted and is not in the cache yet counts too:
+//! requests that come together cannot pass together. Between several API servers that is not so: there, and for sums of
+//! requests and limits (`requests.cpu`, ...), it takes the quota controller's accounting in `status.used`.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use apimachinery::meta::Meta;
 use apimachinery::quantity::Quantity;
 use apimachinery::value::Value;
+use parking_lot::Mutex;
 
 use super::objects::Objects;
 use super::{Operation, Plugin, Seams, Verdict, forbidden};
@@ -24,18 +28,34 @@ const NAMED: [&str; 7] = [
     "persistentvolumeclaims",
 ];
 
+/// An object that was admitted and did not come: refused later, or deleted at once. Until then it counts, as upstream's do
+/// until the controller's next round.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 pub struct ResourceQuota {
     objects: Arc<dyn Objects>,
+    admitted: Mutex<HashMap<Place, Vec<Admitted>>>,
+}
+
+/// Group, resource and namespace.
+type Place = (String, String, String);
+
+/// An object on its way into the cache.
+struct Admitted {
+    name: String,
+    at: Instant,
 }
 
 impl ResourceQuota {
     pub fn new(seams: &Seams) -> Self {
         ResourceQuota {
             objects: seams.objects.clone(),
+            admitted: Mutex::default(),
         }
     }
 
-    fn used(&self, a: &Attributes) -> i64 {
+    /// In the cache, and on the way into it.
+    fn used(&self, a: &Attributes, admitted: &mut Vec<Admitted>) -> i64 {
         let objects = self
             .objects
             .list_namespace(&a.resource_group, &a.resource, &a.namespace);
@@ -44,8 +64,54 @@ impl ResourceQuota {
                 || !a.resource_group.is_empty()
                 || !matches!(o.field("status.phase"), Some("Succeeded" | "Failed"))
         };
-        objects.iter().filter(counts).count() as i64
+        admitted.retain(|one| {
+            one.at.elapsed() < PATIENCE && !objects.iter().any(|object| *object.name == *one.name)
+        });
+        (objects.iter().filter(counts).count() + admitted.len()) as i64
     }
+
+    fn check(&self, a: &Attributes, quotas: &[Limited], admitted: &mut Vec<Admitted>) -> Verdict {
+        let used = self.used(a, admitted);
+        match quotas.iter().find(|quota| used + 1 > quota.hard) {
+            Some(Limited { quota, name, hard }) => {
+                let why = format!(
+                    "exceeded quota: {quota}, requested: {name}=1, used: {name}={used}, limited: {name}={hard}"
+                );
+                Err(forbidden(a, why))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// What the namespace's quotas say of objects like this one.
+    fn limits(&self, a: &Attributes) -> Vec<Limited> {
+        let names = quota_names(a);
+        let mut limits = Vec::new();
+        for quota in self.objects.list_namespace("", "resourcequotas", &a.namespace) {
+            let quota = quota.value();
+            // Scopes choose among pods by what they are: such a quota is not a plain count.
+            if !quota.list_at("spec.scopes").is_empty()
+                || quota.at("spec.scopeSelector").is_some_and(|s| !s.is_null())
+            {
+                continue;
+            }
+            limits.extend(names.iter().filter_map(|name| {
+                Some(Limited {
+                    quota: quota.name().to_owned(),
+                    name: name.clone(),
+                    hard: limit(&quota, name)?,
+                })
+            }));
+        }
+        limits
+    }
+}
+
+struct Limited {
+    quota: String,
+    /// `pods`, `count/pods`
+    name: String,
+    hard: i64,
 }
 
 impl Plugin for ResourceQuota {
@@ -57,28 +123,22 @@ impl Plugin for ResourceQuota {
         if a.namespace.is_empty() || !a.subresource.is_empty() {
             return Ok(());
         }
-        let names = quota_names(a);
-        for quota in self.objects.list_namespace("", "resourcequotas", &a.namespace) {
-            let quota = quota.value();
-            // Scopes choose among pods by what they are: such a quota is not a plain count.
-            if !quota.list_at("spec.scopes").is_empty()
-                || quota.at("spec.scopeSelector").is_some_and(|s| !s.is_null())
-            {
-                continue;
-            }
-            for name in &names {
-                let Some(hard) = limit(&quota, name) else { continue };
-                let used = self.used(a);
-                if used + 1 > hard {
-                    let why = format!(
-                        "exceeded quota: {}, requested: {name}=1, used: {name}={used}, limited: {name}={hard}",
-                        quota.name()
-                    );
-                    return Err(forbidden(a, why));
-                }
-            }
+        let quotas = self.limits(a);
+        if quotas.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let place = (a.resource_group.clone(), a.resource.clone(), a.namespace.clone());
+        let mut all = self.admitted.lock();
+        let admitted = all.entry(place.clone()).or_default();
+        let verdict = self.check(a, &quotas, admitted);
+        if verdict.is_ok() && !a.dry_run {
+            let (name, at) = (a.name.clone(), Instant::now());
+            admitted.push(Admitted { name, at });
+        }
+        if admitted.is_empty() {
+            all.remove(&place);
+        }
+        verdict
     }
 }
 
@@ -156,5 +216,34 @@ mod tests {
                 .is_ok(),
             "a quota counts in its own namespace"
         );
+    }
+
+    #[test]
+    fn requests_that_come_together_cannot_pass_together() {
+        let create = |name: &str, dry_run: bool| {
+            let object = Some(json!({"metadata": {"name": name}}));
+            let mut a = attributes(Operation::Create, "", "configmaps", "ns", name, object);
+            a.dry_run = dry_run;
+            a
+        };
+        // One is in the cache; a second may come, and its object is not in the cache when the third asks.
+        let plugin = plugin(json!({"configmaps": "2"}));
+        assert!(
+            plugin.validate(&create("a", true)).is_ok(),
+            "a dry run takes no place"
+        );
+        assert!(plugin.validate(&create("b", false)).is_ok());
+        let refused = message(plugin.validate(&create("c", false)));
+        assert!(
+            refused.ends_with("used: configmaps=2, limited: configmaps=2"),
+            "{refused}"
+        );
+        // What came into the cache counts once.
+        plugin
+            .admitted
+            .lock()
+            .values_mut()
+            .for_each(|all| all[0].name = "one".to_owned());
+        assert!(plugin.validate(&create("d", false)).is_ok());
     }
 }

@@ -57,20 +57,26 @@ impl KubernetesService {
 
     /// Until drain; then our address leaves the endpoints before the server stops answering.
     pub async fn run(&self, drain: Drain) {
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(HEARTBEAT) => {}
-                () = drain.signaled() => break,
-            }
-            if let Err(error) = self.heartbeat().await {
-                tracing::warn!(err = %error, "Unable to keep the kubernetes service's endpoints");
-            }
+        // The process must not end before its address is gone.
+        let _hold = drain.hold();
+        tokio::select! {
+            () = self.keep() => {}
+            () = drain.signaled() => {}
         }
         if tokio::time::timeout(REMOVAL_DEADLINE, self.leave())
             .await
             .is_err()
         {
             tracing::warn!("Unable to remove this server from the kubernetes service's endpoints in time");
+        }
+    }
+
+    async fn keep(&self) {
+        loop {
+            tokio::time::sleep(HEARTBEAT).await;
+            if let Err(error) = self.heartbeat().await {
+                tracing::warn!(err = %error, "Unable to keep the kubernetes service's endpoints");
+            }
         }
     }
 

@@ -12,15 +12,20 @@ use component_base::http::{ReadError, read_limited};
 use http::HeaderMap;
 use hyper::body::Incoming;
 
+use super::audited;
 use super::negotiation::Media;
 use super::query::Query;
+use super::seam::RequestContext;
 
 /// Largest request body; upstream's limit for what etcd takes, with room for JSON.
 pub const MAX_BODY: usize = 3 * 1024 * 1024;
 
-pub async fn read(body: Incoming) -> Result<Bytes, StatusError> {
+pub async fn read(ctx: &RequestContext, headers: &HeaderMap, body: Incoming) -> Result<Bytes, StatusError> {
     match read_limited(body, MAX_BODY).await {
-        Ok(bytes) => Ok(bytes),
+        Ok(bytes) => {
+            audited::request_bytes(ctx, headers, &bytes);
+            Ok(bytes)
+        }
         Err(ReadError::TooLarge { .. }) => {
             Err(status::request_entity_too_large(format!("limit is {MAX_BODY}")))
         }

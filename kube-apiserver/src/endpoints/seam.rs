@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use apimachinery::status::StatusError;
 use apimachinery::value::Value;
-use bytes::Bytes;
 use component_base::http::Body;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
@@ -30,10 +29,14 @@ pub struct RequestContext {
 #[derive(Default)]
 pub struct Notes {
     pub audit_annotations: Vec<(String, String)>,
-    /// Only filled when the audit filter asked (`want_bodies`).
-    pub want_bodies: bool,
-    pub request_object: Option<Bytes>,
-    pub response_object: Option<Bytes>,
+    /// What the audit filter asks for: an event at all, bodies as they come, and as they go out.
+    pub audited: bool,
+    pub want_request: bool,
+    pub want_response: bool,
+    pub request_object: Option<serde_json::Value>,
+    pub response_object: Option<serde_json::Value>,
+    /// The Status of a refusal.
+    pub response_status: Option<serde_json::Value>,
 }
 
 impl RequestContext {

@@ -10,6 +10,7 @@ use http::{HeaderMap, Response, StatusCode};
 use hyper::body::Incoming;
 
 use super::Endpoints;
+use super::audited;
 use super::body;
 use super::query::Query;
 use super::respond;
@@ -41,7 +42,7 @@ pub async fn review(
     let ty = registry()
         .kind(gvk)
         .ok_or_else(|| status::internal(format!("{} is not in the schema", gvk.kind)))?;
-    let bytes = body::read(incoming).await?;
+    let bytes = body::read(ctx, headers, incoming).await?;
     let mut warnings = Vec::new();
     let object = body::decode(
         &bytes,
@@ -51,6 +52,7 @@ pub async fn review(
         body::field_validation(query)?,
         &mut warnings,
     )?;
+    audited::request_object(ctx, &object);
     let answer = creater
         .create(ctx, &ctx.info.namespace, &ctx.info.name, object)
         .await?;
@@ -75,7 +77,7 @@ pub async fn storeless(
                 .endpoint("", "v1", "pods")
                 .ok_or_else(status::not_found_path)?;
             let store = pods.store.as_ref().ok_or_else(status::not_found_path)?;
-            let body = body::read(incoming).await?;
+            let body = body::read(ctx, headers, incoming).await?;
             binding::create(&write::Call {
                 endpoints,
                 ctx,

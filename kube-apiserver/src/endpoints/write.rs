@@ -15,6 +15,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Response, StatusCode};
 
 use super::Endpoints;
+use super::audited;
 use super::body;
 use super::list;
 use super::negotiation::{Media, Output};
@@ -77,6 +78,7 @@ impl Call<'_> {
             validation,
             warnings,
         )?;
+        audited::request_object(self.ctx, &object);
         convert::to_storage(self.endpoint, &mut object);
         Ok(object)
     }

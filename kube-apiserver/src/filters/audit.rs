@@ -20,9 +20,6 @@ pub mod policy;
 use log::Log;
 use policy::{Decision, Level, Policy, Stage};
 
-/// Bodies larger than this are left out of events.
-const MAX_BODY: usize = 1 << 20;
-
 #[derive(Clone, Default)]
 pub struct Audit(Option<Arc<Backend>>);
 
@@ -96,7 +93,11 @@ impl Event {
         if self.body["user"]["username"] != ctx.user.name.as_str() {
             self.body["impersonatedUser"] = user_json(&ctx.user);
         }
-        ctx.notes().want_bodies = self.decision.level >= Level::Request;
+        let mut notes = ctx.notes();
+        notes.audited = true;
+        notes.want_request = self.decision.level >= Level::Request;
+        notes.want_response = self.decision.level == Level::RequestResponse;
+        drop(notes);
         self.ctx = Some(ctx.clone());
         self
     }
@@ -115,27 +116,30 @@ impl Event {
     }
 
     fn take_notes(&mut self, ctx: &RequestContext) {
-        let notes = ctx.notes();
+        let mut notes = ctx.notes();
         for (key, value) in &notes.audit_annotations {
             self.body["annotations"][key] = value.as_str().into();
         }
-        let parse = |bytes: &Option<bytes::Bytes>| {
-            bytes
-                .as_ref()
-                .filter(|b| b.len() <= MAX_BODY)
-                .and_then(|b| serde_json::from_slice(b).ok())
-        };
-        // Token and secret contents never reach the log in full: the policy must not ask for their bodies, and these are cut anyway.
-        let secret = matches!(
+        if let Some(status) = notes.response_status.take() {
+            // Of a refusal the code is there already.
+            for key in ["status", "message", "reason", "details"] {
+                if let Some(value) = status.get(key) {
+                    self.body["responseStatus"][key] = value.clone();
+                }
+            }
+        }
+        // A token that was just made or is asked about never reaches the log, whatever the policy says.
+        let token = matches!(
             (ctx.info.resource.as_str(), ctx.info.subresource.as_str()),
             ("tokenreviews", _) | ("serviceaccounts", "token")
         );
-        if let Some(object) = parse(&notes.request_object).filter(|_| !secret) {
+        if token {
+            return;
+        }
+        if let Some(object) = notes.request_object.take() {
             self.body["requestObject"] = self.decision.strip(object);
         }
-        if let Some(object) =
-            parse(&notes.response_object).filter(|_| !secret && self.decision.level == Level::RequestResponse)
-        {
+        if let Some(object) = notes.response_object.take() {
             self.body["responseObject"] = self.decision.strip(object);
         }
     }

@@ -13,7 +13,8 @@ pub fn of_resources(resources: &[&Resource], definitions: &mut Definitions) -> M
     paths
 }
 
-fn of_resource(resource: &Resource, definitions: &mut Definitions, paths: &mut Map<String, Value>) {
+/// The paths of one resource; what they refer to is among `definitions` then.
+pub fn of_resource(resource: &Resource, definitions: &mut Definitions, paths: &mut Map<String, Value>) {
     let root = if resource.group.is_empty() {
         format!("/api/{}", resource.version)
     } else {
@@ -38,6 +39,10 @@ fn of_resource(resource: &Resource, definitions: &mut Definitions, paths: &mut M
                 }
             }
             if !item.is_empty() {
+                item.insert(
+                    "parameters".to_owned(),
+                    path_parameters(&path, definitions.dialect()),
+                );
                 paths.insert(path, item.into());
             }
         };
@@ -133,6 +138,22 @@ fn operation(
         }
     }
     operation
+}
+
+/// What stands in braces in the path.
+fn path_parameters(path: &str, dialect: Dialect) -> Value {
+    let names = path
+        .split('/')
+        .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+    let parameter = |name: &str| match dialect {
+        Dialect::V2 => {
+            json!({ "name": name, "in": "path", "required": true, "type": "string", "uniqueItems": true })
+        }
+        Dialect::V3 => {
+            json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string", "uniqueItems": true } })
+        }
+    };
+    names.map(parameter).collect::<Vec<_>>().into()
 }
 
 fn media(action: &str, body: Value) -> Value {

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use apimachinery::schema::{Field, ListType, Raw, SchemaAlternative, Shape, TypeId};
 use serde_json::{Map, Value, json};
 
+use super::descriptions::Descriptions;
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
     V2,
@@ -13,6 +15,8 @@ pub enum Dialect {
 
 pub struct Definitions {
     dialect: Dialect,
+    descriptions: Descriptions,
+    /// Scalars' schemas; null for the types that are or were in `todo`.
     done: BTreeMap<&'static str, Value>,
     todo: Vec<TypeId>,
 }
@@ -28,6 +32,7 @@ impl Definitions {
     pub fn new(dialect: Dialect) -> Self {
         Definitions {
             dialect,
+            descriptions: Descriptions::read(),
             done: BTreeMap::new(),
             todo: Vec::new(),
         }
@@ -46,16 +51,18 @@ impl Definitions {
         self.pointer(ty.name)
     }
 
-    /// All definitions asked for, and those they need.
-    pub fn finish(mut self) -> Map<String, Value> {
+    /// All definitions asked for, and those they need, one at a time: all of them as trees take thirty times what they take
+    /// as text.
+    pub fn each(mut self, mut take: impl FnMut(&'static str, Value)) {
         while let Some(ty) = self.todo.pop() {
             let schema = self.object(ty);
-            self.done.insert(ty.name, schema);
+            take(ty.name, schema);
         }
-        self.done
-            .into_iter()
-            .map(|(name, schema)| (name.to_owned(), schema))
-            .collect()
+        for (name, schema) in self.done {
+            if !schema.is_null() {
+                take(name, schema);
+            }
+        }
     }
 
     fn pointer(&self, name: &str) -> Value {
@@ -70,9 +77,12 @@ impl Definitions {
     fn object(&mut self, ty: TypeId) -> Value {
         let mut properties = Map::new();
         for field in &ty.fields {
-            properties.insert(field.name.to_owned(), self.field(field));
+            properties.insert(field.name.to_owned(), self.field(ty.name, field));
         }
         let mut schema = json!({ "type": "object" });
+        if let Some(text) = self.descriptions.of_type(ty.name) {
+            schema["description"] = text.into();
+        }
         if !properties.is_empty() {
             schema["properties"] = properties.into();
         }
@@ -90,17 +100,19 @@ impl Definitions {
         schema
     }
 
-    fn field(&mut self, field: &Field) -> Value {
+    fn field(&mut self, owner: &str, field: &Field) -> Value {
         let mut schema = self.shape(&field.shape);
-        let extensions = extensions(field);
-        if extensions.is_empty() {
+        let description = self.descriptions.of_field(owner, field.name);
+        let mut beside = extensions(field);
+        beside.extend(description.map(|text| ("description", text.into())));
+        if beside.is_empty() {
             return schema;
         }
         if self.dialect == Dialect::V3 && schema.get("$ref").is_some() {
             // In OpenAPI v3 nothing may stand beside a reference.
             schema = json!({ "allOf": [schema] });
         }
-        for (key, value) in extensions {
+        for (key, value) in beside {
             schema[key] = value;
         }
         schema
@@ -134,7 +146,10 @@ impl Definitions {
         }
     }
 
-    fn scalar(&mut self, name: &'static str, schema: Value) -> Value {
+    fn scalar(&mut self, name: &'static str, mut schema: Value) -> Value {
+        if let Some(text) = self.descriptions.of_type(name) {
+            schema["description"] = text.into();
+        }
         self.done.insert(name, schema);
         self.pointer(name)
     }

@@ -9,7 +9,7 @@ use apimachinery::value::{Object, Value};
 use component_base::http::{Body, read_limited, typed};
 use component_base::tls::ClientConfigHandle;
 use futures_util::future::{BoxFuture, join_all};
-use http::header::{ACCEPT, HeaderValue};
+use http::header::ACCEPT;
 use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
@@ -21,7 +21,6 @@ use crate::registry::ResourceEndpoint;
 
 const PROBE_DEADLINE: Duration = Duration::from_secs(5);
 const MAX_MESSAGE: usize = 10 * 1024;
-const DEPRECATION: &str = "299 - \"v1 ComponentStatus is deprecated in v1.19+\"";
 
 pub struct ComponentStatuses {
     pub servers: Vec<Server>,
@@ -45,13 +44,7 @@ impl Connecter for ComponentStatuses {
         _: &'a ResourceEndpoint,
         req: Request<Incoming>,
     ) -> BoxFuture<'a, Response<Body>> {
-        Box::pin(async move {
-            let mut response = answer(self.show(&ctx.info.name, req.headers()).await);
-            response
-                .headers_mut()
-                .append("warning", HeaderValue::from_static(DEPRECATION));
-            response
-        })
+        Box::pin(async move { answer(self.show(&ctx.info.name, req.headers()).await) })
     }
 }
 

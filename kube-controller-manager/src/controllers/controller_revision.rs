@@ -4,13 +4,15 @@
 //! rollout undo` reads it. Revisions are compared by the template in them, so that those of upstream's controllers count too.
 
 use super::deployment::hash::pod_template_hash;
+use super::pod_events::owner;
 use crate::driver::Failure;
 use crate::informers::claimable;
 use crate::meta::{controller_reference, is_controlled_by, name, namespace, uid};
 use crate::pod_control::claim;
 use crate::selector;
-use client::informer::Store;
-use client::{Client, Object, Patch};
+use client::informer::{Event, Informer, Store};
+use client::workqueue::WorkQueue;
+use client::{Client, Object, Patch, object_key};
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
@@ -35,6 +37,23 @@ pub struct Wanted<'a, T> {
     pub hash_label: &'static str,
     pub revision: i64,
     pub collision_count: i32,
+}
+
+/// A revision that comes, changes or goes wakes its owner.
+pub fn hear<T: Object>(
+    revisions: &Informer<ControllerRevision>,
+    queue: &WorkQueue<String>,
+    owners: &Store<T>,
+) {
+    let (queue, owners) = (queue.clone(), owners.clone());
+    revisions.on_event(move |event| {
+        let (Event::Added(revision) | Event::Modified(_, revision) | Event::Deleted(revision)) = event else {
+            return;
+        };
+        if let Some(owner) = owner(&owners, &**revision) {
+            queue.add(object_key(&*owner));
+        }
+    });
 }
 
 /// The revisions of `owner`, oldest first.

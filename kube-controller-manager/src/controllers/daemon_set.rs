@@ -13,8 +13,8 @@ mod status;
 
 use crate::context::Context;
 use crate::controllers::Controller;
-use crate::controllers::controller_revision::REVISION_HASH;
-use crate::controllers::pod_events::{PodEvents, owner};
+use crate::controllers::controller_revision::{self, REVISION_HASH};
+use crate::controllers::pod_events::PodEvents;
 use crate::driver::{Driver, Failure, Outcome, Reconciler, Requeue, synced};
 use crate::expectations::Expectations;
 use crate::informers::claimable;
@@ -54,12 +54,12 @@ fn driver(context: &Context) -> Driver<DaemonSets> {
     let expectations = Arc::new(Expectations::default());
     hear_sets(&informers.daemon_sets, &queue, &expectations);
     hear_nodes(&informers.nodes, &queue, &sets);
-    hear_revisions(&informers.controller_revisions, &queue, &sets);
+    controller_revision::hear(&informers.controller_revisions, &queue, &sets);
     PodEvents {
         owners: sets.clone(),
         queue: queue.clone(),
         expectations: expectations.clone(),
-        selector: |set: &DaemonSet| set.spec.as_ref().map(|s| &s.selector),
+        selector: |set: &DaemonSet| set.spec.as_ref().map(|s| Cow::Borrowed(&s.selector)),
     }
     .hear(&informers.pods);
     let needs = vec![synced(&sets), synced(&pods), synced(&nodes), synced(&revisions)];
@@ -124,22 +124,6 @@ fn hear_nodes(nodes: &Informer<Node>, queue: &WorkQueue<String>, sets: &Store<Da
         };
         if matters {
             sets.list().iter().for_each(|set| queue.add(object_key(&**set)));
-        }
-    });
-}
-
-fn hear_revisions(
-    revisions: &Informer<ControllerRevision>,
-    queue: &WorkQueue<String>,
-    sets: &Store<DaemonSet>,
-) {
-    let (queue, sets) = (queue.clone(), sets.clone());
-    revisions.on_event(move |event| {
-        let (Event::Added(revision) | Event::Modified(_, revision) | Event::Deleted(revision)) = event else {
-            return;
-        };
-        if let Some(set) = owner(&sets, &**revision) {
-            queue.add(object_key(&*set));
         }
     });
 }

@@ -34,6 +34,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use pass::{Pass, is_suspended, spec, status_of};
 use pods::Managed;
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,7 +54,7 @@ fn driver(context: &Context) -> Driver<Jobs> {
         owners: jobs.clone(),
         queue: queue.clone(),
         expectations: expectations.clone(),
-        selector: |job: &Job| job.spec.as_ref()?.selector.as_ref(),
+        selector: |job: &Job| job.spec.as_ref()?.selector.as_ref().map(Cow::Borrowed),
     }
     .hear(&context.informers.pods);
     hear_jobs(&context.informers.jobs, &queue, &expectations, &pods);

@@ -9,6 +9,7 @@ use client::workqueue::WorkQueue;
 use client::{Object, object_key};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 pub struct PodEvents<T> {
@@ -16,7 +17,7 @@ pub struct PodEvents<T> {
     pub owners: Store<T>,
     pub queue: WorkQueue<String>,
     pub expectations: Arc<Expectations>,
-    pub selector: fn(&T) -> Option<&LabelSelector>,
+    pub selector: fn(&T) -> Option<Cow<'_, LabelSelector>>,
 }
 
 impl<T: Object> PodEvents<T> {
@@ -44,7 +45,11 @@ impl<T: Object> PodEvents<T> {
     /// A pod that is on its way out is seen as deleted: its owner need not wait for the end.
     fn modified(&self, old: &Pod, new: &Pod) {
         if is_deleted(&new.metadata) {
-            return self.deleted(new);
+            self.deleted(new);
+            if old.metadata.labels != new.metadata.labels {
+                self.deleted(old);
+            }
+            return;
         }
         let (before, after) = (
             controlled_by_kind::<T>(&old.metadata),
@@ -81,7 +86,7 @@ impl<T: Object> PodEvents<T> {
         }
         for owner in self.owners.by_index(NAMESPACE, namespace(&pod.metadata)) {
             let selects = (self.selector)(&owner)
-                .is_some_and(|s| !selector::is_empty(s) && selector::selects(s, &pod.metadata));
+                .is_some_and(|s| !selector::is_empty(&s) && selector::selects(&s, &pod.metadata));
             if selects {
                 self.queue.add(object_key(&*owner));
             }

@@ -8,12 +8,13 @@ mod owner;
 
 pub use owner::ReplicaOwner;
 
+use super::pod_events::PodEvents;
 use crate::context::Context;
 use crate::controllers::Controller;
 use crate::driver::{Driver, Failure, Outcome, Reconciler, Requeue, synced};
 use crate::expectations::Expectations;
 use crate::informers::{NAMESPACE, claimable};
-use crate::meta::{controlled_by_kind, is_deleted, key_in, name, namespace, now, uid};
+use crate::meta::{is_deleted, name, namespace, now, uid};
 use crate::pod::{is_active, is_available, is_ready, is_terminating, seconds_until_available};
 use crate::pod_control::{PodControl, all, claim, pod_from_template, slow_start};
 use crate::selector;
@@ -23,6 +24,7 @@ use client::{Client, object_key};
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::{Pod, ReplicationController};
 use owner::{Counts, FailureCondition};
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,13 +70,14 @@ fn driver<T: ReplicaOwner>(
     let control = PodControl::new(client.clone(), context.recorder(account));
     let expectations = Arc::new(Expectations::default());
     let (pods, store) = (context.informers.pods.start(), owners.start());
-    let heard = Heard {
+    hear_owners(owners, &queue, &expectations);
+    PodEvents {
         owners: store.clone(),
         queue: queue.clone(),
         expectations: expectations.clone(),
-    };
-    heard.clone().owners(owners);
-    heard.pods(&context.informers.pods);
+        selector: |owner: &T| Some(Cow::Owned(owner.selector())),
+    }
+    .hear(&context.informers.pods);
     let needs = vec![synced(&pods), synced(&store)];
     Driver {
         name,
@@ -91,120 +94,27 @@ fn driver<T: ReplicaOwner>(
     }
 }
 
-/// What events mean for owners.
-struct Heard<T> {
-    owners: Store<T>,
-    queue: WorkQueue<String>,
-    expectations: Arc<Expectations>,
-}
-
-impl<T> Clone for Heard<T> {
-    fn clone(&self) -> Self {
-        Heard {
-            owners: self.owners.clone(),
-            queue: self.queue.clone(),
-            expectations: self.expectations.clone(),
-        }
-    }
-}
-
-impl<T: ReplicaOwner> Heard<T> {
-    fn owners(self, informer: &Informer<T>) {
-        informer.on_event(move |event| match event {
-            Event::Added(owner) => self.queue.add(object_key(&**owner)),
-            Event::Modified(old, new) => {
-                // Another object under the same name: what was expected of the old one will not come.
-                if uid(old.metadata()) != uid(new.metadata()) {
-                    self.expectations.forget(&object_key(&**old));
-                }
-                self.queue.add(object_key(&**new));
+fn hear_owners<T: ReplicaOwner>(
+    informer: &Informer<T>,
+    queue: &WorkQueue<String>,
+    expectations: &Arc<Expectations>,
+) {
+    let (queue, expectations) = (queue.clone(), expectations.clone());
+    informer.on_event(move |event| match event {
+        Event::Added(owner) => queue.add(object_key(&**owner)),
+        Event::Modified(old, new) => {
+            // Another object under the same name: what was expected of the old one will not come.
+            if uid(old.metadata()) != uid(new.metadata()) {
+                expectations.forget(&object_key(&**old));
             }
-            Event::Deleted(owner) => {
-                self.expectations.forget(&object_key(&**owner));
-                self.queue.add(object_key(&**owner));
-            }
-            Event::Synced => {}
-        });
-    }
-
-    fn pods(self, informer: &Informer<Pod>) {
-        informer.on_event(move |event| match event {
-            Event::Added(pod) if is_deleted(&pod.metadata) => self.deleted(pod),
-            Event::Added(pod) => self.added(pod),
-            Event::Modified(old, new) => self.modified(old, new),
-            Event::Deleted(pod) => self.deleted(pod),
-            Event::Synced => {}
-        });
-    }
-
-    /// The owner in the store, when it is of our kind and still the same object.
-    fn owner(&self, pod: &Pod) -> Option<Arc<T>> {
-        let reference = controlled_by_kind::<T>(&pod.metadata)?;
-        let owner = self
-            .owners
-            .get(&key_in(namespace(&pod.metadata), &reference.name))?;
-        (uid(owner.metadata()) == reference.uid).then_some(owner)
-    }
-
-    fn added(&self, pod: &Pod) {
-        match self.owner(pod) {
-            Some(owner) => {
-                let key = object_key(&*owner);
-                self.expectations.creation_observed(&key);
-                self.queue.add(key);
-            }
-            None => self.wake_adopters(pod),
+            queue.add(object_key(&**new));
         }
-    }
-
-    fn modified(&self, old: &Pod, new: &Pod) {
-        if is_deleted(&new.metadata) {
-            self.deleted(new);
-            if old.metadata.labels != new.metadata.labels {
-                self.deleted(old);
-            }
-            return;
+        Event::Deleted(owner) => {
+            expectations.forget(&object_key(&**owner));
+            queue.add(object_key(&**owner));
         }
-        let (before, after) = (
-            controlled_by_kind::<T>(&old.metadata),
-            controlled_by_kind::<T>(&new.metadata),
-        );
-        if before != after {
-            self.queue_owner(old);
-        }
-        if after.is_some() {
-            return self.queue_owner(new);
-        }
-        if before.is_some() || old.metadata.labels != new.metadata.labels {
-            self.wake_adopters(new);
-        }
-    }
-
-    fn queue_owner(&self, pod: &Pod) {
-        if let Some(owner) = self.owner(pod) {
-            self.queue.add(object_key(&*owner));
-        }
-    }
-
-    fn deleted(&self, pod: &Pod) {
-        if let Some(owner) = self.owner(pod) {
-            let key = object_key(&*owner);
-            self.expectations.deletion_observed(&key, uid(&pod.metadata));
-            self.queue.add(key);
-        }
-    }
-
-    fn wake_adopters(&self, pod: &Pod) {
-        if crate::meta::controller_of(&pod.metadata).is_some() || pod.metadata.labels.is_none() {
-            return;
-        }
-        for owner in self.owners.by_index(NAMESPACE, namespace(&pod.metadata)) {
-            let selector = owner.selector();
-            if !selector::is_empty(&selector) && selector::selects(&selector, &pod.metadata) {
-                self.queue.add(object_key(&*owner));
-            }
-        }
-    }
+        Event::Synced => {}
+    });
 }
 
 struct Replicas<T> {

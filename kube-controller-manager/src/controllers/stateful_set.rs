@@ -12,7 +12,8 @@ mod status;
 
 use crate::context::Context;
 use crate::controllers::Controller;
-use crate::controllers::pod_events::{PodEvents, owner};
+use crate::controllers::controller_revision;
+use crate::controllers::pod_events::PodEvents;
 use crate::driver::{Driver, Failure, Outcome, Reconciler, Requeue, synced};
 use crate::expectations::Expectations;
 use crate::informers::claimable;
@@ -42,14 +43,14 @@ fn driver(context: &Context) -> Driver<StatefulSets> {
         informers.controller_revisions.start(),
     );
     hear_sets(&informers.stateful_sets, &queue);
-    hear_revisions(&informers.controller_revisions, &queue, &sets);
+    controller_revision::hear(&informers.controller_revisions, &queue, &sets);
     // Nothing is expected here: see the head of this file.
     let expectations = Arc::new(Expectations::default());
     PodEvents {
         owners: sets.clone(),
         queue: queue.clone(),
         expectations,
-        selector: |set: &StatefulSet| set.spec.as_ref().map(|s| &s.selector),
+        selector: |set: &StatefulSet| set.spec.as_ref().map(|s| Cow::Borrowed(&s.selector)),
     }
     .hear(&informers.pods);
     let needs = vec![synced(&sets), synced(&pods), synced(&claims), synced(&revisions)];
@@ -83,22 +84,6 @@ fn hear_sets(sets: &Informer<StatefulSet>, queue: &WorkQueue<String>) {
 }
 
 /// A pass that could not see its own revision yet is repeated.
-fn hear_revisions(
-    revisions: &Informer<ControllerRevision>,
-    queue: &WorkQueue<String>,
-    sets: &Store<StatefulSet>,
-) {
-    let (queue, sets) = (queue.clone(), sets.clone());
-    revisions.on_event(move |event| {
-        let (Event::Added(revision) | Event::Modified(_, revision) | Event::Deleted(revision)) = event else {
-            return;
-        };
-        if let Some(set) = owner(&sets, &**revision) {
-            queue.add(object_key(&*set));
-        }
-    });
-}
-
 struct StatefulSets {
     client: Client,
     recorder: EventRecorder,

@@ -1,7 +1,6 @@
 //! The secure port: health for everyone, the rest for those whom the API server lets.
 
 mod delegated;
-mod self_signed;
 
 use std::sync::Arc;
 
@@ -12,7 +11,7 @@ use component_base::flags::Flags;
 use component_base::health::Health;
 use component_base::http::text;
 use component_base::serve::{self, DebugRoutes, Limits};
-use component_base::tls::{ClientAuth, ServerTls, parse_cipher_suites, parse_min_version};
+use component_base::tls::{ClientAuth, Pem, ServerTls, parse_cipher_suites, parse_min_version, self_signed};
 use hyper::StatusCode;
 use tokio::task::JoinHandle;
 
@@ -90,12 +89,17 @@ fn tls(flags: &Flags) -> Result<ServerTls> {
         flags.string("tls-cert-file"),
         flags.string("tls-private-key-file"),
     ) {
-        ("", "") => self_signed::certificate(flags.string("cert-dir"), flags.string("bind-address"))?,
+        ("", "") => self_signed(
+            flags.string("cert-dir"),
+            "kube-scheduler",
+            "localhost",
+            &["127.0.0.1", flags.string("bind-address")],
+        )?,
         ("", _) => anyhow::bail!("--tls-private-key-file is given without --tls-cert-file"),
         (_, "") => anyhow::bail!("--tls-cert-file is given without --tls-private-key-file"),
-        (cert, key) => (cert.into(), key.into()),
+        (cert, key) => (Pem::File(cert.into()), Pem::File(key.into())),
     };
-    let mut tls = ServerTls::new(cert, key);
+    let mut tls = ServerTls::from_pem(cert, key);
     tls.min_version = parse_min_version(flags.string("tls-min-version")).context("--tls-min-version")?;
     tls.cipher_suites =
         parse_cipher_suites(&flags.strings("tls-cipher-suites")).context("--tls-cipher-suites")?;

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cri::{Runtime, v1};
 
@@ -12,10 +13,24 @@ use crate::pod::PodUid;
 const MAX_PER_CONTAINER: usize = 1;
 
 pub struct Knowledge<'a> {
+    /// The time of this knowledge. Of what was made later it says nothing: listing takes its time, and pods come meanwhile.
+    pub as_of: SystemTime,
     /// Every pod that is known here, deleted or not.
     pub known: &'a (dyn Fn(&PodUid) -> bool + Sync),
     /// Its containers are not coming back: all dead ones may go.
     pub removable: &'a (dyn Fn(&PodUid) -> bool + Sync),
+}
+
+impl Knowledge<'_> {
+    /// The pod of something that was made then is here no more.
+    fn gone(&self, uid: &PodUid, made: SystemTime) -> bool {
+        made < self.as_of && !(self.known)(uid)
+    }
+}
+
+/// CRI's times are nanoseconds.
+fn time(nanos: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_nanos(u64::try_from(nanos).unwrap_or_default())
 }
 
 pub async fn collect(runtime: &dyn Runtime, knowledge: &Knowledge<'_>, logs: &Path) -> cri::Result<()> {
@@ -65,7 +80,9 @@ fn containers_to_remove(containers: &[v1::Container], knowledge: &Knowledge<'_>)
                 && c.labels.get(labels::CONTAINER_NAME).is_some_and(|n| n == name)
                 && labels::pod_identity(&c.labels).is_some_and(|i| i.uid == uid)
         });
-        let keep = match ((knowledge.removable)(&uid) || !(knowledge.known)(&uid), runs) {
+        let newest = incarnations.first().map_or(UNIX_EPOCH, |c| time(c.created_at));
+        let over = (knowledge.removable)(&uid) || knowledge.gone(&uid, newest);
+        let keep = match (over, runs) {
             (true, _) => 0,
             (false, true) => MAX_PER_CONTAINER,
             // The newest is what the status is made of.
@@ -120,7 +137,7 @@ fn sandboxes_to_remove(
         if s.state() == v1::PodSandboxState::SandboxReady || in_use.contains(&s.id) {
             return false;
         }
-        let over = (knowledge.removable)(&identity.uid) || !(knowledge.known)(&identity.uid);
+        let over = (knowledge.removable)(&identity.uid) || knowledge.gone(&identity.uid, time(s.created_at));
         over || newest.get(&identity.uid).is_some_and(|t| *t > s.created_at)
     };
     sandboxes.iter().filter(gone).map(|s| s.id.clone()).collect()
@@ -136,7 +153,11 @@ fn remove_logs_of_gone_pods(logs: &Path, knowledge: &Knowledge<'_>) {
         let Some(uid) = name.split('_').nth(2).map(PodUid::new) else {
             continue;
         };
-        if !(knowledge.known)(&uid)
+        // Removed by someone else in between: then there is nothing to do.
+        let Ok(changed) = entry.metadata().and_then(|m| m.modified()) else {
+            continue;
+        };
+        if knowledge.gone(&uid, changed)
             && let Err(error) = std::fs::remove_dir_all(entry.path())
         {
             tracing::warn!(path = %entry.path().display(), %error, "Failed to remove pod logs directory");
@@ -193,12 +214,39 @@ mod tests {
             container("4", "gone", "b", 1, Dead),
             container("5", "u", "c", 1, Dead),
         ];
-        let knowledge = Knowledge {
-            known: &|uid| uid.as_str() == "u",
-            removable: &|_| false,
-        };
-        let mut removed = containers_to_remove(&list, &knowledge);
+        let mut removed = containers_to_remove(&list, &only_u(SystemTime::now()));
         removed.sort();
         assert_eq!(removed, ["1", "4"]);
+    }
+
+    fn only_u(as_of: SystemTime) -> Knowledge<'static> {
+        Knowledge {
+            as_of,
+            known: &|uid| uid.as_str() == "u",
+            removable: &|_| false,
+        }
+    }
+
+    #[test]
+    fn a_pod_that_came_during_the_round_keeps_its_containers_and_logs() {
+        let dead = [container(
+            "1",
+            "new",
+            "a",
+            2_000,
+            v1::ContainerState::ContainerExited,
+        )];
+        assert_eq!(containers_to_remove(&dead, &only_u(time(3_000))), ["1"]);
+        assert_eq!(
+            containers_to_remove(&dead, &only_u(time(1_000))),
+            Vec::<String>::new()
+        );
+        let logs = tempfile::tempdir().expect("a folder");
+        let of_pod = logs.path().join("ns_pod_new");
+        std::fs::create_dir(&of_pod).expect("made");
+        remove_logs_of_gone_pods(logs.path(), &only_u(UNIX_EPOCH));
+        assert!(of_pod.exists());
+        remove_logs_of_gone_pods(logs.path(), &only_u(SystemTime::now() + Duration::from_secs(1)));
+        assert!(!of_pod.exists());
     }
 }

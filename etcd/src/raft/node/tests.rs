@@ -124,41 +124,6 @@ fn answers_to_heartbeats_do_not_wait_for_the_disk_and_votes_do() {
 }
 
 #[test]
-fn a_member_that_lags_behind_what_is_kept_is_sent_a_snapshot() {
-    let mut leader = leader();
-    leader.retain(Retention {
-        snapshot_count: 5,
-        catchup_entries: 2,
-    });
-    leader.propose_conf_change(&add_learner(9)).unwrap();
-    settle(&mut leader);
-    leader.apply_conf_change(&add_learner(9)).unwrap();
-    for number in 0..20 {
-        leader.propose([vec![number]]).unwrap();
-        settle(&mut leader);
-    }
-    let mut answer = Message {
-        from: 9,
-        to: 1,
-        term: leader.term(),
-        reject: true,
-        reject_hint: 0,
-        index: 1,
-        ..Message::default()
-    };
-    answer.set_msg_type(MessageType::MsgAppendResponse);
-    leader.step(answer).unwrap();
-    let sent = leader.work().unwrap().messages;
-    let snapshot = sent
-        .iter()
-        .find(|message| message.msg_type == MessageType::MsgSnapshot as i32)
-        .expect("no snapshot");
-    let metadata = snapshot.snapshot.clone().unwrap().metadata.unwrap();
-    assert_eq!(metadata.conf_state.unwrap().learners, [9]);
-    assert_eq!(metadata.index, leader.committed());
-}
-
-#[test]
 fn what_is_applied_beyond_what_raft_knows_is_noted_later() {
     let mut leader = leader();
     let known = leader.committed();

@@ -1,7 +1,8 @@
 //! pods/eviction: a delete that a PodDisruptionBudget may refuse.
 
-use apimachinery::json::FieldValidation;
+use apimachinery::json::{self, FieldValidation};
 use apimachinery::meta::Meta;
+use apimachinery::protobuf;
 use apimachinery::schema::{Gvk, registry};
 use apimachinery::selector::LabelSelector;
 use apimachinery::status::{self, StatusError};
@@ -22,6 +23,8 @@ const EVICTION: Gvk<'static> = Gvk {
     kind: "Eviction",
 };
 
+const OLD: &str = "policy/v1beta1";
+
 /// Disruptions that a budget may record and the controller has not seen happen yet.
 const MAX_DISRUPTED: usize = 2000;
 
@@ -29,10 +32,14 @@ pub async fn create(call: &Call<'_>) -> Result<Response<Body>, StatusError> {
     let ty = registry()
         .kind(EVICTION)
         .ok_or_else(|| status::internal("Eviction is not in the schema"))?;
+    let gvk = Gvk {
+        version: version(&call.body),
+        ..EVICTION
+    };
     let eviction = body::decode(
         &call.body,
         call.headers,
-        EVICTION,
+        gvk,
         ty,
         FieldValidation::Ignore,
         &mut Vec::new(),
@@ -56,6 +63,20 @@ pub async fn create(call: &Call<'_>) -> Result<Response<Body>, StatusError> {
         .delete(call.ctx, call.namespace(), call.name(), &mut options)
         .await?;
     tree_answer(StatusCode::CREATED, call.headers, call.query, &super::created())
+}
+
+/// As upstream, evictions are still taken in the version that is gone otherwise: kubectl before 1.22 drains with it.
+fn version(body: &[u8]) -> &'static str {
+    let of_json = |body| {
+        json::decode_untyped(body)
+            .map(|tree| tree.str_at("apiVersion") == OLD)
+            .unwrap_or_default()
+    };
+    let old = match protobuf::unwrap(body) {
+        Ok(unknown) => unknown.api_version == OLD,
+        Err(_) => of_json(body),
+    };
+    if old { "v1beta1" } else { EVICTION.version }
 }
 
 fn options(eviction: &Value) -> DeleteOptions {

@@ -1,0 +1,228 @@
+//! RangeStream: what a Range answers, in messages of bounded size. Merged they are the Range's answer; what is about all of them is in the last.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use component_base::http::BoxError;
+use etcd_api::etcdserverpb::{
+    RangeRequest, ResponseHeader, range_request::SortOrder, range_request::SortTarget,
+};
+use http_body::Frame;
+use http_body_util::BodyExt as _;
+
+use super::caller::Caller;
+use super::grpc::{Answer, PREFIX_BYTES, Reply, ok_trailers, seal, trailers};
+use super::range_body::{self, PIECE_RECORDS};
+use super::status::{Code, Status};
+use crate::mvcc::range::{Items, Selected};
+use crate::mvcc::response::{header_len, range_len, write_header, write_message, write_range_end};
+use crate::mvcc::{self, Store, check};
+use crate::server::EtcdServer;
+use crate::storage::Segments;
+
+/// How often a read of the current revision is repeated when compactions keep passing it.
+const READ_ATTEMPTS: usize = 8;
+/// The field of RangeStreamResponse.
+const RANGE_RESPONSE: u32 = 1;
+const KVS: u32 = 2;
+
+pub async fn range_stream(server: Caller, request: RangeRequest) -> Answer {
+    check::range(&request)?;
+    supported(&request)?;
+    if !request.serializable {
+        server.linearizable().await?;
+    }
+    server
+        .reading(|check| check.range(&request), || select(&server, &request))
+        .await
+}
+
+/// A stream goes in the order in which keys are stored, and can leave none out.
+fn supported(request: &RangeRequest) -> Result<(), Status> {
+    let stored_order = match request.sort_order() {
+        SortOrder::None => true,
+        SortOrder::Ascend => request.sort_target() == SortTarget::Key,
+        SortOrder::Descend => false,
+    };
+    if !stored_order {
+        return Err(Status::unimplemented(
+            "RangeStream does not support custom sort orders",
+        ));
+    }
+    let filters = [
+        request.min_mod_revision,
+        request.max_mod_revision,
+        request.min_create_revision,
+        request.max_create_revision,
+    ];
+    match filters.iter().all(|filter| *filter == 0) {
+        true => Ok(()),
+        false => Err(Status::unimplemented(
+            "RangeStream does not support revision filters",
+        )),
+    }
+}
+
+/// The places are found at once and under one revision; the values are read as the client takes them.
+fn select(server: &EtcdServer, request: &RangeRequest) -> Answer {
+    let request = RangeRequest {
+        sort_order: SortOrder::None as i32,
+        sort_target: SortTarget::Key as i32,
+        ..request.clone()
+    };
+    let store = server.store();
+    for _ in 0..READ_ATTEMPTS {
+        let (segments, current) = (store.storage.segments(), store.current());
+        let revision = store.revision(request.revision, current)?;
+        let selected = store.select(&request, revision, &|locs| {
+            store.storage.read_many(&segments, locs)
+        });
+        match selected {
+            Err(mvcc::Error::Compacted) if request.revision == 0 => {}
+            selected => {
+                let Selected { items, more, count } = selected?;
+                let body = StreamBody {
+                    store: store.clone(),
+                    segments,
+                    items,
+                    place: 0,
+                    header: server.header(current),
+                    more,
+                    count,
+                    state: Sending::Messages,
+                };
+                return Ok(Reply::Stream(body.boxed_unsync()));
+            }
+        }
+    }
+    Err(mvcc::Error::Compacted.into())
+}
+
+struct StreamBody {
+    store: Arc<Store>,
+    segments: Segments,
+    items: Items,
+    place: usize,
+    header: ResponseHeader,
+    more: bool,
+    count: i64,
+    state: Sending,
+}
+
+#[derive(PartialEq)]
+enum Sending {
+    Messages,
+    Trailers,
+    Done,
+}
+
+impl StreamBody {
+    fn next_message(&mut self) -> io::Result<Bytes> {
+        let (kvs, left) = match &self.items {
+            Items::Stored(locs) => {
+                let piece = range_body::piece_of(&locs[self.place..]);
+                let left = locs.len() - self.place - piece.len();
+                (self.store.storage.read_many(&self.segments, piece)?, left)
+            }
+            Items::Encoded(kvs) => {
+                let end = kvs.len().min(self.place + PIECE_RECORDS);
+                (kvs[self.place..end].to_vec(), kvs.len() - end)
+            }
+        };
+        self.place += kvs.len();
+        if left == 0 {
+            self.state = Sending::Trailers;
+        }
+        Ok(self.message(&kvs, left == 0))
+    }
+
+    fn message(&self, kvs: &[Bytes], last: bool) -> Bytes {
+        let (more, count) = if last { (self.more, self.count) } else { (false, 0) };
+        let header = if last { header_len(&self.header) } else { 0 };
+        let length = header + range_len(kvs.iter().map(Bytes::len), more, count);
+        let mut out = BytesMut::with_capacity(PREFIX_BYTES + length + 11);
+        out.put_bytes(0, PREFIX_BYTES);
+        prost::encoding::encode_key(
+            RANGE_RESPONSE,
+            prost::encoding::WireType::LengthDelimited,
+            &mut out,
+        );
+        prost::encoding::encode_varint(length as u64, &mut out);
+        if last {
+            write_header(&self.header, &mut out);
+        }
+        kvs.iter().for_each(|kv| write_message(KVS, kv, &mut out));
+        write_range_end(more, count, &mut out);
+        seal(out)
+    }
+}
+
+impl http_body::Body for StreamBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = match self.state {
+            Sending::Messages => match self.next_message() {
+                Ok(bytes) => Frame::data(bytes),
+                Err(source) => {
+                    self.state = Sending::Done;
+                    Frame::trailers(trailers(&Status::new(Code::DataLoss, source.to_string())))
+                }
+            },
+            Sending::Trailers => {
+                self.state = Sending::Done;
+                Frame::trailers(ok_trailers())
+            }
+            Sending::Done => return Poll::Ready(None),
+        };
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.state == Sending::Done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_stream_cannot_do_is_refused_as_etcd_refuses_it() {
+        let refused = |request: RangeRequest| {
+            supported(&request)
+                .err()
+                .map(|status| (status.code, status.message))
+        };
+        assert_eq!(refused(RangeRequest::default()), None);
+        let ascending = RangeRequest {
+            sort_order: SortOrder::Ascend as i32,
+            ..Default::default()
+        };
+        assert_eq!(refused(ascending.clone()), None);
+        let by_value = RangeRequest {
+            sort_target: SortTarget::Value as i32,
+            ..ascending
+        };
+        let (code, text) = refused(by_value).unwrap();
+        assert_eq!(
+            (code, &*text),
+            (
+                Code::Unimplemented,
+                "RangeStream does not support custom sort orders"
+            )
+        );
+        let filtered = RangeRequest {
+            min_mod_revision: 1,
+            ..Default::default()
+        };
+        assert!(refused(filtered).unwrap().1.contains("revision filters"));
+    }
+}

@@ -1,0 +1,91 @@
+//! Downgrade's rules, and gRPC's health service.
+
+use etcd_api::etcdserverpb::maintenance_client::MaintenanceClient;
+use etcd_api::etcdserverpb::{DowngradeRequest, StatusRequest, downgrade_request::DowngradeAction};
+use etcd_api::health::HealthCheckRequest;
+use etcd_api::health::health_check_response::ServingStatus;
+use etcd_api::health::health_client::HealthClient;
+use tonic::Code;
+use tonic::transport::Channel;
+
+use crate::harness::{Etcd, PATIENCE};
+
+async fn ask(
+    client: &mut MaintenanceClient<Channel>,
+    action: DowngradeAction,
+    version: &str,
+) -> Result<String, (Code, String)> {
+    let request = DowngradeRequest {
+        action: action as i32,
+        version: version.to_owned(),
+    };
+    match client.downgrade(request).await {
+        Ok(response) => Ok(response.into_inner().version),
+        Err(status) => Err((status.code(), status.message().to_owned())),
+    }
+}
+
+#[tokio::test]
+async fn a_downgrade_is_noted_once_and_survives_a_restart() {
+    use DowngradeAction::{Cancel, Enable, Validate};
+    let mut etcd = Etcd::start();
+    let mut client = MaintenanceClient::new(etcd.channel().await);
+    let refused = |code, text: &str| Err((code, format!("etcdserver: {text}")));
+    let version = || Ok("3.6".to_owned());
+    assert_eq!(ask(&mut client, Validate, "3.5").await, version());
+    assert_eq!(ask(&mut client, Validate, "3.5.9").await, version());
+    for target in ["3.4", "3.6", "3.7", "2.5"] {
+        let expected = refused(Code::InvalidArgument, "invalid downgrade target version");
+        assert_eq!(ask(&mut client, Validate, target).await, expected, "{target}");
+    }
+    let expected = refused(Code::InvalidArgument, "wrong downgrade target version format");
+    assert_eq!(ask(&mut client, Enable, "soon").await, expected);
+    assert_eq!(ask(&mut client, Cancel, "").await, version());
+    assert_eq!(ask(&mut client, Enable, "3.5.0").await, version());
+    etcd.restart();
+    let mut client = MaintenanceClient::new(etcd.channel().await);
+    let expected = refused(
+        Code::FailedPrecondition,
+        "cluster has a downgrade job in progress",
+    );
+    assert_eq!(ask(&mut client, Validate, "3.5").await, expected);
+    let status = client.status(StatusRequest {}).await.unwrap().into_inner();
+    let info = status.downgrade_info.unwrap();
+    assert_eq!((info.enabled, info.target_version.as_str()), (true, "3.5.0"));
+    assert_eq!(ask(&mut client, Cancel, "").await, version());
+    assert_eq!(ask(&mut client, Validate, "3.5").await, version());
+    let info = client
+        .status(StatusRequest {})
+        .await
+        .unwrap()
+        .into_inner()
+        .downgrade_info
+        .unwrap();
+    assert_eq!((info.enabled, info.target_version.as_str()), (false, ""));
+}
+
+#[tokio::test]
+async fn health_is_checked_and_watched() {
+    let etcd = Etcd::start();
+    let mut client = HealthClient::new(etcd.channel().await);
+    let ask = |service: &str| HealthCheckRequest {
+        service: service.to_owned(),
+    };
+    let status = client.check(ask("")).await.unwrap().into_inner().status();
+    assert_eq!(status, ServingStatus::Serving);
+    let unknown = client.check(ask("nothing")).await.unwrap_err();
+    assert_eq!(
+        (unknown.code(), unknown.message()),
+        (Code::NotFound, "unknown service")
+    );
+    for (service, expected) in [
+        ("", ServingStatus::Serving),
+        ("nothing", ServingStatus::ServiceUnknown),
+    ] {
+        let mut watched = client.watch(ask(service)).await.unwrap().into_inner();
+        let first = tokio::time::timeout(PATIENCE, watched.message())
+            .await
+            .expect("no status came");
+        assert_eq!(first.unwrap().unwrap().status(), expected, "{service:?}");
+    }
+}
