@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-const EACH: u64 = 40;
+const EACH: u64 = 25;
 
 fn hold(seeds: Range<u64>) {
     for seed in seeds {
