@@ -1,7 +1,7 @@
 //! From a data directory to a running member. [`first`] begins one that has no data, [`alone`] one that is to go on without the others.
 
 mod alone;
-mod first;
+pub mod first;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::config::Config;
 use crate::disk::real::{self, DirLock, RealDisk};
 use crate::disk::{Disk, Fill};
 use crate::lease::Lessor;
-use crate::membership::{Change, Member as ClusterMember};
+use crate::membership::{Change, Member as ClusterMember, Membership};
 use crate::meta;
 use crate::mvcc::Store;
 use crate::peer::client::Client;
@@ -188,7 +188,11 @@ async fn open(disk: &Arc<dyn Disk>, config: &Config, client: &Client) -> Result<
     let wal_dir = &config.wal_dir;
     let (ids, mut wal, mut replay, joined) = match Wal::identify(&**disk, wal_dir)? {
         Some(ids) => {
-            let (wal, replay) = Wal::open(disk.clone(), wal_dir, ids, wal::SEGMENT_BYTES)?;
+            let (mut wal, mut replay) = Wal::open(disk.clone(), wal_dir, ids, wal::SEGMENT_BYTES)?;
+            if config.initial_cluster_state != "existing" && first::is_blank(&replay) {
+                let configured = Membership::initial(&config.initial_cluster, &config.initial_cluster_token)?;
+                first::resume(&mut wal, &mut replay, ids, &configured)?;
+            }
             (ids, wal, replay, Vec::new())
         }
         None => first::start(disk, config, wal_dir, client).await?,
@@ -230,7 +234,7 @@ async fn open(disk: &Arc<dyn Disk>, config: &Config, client: &Client) -> Result<
 }
 
 /// The log must reach from where the store is durable to where the store is.
-fn check_consistent(data_dir: &Path, replay: &Replay, loaded: &Loaded) -> Result<()> {
+pub fn check_consistent(data_dir: &Path, replay: &Replay, loaded: &Loaded) -> Result<()> {
     let index = loaded.frame.index;
     if index < replay.snapshot.index {
         bail!(
@@ -250,7 +254,7 @@ fn check_consistent(data_dir: &Path, replay: &Replay, loaded: &Loaded) -> Result
 }
 
 /// The store was replaced by a leader's, and the process ended before the log said so: now it does.
-pub(crate) fn finish_install(
+pub fn finish_install(
     wal: &mut Wal,
     replay: &mut Replay,
     loaded: &Loaded,
@@ -336,7 +340,12 @@ impl Running {
         });
         let writer =
             Writer::new(storage.clone(), active, meta, frame).context("cannot write to the store")?;
-        let mut node = node(config, ids.member, &conf_state, replay, frame.index)?;
+        let timing = Timing {
+            election_ticks: config.election_ticks(),
+            pre_vote: config.pre_vote,
+            timeout_ticks: None,
+        };
+        let mut node = node(&timing, ids.member, &conf_state, replay, frame.index)?;
         node.retain(config.retention);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let (raft, log, events, hub) = (
@@ -472,7 +481,16 @@ impl Running {
         thread("etcd-keeper", move || {
             loop {
                 let asked = server.bell.wait();
-                let result = keep(&mut keeper, &server, &events, &compactions, asked);
+                let result = keep(
+                    &mut keeper,
+                    server.store(),
+                    &events,
+                    &compactions,
+                    asked,
+                    |revision| {
+                        server.swept.send_replace(revision);
+                    },
+                );
                 if let Err(error) = &result {
                     warn!(error = %error, "failed to make the store durable or smaller; it will be tried again");
                     // Somebody may wait for it: the log of a store that was replaced does not go on before.
@@ -492,18 +510,20 @@ impl Running {
     }
 }
 
-fn keep(
+/// One round of the keeper; `swept` hears of every sweep.
+pub fn keep(
     keeper: &mut Keeper,
-    server: &EtcdServer,
+    store: &Store,
     events: &Inbox<Event>,
     compactions: &Mutex<Vec<i64>>,
     asked: Asked,
+    swept: impl Fn(i64),
 ) -> std::io::Result<()> {
     let sweeps = std::mem::take(&mut *compactions.lock());
     for revision in sweeps {
         let start = Instant::now();
-        let dropped = server.store().compact_index(revision);
-        server.swept.send_replace(revision);
+        let dropped = store.compact_index(revision);
+        swept(revision);
         info!("compact-revision" = revision, dropped, took = ?start.elapsed(), "finished scheduled compaction");
     }
     if asked.checkpoint || asked.reclaim {
@@ -583,7 +603,7 @@ fn limits(config: &Config) -> Limits {
 }
 
 /// What the store says as of its index; before the first entry was applied, the members that the first entries add.
-fn conf_state(stored: &raftpb::ConfState, replay: &Replay) -> ConfState {
+pub fn conf_state(stored: &raftpb::ConfState, replay: &Replay) -> ConfState {
     if stored.voters.is_empty() {
         return ConfState {
             voters: first_changes(replay).map(|change| change.node_id).collect(),
@@ -593,7 +613,7 @@ fn conf_state(stored: &raftpb::ConfState, replay: &Replay) -> ConfState {
     raft_conf_state(stored)
 }
 
-fn node(config: &Config, id: u64, conf_state: &ConfState, replay: Replay, applied: u64) -> Result<Node> {
+pub fn node(timing: &Timing, id: u64, conf_state: &ConfState, replay: Replay, applied: u64) -> Result<Node> {
     let mut hard_state = replay.hard_state;
     // The commit index is written lazily; what was applied was committed.
     hard_state.commit = hard_state.commit.max(applied);
@@ -607,11 +627,7 @@ fn node(config: &Config, id: u64, conf_state: &ConfState, replay: Replay, applie
         (replay.snapshot.index, replay.snapshot.term),
         replay.entries,
     );
-    let timing = Timing {
-        election_ticks: config.election_ticks(),
-        pre_vote: config.pre_vote,
-    };
-    Node::new(id, log, applied, &timing).context("cannot start raft")
+    Node::new(id, log, applied, timing).context("cannot start raft")
 }
 
 /// What the peers call when the cluster says that this member was removed.

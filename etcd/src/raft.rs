@@ -13,3 +13,4 @@ pub mod inbox;
 pub mod log;
 pub mod log_thread;
 pub mod node;
+pub mod read;

@@ -28,6 +28,7 @@ use crate::peer::transport::{Network, Transport};
 use crate::raft::driver::{Event, Status};
 use crate::raft::inbox::Inbox;
 use crate::raft::log_thread::LogStatus;
+use crate::raft::read;
 use crate::snapshot::View;
 use crate::storage::keeper::Bell;
 use crate::watch::Hub;
@@ -331,10 +332,6 @@ impl EtcdServer {
 
     /// Returns once everything that was acknowledged before the call is visible here.
     pub async fn linearizable(&self) -> Result<(), ServerError> {
-        // The only voter has published whatever it acknowledged, and nobody else can acknowledge.
-        if self.raft.alone.load(Ordering::SeqCst) {
-            return Ok(());
-        }
         tokio::time::timeout(REQUEST_TIMEOUT, self.read_index())
             .await
             .map_err(|_| ServerError::Timeout)?
@@ -342,8 +339,9 @@ impl EtcdServer {
 
     async fn read_index(&self) -> Result<(), ServerError> {
         loop {
-            let (sender, receiver) = oneshot::channel();
-            self.events.push(Event::ReadIndex(sender));
+            let Some(receiver) = read::ask(&self.raft, &self.events) else {
+                return Ok(());
+            };
             if let Ok(index) = receiver.await {
                 let mut applied = self.applied.subscribe();
                 applied

@@ -113,6 +113,7 @@ impl Machine {
             &Timing {
                 election_ticks: 10,
                 pre_vote: true,
+                timeout_ticks: None,
             },
         )
         .unwrap();

@@ -75,6 +75,24 @@ async fn new_cluster(
         member: local.id,
     };
     let mut wal = create(disk, wal_dir, ids)?;
+    let replay = begin(&mut wal, configured)?;
+    Ok((ids, wal, replay, configured.list()))
+}
+
+/// A first start that ended between the log's file and its first entries left a log that says nothing: it is begun again.
+pub fn resume(wal: &mut Wal, replay: &mut Replay, ids: Ids, configured: &Membership) -> Result<()> {
+    if is_blank(replay) && ids.cluster == configured.cluster_id {
+        *replay = begin(wal, configured)?;
+    }
+    Ok(())
+}
+
+pub fn is_blank(replay: &Replay) -> bool {
+    replay.entries.is_empty() && replay.snapshot.index == 0 && replay.hard_state == HardState::default()
+}
+
+/// The first entries of a new cluster's log, the same in every member's.
+pub fn begin(wal: &mut Wal, configured: &Membership) -> Result<Replay> {
     let mut replay = Replay::default();
     for (member, index) in configured.members.values().zip(1..) {
         replay.entries.push(Entry {
@@ -92,5 +110,5 @@ async fn new_cluster(
     replay.entries.iter().for_each(|entry| group.entry(entry));
     group.hard_state(&replay.hard_state);
     wal.append(&mut group).context("cannot write the log")?;
-    Ok((ids, wal, replay, configured.list()))
+    Ok(replay)
 }

@@ -27,6 +27,8 @@ struct State {
     capacity: Option<u64>,
     /// Operations until every further one fails, as a process that was killed in between.
     fuse: Option<u64>,
+    /// Says that it has synced what it has not.
+    lies: bool,
 }
 
 #[derive(Default)]
@@ -55,6 +57,21 @@ impl FakeDisk {
     /// After `operations` more changes everything fails until [`FakeDisk::crash`].
     pub fn burn_after(&self, operations: u64) {
         self.state.lock().fuse = Some(operations);
+    }
+
+    /// Syncs of files are answered and do nothing, as on the worst of disks.
+    pub fn lie(&self) {
+        self.state.lock().lies = true;
+    }
+
+    /// Whether nothing can be changed any more.
+    pub fn is_burnt(&self) -> bool {
+        self.state.lock().fuse == Some(0)
+    }
+
+    /// The process was killed and the machine went on: everything written is still seen, synced or not.
+    pub fn revive(&self) {
+        self.state.lock().fuse = None;
     }
 
     /// Power loss: unsynced sectors are kept or lost at random, unsynced directory changes are lost.
@@ -238,8 +255,11 @@ impl DiskFile for FakeFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.state.lock().step()?;
-        self.content.lock().sync();
+        let mut state = self.state.lock();
+        state.step()?;
+        if !state.lies {
+            self.content.lock().sync();
+        }
         Ok(())
     }
 

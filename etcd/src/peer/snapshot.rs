@@ -1,6 +1,7 @@
 //! A store on its way to a member that lags: etcd's own database file behind the raft message that announces it, in one request.
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -32,9 +33,10 @@ use super::{metrics, wire};
 use crate::apply::Arrived;
 use crate::lease::Lessor;
 use crate::meta;
+use crate::mvcc::Store;
 use crate::raft::driver::{Event, raft_conf_state};
 use crate::server::EtcdServer;
-use crate::snapshot::{Export, SnapshotError, read};
+use crate::snapshot::{Export, SnapshotError, View, read};
 use crate::storage::import::Import;
 use crate::storage::record::{FrameHeader, Loc, Version};
 
@@ -63,7 +65,7 @@ pub struct Arrivals {
 }
 
 impl Arrivals {
-    fn put(&self, index: u64, arrived: Arrived) -> u64 {
+    pub fn put(&self, index: u64, arrived: Arrived) -> u64 {
         let number = self.count.fetch_add(1, Ordering::Relaxed);
         let before = self.waiting.lock().replace((number, index, arrived));
         drop(before);
@@ -186,17 +188,14 @@ impl http_body::Body for PiecesBody {
     }
 }
 
-/// On a thread of its own: the message with the index that the store really has, then the database.
-fn write(
-    server: &EtcdServer,
-    message: eraftpb::Message,
-    pieces: mpsc::Sender<Piece>,
-    handle: &Handle,
-    announce: oneshot::Sender<u64>,
-) -> Result<(), BoxError> {
+/// The store as `ask` finds it, and what raft is to be told of it.
+pub fn export(
+    store: &Arc<Store>,
+    ask: impl FnOnce() -> Option<View>,
+) -> Result<(Export, SnapshotMetadata), SnapshotError> {
     let mut conf_state = raftpb::ConfState::default();
-    let export = Export::take(server.store(), || {
-        let view = server.view()?;
+    let export = Export::take(store, || {
+        let view = ask()?;
         let place = (meta::CLUSTER, Bytes::from_static(meta::CONF_STATE));
         conf_state = raftpb::ConfState::decode(view.meta.get(&place)?.clone()).ok()?;
         Some(view)
@@ -206,6 +205,18 @@ fn write(
         index: export.index,
         term: export.term,
     };
+    Ok((export, metadata))
+}
+
+/// On a thread of its own: the message with the index that the store really has, then the database.
+fn write(
+    server: &EtcdServer,
+    message: eraftpb::Message,
+    pieces: mpsc::Sender<Piece>,
+    handle: &Handle,
+    announce: oneshot::Sender<u64>,
+) -> Result<(), BoxError> {
+    let (export, metadata) = export(server.store(), || server.view())?;
     let mut message = message;
     message.snapshot = Some(eraftpb::Snapshot {
         data: server.state.membership.read().v2_store().into(),
@@ -352,7 +363,7 @@ async fn take_in(
     let file = Leftover(path);
     let bytes = download(reader, &file).await?;
     let blocking = server.clone();
-    let arrived = tokio::task::spawn_blocking(move || import(&blocking, &file, &metadata))
+    let arrived = tokio::task::spawn_blocking(move || import_for(&blocking, &file, &metadata))
         .await
         .map_err(store_error)??;
     let number = server.arrivals.put(index, arrived);
@@ -386,12 +397,22 @@ async fn download(reader: &mut Reader, file: &Leftover) -> Result<u64, ReceiveEr
     Ok(bytes)
 }
 
-fn import(
+fn import_for(
     server: &EtcdServer,
     file: &Leftover,
     metadata: &SnapshotMetadata,
 ) -> Result<Arrived, ReceiveError> {
-    let database = read::open(&file.0, true).map_err(store_error)?;
+    import(server.store(), server.limits.min_lease_ttl, &file.0, metadata)
+}
+
+/// Makes a store of the database at `path`, beside the one that is in use.
+pub fn import(
+    store: &Store,
+    min_lease_ttl: i64,
+    path: &Path,
+    metadata: &SnapshotMetadata,
+) -> Result<Arrived, ReceiveError> {
+    let database = read::open(path, true).map_err(store_error)?;
     let contents = read::contents(&database).map_err(store_error)?;
     if contents.index > metadata.index {
         return Err(ReceiveError::Store(format!(
@@ -399,7 +420,7 @@ fn import(
             contents.index, metadata.index
         )));
     }
-    let storage = server.store().storage.clone();
+    let storage = store.storage.clone();
     let mut import = Import::new(storage.clone());
     let mut revision = contents.compacted.max(1);
     read::each_key(&database, |_, value, row| {
@@ -431,8 +452,8 @@ fn import(
             .into(),
     );
     meta::set_compacted(&mut small, contents.compacted);
-    let mut lessor = Lessor::new(server.limits.min_lease_ttl);
-    let state = meta::read_from(server.cluster, &small, &mut lessor).map_err(store_error)?;
+    let mut lessor = Lessor::new(min_lease_ttl);
+    let state = meta::read_from(storage.cluster, &small, &mut lessor).map_err(store_error)?;
     let frame = FrameHeader {
         index: metadata.index,
         term: metadata.term,

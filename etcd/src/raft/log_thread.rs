@@ -13,8 +13,8 @@ use super::driver::Event;
 use super::inbox::Inbox;
 use super::node::Persist;
 use crate::disk::{self, DiskFile};
-use crate::wal::Wal;
 use crate::wal::format::Group;
+use crate::wal::{SpareJob, Wal};
 
 /// How often a full disk is tried again.
 const FULL_RETRY: Duration = Duration::from_millis(500);
@@ -58,6 +58,9 @@ pub struct LogThread {
     pub jobs: Arc<Inbox<Job>>,
     pub events: Arc<Inbox<Event>>,
     pub status: Arc<LogStatus>,
+    /// How a spare segment is made beside the appends; its result is to become a [`Job::Spare`].
+    pub beside: fn(SpareJob, Arc<Inbox<Job>>) -> io::Result<()>,
+    pub fatal: fn(&dyn std::fmt::Display) -> !,
     group: Group,
     /// A commit index that need not be synced alone waits here for the next group.
     pending: Option<raft::eraftpb::HardState>,
@@ -75,6 +78,8 @@ impl LogThread {
             jobs,
             events,
             status,
+            beside: on_a_thread,
+            fatal,
             group: Group::default(),
             pending: None,
         }
@@ -175,7 +180,7 @@ impl LogThread {
                     self.set_full(true);
                     std::thread::sleep(FULL_RETRY);
                 }
-                Err(source) => fatal(&source),
+                Err(source) => (self.fatal)(&source),
             }
         }
     }
@@ -212,13 +217,7 @@ impl LogThread {
 
     fn prepare_spare(&mut self) {
         let Some(job) = self.wal.spare_job() else { return };
-        let jobs = self.jobs.clone();
-        let run = move || jobs.push(Job::Spare(job.run()));
-        if let Err(source) = std::thread::Builder::new()
-            .name("etcd-wal-spare".into())
-            .stack_size(128 * 1024)
-            .spawn(run)
-        {
+        if let Err(source) = (self.beside)(job, self.jobs.clone()) {
             self.spare_done(Err(source));
         }
     }
@@ -243,6 +242,15 @@ impl LogThread {
         }
         self.events.push(Event::SpaceChanged);
     }
+}
+
+fn on_a_thread(job: SpareJob, jobs: Arc<Inbox<Job>>) -> io::Result<()> {
+    let run = move || jobs.push(Job::Spare(job.run()));
+    let thread = std::thread::Builder::new()
+        .name("etcd-wal-spare".into())
+        .stack_size(128 * 1024)
+        .spawn(run);
+    thread.map(drop)
 }
 
 fn snapshot_record(metadata: &raft::eraftpb::SnapshotMetadata) -> walpb::Snapshot {

@@ -46,6 +46,8 @@ pub struct Persist {
 pub struct Timing {
     pub election_ticks: usize,
     pub pre_vote: bool,
+    /// The election timeout in ticks; drawn anew by raft, between one and two elections, when None.
+    pub timeout_ticks: Option<usize>,
 }
 
 /// Which applied entries stay in memory for members that lag: `--snapshot-count` and `--snapshot-catchup-entries`.
@@ -83,6 +85,9 @@ impl Node {
             max_committed_size_per_ready: MAX_COMMITTED_BYTES,
             check_quorum: true,
             pre_vote: timing.pre_vote,
+            // 0 leaves it to raft.
+            min_election_tick: timing.timeout_ticks.unwrap_or(0),
+            max_election_tick: timing.timeout_ticks.map_or(0, |ticks| ticks + 1),
             ..Config::default()
         };
         let logger = slog::Logger::root(slog::Discard, slog::o!());

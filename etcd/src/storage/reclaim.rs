@@ -17,6 +17,8 @@ const DEAD_PERCENT: u64 = 30;
 /// Pinned tombstones may take this share of the live bytes, in percent, and at least [`PINNED_FLOOR`].
 const PINNED_PERCENT: u64 = 5;
 const PINNED_FLOOR: u64 = 4 * 1024 * 1024;
+/// What every segment holds beside records: copying it gives none of that back.
+const OVERHEAD_BYTES: u64 = (SEGMENT_HEADER_BYTES + FRAME_HEADER_BYTES) as u64;
 /// Versions are pointed to their new place in steps of this many under one lock of the index.
 const INSTALL_STEP: usize = 128;
 /// A frame of a copied segment is closed at this size.
@@ -58,7 +60,7 @@ pub fn choose(sealed: &[Arc<Segment>], segment_bytes: u64) -> Option<Vec<Arc<Seg
 }
 
 fn is_victim(segment: &Segment, all: &[Arc<Segment>]) -> bool {
-    let dead = segment.used().saturating_sub(segment.live());
+    let dead = segment.used().saturating_sub(segment.live() + OVERHEAD_BYTES);
     let pinned = if must_keep(segment, all) {
         segment.pinned()
     } else {

@@ -79,6 +79,15 @@ impl Hub {
         self.events.push(HubEvent::Batch(batch));
     }
 
+    pub fn is_idle(&self) -> bool {
+        self.events.is_empty()
+    }
+
+    /// Everything that waits, into the empty `batch`; blocks while there is nothing, at most `timeout`.
+    pub fn drain(&self, batch: &mut Vec<HubEvent>, timeout: Option<Duration>) {
+        self.events.drain(batch, timeout);
+    }
+
     pub fn send(&self, event: HubEvent) {
         self.events.push(event);
     }
@@ -160,7 +169,7 @@ impl HubThread {
     pub fn run(mut self) {
         let mut events = Vec::new();
         loop {
-            self.hub.events.drain(&mut events, None);
+            self.hub.drain(&mut events, None);
             for event in events.drain(..) {
                 if matches!(event, HubEvent::Stop) {
                     return self.stop();

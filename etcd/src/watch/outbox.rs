@@ -13,9 +13,15 @@ const SHARE_BYTES: usize = 16 * 1024;
 /// Small responses are gathered up to this.
 const GATHER_BYTES: usize = 64 * 1024;
 
-#[derive(Default)]
 pub struct Outbox {
     state: Mutex<State>,
+    limit: usize,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Outbox::bounded(OUTBOX_BYTES)
+    }
 }
 
 #[derive(Default)]
@@ -35,6 +41,13 @@ pub enum Next {
 }
 
 impl Outbox {
+    pub fn bounded(limit: usize) -> Self {
+        Outbox {
+            state: Mutex::default(),
+            limit,
+        }
+    }
+
     pub fn push(&self, head: &[u8], body: &Bytes) {
         let mut state = self.state.lock();
         state.bytes += head.len() + body.len();
@@ -58,7 +71,7 @@ impl Outbox {
     /// Whether there is room for events; when there is none, the answer of [`Outbox::poll`] will say when to go on.
     pub fn has_room(&self) -> bool {
         let mut state = self.state.lock();
-        let room = state.bytes < OUTBOX_BYTES;
+        let room = state.bytes < self.limit;
         state.lagging |= !room;
         room
     }
@@ -86,7 +99,7 @@ impl Outbox {
             }
         };
         state.bytes -= chunk.len();
-        let drained = state.lagging && state.bytes < OUTBOX_BYTES / 2;
+        let drained = state.lagging && state.bytes < self.limit / 2;
         if drained {
             state.lagging = false;
         }

@@ -73,6 +73,7 @@ impl Machine {
         let timing = Timing {
             election_ticks: 10,
             pre_vote: true,
+            timeout_ticks: None,
         };
         let node = Node::new(id, log, 0, &timing).unwrap();
         let (events, jobs): (Arc<Inbox<Event>>, Arc<Inbox<Job>>) = Default::default();

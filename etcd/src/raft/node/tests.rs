@@ -10,6 +10,7 @@ fn node(id: u64, voters: &[u64]) -> Node {
     let timing = Timing {
         election_ticks: 10,
         pre_vote: true,
+        timeout_ticks: None,
     };
     Node::new(id, log, 0, &timing).unwrap()
 }

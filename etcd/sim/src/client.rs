@@ -1,0 +1,371 @@
+//! A client of one member at a time, and what it writes down for the checker.
+
+use std::collections::BTreeMap;
+
+use bytes::{Bytes, BytesMut};
+use etcd::apply::{Answer as Done, Applied};
+use etcd::mvcc::txn::ReadTxn;
+use etcd::raft::read;
+use etcd_api::etcdserverpb::request_op::Request as Op;
+use etcd_api::etcdserverpb::response_op::Response as OpResponse;
+use etcd_api::etcdserverpb::{
+    Compare, DeleteRangeRequest, DeleteRangeResponse, InternalRaftRequest, PutRequest, RangeRequest,
+    RequestOp, TxnRequest, TxnResponse, compare,
+};
+use etcd_checker::history::{Answer, Change};
+use etcd_checker::{Operation, Request, Response};
+use prost::Message as _;
+use rand::Rng as _;
+use rand::rngs::StdRng;
+use tokio::sync::oneshot::Receiver;
+use tokio::sync::oneshot::error::TryRecvError;
+
+use crate::member::Life;
+use crate::plan::Plan;
+
+const TIMEOUT_US: u64 = 3_000_000;
+const READ_RETRY_US: u64 = 20_000;
+
+pub struct Client {
+    number: usize,
+    pub member: usize,
+    count: u64,
+    known: BTreeMap<Bytes, i64>,
+    pending: Option<Pending>,
+    /// When it does something by itself next: begins, tries again, or gives up.
+    pub wake: u64,
+    pub operations: Vec<Operation>,
+    pub answered: u64,
+    /// Whether it reads as the server does.
+    pub asks: bool,
+}
+
+struct Pending {
+    request: Request,
+    called: u64,
+    deadline: u64,
+    waiting: Waiting,
+}
+
+enum Waiting {
+    Write(u64, Receiver<Applied>),
+    Index(Receiver<u64>),
+    Applied(u64),
+    AskAgain(u64),
+}
+
+impl Client {
+    pub fn new(number: usize, member: usize) -> Client {
+        Client {
+            number,
+            member,
+            count: 0,
+            known: BTreeMap::new(),
+            pending: None,
+            wake: 0,
+            operations: Vec::new(),
+            answered: 0,
+            asks: true,
+        }
+    }
+
+    pub fn is_waiting(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// As Kubernetes mixes them: mostly guarded updates, few blind ones.
+    pub fn draw(&mut self, plan: &Plan, random: &mut StdRng) -> Request {
+        let key = Bytes::from(format!("k/{}", random.random_range(0..plan.keys)));
+        self.count += 1;
+        let value = Bytes::from(format!("{}-{}", self.number, self.count));
+        let expected = self.known.get(&key).copied().unwrap_or(0);
+        let guarded = |change| Request::Guarded {
+            key: key.clone(),
+            expected,
+            change,
+        };
+        match random.random_range(0..100) {
+            0..20 => Request::Get { key },
+            20..30 => Request::List,
+            30..40 => Request::Put { key, value },
+            40..47 => Request::Delete { key },
+            47..57 if expected > 0 => guarded(Change::Delete),
+            _ => guarded(Change::Put(value)),
+        }
+    }
+
+    /// Asks the member that it talks to.
+    pub fn begin(&mut self, request: Request, life: &mut Life, stamp: u64, now: u64) {
+        let waiting = match write_of(&request) {
+            Some(write) => {
+                let (id, receiver) = life.propose(write);
+                Waiting::Write(id, receiver)
+            }
+            None if self.asks => ask(life),
+            None => Waiting::Applied(0),
+        };
+        self.pending = Some(Pending {
+            request,
+            called: stamp,
+            deadline: now + TIMEOUT_US,
+            waiting,
+        });
+        self.wake = now + TIMEOUT_US;
+    }
+
+    /// Looks whether the answer is there. True when it was.
+    pub fn poll(&mut self, life: &Life, stamp: u64, now: u64) -> bool {
+        let Some(mut pending) = self.pending.take() else {
+            return false;
+        };
+        match poll(&mut pending, life, now) {
+            Step::Wait => {
+                self.wake = match pending.waiting {
+                    Waiting::AskAgain(at) => at.min(pending.deadline),
+                    _ => pending.deadline,
+                };
+                self.pending = Some(pending);
+                false
+            }
+            Step::Answered(revision, response) => {
+                let answer = Answer {
+                    returned: stamp,
+                    revision,
+                    response,
+                };
+                self.learn(&pending.request, &answer);
+                self.answered += 1;
+                self.finish(pending, Some(answer));
+                true
+            }
+            Step::Failed => {
+                self.finish(pending, None);
+                true
+            }
+        }
+    }
+
+    /// What it waits for may still happen.
+    pub fn give_up(&mut self, life: Option<&Life>) {
+        let Some(pending) = self.pending.take() else {
+            return;
+        };
+        if let (Some(life), Waiting::Write(id, _)) = (life, &pending.waiting) {
+            life.state.waits.forget(*id);
+        }
+        self.finish(pending, None);
+    }
+
+    pub fn is_overdue(&self, now: u64) -> bool {
+        self.pending
+            .as_ref()
+            .is_some_and(|pending| pending.deadline <= now)
+    }
+
+    pub fn lost(&mut self, member: usize, now: u64) {
+        if self.member == member {
+            self.give_up(None);
+            self.wake = self.wake.min(now);
+        }
+    }
+
+    /// What is published on a member now.
+    pub fn read_now(&mut self, request: Request, life: &Life) -> Option<Operation> {
+        match read(&request, life) {
+            Step::Answered(revision, response) => Some(Operation {
+                called: 0,
+                request,
+                answer: Some(Answer {
+                    returned: 0,
+                    revision,
+                    response,
+                }),
+            }),
+            Step::Wait | Step::Failed => None,
+        }
+    }
+
+    fn finish(&mut self, pending: Pending, answer: Option<Answer>) {
+        self.operations.push(Operation {
+            called: pending.called,
+            request: pending.request,
+            answer,
+        });
+    }
+
+    fn learn(&mut self, request: &Request, answer: &Answer) {
+        let Some(key) = request.key().cloned() else { return };
+        let revision = match (&answer.response, request.change()) {
+            (Response::Put | Response::Changed, Some(Change::Put(_))) => answer.revision,
+            (Response::Found(Some(kv)) | Response::Refused(Some(kv)), _) => kv.mod_revision,
+            _ => 0,
+        };
+        self.known.insert(key, revision);
+    }
+}
+
+enum Step {
+    Wait,
+    Answered(i64, Response),
+    Failed,
+}
+
+fn poll(pending: &mut Pending, life: &Life, now: u64) -> Step {
+    loop {
+        pending.waiting = match &mut pending.waiting {
+            Waiting::Write(_, receiver) => {
+                return match receiver.try_recv() {
+                    Ok(applied) => answer(&pending.request, life, applied),
+                    Err(TryRecvError::Empty) => Step::Wait,
+                    Err(TryRecvError::Closed) => Step::Failed,
+                };
+            }
+            Waiting::Index(receiver) => match receiver.try_recv() {
+                Ok(index) => Waiting::Applied(index),
+                Err(TryRecvError::Empty) => return Step::Wait,
+                Err(TryRecvError::Closed) => Waiting::AskAgain(now + READ_RETRY_US),
+            },
+            Waiting::Applied(index) => {
+                if life.status.applied.load(std::sync::atomic::Ordering::SeqCst) < *index {
+                    return Step::Wait;
+                }
+                return read(&pending.request, life);
+            }
+            Waiting::AskAgain(at) if *at > now => return Step::Wait,
+            Waiting::AskAgain(_) => ask(life),
+        };
+    }
+}
+
+fn ask(life: &Life) -> Waiting {
+    match read::ask(&life.status, &life.events) {
+        Some(receiver) => Waiting::Index(receiver),
+        None => Waiting::Applied(0),
+    }
+}
+
+fn answer(request: &Request, life: &Life, applied: Applied) -> Step {
+    let Ok(Done::Kv(response)) = applied.result else {
+        return Step::Failed;
+    };
+    let header = life.header(applied.revision);
+    let mut bytes = BytesMut::new();
+    response.encode(&header, &mut bytes);
+    let heard = match request {
+        Request::Put { .. } => Some(Response::Put),
+        Request::Delete { .. } => DeleteRangeResponse::decode(bytes)
+            .ok()
+            .map(|response| Response::Deleted(response.deleted)),
+        Request::Guarded { .. } => TxnResponse::decode(bytes).ok().map(guarded_response),
+        Request::Get { .. } | Request::List => None,
+    };
+    heard.map_or(Step::Failed, |heard| Step::Answered(applied.revision, heard))
+}
+
+fn guarded_response(response: TxnResponse) -> Response {
+    let found = response.responses.into_iter().next().and_then(|op| op.response);
+    match (response.succeeded, found) {
+        (true, _) => Response::Changed,
+        (false, Some(OpResponse::ResponseRange(range))) => Response::Refused(range.kvs.into_iter().next()),
+        (false, _) => Response::Refused(None),
+    }
+}
+
+/// As the server reads once it may.
+fn read(request: &Request, life: &Life) -> Step {
+    let range = match request {
+        Request::Get { key } => range(key),
+        _ => RangeRequest {
+            key: Bytes::from_static(b"k/"),
+            range_end: Bytes::from_static(b"k0"),
+            ..RangeRequest::default()
+        },
+    };
+    let store = &life.state.store;
+    let read = ReadTxn {
+        store,
+        segments: store.storage.segments(),
+        revision: store.current(),
+    };
+    let txn = TxnRequest {
+        success: vec![op(Op::RequestRange(range))],
+        ..TxnRequest::default()
+    };
+    let mut bytes = BytesMut::new();
+    match read.txn(&txn) {
+        Ok(response) => response.encode(&life.header(read.revision), &mut bytes),
+        // The disk failed, and the member is about to find out.
+        Err(_) => return Step::Failed,
+    }
+    let kvs = TxnResponse::decode(bytes)
+        .ok()
+        .and_then(|response| response.responses.into_iter().next()?.response)
+        .map(|response| match response {
+            OpResponse::ResponseRange(range) => range.kvs,
+            _ => Vec::new(),
+        });
+    match (request, kvs) {
+        (_, None) => Step::Failed,
+        (Request::List, Some(kvs)) => Step::Answered(read.revision, Response::Listed(kvs)),
+        (_, Some(kvs)) => Step::Answered(read.revision, Response::Found(kvs.into_iter().next())),
+    }
+}
+
+fn write_of(request: &Request) -> Option<InternalRaftRequest> {
+    let mut write = InternalRaftRequest::default();
+    match request {
+        Request::Get { .. } | Request::List => return None,
+        Request::Put { key, value } => write.put = Some(put(key, value)),
+        Request::Delete { key } => write.delete_range = Some(delete(key)),
+        Request::Guarded {
+            key,
+            expected,
+            change,
+        } => write.txn = Some(guarded(key, *expected, change)),
+    }
+    Some(write)
+}
+
+fn op(op: Op) -> RequestOp {
+    RequestOp { request: Some(op) }
+}
+
+pub fn range(key: &Bytes) -> RangeRequest {
+    RangeRequest {
+        key: key.clone(),
+        ..RangeRequest::default()
+    }
+}
+
+pub fn put(key: &Bytes, value: &Bytes) -> PutRequest {
+    PutRequest {
+        key: key.clone(),
+        value: value.clone(),
+        ..PutRequest::default()
+    }
+}
+
+pub fn delete(key: &Bytes) -> DeleteRangeRequest {
+    DeleteRangeRequest {
+        key: key.clone(),
+        ..DeleteRangeRequest::default()
+    }
+}
+
+fn guarded(key: &Bytes, expected: i64, change: &Change) -> TxnRequest {
+    let change = match change {
+        Change::Put(value) => Op::RequestPut(put(key, value)),
+        Change::Delete => Op::RequestDeleteRange(delete(key)),
+    };
+    TxnRequest {
+        compare: vec![Compare {
+            result: compare::CompareResult::Equal as i32,
+            target: compare::CompareTarget::Mod as i32,
+            key: key.clone(),
+            target_union: Some(compare::TargetUnion::ModRevision(expected)),
+            ..Compare::default()
+        }],
+        success: vec![op(change)],
+        failure: vec![op(Op::RequestRange(range(key)))],
+    }
+}

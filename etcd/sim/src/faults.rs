@@ -1,0 +1,125 @@
+//! What goes wrong, and how badly.
+
+use std::collections::BTreeSet;
+
+use rand::Rng as _;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom as _;
+
+use crate::world::World;
+
+/// Disk operations before the power goes.
+const FUSE: u64 = 60;
+const DOWN_US: u64 = 1_500_000;
+const CUT_US: u64 = 4_000_000;
+const PAUSE_US: u64 = 4_000_000;
+const SLOW_US: u64 = 1_000_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Power is lost at one of the next operations of the disk.
+    Fuse,
+    PowerLoss,
+    /// Of all members at once.
+    Blackout,
+    /// The process ends, and the machine goes on.
+    Kill,
+    KillAtOperation,
+    Partition,
+    OneWay,
+    Burst,
+    Pause,
+    SlowDisk,
+}
+
+const KINDS: [Kind; 10] = [
+    Kind::Fuse,
+    Kind::PowerLoss,
+    Kind::Blackout,
+    Kind::Kill,
+    Kind::KillAtOperation,
+    Kind::Partition,
+    Kind::OneWay,
+    Kind::Burst,
+    Kind::Pause,
+    Kind::SlowDisk,
+];
+
+impl Kind {
+    /// The faults of one run; none at all in few.
+    pub fn some(random: &mut StdRng) -> Vec<Kind> {
+        let likely = *[0.0, 0.2, 0.4, 0.7].choose(random).unwrap_or(&0.4);
+        KINDS.into_iter().filter(|_| random.random_bool(likely)).collect()
+    }
+}
+
+/// How a member goes down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Down {
+    PowerLoss,
+    Kill,
+}
+
+impl World {
+    pub fn fault(&mut self) {
+        self.next_fault = self.now + self.random.random_range(1..=self.plan.fault_interval_us * 2);
+        let Some(kind) = self.plan.faults.choose(&mut self.random).copied() else {
+            return;
+        };
+        let who = self.random.random_range(0..self.members.len());
+        self.say(|| format!("fault {kind:?} of {who}"));
+        match kind {
+            Kind::Fuse => self.light(who, Down::PowerLoss),
+            Kind::KillAtOperation => self.light(who, Down::Kill),
+            Kind::PowerLoss => self.down(who, Down::PowerLoss),
+            Kind::Kill => self.down(who, Down::Kill),
+            Kind::Blackout => (0..self.members.len()).for_each(|who| self.down(who, Down::PowerLoss)),
+            Kind::Partition => {
+                let side: BTreeSet<usize> = (0..self.members.len())
+                    .filter(|_| self.random.random_bool(0.5))
+                    .collect();
+                let until = self.until(CUT_US);
+                self.network.part(&side, self.members.len(), until);
+            }
+            Kind::OneWay => {
+                let other = self.random.random_range(0..self.members.len());
+                let until = self.until(CUT_US);
+                self.network.cut(who, other, until);
+            }
+            Kind::Burst => {
+                let until = self.until(CUT_US);
+                self.network.burst(until);
+            }
+            Kind::Pause => self.members[who].paused_until = self.until(PAUSE_US),
+            Kind::SlowDisk => self.members[who].slow_until = self.until(SLOW_US),
+        }
+    }
+
+    fn until(&mut self, most: u64) -> u64 {
+        self.now + self.random.random_range(1..most)
+    }
+
+    /// The member's disk will fail at one of its next operations, and the member goes down then.
+    fn light(&mut self, who: usize, how: Down) {
+        let member = &mut self.members[who];
+        member.ends = how;
+        member.disk.burn_after(self.random.random_range(0..FUSE));
+    }
+
+    /// Everything that the process knew is gone, and of its disk what `how` says.
+    pub fn down(&mut self, who: usize, how: Down) {
+        let seed = self.random.random();
+        if !self.members[who].end(how, seed) {
+            return;
+        }
+        let again = self.until(DOWN_US);
+        self.members[who].restart_at = again;
+        self.say(|| format!("member {who} is down by {how:?}, until {again}"));
+        for client in &mut self.clients {
+            client.lost(who, self.now);
+        }
+        for watcher in self.watchers.iter_mut().chain([&mut self.collector]) {
+            watcher.lost(who);
+        }
+    }
+}
