@@ -23,7 +23,7 @@ use crate::storage::record::{Loc, RECORD_HEADER_BYTES};
 /// Up to this size an answer of one piece is one buffer.
 const SMALL_BYTES: usize = 64 * 1024;
 /// Records are fetched in pieces of at most so many, and so many bytes.
-pub const PIECE_RECORDS: usize = 1024;
+const PIECE_RECORDS: usize = 1024;
 const PIECE_BYTES: usize = 128 * 1024;
 /// gRPC's lengths are read as signed by some clients.
 const MAX_BYTES: usize = i32::MAX as usize;
@@ -91,19 +91,7 @@ impl RangeBody {
     /// The next bytes; the state moves on behind the last item.
     fn piece(&mut self) -> io::Result<Bytes> {
         let mut out = std::mem::take(&mut self.head);
-        let (fetched, left) = match &self.items {
-            Items::Stored(locs) => {
-                let piece = piece_of(&locs[self.place..]);
-                (
-                    self.store.storage.read_many(&self.segments, piece)?,
-                    locs.len() - self.place - piece.len(),
-                )
-            }
-            Items::Encoded(kvs) => {
-                let end = kvs.len().min(self.place + PIECE_RECORDS);
-                (kvs[self.place..end].to_vec(), kvs.len() - end)
-            }
-        };
+        let (fetched, left) = next_piece(&self.store, &self.segments, &self.items, self.place)?;
         out.reserve(fetched.iter().map(|kv| kv.len() + 6).sum::<usize>() + 16);
         fetched.iter().for_each(|kv| write_message(2, kv, &mut out));
         self.place += fetched.len();
@@ -115,7 +103,27 @@ impl RangeBody {
     }
 }
 
-pub fn piece_of(locs: &[Loc]) -> &[Loc] {
+/// The encoded KeyValues of the piece that begins at `place`, and how many items follow it.
+pub fn next_piece(
+    store: &Store,
+    segments: &Segments,
+    items: &Items,
+    place: usize,
+) -> io::Result<(Vec<Bytes>, usize)> {
+    match items {
+        Items::Stored(locs) => {
+            let piece = piece_of(&locs[place..]);
+            let left = locs.len() - place - piece.len();
+            Ok((store.storage.read_many(segments, piece)?, left))
+        }
+        Items::Encoded(kvs) => {
+            let end = kvs.len().min(place + PIECE_RECORDS);
+            Ok((kvs[place..end].to_vec(), kvs.len() - end))
+        }
+    }
+}
+
+fn piece_of(locs: &[Loc]) -> &[Loc] {
     let mut bytes = 0;
     let fits = |loc: &&Loc| {
         let first = bytes == 0;

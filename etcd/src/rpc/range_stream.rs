@@ -15,7 +15,7 @@ use http_body_util::BodyExt as _;
 
 use super::caller::Caller;
 use super::grpc::{Answer, PREFIX_BYTES, Reply, ok_trailers, seal, trailers};
-use super::range_body::{self, PIECE_RECORDS};
+use super::range_body::next_piece;
 use super::status::{Code, Status};
 use crate::mvcc::range::{Items, Selected};
 use crate::mvcc::response::{header_len, range_len, write_header, write_message, write_range_end};
@@ -121,17 +121,7 @@ enum Sending {
 
 impl StreamBody {
     fn next_message(&mut self) -> io::Result<Bytes> {
-        let (kvs, left) = match &self.items {
-            Items::Stored(locs) => {
-                let piece = range_body::piece_of(&locs[self.place..]);
-                let left = locs.len() - self.place - piece.len();
-                (self.store.storage.read_many(&self.segments, piece)?, left)
-            }
-            Items::Encoded(kvs) => {
-                let end = kvs.len().min(self.place + PIECE_RECORDS);
-                (kvs[self.place..end].to_vec(), kvs.len() - end)
-            }
-        };
+        let (kvs, left) = next_piece(&self.store, &self.segments, &self.items, self.place)?;
         self.place += kvs.len();
         if left == 0 {
             self.state = Sending::Trailers;
