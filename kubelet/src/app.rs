@@ -259,15 +259,18 @@ pub async fn start(pieces: Pieces, drain: Drain) -> Result<()> {
     tracing::info!(version = component_base::version::GIT_VERSION, node = %node_name, runtime = %found.version, cgroup_driver = found.driver.as_str(), "Kubelet version");
     metrics::NODE_NAME.with(&[&node_name]).set(1.0);
     let (tx, rx) = mpsc::unbounded_channel();
-    let kubelet = Arc::new(build(
-        &config,
-        &root_dir,
-        &machine,
-        &runtime,
-        &found,
-        client.clone(),
-        &tx,
-    )?);
+    let kubelet = Arc::new(
+        build(
+            &config,
+            &root_dir,
+            &machine,
+            &runtime,
+            &found,
+            client.clone(),
+            &tx,
+        )
+        .await?,
+    );
     let node: NodeCell = Arc::default();
     // What runs already is known before anyone is asked what should run.
     if let Err(error) = kubelet.pleg.relist().await {
@@ -401,7 +404,25 @@ fn health(kubelet: &Arc<Kubelet>) -> Health {
     health
 }
 
-fn build(
+async fn set_up_cgroups(
+    config: &KubeletConfiguration,
+    driver: Driver,
+    machine: &Machine,
+) -> std::io::Result<Cgroups> {
+    let pids = Some(config.pod_pids_limit);
+    let cgroups = Cgroups::of_kernel(driver, config.cgroups_per_qos, pids).await?;
+    let missing = cgroups.hierarchy().missing();
+    if !missing.is_empty() {
+        tracing::warn!(
+            controllers = missing.join(","),
+            "The kernel offers no such cgroup controllers: pods' limits on them do not hold. Boot with systemd.unified_cgroup_hierarchy=1 and look at /sys/fs/cgroup/cgroup.controllers"
+        );
+    }
+    cgroups.set_up(&machine.allocatable).await?;
+    Ok(cgroups)
+}
+
+async fn build(
     config: &KubeletConfiguration,
     root_dir: &Path,
     machine: &Machine,
@@ -427,13 +448,7 @@ fn build(
     let changed = Box::new(move |uid, _| drop(probe_tx.send(Event::Probe(uid))));
     let prober = Prober::new(runtime.clone(), Some(tls.clone()));
     let probes = Arc::new(Probes::new(pleg.cache.clone(), prober, recorder.clone(), changed));
-    let cgroups = Cgroups::new(
-        Path::new(cgroups::KERNEL_ROOT),
-        found.driver,
-        config.cgroups_per_qos,
-        Some(config.pod_pids_limit),
-    );
-    cgroups.set_up(&machine.allocatable).context(
+    let cgroups = set_up_cgroups(config, found.driver, machine).await.context(
         "could not set up the cgroups of pods (kubepods); run as root, or set cgroupsPerQOS to false",
     )?;
     let volumes = Arc::new(Volumes::new(root_dir, objects.clone()));

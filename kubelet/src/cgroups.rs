@@ -1,6 +1,10 @@
 //! Control groups of the node, its classes and its pods: `kubepods[/burstable|/besteffort]/pod<uid>`; the runtime makes the containers' below.
 //!
-//! [`name`] spells a group for either driver, [`Hierarchy`] writes version 1 or 2 of the kernel's files. The root is a parameter: tests have their own.
+//! [`path`] spells a group for either driver, [`Hierarchy`] writes the kernel's files, [`Systemd`] is told the same beforehand
+//! where it owns the tree.
+
+mod hierarchy;
+mod systemd;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,6 +17,9 @@ use parking_lot::Mutex;
 use crate::metrics;
 use crate::pod::{PodExt, PodUid};
 use crate::resources::{self, Amounts, QosClass, Which};
+
+pub use hierarchy::{Hierarchy, Limits, Version, detect_version};
+use systemd::Systemd;
 
 pub const KERNEL_ROOT: &str = "/sys/fs/cgroup";
 const ALL: &str = "kubepods";
@@ -29,20 +36,6 @@ impl Driver {
             Self::Cgroupfs => "cgroupfs",
             Self::Systemd => "systemd",
         }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Version {
-    V1,
-    V2,
-}
-
-pub fn detect_version(root: &Path) -> Version {
-    if root.join("cgroup.controllers").exists() {
-        Version::V2
-    } else {
-        Version::V1
     }
 }
 
@@ -71,263 +64,11 @@ pub fn parent_for_runtime(parts: &Parts<'_>, driver: Driver) -> String {
     }
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Limits {
-    pub cpu_shares: Option<i64>,
-    pub cpu_quota_us: Option<i64>,
-    pub cpu_period_us: Option<i64>,
-    pub memory_bytes: Option<i64>,
-    pub pids: Option<i64>,
-}
-
-pub struct Hierarchy {
-    root: PathBuf,
-    version: Version,
-}
-
-const V1_CONTROLLERS: [&str; 9] = [
-    "cpu", "cpuacct", "memory", "pids", "cpuset", "blkio", "devices", "freezer", "hugetlb",
-];
-const V2_CONTROLLERS: [&str; 6] = ["cpu", "cpuset", "memory", "pids", "io", "hugetlb"];
-
-impl Hierarchy {
-    pub fn new(root: &Path) -> Self {
-        Self {
-            root: root.into(),
-            version: detect_version(root),
-        }
-    }
-
-    pub fn version(&self) -> Version {
-        self.version
-    }
-
-    /// Each mounted hierarchy of version 1; the one of version 2.
-    fn bases(&self) -> Vec<PathBuf> {
-        match self.version {
-            Version::V2 => vec![self.root.clone()],
-            Version::V1 => {
-                let mounted = V1_CONTROLLERS
-                    .iter()
-                    .map(|c| self.root.join(c))
-                    .chain([self.root.join("systemd")]);
-                mounted.filter(|p| p.is_dir()).collect()
-            }
-        }
-    }
-
-    fn base(&self, controller: &str) -> PathBuf {
-        match self.version {
-            Version::V1 => self.root.join(controller),
-            Version::V2 => self.root.clone(),
-        }
-    }
-
-    pub fn exists(&self, group: &Path) -> bool {
-        self.bases().iter().all(|base| base.join(group).is_dir())
-    }
-
-    pub fn ensure(&self, group: &Path, limits: &Limits) -> io::Result<()> {
-        for base in self.bases() {
-            self.make(&base, group)?;
-        }
-        self.apply(group, limits)
-    }
-
-    fn make(&self, base: &Path, group: &Path) -> io::Result<()> {
-        let mut at = base.to_path_buf();
-        for part in group {
-            if self.version == Version::V2 {
-                delegate(&at)?;
-            }
-            let parent = at.clone();
-            at.push(part);
-            match std::fs::create_dir(&at) {
-                Ok(()) => inherit_cpuset(&parent, &at)?,
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(e) => return Err(named(&at, e)),
-            }
-        }
-        if self.version == Version::V2 {
-            delegate(&at)
-        } else {
-            Ok(())
-        }
-    }
-
-    pub fn apply(&self, group: &Path, limits: &Limits) -> io::Result<()> {
-        for (controller, file, value) in settings(self.version, limits) {
-            let path = self.base(controller).join(group).join(file);
-            if !path.parent().is_some_and(Path::is_dir) {
-                // The kernel has no such controller.
-                continue;
-            }
-            std::fs::write(&path, &value).map_err(|e| named(&path, e))?;
-        }
-        Ok(())
-    }
-
-    /// Children first: a container's group may outlive it by a moment.
-    pub fn remove(&self, group: &Path) -> io::Result<()> {
-        for base in self.bases() {
-            remove_tree(&base.join(group))?;
-        }
-        Ok(())
-    }
-
-    /// Names of child groups.
-    pub fn children(&self, group: &Path) -> Vec<String> {
-        let base = self.base("memory").join(group);
-        let Ok(entries) = std::fs::read_dir(base) else {
-            return Vec::new();
-        };
-        entries
-            .flatten()
-            .filter(|e| e.path().is_dir())
-            .map(|e| e.file_name().to_string_lossy().into_owned())
-            .collect()
-    }
-
-    /// Bytes in use that cannot be given back: usage without inactive file pages.
-    pub fn working_set(&self, group: &Path) -> Option<i64> {
-        let dir = self.base("memory").join(group);
-        let (usage, inactive) = match self.version {
-            Version::V1 => ("memory.usage_in_bytes", "total_inactive_file"),
-            Version::V2 => ("memory.current", "inactive_file"),
-        };
-        let usage = read_number(&dir.join(usage))?;
-        let stat = std::fs::read_to_string(dir.join("memory.stat")).ok()?;
-        let inactive = stat
-            .lines()
-            .find_map(|l| l.strip_prefix(inactive)?.trim().parse::<i64>().ok())
-            .unwrap_or(0);
-        Some((usage - inactive).max(0))
-    }
-
-    pub fn cpu_usage_nanos(&self, group: &Path) -> Option<u64> {
-        match self.version {
-            Version::V1 => u64::try_from(read_number(
-                &self.root.join("cpuacct").join(group).join("cpuacct.usage"),
-            )?)
-            .ok(),
-            Version::V2 => {
-                let stat = std::fs::read_to_string(self.root.join(group).join("cpu.stat")).ok()?;
-                let micros = stat
-                    .lines()
-                    .find_map(|l| l.strip_prefix("usage_usec ")?.parse::<u64>().ok())?;
-                Some(micros * 1000)
-            }
-        }
-    }
-}
-
-fn named(path: &Path, e: io::Error) -> io::Error {
-    io::Error::new(e.kind(), format!("{}: {e}", path.display()))
-}
-
-fn read_number(path: &Path) -> Option<i64> {
-    std::fs::read_to_string(path).ok()?.trim().parse().ok()
-}
-
-/// Gives a group's children the controllers that it has itself.
-fn delegate(group: &Path) -> io::Result<()> {
-    let Ok(available) = std::fs::read_to_string(group.join("cgroup.controllers")) else {
-        return Ok(());
-    };
-    let file = group.join("cgroup.subtree_control");
-    let enabled = std::fs::read_to_string(&file).unwrap_or_default();
-    let missing: Vec<String> = V2_CONTROLLERS
-        .iter()
-        .filter(|c| {
-            available.split_whitespace().any(|a| a == **c) && !enabled.split_whitespace().any(|e| e == **c)
-        })
-        .map(|c| format!("+{c}"))
-        .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    std::fs::write(&file, missing.join(" ")).map_err(|e| named(&file, e))
-}
-
-/// A version 1 cpuset without CPUs and memory nodes takes no process.
-fn inherit_cpuset(parent: &Path, child: &Path) -> io::Result<()> {
-    for file in ["cpuset.cpus", "cpuset.mems"] {
-        if let Ok(value) = std::fs::read_to_string(parent.join(file))
-            && child.join(file).exists()
-            && std::fs::read_to_string(child.join(file)).is_ok_and(|v| v.trim().is_empty())
-        {
-            std::fs::write(child.join(file), value.trim()).map_err(|e| named(child, e))?;
-        }
-    }
-    Ok(())
-}
-
-fn remove_tree(group: &Path) -> io::Result<()> {
-    let Ok(entries) = std::fs::read_dir(group) else {
-        return Ok(());
-    };
-    for entry in entries.flatten().filter(|e| e.path().is_dir()) {
-        remove_tree(&entry.path())?;
-    }
-    match std::fs::remove_dir(group) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(named(group, e)),
-        _ => Ok(()),
-    }
-}
-
-fn settings(version: Version, limits: &Limits) -> Vec<(&'static str, &'static str, String)> {
-    let mut out = Vec::new();
-    match version {
-        Version::V1 => {
-            if let Some(shares) = limits.cpu_shares {
-                out.push(("cpu", "cpu.shares", shares.to_string()));
-            }
-            if let Some(period) = limits.cpu_period_us {
-                out.push(("cpu", "cpu.cfs_period_us", period.to_string()));
-            }
-            if let Some(quota) = limits.cpu_quota_us {
-                out.push(("cpu", "cpu.cfs_quota_us", quota.to_string()));
-            }
-            if let Some(bytes) = limits.memory_bytes {
-                out.push(("memory", "memory.limit_in_bytes", bytes.to_string()));
-            }
-        }
-        Version::V2 => {
-            if let Some(shares) = limits.cpu_shares {
-                out.push(("cpu", "cpu.weight", weight(shares).to_string()));
-            }
-            if let Some(quota) = limits.cpu_quota_us {
-                let period = limits.cpu_period_us.unwrap_or(resources::QUOTA_PERIOD_US);
-                let quota = if quota < 0 {
-                    "max".to_string()
-                } else {
-                    quota.to_string()
-                };
-                out.push(("cpu", "cpu.max", format!("{quota} {period}")));
-            }
-            if let Some(bytes) = limits.memory_bytes {
-                out.push(("memory", "memory.max", bytes.to_string()));
-            }
-        }
-    }
-    if let Some(pids) = limits.pids {
-        out.push((
-            "pids",
-            "pids.max",
-            if pids < 0 { "max".into() } else { pids.to_string() },
-        ));
-    }
-    out
-}
-
-/// [2, 262144] shares to [1, 10000] of weight.
-fn weight(shares: i64) -> i64 {
-    1 + ((shares.max(2) - 2) * 9999) / 262_142
-}
-
 pub struct Cgroups {
     hierarchy: Hierarchy,
     driver: Driver,
+    /// Absent with the other driver, and in tests, whose root no systemd owns.
+    systemd: Option<Systemd>,
     /// `cgroupsPerQOS: false`: the runtime places containers where it likes.
     enabled: bool,
     pod_pids_limit: Option<i64>,
@@ -336,14 +77,23 @@ pub struct Cgroups {
 
 impl Cgroups {
     pub fn new(root: &Path, driver: Driver, enabled: bool, pod_pids_limit: Option<i64>) -> Self {
-        let hierarchy = Hierarchy::new(root);
         Self {
-            hierarchy,
+            hierarchy: Hierarchy::new(root),
             driver,
+            systemd: None,
             enabled,
             pod_pids_limit,
             burstable: Mutex::default(),
         }
+    }
+
+    /// The kernel's own tree, with systemd's consent where the driver asks for it.
+    pub async fn of_kernel(driver: Driver, enabled: bool, pod_pids_limit: Option<i64>) -> io::Result<Self> {
+        let mut groups = Self::new(Path::new(KERNEL_ROOT), driver, enabled, pod_pids_limit);
+        if enabled && driver == Driver::Systemd {
+            groups.systemd = Some(Systemd::connect().await?);
+        }
+        Ok(groups)
     }
 
     pub fn hierarchy(&self) -> &Hierarchy {
@@ -351,7 +101,7 @@ impl Cgroups {
     }
 
     /// The node's own groups: what all pods together may use.
-    pub fn set_up(&self, allocatable: &Amounts) -> io::Result<()> {
+    pub async fn set_up(&self, allocatable: &Amounts) -> io::Result<()> {
         if !self.enabled {
             return Ok(());
         }
@@ -360,24 +110,41 @@ impl Cgroups {
             memory_bytes: allocatable.get("memory").copied(),
             ..Limits::default()
         };
-        self.hierarchy.ensure(&path(&[ALL], self.driver), &all)?;
         let least = Limits {
             cpu_shares: Some(resources::MIN_SHARES),
             ..Limits::default()
         };
-        self.hierarchy
-            .ensure(&path(&[ALL, "besteffort"], self.driver), &least)?;
-        self.hierarchy
-            .ensure(&path(&[ALL, "burstable"], self.driver), &least)
+        self.ensure(&[ALL], &all).await?;
+        self.ensure(&[ALL, "besteffort"], &least).await?;
+        self.ensure(&[ALL, "burstable"], &least).await
     }
 
-    fn with_parts<R>(&self, class: QosClass, uid: &PodUid, f: impl FnOnce(&Parts<'_>) -> R) -> R {
-        let pod = format!("pod{uid}");
-        match class {
-            QosClass::Guaranteed => f(&[ALL, &pod]),
-            QosClass::Burstable => f(&[ALL, "burstable", &pod]),
-            QosClass::BestEffort => f(&[ALL, "besteffort", &pod]),
+    async fn ensure(&self, parts: &Parts<'_>, limits: &Limits) -> io::Result<()> {
+        if let Some(systemd) = &self.systemd {
+            systemd
+                .ensure(&slice(parts), limits, self.hierarchy.version())
+                .await?;
         }
+        self.hierarchy.ensure(&path(parts, self.driver), limits)
+    }
+
+    async fn apply(&self, parts: &Parts<'_>, limits: &Limits) -> io::Result<()> {
+        if let Some(systemd) = &self.systemd {
+            systemd
+                .set(&slice(parts), limits, self.hierarchy.version())
+                .await?;
+        }
+        self.hierarchy.apply(&path(parts, self.driver), limits)
+    }
+
+    async fn remove(&self, parts: &Parts<'_>) -> io::Result<()> {
+        let group = path(parts, self.driver);
+        if let Some(systemd) = &self.systemd
+            && self.hierarchy.exists_anywhere(&group)
+        {
+            systemd.stop(&slice(parts)).await?;
+        }
+        self.hierarchy.remove(&group)
     }
 
     /// Empty when groups are not ours to make.
@@ -385,64 +152,59 @@ impl Cgroups {
         if !self.enabled {
             return String::new();
         }
-        self.with_parts(resources::qos_class(pod), &pod.uid(), |parts| {
-            parent_for_runtime(parts, self.driver)
-        })
+        let name = pod_name(&pod.uid());
+        parent_for_runtime(&pod_parts(resources::qos_class(pod), &name), self.driver)
     }
 
     pub fn pod_path(&self, pod: &Pod) -> PathBuf {
-        self.with_parts(resources::qos_class(pod), &pod.uid(), |parts| {
-            path(parts, self.driver)
-        })
+        let name = pod_name(&pod.uid());
+        path(&pod_parts(resources::qos_class(pod), &name), self.driver)
     }
 
-    pub fn ensure_pod(&self, pod: &Pod) -> io::Result<()> {
-        if !self.enabled {
-            return Ok(());
-        }
-        let group = self.pod_path(pod);
-        if self.hierarchy.exists(&group) {
+    pub async fn ensure_pod(&self, pod: &Pod) -> io::Result<()> {
+        if !self.enabled || self.hierarchy.exists(&self.pod_path(pod)) {
             return Ok(());
         }
         let begin = Instant::now();
-        if resources::qos_class(pod) == QosClass::Burstable {
+        let class = resources::qos_class(pod);
+        if class == QosClass::Burstable {
             let cpu = resources::pod_amounts(pod, Which::Requests)
                 .get("cpu")
                 .copied()
                 .unwrap_or(0);
             self.burstable.lock().insert(pod.uid(), cpu);
-            self.update_burstable()?;
+            self.update_burstable().await?;
         }
-        let made = self
-            .hierarchy
-            .ensure(&group, &pod_limits(pod, self.pod_pids_limit));
+        let name = pod_name(&pod.uid());
+        let limits = pod_limits(pod, self.pod_pids_limit);
+        let made = self.ensure(&pod_parts(class, &name), &limits).await;
         metrics::CGROUP_DURATION
             .with(&["create"])
             .observe(begin.elapsed().as_secs_f64());
         made
     }
 
-    fn update_burstable(&self) -> io::Result<()> {
+    async fn update_burstable(&self) -> io::Result<()> {
         let sum: i64 = self.burstable.lock().values().sum();
         let limits = Limits {
             cpu_shares: Some(resources::cpu_shares(sum)),
             ..Limits::default()
         };
-        self.hierarchy
-            .apply(&path(&[ALL, "burstable"], self.driver), &limits)
+        self.apply(&[ALL, "burstable"], &limits).await
     }
 
-    pub fn remove_pod(&self, uid: &PodUid) -> io::Result<()> {
+    pub async fn remove_pod(&self, uid: &PodUid) -> io::Result<()> {
         if !self.enabled {
             return Ok(());
         }
         let begin = Instant::now();
+        let name = pod_name(uid);
         for class in [QosClass::Guaranteed, QosClass::Burstable, QosClass::BestEffort] {
-            let group = self.with_parts(class, uid, |parts| path(parts, self.driver));
-            self.hierarchy.remove(&group)?;
+            self.remove(&pod_parts(class, &name)).await?;
         }
-        if self.burstable.lock().remove(uid).is_some() {
-            self.update_burstable()?;
+        let was_burstable = self.burstable.lock().remove(uid).is_some();
+        if was_burstable {
+            self.update_burstable().await?;
         }
         metrics::CGROUP_DURATION
             .with(&["destroy"])
@@ -464,6 +226,18 @@ impl Cgroups {
             }
         }
         found
+    }
+}
+
+fn pod_name(uid: &PodUid) -> String {
+    format!("pod{uid}")
+}
+
+fn pod_parts(class: QosClass, name: &str) -> Vec<&str> {
+    match class {
+        QosClass::Guaranteed => vec![ALL, name],
+        QosClass::Burstable => vec![ALL, "burstable", name],
+        QosClass::BestEffort => vec![ALL, "besteffort", name],
     }
 }
 
@@ -540,16 +314,17 @@ mod tests {
         );
     }
 
-    #[test]
-    fn version_1_gets_shares_quota_and_limit_and_is_removed_again() {
+    #[tokio::test]
+    async fn version_1_gets_shares_quota_and_limit_and_is_removed_again() {
         let tmp = v1();
         let groups = Cgroups::new(tmp.path(), Driver::Cgroupfs, true, Some(100));
         groups
             .set_up(&Amounts::from([("cpu".into(), 2000), ("memory".into(), 1 << 30)]))
+            .await
             .unwrap();
         let both = json!({"cpu": "500m", "memory": "64Mi"});
         let p = pod("u", json!({"requests": {"cpu": "250m"}, "limits": both}));
-        groups.ensure_pod(&p).unwrap();
+        groups.ensure_pod(&p).await.unwrap();
         let read = |file: &str| std::fs::read_to_string(tmp.path().join(file)).unwrap();
         assert_eq!(read("cpu/kubepods/cpu.shares"), "2048");
         assert_eq!(read("cpu/kubepods/burstable/cpu.shares"), "256");
@@ -563,13 +338,14 @@ mod tests {
         assert_eq!(groups.pods_on_disk(), [PodUid::new("u")]);
     }
 
-    #[test]
-    fn version_2_gets_weight_and_max_and_delegates_controllers() {
+    #[tokio::test]
+    async fn version_2_gets_weight_and_max_and_delegates_controllers() {
         let tmp = v2();
         let groups = Cgroups::new(tmp.path(), Driver::Systemd, true, None);
-        groups.set_up(&Amounts::new()).unwrap();
+        groups.set_up(&Amounts::new()).await.unwrap();
         groups
             .ensure_pod(&pod("a-b", json!({"limits": {"cpu": "1", "memory": "64Mi"}})))
+            .await
             .unwrap();
         let read = |file: &str| std::fs::read_to_string(tmp.path().join(file)).unwrap();
         assert_eq!(read("cgroup.subtree_control"), "+cpu +memory +pids");

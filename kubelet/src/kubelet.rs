@@ -149,7 +149,7 @@ impl Kubelet {
                 format!("unable to ensure pod container exists: {e}"),
             )
         };
-        self.cgroups.ensure_pod(pod).map_err(cgroup)?;
+        self.cgroups.ensure_pod(pod).await.map_err(cgroup)?;
         if let Some(client) = &self.client {
             self.mirrors.reconcile(client, pod, &self.statuses).await;
         }
@@ -319,7 +319,11 @@ impl Kubelet {
         // Removing a large emptyDir takes its time.
         let torn_down = tokio::task::spawn_blocking(move || volumes.tear_down(&removed)).await;
         let torn_down = torn_down.unwrap_or_else(|e| Err(std::io::Error::other(e)));
-        if let Err(error) = torn_down.and_then(|()| self.cgroups.remove_pod(&uid)) {
+        let removed = match torn_down {
+            Ok(()) => self.cgroups.remove_pod(&uid).await,
+            failed => failed,
+        };
+        if let Err(error) = removed {
             tracing::error!(pod = %pod.key(), pod_uid = %uid, %error, "Failed to clean up after pod");
             return Outcome::FailedTransient;
         }

@@ -354,17 +354,24 @@ impl SyncLoop {
             return;
         }
         let kubelet = self.kubelet.clone();
-        tokio::task::spawn_blocking(move || {
-            for uid in volumes {
-                match kubelet.volumes.tear_down(&uid) {
-                    Ok(()) => tracing::info!(pod_uid = %uid, "Cleaned up orphaned pod volumes dir"),
-                    Err(error) => {
-                        tracing::error!(pod_uid = %uid, %error, "Orphaned pod found, but its volumes could not be cleaned up")
+        let volumes = tokio::task::spawn_blocking({
+            let kubelet = kubelet.clone();
+            move || {
+                for uid in volumes {
+                    match kubelet.volumes.tear_down(&uid) {
+                        Ok(()) => tracing::info!(pod_uid = %uid, "Cleaned up orphaned pod volumes dir"),
+                        Err(error) => {
+                            tracing::error!(pod_uid = %uid, %error, "Orphaned pod found, but its volumes could not be cleaned up")
+                        }
                     }
                 }
             }
+        });
+        tokio::spawn(async move {
+            // A panic there is logged by the hook.
+            let _ = volumes.await;
             for uid in groups {
-                if let Err(error) = kubelet.cgroups.remove_pod(&uid) {
+                if let Err(error) = kubelet.cgroups.remove_pod(&uid).await {
                     tracing::error!(pod_uid = %uid, %error, "Failed to remove cgroup of orphaned pod");
                 }
             }
