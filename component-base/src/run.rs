@@ -23,7 +23,6 @@ where
     F: FnOnce(Flags, Drain) -> Fut,
     Fut: Future<Output = anyhow::Result<()>>,
 {
-    small_pages();
     let flags = match flags.parse(std::env::args_os().skip(1)) {
         Ok(flags) => flags,
         Err(UsageError::Help(text)) => {
@@ -43,13 +42,6 @@ where
         Ok(runtime) => runtime.block_on(supervise(component, flags, app)),
         Err(error) => usage(component, &format!("cannot start threads: {error}")),
     }
-}
-
-/// mimalloc asks the kernel for huge pages, and a daemon's few megabytes, scattered over them, then hold several times as
-/// much: six idle daemons stood at 198 MiB with them and at 105 MiB without, with the same CPU for each request. A kernel
-/// that cannot leave them away costs memory only.
-fn small_pages() {
-    let _ = rustix::thread::disable_transparent_huge_pages(true);
 }
 
 fn usage(component: &str, message: &str) -> ExitCode {
