@@ -51,6 +51,9 @@ pub struct Config {
     pub max_learners: usize,
     pub retention: Retention,
     pub raft_read_timeout: Duration,
+    /// Zero for never.
+    pub corrupt_check: Duration,
+    pub compact_hash_check: Duration,
     pub features: Features,
     pub heartbeat: Duration,
     pub election: Duration,
@@ -123,6 +126,8 @@ impl Config {
             max_learners: at_least_one(&flags, "max-learners")? as usize,
             retention: retention(&flags)?,
             raft_read_timeout: flags.duration("raft-read-timeout").max(MIN_RAFT_TIMEOUT),
+            corrupt_check: renamed(&flags, "corrupt-check-time", "experimental-corrupt-check-time"),
+            compact_hash_check: compact_hash_check(&flags)?,
             features: Features::from_flags(&flags)?,
             heartbeat,
             election,
@@ -314,6 +319,18 @@ fn progress_interval(flags: &Flags) -> Result<Duration> {
     );
     if interval.is_zero() {
         bail!("invalid value for --watch-progress-notify-interval: must be positive");
+    }
+    Ok(interval)
+}
+
+fn compact_hash_check(flags: &Flags) -> Result<Duration> {
+    let interval = renamed(
+        flags,
+        "compact-hash-check-time",
+        "experimental-compact-hash-check-time",
+    );
+    if interval.is_zero() {
+        bail!("--compact-hash-check-time must be >0; --feature-gates=CompactHashCheck=false switches the check off");
     }
     Ok(interval)
 }

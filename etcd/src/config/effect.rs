@@ -63,14 +63,6 @@ const NONE: &[(&str, &str)] = &[
         "raft-write-timeout",
         "a peer that takes nothing is noticed by its full queue",
     ),
-    (
-        "corrupt-check-time",
-        "members do not compare their data periodically yet",
-    ),
-    (
-        "compact-hash-check-time",
-        "members do not compare their data periodically yet",
-    ),
     ("downgrade-check-time", "there is no downgrade"),
     (
         "peer-skip-client-san-verification",

@@ -161,12 +161,12 @@ fn select(server: &EtcdServer, request: &RangeRequest) -> Answer {
     for _ in 0..READ_ATTEMPTS {
         let (segments, current) = (store.storage.segments(), store.current());
         let revision = store.revision(request.revision, current)?;
-        match store.select(request, revision, &|locs| {
-            store.storage.read_many(&segments, locs)
+        match store.select(request, revision, &segments, &|segments, locs| {
+            store.storage.read_many(segments, locs)
         }) {
             // Without a revision of its own a request is never too old.
             Err(mvcc::Error::Compacted) if request.revision == 0 => {}
-            selected => return range_body::reply(store, segments, server.header(current), selected?),
+            selected => return range_body::reply(store, server.header(current), selected?),
         }
     }
     Err(mvcc::Error::Compacted.into())

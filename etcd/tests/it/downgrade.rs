@@ -8,6 +8,7 @@ use etcd_api::health::health_client::HealthClient;
 use tonic::Code;
 use tonic::transport::Channel;
 
+use crate::etcdctl::wait_for;
 use crate::harness::{Etcd, PATIENCE};
 
 async fn ask(
@@ -26,7 +27,7 @@ async fn ask(
 }
 
 #[tokio::test]
-async fn a_downgrade_is_noted_once_and_survives_a_restart() {
+async fn a_downgrade_takes_the_cluster_to_the_version_before_and_back() {
     use DowngradeAction::{Cancel, Enable, Validate};
     let mut etcd = Etcd::start();
     let mut client = MaintenanceClient::new(etcd.channel().await);
@@ -41,18 +42,29 @@ async fn a_downgrade_is_noted_once_and_survives_a_restart() {
     let expected = refused(Code::InvalidArgument, "wrong downgrade target version format");
     assert_eq!(ask(&mut client, Enable, "soon").await, expected);
     assert_eq!(ask(&mut client, Cancel, "").await, version());
-    assert_eq!(ask(&mut client, Enable, "3.5.0").await, version());
+    let shown = |etcd: &Etcd| etcd.get("/version").1;
+    assert!(shown(&etcd).contains(r#""storage":"3.6.0""#));
+    assert!(ask(&mut client, Enable, "3.5.0").await.is_ok());
+    wait_for(|| shown(&etcd).contains(r#""etcdcluster":"3.5.0","#));
+    assert!(
+        shown(&etcd).contains(r#""storage":"3.5.0""#),
+        "{}",
+        shown(&etcd)
+    );
     etcd.restart();
     let mut client = MaintenanceClient::new(etcd.channel().await);
+    wait_for(|| shown(&etcd).contains(r#""etcdcluster":"3.5.0","#));
     let expected = refused(
         Code::FailedPrecondition,
         "cluster has a downgrade job in progress",
     );
-    assert_eq!(ask(&mut client, Validate, "3.5").await, expected);
+    assert_eq!(ask(&mut client, Validate, "3.4").await, expected);
     let status = client.status(StatusRequest {}).await.unwrap().into_inner();
     let info = status.downgrade_info.unwrap();
     assert_eq!((info.enabled, info.target_version.as_str()), (true, "3.5.0"));
-    assert_eq!(ask(&mut client, Cancel, "").await, version());
+    assert_eq!(status.storage_version, "3.5.0");
+    assert!(ask(&mut client, Cancel, "").await.is_ok());
+    wait_for(|| shown(&etcd).contains(r#""etcdcluster":"3.6.0","#));
     assert_eq!(ask(&mut client, Validate, "3.5").await, version());
     let info = client
         .status(StatusRequest {})

@@ -3,6 +3,7 @@
 mod auth;
 mod cluster;
 mod concurrency;
+mod corrupt_check;
 mod corruption;
 mod downgrade;
 mod durability;
