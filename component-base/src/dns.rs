@@ -1,5 +1,6 @@
-//! SRV records, which the C library has no call for: one question to the servers of `/etc/resolv.conf`, over UDP, and over TCP when the answer
-//! does not fit. Addresses of hosts are the C library's matter.
+//! SRV and PTR records, which the standard library has no call for: one question to the servers of `/etc/resolv.conf`, over UDP, and over TCP when the answer
+//! does not fit. Addresses of hosts are the C library's matter. A resolver's crate would bring dozens
+//! of others along for this one question.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -16,6 +17,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const ATTEMPTS: usize = 2;
 /// What fits a UDP answer without extensions is 512 bytes; servers that send more are read up to here.
 const MAX_DATAGRAM: usize = 4096;
+const TYPE_PTR: u16 = 12;
 const TYPE_SRV: u16 = 33;
 const CLASS_IN: u16 = 1;
 const TRUNCATED: u8 = 0x02;
@@ -34,6 +36,38 @@ pub struct Srv {
     pub port: u16,
 }
 
+/// What an answer is read as.
+trait Record: Sized {
+    const TYPE: u16;
+
+    /// From its data at `at`.
+    fn read(packet: &[u8], at: usize) -> Option<Self>;
+}
+
+impl Record for Srv {
+    const TYPE: u16 = TYPE_SRV;
+
+    fn read(packet: &[u8], at: usize) -> Option<Srv> {
+        Some(Srv {
+            priority: u16_at(packet, at)?,
+            weight: u16_at(packet, at + 2)?,
+            port: u16_at(packet, at + 4)?,
+            host: name_at(packet, at + 6)?.0,
+        })
+    }
+}
+
+/// The name of an address.
+struct Ptr(String);
+
+impl Record for Ptr {
+    const TYPE: u16 = TYPE_PTR;
+
+    fn read(packet: &[u8], at: usize) -> Option<Ptr> {
+        Some(Ptr(name_at(packet, at)?.0))
+    }
+}
+
 /// With Go's words.
 #[derive(Debug, thiserror::Error)]
 #[error("lookup {name}{on}: {reason}")]
@@ -45,9 +79,34 @@ pub struct LookupError {
 
 /// The records of `_service._tcp.domain`, those of the best priority first. None at all is an error.
 pub async fn lookup_srv(service: &str, domain: &str) -> Result<Vec<Srv>, LookupError> {
-    let text = tokio::fs::read_to_string(RESOLV_CONF).await.unwrap_or_default();
     let name = format!("_{service}._tcp.{}", domain.trim_end_matches('.'));
-    lookup(&servers(&text), &name).await
+    let mut found: Vec<Srv> = lookup(&configured().await, &name).await?;
+    found.sort_by_key(|record| (record.priority, std::cmp::Reverse(record.weight)));
+    Ok(found)
+}
+
+/// What an address is called, with final dots. None at all is an error.
+pub async fn lookup_ptr(address: IpAddr) -> Result<Vec<String>, LookupError> {
+    let found: Vec<Ptr> = lookup(&configured().await, &reverse_name(address)).await?;
+    Ok(found.into_iter().map(|Ptr(name)| name).collect())
+}
+
+fn reverse_name(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => {
+            let [a, b, c, d] = address.octets();
+            format!("{d}.{c}.{b}.{a}.in-addr.arpa")
+        }
+        IpAddr::V6(address) => {
+            let nibbles = address.octets().into_iter().rev();
+            let nibbles = nibbles.map(|byte| format!("{:x}.{:x}.", byte & 0xf, byte >> 4));
+            nibbles.collect::<String>() + "ip6.arpa"
+        }
+    }
+}
+
+async fn configured() -> Vec<SocketAddr> {
+    servers(&tokio::fs::read_to_string(RESOLV_CONF).await.unwrap_or_default())
 }
 
 fn servers(resolv_conf: &str) -> Vec<SocketAddr> {
@@ -58,7 +117,7 @@ fn servers(resolv_conf: &str) -> Vec<SocketAddr> {
     addresses.collect()
 }
 
-async fn lookup(servers: &[SocketAddr], name: &str) -> Result<Vec<Srv>, LookupError> {
+async fn lookup<R: Record>(servers: &[SocketAddr], name: &str) -> Result<Vec<R>, LookupError> {
     let failed = |on: Option<&SocketAddr>, reason: String| LookupError {
         name: name.to_owned(),
         on: on.map(|server| format!(" on {server}")).unwrap_or_default(),
@@ -68,10 +127,7 @@ async fn lookup(servers: &[SocketAddr], name: &str) -> Result<Vec<Srv>, LookupEr
     for server in std::iter::repeat_n(servers, ATTEMPTS).flatten() {
         match tokio::time::timeout(ANSWER_WITHIN, ask(*server, name)).await {
             Ok(Ok(found)) if found.is_empty() => return Err(failed(Some(server), "no such host".to_owned())),
-            Ok(Ok(mut found)) => {
-                found.sort_by_key(|record| (record.priority, std::cmp::Reverse(record.weight)));
-                return Ok(found);
-            }
+            Ok(Ok(found)) => return Ok(found),
             Ok(Err(error)) => last = failed(Some(server), error.to_string()),
             Err(_) => last = failed(Some(server), "i/o timeout".to_owned()),
         }
@@ -79,12 +135,12 @@ async fn lookup(servers: &[SocketAddr], name: &str) -> Result<Vec<Srv>, LookupEr
     Err(last)
 }
 
-async fn ask(server: SocketAddr, name: &str) -> io::Result<Vec<Srv>> {
+async fn ask<R: Record>(server: SocketAddr, name: &str) -> io::Result<Vec<R>> {
     let mut id = [0; 2];
     SystemRandom::new()
         .fill(&mut id)
         .map_err(|_| io::Error::other("no random number"))?;
-    let question = question(id, name)?;
+    let question = question(id, name, R::TYPE)?;
     let local = if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let socket = UdpSocket::bind(local).await?;
     socket.connect(server).await?;
@@ -125,7 +181,7 @@ fn answers(packet: &[u8], question: &[u8]) -> bool {
         && packet[12..question.len()].eq_ignore_ascii_case(&question[12..])
 }
 
-fn question(id: [u8; 2], name: &str) -> io::Result<Vec<u8>> {
+fn question(id: [u8; 2], name: &str, kind: u16) -> io::Result<Vec<u8>> {
     let mut packet = id.to_vec();
     // Recursion desired, one question.
     packet.extend_from_slice(&[1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
@@ -137,12 +193,12 @@ fn question(id: [u8; 2], name: &str) -> io::Result<Vec<u8>> {
         packet.extend_from_slice(label.as_bytes());
     }
     packet.push(0);
-    packet.extend_from_slice(&TYPE_SRV.to_be_bytes());
+    packet.extend_from_slice(&kind.to_be_bytes());
     packet.extend_from_slice(&CLASS_IN.to_be_bytes());
     Ok(packet)
 }
 
-fn read(packet: &[u8]) -> io::Result<Vec<Srv>> {
+fn read<R: Record>(packet: &[u8]) -> io::Result<Vec<R>> {
     match packet.get(3).map(|flags| flags & 0x0f) {
         Some(0) => parse(packet).ok_or_else(|| io::Error::other("the answer cannot be read")),
         Some(NAME_ERROR) => Ok(Vec::new()),
@@ -150,7 +206,7 @@ fn read(packet: &[u8]) -> io::Result<Vec<Srv>> {
     }
 }
 
-fn parse(packet: &[u8]) -> Option<Vec<Srv>> {
+fn parse<R: Record>(packet: &[u8]) -> Option<Vec<R>> {
     let questions = u16_at(packet, 4)?;
     let answers = u16_at(packet, 6)?;
     let mut at = 12;
@@ -162,13 +218,8 @@ fn parse(packet: &[u8]) -> Option<Vec<Srv>> {
         let record = name_at(packet, at)?.1;
         let length = usize::from(u16_at(packet, record + 8)?);
         let data = record + 10;
-        if u16_at(packet, record)? == TYPE_SRV {
-            found.push(Srv {
-                priority: u16_at(packet, data)?,
-                weight: u16_at(packet, data + 2)?,
-                port: u16_at(packet, data + 4)?,
-                host: name_at(packet, data + 6)?.0,
-            });
+        if u16_at(packet, record)? == R::TYPE {
+            found.push(R::read(packet, data)?);
         }
         at = data + length;
     }
@@ -230,16 +281,23 @@ mod tests {
 
     #[test]
     fn records_are_read_and_loops_are_not_followed() {
-        let question = question([0, 7], NAME).unwrap();
+        let question = question([0, 7], NAME, TYPE_SRV).unwrap();
         let packet = answer(&question);
         assert!(answers(&packet, &question));
-        assert!(!answers(&packet, &super::question([0, 8], NAME).unwrap()));
-        assert_eq!(parse(&packet).unwrap(), expected());
+        assert!(!answers(
+            &packet,
+            &super::question([0, 8], NAME, TYPE_SRV).unwrap()
+        ));
+        assert_eq!(parse::<Srv>(&packet).unwrap(), expected());
+        assert!(parse::<Ptr>(&packet).unwrap().is_empty());
         assert!(name_at(&[0xc0, 0], 0).is_none());
         for length in 0..packet.len() {
-            assert!(parse(&packet[..length]).is_none(), "{length}");
+            assert!(parse::<Srv>(&packet[..length]).is_none(), "{length}");
         }
-        assert!(super::question([0, 7], "a..b").is_err());
+        assert!(super::question([0, 7], "a..b", TYPE_SRV).is_err());
+        assert_eq!(reverse_name([10, 0, 2, 1].into()), "1.2.0.10.in-addr.arpa");
+        assert!(reverse_name("2001:db8::1".parse().unwrap()).starts_with("1.0.0.0."));
+        assert!(reverse_name("2001:db8::1".parse().unwrap()).ends_with(".8.b.d.0.1.0.0.2.ip6.arpa"));
         assert_eq!(
             servers("# nameserver 1.1.1.1\nnameserver 127.0.0.1\nsearch x\nnameserver ::1\n"),
             ["127.0.0.1:53".parse().unwrap(), "[::1]:53".parse().unwrap()]
@@ -271,7 +329,7 @@ mod tests {
             stream.write_all(&whole).await.unwrap();
         };
         let servers = [server];
-        let (found, ()) = tokio::join!(lookup(&servers, NAME), serving);
+        let (found, ()) = tokio::join!(lookup::<Srv>(&servers, NAME), serving);
         assert_eq!(found.unwrap(), expected());
     }
 
@@ -287,7 +345,7 @@ mod tests {
             udp.send_to(&packet[..length], from).await.unwrap();
         };
         let servers = [server];
-        let (found, ()) = tokio::join!(lookup(&servers, NAME), serving);
+        let (found, ()) = tokio::join!(lookup::<Srv>(&servers, NAME), serving);
         assert_eq!(
             found.unwrap_err().to_string(),
             format!("lookup {NAME} on {server}: no such host")

@@ -1,6 +1,8 @@
-//! From a data directory to a running member. [`first`] begins one that has no data, [`alone`] one that is to go on without the others.
+//! From a data directory to a running member. [`first`] begins one that has no data, with the members
+//! that [`discovery`] finds; [`alone`] is for one that is to go on without the others.
 
 mod alone;
+mod discovery;
 pub mod first;
 
 use std::path::{Path, PathBuf};
@@ -23,7 +25,7 @@ use crate::config::Config;
 use crate::disk::real::{self, DirLock, RealDisk};
 use crate::disk::{Disk, Fill};
 use crate::lease::Lessor;
-use crate::membership::{Change, Member as ClusterMember, Membership};
+use crate::membership::{Change, Member as ClusterMember};
 use crate::meta;
 use crate::mvcc::Store;
 use crate::peer::client::Client;
@@ -89,7 +91,9 @@ pub async fn start(config: &Config) -> Result<Member> {
 }
 
 fn peer_client(config: &Config) -> Result<Client> {
-    let tls = config.peer_client_tls.clone().map(|tls| tls.load());
+    let allowed = &config.allowed_peers;
+    let tls = config.peer_client_tls.clone();
+    let tls = tls.map(|tls| tls.load_for(allowed.clone()));
     let tls = tls
         .transpose()
         .context("--peer-cert-file, --peer-key-file and --peer-trusted-ca-file")?;
@@ -203,7 +207,7 @@ async fn open(disk: &Arc<dyn Disk>, config: &Config, client: &Client) -> Result<
         Some(ids) => {
             let (mut wal, mut replay) = Wal::open(disk.clone(), wal_dir, ids, wal::SEGMENT_BYTES)?;
             if config.initial_cluster_state != "existing" && first::is_blank(&replay) {
-                let configured = Membership::initial(&config.initial_cluster, &config.initial_cluster_token)?;
+                let configured = discovery::configured(config).await?;
                 first::resume(&mut wal, &mut replay, ids, &configured)?;
             }
             (ids, wal, replay, Vec::new())
@@ -607,6 +611,7 @@ fn limits(config: &Config) -> Limits {
         max_txn_ops: config.max_txn_ops,
         quota_bytes: config.quota_bytes,
         warning_apply: config.warning_apply_duration,
+        warning_unary: config.warning_unary_duration,
         heartbeat: config.heartbeat,
         election: config.election,
         min_lease_ttl: config.min_lease_ttl(),

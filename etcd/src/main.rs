@@ -34,7 +34,7 @@ async fn run(flags: Flags, drain: Drain) -> Result<()> {
     etcd::metrics::register(&member.server);
     http::add_checks(&member.server);
     // The others must reach this member before anything can be agreed on.
-    let mut serving = listeners.serve_peers(&config, &member, &drain);
+    let mut serving = listeners.serve_peers(&member, &drain);
     let checked = match config.features.initial_corrupt_check {
         true => member.server.initial_corrupt_check().await,
         false => Ok(()),
@@ -135,11 +135,10 @@ impl Listeners {
         })
     }
 
-    fn serve_peers(&mut self, config: &Config, member: &Member, drain: &Drain) -> Vec<Serving> {
+    fn serve_peers(&mut self, member: &Member, drain: &Drain) -> Vec<Serving> {
         let handler = PeerHandler {
             server: member.server.clone(),
             transport: member.server.transport.clone(),
-            allowed: Arc::new(config.allowed_peers.clone()),
         };
         let urls = std::mem::take(&mut self.peer);
         let limits = Limits::default();

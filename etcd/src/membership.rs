@@ -53,7 +53,8 @@ pub struct Membership {
 
 /// The layout that the data correspond to: they go to an older one with the cluster's version, and come back with it.
 pub fn storage_version(cluster_version: &str) -> String {
-    let older = headers::minor(cluster_version).is_some_and(|version| Some(version) < headers::minor(CLUSTER_VERSION));
+    let older = headers::minor(cluster_version)
+        .is_some_and(|version| Some(version) < headers::minor(CLUSTER_VERSION));
     let version = if older { cluster_version } else { CLUSTER_VERSION };
     version.to_owned()
 }

@@ -102,6 +102,8 @@ pub struct Limits {
     pub max_txn_ops: usize,
     pub quota_bytes: u64,
     pub warning_apply: Duration,
+    /// `--warning-unary-request-duration`
+    pub warning_unary: Duration,
     pub heartbeat: Duration,
     pub election: Duration,
     pub min_lease_ttl: i64,

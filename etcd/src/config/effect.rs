@@ -63,28 +63,13 @@ const NONE: &[(&str, &str)] = &[
         "raft-write-timeout",
         "a peer that takes nothing is noticed by its full queue",
     ),
-    ("downgrade-check-time", "there is no downgrade"),
     (
-        "peer-skip-client-san-verification",
-        "addresses in certificates of peers are not checked",
+        "downgrade-check-time",
+        "the leader looks after the cluster's version every second",
     ),
-    (
-        "self-signed-cert-validity",
-        "self-signed certificates live as long as the process",
-    ),
-    (
-        "self-signed-cert-validity",
-        "self-signed certificates are valid for ten years",
-    ),
-    ("tls-max-version", "TLS 1.3 is always offered"),
-    ("cors", "there is no gateway for browsers"),
     ("metrics", "every metric is always exported"),
     ("discovery-fallback", "there is no proxy"),
-    ("discovery-proxy", "there is no discovery"),
-    (
-        "warning-unary-request-duration",
-        "ranges of more than 300 ms are logged",
-    ),
+    ("discovery-proxy", "there is no discovery by the v2 API"),
 ];
 
 pub fn warn(flags: &Flags) {

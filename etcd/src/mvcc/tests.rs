@@ -7,10 +7,11 @@ use super::range::Items;
 use super::response::Response;
 use super::txn::{ReadTxn, View as _};
 use super::*;
-use crate::storage::Segments;
 use crate::storage::keeper::Keeper;
+use crate::storage::load::Loaded;
 use crate::storage::record::Loc;
-use crate::storage::tests::Fixture;
+use crate::storage::tests::{Fixture, load};
+use crate::storage::{Segments, Writer};
 
 /// a: 2, 6; b: 3; c: 4; d: 5, with values in the opposite order.
 fn store() -> Store {
@@ -286,15 +287,18 @@ impl Reclaimed {
             fixture.put(revision, version, &format!("k{key:02}"), &[version as u8; 4000]);
             fixture.writer.roll_if_full().unwrap();
         }
-        let versions = std::mem::take(&mut fixture.versions);
-        let store = Arc::new(Store::open(fixture.storage.clone(), versions, revision, 0));
-        let mut keeper = Keeper::new(
-            fixture.storage.clone(),
-            1,
-            fixture.writer.written(),
-            store.clone(),
-            Default::default(),
-        );
+        fixture.keep();
+        let Loaded {
+            storage,
+            versions,
+            meta,
+            frame,
+            durable,
+            active,
+        } = load(&fixture.disk).unwrap();
+        let store = Arc::new(Store::open(storage.clone(), versions, revision, 0));
+        let writer = Writer::new(storage.clone(), active, meta, frame).unwrap();
+        let mut keeper = Keeper::new(storage, 1, writer.written(), store.clone(), durable);
         keeper.checkpoint().unwrap();
         Reclaimed { store, keeper }
     }
@@ -342,7 +346,11 @@ fn what_a_compaction_finds_is_hashed_while_its_space_comes_back() {
     let expected = store.hash_kv(second).unwrap();
     reclaimed.compact(second);
     assert!(store.hashes.newest().is_empty(), "nobody wants it");
-    assert_ne!(store.hash_kv(second).unwrap(), expected, "the compacted revision is another");
+    assert_ne!(
+        store.hash_kv(second).unwrap(),
+        expected,
+        "the compacted revision is another"
+    );
     store.hashes.want(true);
     let after = store.hash_kv(second + KEYS).unwrap();
     reclaimed.compact(second + KEYS);

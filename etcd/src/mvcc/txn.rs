@@ -86,9 +86,7 @@ impl View for WriteTxn<'_> {
     }
 
     fn read(&self, segments: &Segments, locs: &[Loc]) -> std::io::Result<Vec<Bytes>> {
-        locs.iter()
-            .map(|loc| self.writer.read(segments, *loc))
-            .collect()
+        locs.iter().map(|loc| self.writer.read(segments, *loc)).collect()
     }
 }
 

@@ -1,11 +1,14 @@
 //! Members tell each other the hashes of their keys, at `/members/hashkv`. What they conclude is in [`crate::server::corruption`].
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
 use tracing::warn;
 
 use crate::membership::Member;
@@ -77,24 +80,33 @@ pub async fn serve(server: &EtcdServer, body: Bytes) -> Result<String, String> {
     serde_json::to_string(&response).map_err(|error| error.to_string())
 }
 
-/// All other members at once: one that hangs costs its own time only.
-pub async fn ask_all(server: &Arc<EtcdServer>, revision: i64) -> Vec<Heard> {
+/// All other members at once. When a quorum has been heard, the others get no more than `straggle` each.
+pub async fn ask_all(server: &Arc<EtcdServer>, revision: i64, straggle: Duration) -> Vec<Heard> {
     let mut members = server.state.membership.read().list();
     members.retain(|member| member.id != server.member && !member.peer_urls.is_empty());
-    let asked = members.into_iter().map(|member| {
+    let mut heard: BTreeMap<u64, Option<Told>> = members.iter().map(|member| (member.id, None)).collect();
+    let quorum = (heard.len() + 1) / 2 + 1;
+    let mut asked = JoinSet::new();
+    for member in members {
         let server = server.clone();
-        tokio::spawn(async move {
-            Heard {
-                member: member.id,
-                told: ask_member(&server, &member, revision).await,
-            }
-        })
-    });
-    let mut heard = Vec::new();
-    for answer in asked.collect::<Vec<_>>() {
-        heard.extend(answer.await.ok());
+        asked.spawn(async move { (member.id, ask_member(&server, &member, revision).await) });
+    }
+    loop {
+        let told = heard.values().flatten().count();
+        let wait = if told + 1 >= quorum {
+            straggle
+        } else {
+            REQUEST_TIMEOUT
+        };
+        match tokio::time::timeout(wait, asked.join_next()).await {
+            Ok(Some(answer)) => heard.extend(answer.ok()),
+            Ok(None) | Err(_) => break,
+        }
     }
     heard
+        .into_iter()
+        .map(|(member, told)| Heard { member, told })
+        .collect()
 }
 
 async fn ask_member(server: &EtcdServer, member: &Member, revision: i64) -> Option<Told> {

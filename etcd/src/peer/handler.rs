@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use component_base::http::{Body, read_limited, text, typed};
-use component_base::serve::{self, ConnInfo};
+use component_base::serve;
 use component_base::version::ETCD_VERSION;
 use etcd_api::raftpb;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -26,35 +26,10 @@ const JSON: &str = "application/json";
 /// Lease requests of other members.
 const MAX_REQUEST_BYTES: usize = 64 * 1024;
 
-/// Whose certificates may speak here, beside what TLS itself demands.
-#[derive(Clone, Debug, Default)]
-pub struct AllowedPeers {
-    /// `--peer-cert-allowed-cn`; empty for any.
-    pub common_names: Vec<String>,
-    /// `--peer-cert-allowed-hostname`; empty for any.
-    pub hostnames: Vec<String>,
-}
-
-impl AllowedPeers {
-    fn allows(&self, info: Option<&Arc<ConnInfo>>) -> bool {
-        if self.common_names.is_empty() && self.hostnames.is_empty() {
-            return true;
-        }
-        let Some(cert) = info.and_then(|info| info.client_cert.as_ref()) else {
-            return false;
-        };
-        let named = self.common_names.is_empty() || self.common_names.contains(&cert.common_name);
-        let hosted =
-            self.hostnames.is_empty() || cert.dns_names.iter().any(|name| self.hostnames.contains(name));
-        named && hosted
-    }
-}
-
 #[derive(Clone)]
 pub struct PeerHandler {
     pub server: Arc<EtcdServer>,
     pub transport: Arc<Transport>,
-    pub allowed: Arc<AllowedPeers>,
 }
 
 impl PeerHandler {
@@ -66,12 +41,6 @@ impl PeerHandler {
     }
 
     async fn respond(&self, request: Request<Incoming>) -> Response<Body> {
-        if !self.allowed.allows(request.extensions().get::<Arc<ConnInfo>>()) {
-            return text(
-                StatusCode::FORBIDDEN,
-                "client certificate authentication failed\n",
-            );
-        }
         let path = request.uri().path().to_owned();
         let path = path.strip_suffix('/').unwrap_or(&path);
         let mut response = match path {

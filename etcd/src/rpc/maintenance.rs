@@ -14,8 +14,8 @@ use super::grpc::{Answer, message};
 use crate::membership::storage_version;
 use crate::peer::corrupt;
 use crate::server::ServerError;
-use crate::{apply, meta};
 use crate::storage::keeper::Asked;
+use crate::{apply, meta};
 
 pub async fn alarm(server: Caller, request: AlarmRequest) -> Answer {
     match request.action() {

@@ -9,13 +9,16 @@ use anyhow::{Result, bail};
 use etcd_api::etcdserverpb::{AlarmType, alarm_request::AlarmAction};
 use tracing::{error, info, warn};
 
-use super::{EtcdServer, ServerError};
+use super::{EtcdServer, REQUEST_TIMEOUT, ServerError};
 use crate::mvcc;
 use crate::mvcc::hash::KvHash;
 use crate::peer::corrupt::{Heard, Told, ask_all, hash};
 
 /// The alarm's member when nobody can tell who is right.
 const WHOLE_CLUSTER: u64 = 0;
+
+/// A member that starts does not wait long for one that hangs, as long as most have spoken.
+const STRAGGLE: Duration = Duration::from_secs(1);
 
 /// What one comparison came to.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,7 +34,11 @@ enum Verdict {
 /// etcd's rule: those who differ from a majority are corrupt; without a majority the whole cluster is.
 fn compare(member: u64, ours: KvHash, heard: &[Heard]) -> Verdict {
     let mut by_hash = BTreeMap::from([(ours.hash, vec![member])]);
-    let comparable = |heard: &&Heard| heard.told.is_some_and(|told| told.hash.compacted == ours.compacted);
+    let comparable = |heard: &&Heard| {
+        heard
+            .told
+            .is_some_and(|told| told.hash.compacted == ours.compacted)
+    };
     let mut compared = 0;
     for Heard { member, told } in heard.iter().filter(comparable) {
         let Some(told) = told else { continue };
@@ -71,7 +78,7 @@ impl EtcdServer {
         info!("local-member-id" = %member, "starting initial corruption check");
         let ours = hash(self.store(), 0).await?;
         let mut differing = Vec::new();
-        for Heard { member, told } in ask_all(self, ours.revision).await {
+        for Heard { member, told } in ask_all(self, ours.revision, STRAGGLE).await {
             let Some(theirs) = told.filter(|told| told.hash.hash != ours.hash) else {
                 continue;
             };
@@ -109,7 +116,7 @@ impl EtcdServer {
 
     async fn check_corruption(self: &Arc<Self>) -> Result<(), ServerError> {
         let ours = hash(self.store(), 0).await?;
-        let heard = ask_all(self, ours.revision).await;
+        let heard = ask_all(self, ours.revision, REQUEST_TIMEOUT).await;
         // Only now is known that this member still led when it asked.
         self.linearizable().await?;
         let (current, compacted) = (self.store().current(), self.store().compacted());
@@ -140,7 +147,10 @@ impl EtcdServer {
             self.mark(members).await;
         }
         let checked = heard.iter().filter(|heard| heard.told.is_some()).count();
-        info!("number-of-peers-checked" = checked, "finished peer corruption check");
+        info!(
+            "number-of-peers-checked" = checked,
+            "finished peer corruption check"
+        );
         Ok(())
     }
 
@@ -160,15 +170,23 @@ impl EtcdServer {
         let mut hashes = self.store().hashes.newest();
         hashes.retain(|hash| hash.revision > *checked);
         for ours in hashes {
-            let heard = ask_all(self, ours.revision).await;
+            let heard = ask_all(self, ours.revision, REQUEST_TIMEOUT).await;
             match compare(self.member, ours, &heard) {
                 Verdict::Same => {
-                    info!(revision = ours.revision, "compact-revision" = ours.compacted, "number-of-peers-checked" = heard.len(), "successfully checked hash on whole cluster");
+                    info!(
+                        revision = ours.revision,
+                        "compact-revision" = ours.compacted,
+                        "number-of-peers-checked" = heard.len(),
+                        "successfully checked hash on whole cluster"
+                    );
                     *checked = ours.revision;
                     return;
                 }
                 Verdict::Incomplete => {
-                    info!(revision = ours.revision, "skipped revision in compaction hash check; was not able to check all peers")
+                    info!(
+                        revision = ours.revision,
+                        "skipped revision in compaction hash check; was not able to check all peers"
+                    )
                 }
                 Verdict::Corrupt(members) => {
                     error!(revision = ours.revision, "leader-hash" = ours.hash, "peer-ids" = ?hex(&members), "Detected compaction hash mismatch");

@@ -332,7 +332,10 @@ mod tests {
                 serde_json::to_vec(&member).unwrap(),
             ),
             ((meta::CLUSTER, meta::CLUSTER_VERSION.to_vec()), b"3.6.0".to_vec()),
-            ((meta::CLUSTER, meta::DOWNGRADE.to_vec()), downgrade.encode_to_vec()),
+            (
+                (meta::CLUSTER, meta::DOWNGRADE.to_vec()),
+                downgrade.encode_to_vec(),
+            ),
             ((meta::CLUSTER, meta::CONF_STATE.to_vec()), state.encode_to_vec()),
         ]
         .into_iter()

@@ -46,7 +46,12 @@ impl Held {
         if self.added.is_empty() {
             return Ok(self.before);
         }
-        let mut all: Vec<Arc<Segment>> = self.before.iter().cloned().chain(self.added.into_values()).collect();
+        let mut all: Vec<Arc<Segment>> = self
+            .before
+            .iter()
+            .cloned()
+            .chain(self.added.into_values())
+            .collect();
         all.sort_by_key(|segment| segment.number);
         Ok(Arc::new(all))
     }

@@ -30,9 +30,9 @@ pub struct Node {
     pub port: u16,
     /// For clients that speak TLS, where the cluster does.
     tls_port: u16,
-    peer_port: u16,
+    pub peer_port: u16,
     pub dir: PathBuf,
-    binary: PathBuf,
+    pub binary: PathBuf,
     child: Option<Child>,
 }
 
@@ -147,7 +147,12 @@ impl Cluster {
     }
 
     pub fn scheme(&self) -> &'static str {
-        if self.pki.is_some() { "https" } else { "http" }
+        let auto = self.flags.iter().any(|flag| flag == "--peer-auto-tls");
+        if auto || self.pki.is_some() {
+            "https"
+        } else {
+            "http"
+        }
     }
 
     pub fn initial_cluster(&self) -> String {
@@ -175,12 +180,14 @@ impl Cluster {
             .arg(format!("--advertise-client-urls={advertise}"))
             .arg(format!("--listen-peer-urls={peer}"))
             .arg(format!("--initial-advertise-peer-urls={peer}"))
-            .arg(format!("--initial-cluster={initial}"))
             .arg(format!("--initial-cluster-state={state}"))
             .args(&self.flags)
             .args(extra)
             .stdin(Stdio::null())
             .env_remove("NOTIFY_SOCKET");
+        if !self.flags.iter().any(|flag| flag.starts_with("--discovery")) {
+            command.arg(format!("--initial-cluster={initial}"));
+        }
         if let Some(pki) = &self.pki {
             for (flag, file) in [
                 ("cert", "server.crt"),

@@ -30,7 +30,10 @@ fn change_in(path: &Path, key: &str) -> bool {
     let mut bytes = std::fs::read(path).unwrap();
     let mut frame = SEGMENT_HEADER_BYTES;
     while let Some((_, payload)) = decode_frame(&bytes[frame..]) {
-        let (start, end) = (frame + FRAME_HEADER_BYTES, frame + FRAME_HEADER_BYTES + payload.len());
+        let (start, end) = (
+            frame + FRAME_HEADER_BYTES,
+            frame + FRAME_HEADER_BYTES + payload.len(),
+        );
         let mut at = start;
         while at < end {
             let (_, length) = decode(&bytes[at..end]).unwrap();
@@ -51,7 +54,7 @@ fn change_in(path: &Path, key: &str) -> bool {
     false
 }
 
-/// Three members with the same keys, one of whom is changed while it is away.
+/// Three members with the same keys, one of whom is changed while it is away. Its clients must be able to hear that it stops.
 async fn with_one_changed(flags: &[&str]) -> (Cluster, usize) {
     let mut cluster = Cluster::start(3, None, flags).await;
     let leader = cluster.leader().await;
@@ -122,7 +125,7 @@ async fn refuses_writes(cluster: &Cluster, victim: u64) {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_changed_member_does_not_start() {
     let (mut cluster, victim) = with_one_changed(&[]).await;
     cluster.spawn(victim, "new", &[]);
@@ -135,7 +138,7 @@ async fn a_changed_member_does_not_start() {
     cluster.wait_ready().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_changed_follower_is_found_from_time_to_time() {
     let flags = [
         "--feature-gates=InitialCorruptCheck=false,CompactHashCheck=false",
@@ -159,7 +162,7 @@ async fn a_changed_follower_is_found_from_time_to_time() {
     refuses_writes(&cluster, id).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_changed_leader_is_found_by_what_a_compaction_found() {
     let flags = [
         "--feature-gates=InitialCorruptCheck=false",
@@ -199,7 +202,7 @@ async fn a_changed_leader_is_found_by_what_a_compaction_found() {
     refuses_writes(&cluster, id).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn equal_members_pass_every_check() {
     let flags = ["--corrupt-check-time=300ms", "--compact-hash-check-time=300ms"];
     let mut cluster = Cluster::start(3, None, &flags).await;
@@ -207,7 +210,14 @@ async fn equal_members_pass_every_check() {
     let mut kv = cluster.nodes[leader].kv().await;
     for number in 0..60 {
         let request = put(format!("k{}", number % 20), format!("{number}"));
-        let revision = kv.put(request).await.unwrap().into_inner().header.unwrap().revision;
+        let revision = kv
+            .put(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .header
+            .unwrap()
+            .revision;
         if number % 20 == 19 {
             kv.compact(CompactionRequest {
                 revision: revision - 5,

@@ -46,11 +46,7 @@ async fn a_downgrade_takes_the_cluster_to_the_version_before_and_back() {
     assert!(shown(&etcd).contains(r#""storage":"3.6.0""#));
     assert!(ask(&mut client, Enable, "3.5.0").await.is_ok());
     wait_for(|| shown(&etcd).contains(r#""etcdcluster":"3.5.0","#));
-    assert!(
-        shown(&etcd).contains(r#""storage":"3.5.0""#),
-        "{}",
-        shown(&etcd)
-    );
+    assert!(shown(&etcd).contains(r#""storage":"3.5.0""#), "{}", shown(&etcd));
     etcd.restart();
     let mut client = MaintenanceClient::new(etcd.channel().await);
     wait_for(|| shown(&etcd).contains(r#""etcdcluster":"3.5.0","#));
