@@ -29,6 +29,7 @@ use crate::meta::{self, Alarms};
 use crate::mvcc::response::Response;
 use crate::mvcc::txn::{Change, WriteTxn};
 use crate::mvcc::{self, Store};
+use crate::peer::headers;
 use crate::raft::conf_change;
 use crate::snapshot::View;
 use crate::storage::Writer;
@@ -142,6 +143,8 @@ pub trait Effects: Send {
     fn space_changed(&mut self);
     fn store_full(&mut self, full: bool);
     fn leases_changed(&mut self);
+    /// Members of the version before may come: they cannot read what the log says before `index`.
+    fn version_lowered(&mut self, _index: u64) {}
     /// The disk failed, and only a restart knows what it holds.
     fn fatal(&mut self, source: &io::Error) -> !;
 }
@@ -335,7 +338,10 @@ impl Applier {
         }
         if let Some(version) = &request.cluster_version_set {
             meta::put_cluster_version(&mut self.writer, &version.ver);
-            self.state.membership.write().version.clone_from(&version.ver);
+            let before = std::mem::replace(&mut self.state.membership.write().version, version.ver.clone());
+            if headers::minor(&version.ver) < headers::minor(&before) {
+                self.effects.version_lowered(self.frame.index);
+            }
             info!("cluster-version" = %version.ver, "set cluster version");
             return Ok(Answer::Done);
         }

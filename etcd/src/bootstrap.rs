@@ -791,6 +791,11 @@ impl Effects for ServerEffects {
         self.server.leases_changed.notify_one();
     }
 
+    fn version_lowered(&mut self, index: u64) {
+        self.checkpoint();
+        self.events.push(Event::Forget(index));
+    }
+
     fn fatal(&mut self, source: &std::io::Error) -> ! {
         fatal(source)
     }

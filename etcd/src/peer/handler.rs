@@ -59,6 +59,7 @@ impl PeerHandler {
                     .await
             }
             "/version" => crate::http::version(&self.server),
+            "/downgrade/enabled" => self.with_method(Method::GET, request, |_| self.downgrade()).await,
             "/leases" | "/leases/internal" => {
                 self.with_method(Method::POST, request, |request| self.lease(request))
                     .await
@@ -215,6 +216,19 @@ impl PeerHandler {
             JSON,
             serde_json::to_string(&members).unwrap_or_default(),
         )
+    }
+
+    async fn downgrade(&self) -> Response<Body> {
+        match self.server.linearizable().await {
+            Ok(()) => {
+                let enabled = self.server.state.membership.read().downgrade.enabled;
+                text(StatusCode::OK, &enabled.to_string())
+            }
+            Err(error) => text(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                &format!("failed linearized read: {error}\n"),
+            ),
+        }
     }
 
     async fn hash(&self, request: Request<Incoming>) -> Response<Body> {

@@ -1,15 +1,20 @@
 //! Downgrade's rules, and gRPC's health service.
 
+use etcd_api::etcdserverpb::cluster_client::ClusterClient;
 use etcd_api::etcdserverpb::maintenance_client::MaintenanceClient;
-use etcd_api::etcdserverpb::{DowngradeRequest, StatusRequest, downgrade_request::DowngradeAction};
+use etcd_api::etcdserverpb::{
+    DowngradeRequest, MemberAddRequest, MemberRemoveRequest, StatusRequest,
+    downgrade_request::DowngradeAction,
+};
 use etcd_api::health::HealthCheckRequest;
 use etcd_api::health::health_check_response::ServingStatus;
 use etcd_api::health::health_client::HealthClient;
 use tonic::Code;
 use tonic::transport::Channel;
 
+use crate::cluster::Cluster;
 use crate::etcdctl::wait_for;
-use crate::harness::{Etcd, PATIENCE};
+use crate::harness::{Etcd, PATIENCE, http_get, prefix, put};
 
 async fn ask(
     client: &mut MaintenanceClient<Channel>,
@@ -95,5 +100,60 @@ async fn health_is_checked_and_watched() {
             .await
             .expect("no status came");
         assert_eq!(first.unwrap().unwrap().status(), expected, "{service:?}");
+    }
+}
+
+/// The members of a downgraded cluster give way to those of the version before, one after the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn members_of_the_version_before_take_over() {
+    let Ok(binary) = std::env::var("FERROKUBE_ETCD_35") else {
+        eprintln!("skipped: FERROKUBE_ETCD_35 does not name a folder with etcd 3.5's binaries");
+        return;
+    };
+    let mut cluster = Cluster::start(3, None, &[]).await;
+    let mut kv = cluster.nodes[0].kv().await;
+    for number in 0..30 {
+        kv.put(put(format!("k{number}"), "v")).await.unwrap();
+    }
+    let mut client = MaintenanceClient::new(cluster.nodes[0].channel().await);
+    assert!(ask(&mut client, DowngradeAction::Enable, "3.5").await.is_ok());
+    let (peer, client) = (cluster.nodes[0].peer_port, cluster.nodes[0].port);
+    assert_eq!(http_get(peer, "/downgrade/enabled"), (200, "true".to_owned()));
+    wait_for(|| {
+        http_get(client, "/version")
+            .1
+            .contains(r#""etcdcluster":"3.5.0""#)
+    });
+    for place in 0..3 {
+        let other = (place + 1) % 3;
+        let members = ClusterClient::new(cluster.nodes[other].channel().await);
+        let remove = MemberRemoveRequest {
+            id: cluster.id(place).await,
+        };
+        // A cluster whose members have not been together for long changes none of them.
+        cluster
+            .until("the member is removed", async || {
+                members.clone().member_remove(remove).await.is_ok()
+            })
+            .await;
+        cluster.nodes[place].kill();
+        std::fs::remove_dir_all(&cluster.nodes[place].dir).unwrap();
+        let add = MemberAddRequest {
+            peer_ur_ls: vec![format!("http://127.0.0.1:{}", cluster.nodes[place].peer_port)],
+            is_learner: false,
+        };
+        cluster
+            .until("the member is added", async || {
+                members.clone().member_add(add.clone()).await.is_ok()
+            })
+            .await;
+        cluster.nodes[place].binary = std::path::Path::new(&binary).join("etcd");
+        cluster.spawn(place, "existing", &[]);
+        cluster.wait_ready().await;
+    }
+    for node in &cluster.nodes {
+        let found = node.kv().await.range(prefix("k")).await.unwrap().into_inner();
+        assert_eq!(found.kvs.len(), 30);
+        assert_eq!(node.status().await.unwrap().version[..4], *"3.5.");
     }
 }
