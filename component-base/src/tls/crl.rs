@@ -76,3 +76,74 @@ fn number(serial: &[u8]) -> &[u8] {
     let start = serial.iter().position(|byte| *byte != 0).unwrap_or(serial.len());
     &serial[start..]
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{
+        BasicConstraints, CertificateParams, CertificateRevocationListParams, IsCa, Issuer, KeyIdMethod,
+        KeyPair, RevokedCertParams, SerialNumber,
+    };
+    use time::{Duration, OffsetDateTime};
+
+    use super::*;
+
+    /// Its first bit makes DER write a zero before it.
+    const SERIAL: &[u8] = &[0x80, 7];
+
+    fn issuer() -> Issuer<'static, KeyPair> {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Issuer::new(params, KeyPair::generate().unwrap())
+    }
+
+    #[test]
+    fn lists_are_read_in_pem_and_der_and_name_the_serial() {
+        let (issuer, now) = (issuer(), OffsetDateTime::now_utc());
+        let list = CertificateRevocationListParams {
+            this_update: now,
+            next_update: now + Duration::days(1),
+            crl_number: 1.into(),
+            issuing_distribution_point: None,
+            revoked_certs: vec![RevokedCertParams {
+                serial_number: SerialNumber::from_slice(SERIAL),
+                revocation_time: now,
+                reason_code: None,
+                invalidity_date: None,
+            }],
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let list = list.signed_by(&issuer).unwrap();
+        let certificate = |serial: &[u8]| {
+            let mut params = CertificateParams::new(vec!["a".to_owned()]).unwrap();
+            params.serial_number = Some(SerialNumber::from_slice(serial));
+            let key = KeyPair::generate().unwrap();
+            params.signed_by(&key, &issuer).unwrap().der().clone()
+        };
+        let (revoked, good) = (certificate(SERIAL), certificate(&[7]));
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("list");
+        let twice = list.pem().unwrap().repeat(2).into_bytes();
+        for bytes in [list.der().to_vec(), twice] {
+            std::fs::write(&file, bytes).unwrap();
+            let crl = Crl::load(&file).unwrap();
+            assert_eq!(crl.check(&[good.clone()]), Ok(()));
+            let error = crl
+                .check(&[good.clone(), revoked.clone()])
+                .unwrap_err()
+                .to_string();
+            assert!(
+                error.starts_with("transport: certificate serial 8007 revoked"),
+                "{error}"
+            );
+        }
+        for nonsense in [
+            &b"nonsense"[..],
+            b"-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n",
+            b"",
+        ] {
+            std::fs::write(&file, nonsense).unwrap();
+            let error = format!("{:#}", Crl::load(&file).unwrap_err());
+            assert!(error.contains("no certificate revocation list"), "{error}");
+        }
+    }
+}

@@ -150,6 +150,5 @@ pub fn peer_client(flags: &Flags) -> Option<ClientTls> {
         cert: cert.zip(key),
         // Streams without an end are made for HTTP/1.1, as etcd's are.
         alpn: vec![alpn::HTTP11.to_vec()],
-        ..ClientTls::default()
     })
 }

@@ -80,12 +80,17 @@ pub async fn serve(server: &EtcdServer, body: Bytes) -> Result<String, String> {
     serde_json::to_string(&response).map_err(|error| error.to_string())
 }
 
+/// Of a cluster with so many others.
+pub fn quorum(others: usize) -> usize {
+    others.div_ceil(2) + 1
+}
+
 /// All other members at once. When a quorum has been heard, the others get no more than `straggle` each.
 pub async fn ask_all(server: &Arc<EtcdServer>, revision: i64, straggle: Duration) -> Vec<Heard> {
     let mut members = server.state.membership.read().list();
     members.retain(|member| member.id != server.member && !member.peer_urls.is_empty());
     let mut heard: BTreeMap<u64, Option<Told>> = members.iter().map(|member| (member.id, None)).collect();
-    let quorum = (heard.len() + 1) / 2 + 1;
+    let quorum = quorum(heard.len());
     let mut asked = JoinSet::new();
     for member in members {
         let server = server.clone();

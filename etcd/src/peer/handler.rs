@@ -218,11 +218,14 @@ impl PeerHandler {
         )
     }
 
+    /// Whether the cluster's version is still to be lowered: one of the target's version that joins takes a true for the version before it.
     async fn downgrade(&self) -> Response<Body> {
         match self.server.linearizable().await {
             Ok(()) => {
-                let enabled = self.server.state.membership.read().downgrade.enabled;
-                text(StatusCode::OK, &enabled.to_string())
+                let membership = self.server.state.membership.read();
+                let downgrade = &membership.downgrade;
+                let pending = downgrade.enabled && downgrade.ver != membership.version;
+                text(StatusCode::OK, &pending.to_string())
             }
             Err(error) => text(
                 StatusCode::INTERNAL_SERVER_ERROR,

@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 use super::{EtcdServer, REQUEST_TIMEOUT, ServerError};
 use crate::mvcc;
 use crate::mvcc::hash::KvHash;
-use crate::peer::corrupt::{Heard, Told, ask_all, hash};
+use crate::peer::corrupt::{Heard, Told, ask_all, hash, quorum};
 
 /// The alarm's member when nobody can tell who is right.
 const WHOLE_CLUSTER: u64 = 0;
@@ -51,7 +51,7 @@ fn compare(member: u64, ours: KvHash, heard: &[Heard]) -> Verdict {
             false => Verdict::Incomplete,
         };
     }
-    let quorum = (heard.len() + 1) / 2 + 1;
+    let quorum = quorum(heard.len());
     let Some(right) = by_hash
         .iter()
         .find(|(_, members)| members.len() >= quorum)

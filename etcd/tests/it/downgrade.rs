@@ -118,12 +118,12 @@ async fn members_of_the_version_before_take_over() {
     let mut client = MaintenanceClient::new(cluster.nodes[0].channel().await);
     assert!(ask(&mut client, DowngradeAction::Enable, "3.5").await.is_ok());
     let (peer, client) = (cluster.nodes[0].peer_port, cluster.nodes[0].port);
-    assert_eq!(http_get(peer, "/downgrade/enabled"), (200, "true".to_owned()));
     wait_for(|| {
         http_get(client, "/version")
             .1
             .contains(r#""etcdcluster":"3.5.0""#)
     });
+    assert_eq!(http_get(peer, "/downgrade/enabled"), (200, "false".to_owned()));
     for place in 0..3 {
         let other = (place + 1) % 3;
         let members = ClusterClient::new(cluster.nodes[other].channel().await);

@@ -142,25 +142,34 @@ fn segments(etcd: &Etcd) -> BTreeSet<String> {
     names.filter(|name| name.ends_with(".seg")).collect()
 }
 
-/// Everything anew; what was there before is compacted, until none of the old files is left.
-async fn replace_all(etcd: &Etcd, keys: usize, filler: u8) {
-    let (mut kv, before) = (etcd.kv().await, segments(etcd));
-    let mut revision = 0;
+/// The revision after all keys were written.
+async fn write_all(etcd: &Etcd, keys: usize, filler: u8) -> i64 {
+    let (mut kv, mut revision) = (etcd.kv().await, 0);
     for number in 0..keys {
-        let answer = kv
-            .put(put(format!("k{number:04}"), vec![filler; 20_000]))
+        let request = put(format!("k{number:04}"), vec![filler; 20_000]);
+        revision = kv
+            .put(request)
             .await
-            .unwrap();
-        revision = answer.into_inner().header.unwrap().revision;
+            .unwrap()
+            .into_inner()
+            .header
+            .unwrap()
+            .revision;
     }
+    revision
+}
+
+/// Everything anew; what was there before is compacted, until the oldest file is gone.
+async fn replace_all(etcd: &Etcd, keys: usize, filler: u8) {
+    let before = segments(etcd);
+    let oldest = before.first().unwrap();
     let compaction = CompactionRequest {
-        revision,
+        revision: write_all(etcd, keys, filler).await,
         physical: true,
     };
-    kv.compact(compaction).await.unwrap();
+    etcd.kv().await.compact(compaction).await.unwrap();
     let start = Instant::now();
-    // The newest one may go on.
-    while segments(etcd).intersection(&before).count() > 1 {
+    while segments(etcd).contains(oldest) {
         assert!(start.elapsed() < PATIENCE, "{before:?} {:?}", segments(etcd));
         MaintenanceClient::new(etcd.channel().await)
             .defragment(DefragmentRequest {})
@@ -174,7 +183,7 @@ async fn replace_all(etcd: &Etcd, keys: usize, filler: u8) {
 async fn a_reader_that_is_slow_gets_what_was_there_when_it_asked() {
     const KEYS: usize = 1000;
     let etcd = Etcd::start();
-    replace_all(&etcd, KEYS, 1).await;
+    write_all(&etcd, KEYS, 1).await;
     let request = RangeRequest {
         serializable: true,
         ..prefix("k")
