@@ -9,10 +9,12 @@
 //! 4. [`health`], [`metrics`] and [`version`] answer the endpoints that probes and Prometheus ask.
 //! 5. [`sd_notify`] tells systemd about readiness; [`drain`] tells everything that it is time to stop.
 //!
+//! [`dns`] finds services by name.
 //! Certificates, keys and CA files are read again when they change ([`watch`]); nothing here polls.
 //! What is not here: authentication, authorization, API objects, clients.
 
 pub mod config;
+pub mod dns;
 pub mod drain;
 pub mod flags;
 pub mod health;

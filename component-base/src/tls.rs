@@ -2,10 +2,13 @@
 //! and what Go refuses is refused with Go's words.
 //!
 //! [`ServerTls::load`] and [`ClientTls::load`] give handles whose `current()` follows the files on disk.
-//! `x509` decides (pure), `verifier` asks it on behalf of rustls, `pem` reads files, `self_signed` makes what no flag
+//! `x509` decides (pure), with `crl`, `allowed` and `address` for what a server may demand beside; `verifier` asks it on behalf of rustls, `pem` reads files, `self_signed` makes what no flag
 //! names, `suites` knows Go's names.
 
+mod address;
+mod allowed;
 mod client;
+mod crl;
 mod pem;
 mod self_signed;
 mod server;
@@ -15,9 +18,10 @@ mod x509;
 
 use std::path::PathBuf;
 
+pub use allowed::Allowed;
 pub use client::{ClientConfigHandle, ClientTls};
 pub use pem::{KeyPair, load_certs, load_key, load_key_pair};
-pub use self_signed::self_signed;
+pub use self_signed::{SelfSigned, self_signed};
 pub use server::{CaBundle, ClientIdentity, ServerConfigHandle, ServerTls};
 pub use suites::{MinVersion, parse_cipher_suites, parse_min_version};
 pub use x509::{CertPool, Certificate, Offered, Refusal, Usage, VerifyError, format_name};

@@ -29,6 +29,7 @@ use crate::meta::{self, Alarms};
 use crate::mvcc::response::Response;
 use crate::mvcc::txn::{Change, WriteTxn};
 use crate::mvcc::{self, Store};
+use crate::peer::headers;
 use crate::raft::conf_change;
 use crate::snapshot::View;
 use crate::storage::Writer;
@@ -142,6 +143,8 @@ pub trait Effects: Send {
     fn space_changed(&mut self);
     fn store_full(&mut self, full: bool);
     fn leases_changed(&mut self);
+    /// Members of the version before may come: they cannot read what the log says before `index`.
+    fn version_lowered(&mut self, _index: u64) {}
     /// The disk failed, and only a restart knows what it holds.
     fn fatal(&mut self, source: &io::Error) -> !;
 }
@@ -335,7 +338,10 @@ impl Applier {
         }
         if let Some(version) = &request.cluster_version_set {
             meta::put_cluster_version(&mut self.writer, &version.ver);
-            self.state.membership.write().version.clone_from(&version.ver);
+            let before = std::mem::replace(&mut self.state.membership.write().version, version.ver.clone());
+            if headers::minor(&version.ver) < headers::minor(&before) {
+                self.effects.version_lowered(self.frame.index);
+            }
             info!("cluster-version" = %version.ver, "set cluster version");
             return Ok(Answer::Done);
         }
@@ -378,15 +384,24 @@ impl Applier {
         Ok(Answer::Kv(result?))
     }
 
-    fn check_space(&self) -> Result<(), ApplyError> {
+    fn has_alarm(&self, wanted: AlarmType) -> bool {
         let alarms = self.state.alarms.read();
-        if alarms.iter().any(|(_, kind)| *kind == AlarmType::Corrupt as i32) {
-            return Err(ApplyError::Corrupt);
+        alarms.iter().any(|(_, kind)| *kind == wanted as i32)
+    }
+
+    /// Whoever is corrupt, nobody writes: what the members have would only differ more.
+    fn check_intact(&self) -> Result<(), ApplyError> {
+        match self.has_alarm(AlarmType::Corrupt) {
+            true => Err(ApplyError::Corrupt),
+            false => Ok(()),
         }
-        if alarms.iter().any(|(_, kind)| *kind == AlarmType::Nospace as i32) {
-            Err(ApplyError::NoSpace)
-        } else {
-            Ok(())
+    }
+
+    fn check_space(&self) -> Result<(), ApplyError> {
+        self.check_intact()?;
+        match self.has_alarm(AlarmType::Nospace) {
+            true => Err(ApplyError::NoSpace),
+            false => Ok(()),
         }
     }
 
@@ -399,17 +414,20 @@ impl Applier {
     }
 
     fn txn(&mut self, request: &TxnRequest, watched: bool) -> Result<Answer, ApplyError> {
-        if crate::quota::takes_space(request) {
-            self.check_space()?;
+        match crate::quota::takes_space(request) {
+            true => self.check_space()?,
+            false => self.check_intact()?,
         }
         self.write(watched, |txn| txn.txn(request))
     }
 
     fn delete_range(&mut self, request: &DeleteRangeRequest, watched: bool) -> Result<Answer, ApplyError> {
+        self.check_intact()?;
         self.write(watched, |txn| txn.delete_range(request))
     }
 
     fn compaction(&mut self, request: &CompactionRequest) -> Result<Answer, ApplyError> {
+        self.check_intact()?;
         let store = &self.state.store;
         if request.revision <= store.compacted() {
             return Err(mvcc::Error::Compacted.into());
@@ -457,6 +475,7 @@ impl Applier {
 
     /// The keys go first, then the lease: it detaches nothing that it does not find.
     fn lease_revoke(&mut self, id: i64, watched: bool) -> Result<Answer, ApplyError> {
+        self.check_intact()?;
         let keys = self.state.lessor.lock().keys_of(id)?;
         self.write(watched, |txn| {
             txn.delete_keys(&keys);
@@ -468,34 +487,24 @@ impl Applier {
     }
 
     fn alarm(&mut self, request: &AlarmRequest) -> Vec<AlarmMember> {
-        let wanted = |member: &u64, kind: &i32| {
-            (request.member_id == 0 || request.member_id == *member)
-                && (request.alarm == AlarmType::None as i32 || request.alarm == *kind)
-        };
         let mut alarms = self.state.alarms.write();
-        let found: Vec<(u64, i32)> = alarms
-            .iter()
-            .filter(|(member, kind)| wanted(member, kind))
-            .copied()
-            .collect();
+        let asked = (request.member_id, request.alarm);
         match request.action() {
-            AlarmAction::Get => alarm_members(&found),
+            AlarmAction::Get => meta::alarms_of(&alarms, request.alarm),
             AlarmAction::Activate if request.alarm == AlarmType::None as i32 => Vec::new(),
             AlarmAction::Activate => {
-                if alarms.insert((request.member_id, request.alarm)) {
+                if alarms.insert(asked) {
                     meta::put_alarm(&mut self.writer, request.member_id, request.alarm);
                     warn!("from" = %format!("{:x}", request.member_id), alarm = request.alarm().as_str_name(), "alarm raised");
                 }
-                alarm_members(&[(request.member_id, request.alarm)])
+                vec![meta::alarm_member(asked)]
             }
-            AlarmAction::Deactivate => {
-                for (member, kind) in &found {
-                    alarms.remove(&(*member, *kind));
-                    meta::delete_alarm(&mut self.writer, *member, *kind);
-                    info!("from" = %format!("{member:x}"), "alarm disarmed");
-                }
-                alarm_members(&found)
+            AlarmAction::Deactivate if alarms.remove(&asked) => {
+                meta::delete_alarm(&mut self.writer, request.member_id, request.alarm);
+                info!("from" = %format!("{:x}", request.member_id), alarm = request.alarm().as_str_name(), "alarm disarmed");
+                vec![meta::alarm_member(asked)]
             }
+            AlarmAction::Deactivate => Vec::new(),
         }
     }
 
@@ -684,16 +693,6 @@ impl Applier {
             }
         }
     }
-}
-
-fn alarm_members(alarms: &[(u64, i32)]) -> Vec<AlarmMember> {
-    alarms
-        .iter()
-        .map(|(member_id, alarm)| AlarmMember {
-            member_id: *member_id,
-            alarm: *alarm,
-        })
-        .collect()
 }
 
 mod auth;

@@ -1,6 +1,8 @@
-//! From a data directory to a running member. [`first`] begins one that has no data, [`alone`] one that is to go on without the others.
+//! From a data directory to a running member. [`first`] begins one that has no data, with the members
+//! that [`discovery`] finds; [`alone`] is for one that is to go on without the others.
 
 mod alone;
+mod discovery;
 pub mod first;
 
 use std::path::{Path, PathBuf};
@@ -23,7 +25,7 @@ use crate::config::Config;
 use crate::disk::real::{self, DirLock, RealDisk};
 use crate::disk::{Disk, Fill};
 use crate::lease::Lessor;
-use crate::membership::{Change, Member as ClusterMember, Membership};
+use crate::membership::{Change, Member as ClusterMember};
 use crate::meta;
 use crate::mvcc::Store;
 use crate::peer::client::Client;
@@ -80,14 +82,18 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(1);
 pub async fn start(config: &Config) -> Result<Member> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let lock = prepare(&*disk, config)?;
-    probe(&*disk, &config.data_dir.join("member"), config.election)?;
+    for dir in probed(config) {
+        probe(&*disk, &dir, config.election)?;
+    }
     let client = peer_client(config)?;
     let opened = open(&disk, config, &client).await?;
     Running::start(config, opened, lock, client)
 }
 
 fn peer_client(config: &Config) -> Result<Client> {
-    let tls = config.peer_client_tls.clone().map(|tls| tls.load());
+    let allowed = &config.allowed_peers;
+    let tls = config.peer_client_tls.clone();
+    let tls = tls.map(|tls| tls.load_for(allowed.clone()));
     let tls = tls
         .transpose()
         .context("--peer-cert-file, --peer-key-file and --peer-trusted-ca-file")?;
@@ -142,6 +148,15 @@ fn restrict(data_dir: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The log decides how fast an entry is durable; the rest matters by itself only where it lies elsewhere.
+fn probed(config: &Config) -> Vec<PathBuf> {
+    let mut dirs = vec![config.wal_dir.clone()];
+    if !config.wal_dir.starts_with(&config.data_dir) {
+        dirs.push(config.data_dir.join("member"));
+    }
+    dirs
+}
+
 /// One line about what this disk will do to elections and requests.
 fn probe(disk: &dyn Disk, dir: &Path, election: Duration) -> Result<()> {
     let path = dir.join("probe.tmp");
@@ -166,9 +181,11 @@ fn probe(disk: &dyn Disk, dir: &Path, election: Duration) -> Result<()> {
     let (median, worst) = (times[PROBES / 2], times[PROBES - 1]);
     match median > SLOW_PROBE {
         true => {
-            warn!(median = ?median, worst = ?worst, "election-timeout" = ?election, "the disk is slow: fdatasync should take less than 10 ms; requests will be slow and elections may follow")
+            warn!(dir = %dir.display(), median = ?median, worst = ?worst, "election-timeout" = ?election, "the disk is slow: fdatasync should take less than 10 ms; requests will be slow and elections may follow")
         }
-        false => info!(median = ?median, worst = ?worst, "fdatasync of the data directory is fast enough"),
+        false => {
+            info!(dir = %dir.display(), median = ?median, worst = ?worst, "fdatasync of the data directory is fast enough")
+        }
     }
     Ok(())
 }
@@ -190,7 +207,7 @@ async fn open(disk: &Arc<dyn Disk>, config: &Config, client: &Client) -> Result<
         Some(ids) => {
             let (mut wal, mut replay) = Wal::open(disk.clone(), wal_dir, ids, wal::SEGMENT_BYTES)?;
             if config.initial_cluster_state != "existing" && first::is_blank(&replay) {
-                let configured = Membership::initial(&config.initial_cluster, &config.initial_cluster_token)?;
+                let configured = discovery::configured(config).await?;
                 first::resume(&mut wal, &mut replay, ids, &configured)?;
             }
             (ids, wal, replay, Vec::new())
@@ -594,11 +611,13 @@ fn limits(config: &Config) -> Limits {
         max_txn_ops: config.max_txn_ops,
         quota_bytes: config.quota_bytes,
         warning_apply: config.warning_apply_duration,
+        warning_unary: config.warning_unary_duration,
         heartbeat: config.heartbeat,
         election: config.election,
         min_lease_ttl: config.min_lease_ttl(),
         strict_reconfig: config.strict_reconfig_check,
         lease_checkpoints: config.features.lease_checkpoint,
+        compact_hashes: config.features.compact_hash_check,
     }
 }
 
@@ -770,6 +789,11 @@ impl Effects for ServerEffects {
 
     fn leases_changed(&mut self) {
         self.server.leases_changed.notify_one();
+    }
+
+    fn version_lowered(&mut self, index: u64) {
+        self.checkpoint();
+        self.events.push(Event::Forget(index));
     }
 
     fn fatal(&mut self, source: &std::io::Error) -> ! {

@@ -1,9 +1,11 @@
 //! The flags, environment and configuration file of etcd 3.6, and what they come to.
 
+mod discovery;
 mod effect;
 mod features;
 mod file;
 mod table;
+mod tls;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -11,14 +13,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use component_base::flags::Flags;
-use component_base::tls::{ClientAuth, ClientTls, Pem, ServerTls, alpn};
+use component_base::tls::{Allowed, ClientTls, ServerTls};
 
+pub use discovery::{Discovery, Service};
 pub use features::Features;
 pub use table::flags;
 
 use crate::auth;
 use crate::compactor;
-use crate::peer::handler::AllowedPeers;
 use crate::raft::node::Retention;
 
 /// What the cluster says about itself, and new members must be able to speak.
@@ -26,6 +28,12 @@ pub const CLUSTER_VERSION: &str = "3.6.0";
 const MAX_ELECTION_MS: i64 = 50_000;
 /// etcd says it has not tested beyond this.
 const TESTED_QUOTA: u64 = 8 * 1024 * 1024 * 1024;
+/// They share certificates, and whom they let in.
+const CLIENT_LISTENERS: &[&str] = &[
+    "listen-client-urls",
+    "listen-client-http-urls",
+    "listen-metrics-urls",
+];
 const DEFAULT_CLIENT_URL: &str = "http://localhost:2379";
 /// Below it a healthy peer would look broken.
 const MIN_RAFT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -45,12 +53,16 @@ pub struct Config {
     pub initial_cluster: String,
     pub initial_cluster_token: String,
     pub initial_cluster_state: String,
+    pub discovery: Discovery,
     pub initial_election_tick_advance: bool,
     pub force_new_cluster: bool,
     pub strict_reconfig_check: bool,
     pub max_learners: usize,
     pub retention: Retention,
     pub raft_read_timeout: Duration,
+    /// Zero for never.
+    pub corrupt_check: Duration,
+    pub compact_hash_check: Duration,
     pub features: Features,
     pub heartbeat: Duration,
     pub election: Duration,
@@ -60,12 +72,14 @@ pub struct Config {
     pub max_txn_ops: usize,
     pub max_concurrent_streams: u32,
     pub warning_apply_duration: Duration,
+    pub warning_unary_duration: Duration,
     pub watch_progress_notify_interval: Duration,
     pub client_tls: Option<ServerTls>,
     pub peer_tls: Option<ServerTls>,
     /// How this member speaks to others; None when no peer URL needs it.
     pub peer_client_tls: Option<ClientTls>,
-    pub allowed_peers: AllowedPeers,
+    /// As callers and as called.
+    pub allowed_peers: Allowed,
     pub host_whitelist: Vec<String>,
     pub cors: Vec<String>,
     pub enable_grpc_gateway: bool,
@@ -117,12 +131,15 @@ impl Config {
             initial_cluster,
             initial_cluster_token: flags.string("initial-cluster-token").to_owned(),
             initial_cluster_state: cluster_state(&flags)?,
+            discovery: Discovery::from_flags(&flags)?,
             initial_election_tick_advance: flags.bool("initial-election-tick-advance"),
             force_new_cluster: flags.bool("force-new-cluster"),
             strict_reconfig_check: flags.bool("strict-reconfig-check"),
             max_learners: at_least_one(&flags, "max-learners")? as usize,
             retention: retention(&flags)?,
             raft_read_timeout: flags.duration("raft-read-timeout").max(MIN_RAFT_TIMEOUT),
+            corrupt_check: renamed(&flags, "corrupt-check-time", "experimental-corrupt-check-time"),
+            compact_hash_check: compact_hash_check(&flags)?,
             features: Features::from_flags(&flags)?,
             heartbeat,
             election,
@@ -136,14 +153,16 @@ impl Config {
                 "warning-apply-duration",
                 "experimental-warning-apply-duration",
             ),
+            warning_unary_duration: renamed(
+                &flags,
+                "warning-unary-request-duration",
+                "experimental-warning-unary-request-duration",
+            ),
             watch_progress_notify_interval: progress_interval(&flags)?,
-            client_tls: tls(&flags, "", "listen-client-urls")?,
-            peer_tls: tls(&flags, "peer-", "listen-peer-urls")?,
-            peer_client_tls: peer_client_tls(&flags),
-            allowed_peers: AllowedPeers {
-                common_names: flags.strings("peer-cert-allowed-cn"),
-                hostnames: flags.strings("peer-cert-allowed-hostname"),
-            },
+            client_tls: tls::server(&flags, "", CLIENT_LISTENERS)?,
+            peer_tls: tls::server(&flags, "peer-", &["listen-peer-urls"])?,
+            peer_client_tls: tls::peer_client(&flags),
+            allowed_peers: tls::allowed_peers(&flags)?,
             host_whitelist: flags.strings("host-whitelist"),
             auth: auth_options(&flags),
             cors: flags.strings("cors"),
@@ -178,20 +197,6 @@ fn unsupported(flags: &Flags) -> Result<()> {
         if flags.bool(name) {
             bail!("{message}");
         }
-    }
-    for name in [
-        "discovery",
-        "discovery-srv",
-        "discovery-token",
-        "client-crl-file",
-        "peer-crl-file",
-    ] {
-        if !flags.string(name).is_empty() {
-            bail!("--{name} is not supported yet by this version");
-        }
-    }
-    if !flags.string("client-cert-allowed-hostname").is_empty() {
-        bail!("--client-cert-allowed-hostname is not supported yet by this version");
     }
     Ok(())
 }
@@ -257,30 +262,6 @@ fn retention(flags: &Flags) -> Result<Retention> {
     })
 }
 
-/// Members show the same certificate when they call as when they are called, unless they have one for it.
-fn peer_client_tls(flags: &Flags) -> Option<ClientTls> {
-    let value = |name: &str| Some(flags.string(name)).filter(|value| !value.is_empty());
-    let file = |name: &str| value(name).map(|path| Pem::File(path.into()));
-    let cert = file("peer-client-cert-file").or_else(|| file("peer-cert-file"));
-    let key = file("peer-client-key-file").or_else(|| file("peer-key-file"));
-    let ca = file("peer-trusted-ca-file");
-    let speaks_tls = ["initial-cluster", "initial-advertise-peer-urls"]
-        .iter()
-        .any(|name| flags.string(name).contains("https://"));
-    if cert.is_none() && ca.is_none() && !speaks_tls {
-        return None;
-    }
-    Some(ClientTls {
-        // Nobody vouches for what members made themselves.
-        insecure: flags.bool("peer-auto-tls") && cert.is_none(),
-        ca,
-        cert: cert.zip(key),
-        // Streams without an end are made for HTTP/1.1, as etcd's are.
-        alpn: vec![alpn::HTTP11.to_vec()],
-        ..ClientTls::default()
-    })
-}
-
 /// Peer URLs that a request brings.
 pub fn check_urls(urls: &[String]) -> Result<()> {
     if urls.is_empty() {
@@ -314,6 +295,20 @@ fn progress_interval(flags: &Flags) -> Result<Duration> {
     );
     if interval.is_zero() {
         bail!("invalid value for --watch-progress-notify-interval: must be positive");
+    }
+    Ok(interval)
+}
+
+fn compact_hash_check(flags: &Flags) -> Result<Duration> {
+    let interval = renamed(
+        flags,
+        "compact-hash-check-time",
+        "experimental-compact-hash-check-time",
+    );
+    if interval.is_zero() {
+        bail!(
+            "--compact-hash-check-time must be >0; --feature-gates=CompactHashCheck=false switches the check off"
+        );
     }
     Ok(interval)
 }
@@ -387,41 +382,6 @@ fn listen_urls(flags: &Flags, name: &str) -> Result<Vec<ListenUrl>> {
         .collect::<Result<Vec<_>>>()
 }
 
-/// The TLS of client or peer listeners, if any of them speaks it.
-fn tls(flags: &Flags, prefix: &str, listen: &str) -> Result<Option<ServerTls>> {
-    let value = |name: &str| flags.string(&format!("{prefix}{name}")).to_owned();
-    let wanted = listen_urls(flags, listen)?.iter().any(|url| url.tls);
-    let (cert, key, ca) = (value("cert-file"), value("key-file"), value("trusted-ca-file"));
-    if !wanted {
-        if !cert.is_empty() || !key.is_empty() {
-            tracing::warn!(
-                "the scheme of --{listen} is HTTP while --{prefix}cert-file or --{prefix}key-file are given; they are ignored"
-            );
-        }
-        return Ok(None);
-    }
-    let auto = flags.bool(&format!("{prefix}auto-tls"));
-    if auto && cert.is_empty() && key.is_empty() {
-        return self_signed(flags, prefix, listen).map(Some);
-    }
-    if auto {
-        tracing::warn!("ignoring --{prefix}auto-tls since certificates are given");
-    }
-    if cert.is_empty() || key.is_empty() {
-        bail!("--{listen} has https URLs: --{prefix}cert-file and --{prefix}key-file must both be given");
-    }
-    let mut tls = ServerTls::new(cert, key);
-    // Either asks for certificates, as in etcd; without a CA nothing could be checked.
-    match (ca.is_empty(), flags.bool(&format!("{prefix}client-cert-auth"))) {
-        (true, true) => bail!("--{prefix}client-cert-auth needs --{prefix}trusted-ca-file"),
-        (false, _) => tls = tls.client_ca(ca, ClientAuth::Required),
-        (true, false) => {}
-    }
-    tls.min_version = component_base::tls::parse_min_version(flags.string("tls-min-version"))?;
-    tls.cipher_suites = component_base::tls::parse_cipher_suites(&flags.strings("cipher-suites"))?;
-    Ok(Some(tls))
-}
-
 fn auth_options(flags: &Flags) -> auth::Options {
     auth::Options {
         token: flags.string("auth-token").to_owned(),
@@ -430,24 +390,6 @@ fn auth_options(flags: &Flags) -> auth::Options {
         bcrypt_cost: flags.int("bcrypt-cost"),
         client_cert_auth: flags.bool("client-cert-auth"),
     }
-}
-
-fn self_signed(flags: &Flags, prefix: &str, listen: &str) -> Result<ServerTls> {
-    let data_dir = crate::bootstrap::data_dir(flags.string("data-dir"), flags.string("name"));
-    let whose = if prefix.is_empty() { "client" } else { "peer" };
-    let urls = urls(flags, listen)?;
-    let host = |url: &String| {
-        let (_, host) = split_url(url).ok()?;
-        let (name, _) = host.rsplit_once(':')?;
-        Some(name.trim_start_matches('[').trim_end_matches(']').to_owned())
-    };
-    let hosts: Vec<String> = urls.iter().filter_map(host).collect();
-    let (first, others) = hosts.split_first().context("no URL to make a certificate for")?;
-    let others: Vec<&str> = others.iter().map(String::as_str).collect();
-    let dir = data_dir.join("fixtures").join(whose);
-    let (cert, key) = component_base::tls::self_signed(&dir.to_string_lossy(), "cert", first, &others)?;
-    tracing::warn!(dir = %dir.display(), "a self-signed certificate is used for {whose} traffic: it keeps secrets, and proves nothing");
-    Ok(ServerTls::from_pem(cert, key))
 }
 
 /// Whether plain HTTP to this host is meant for us: DNS rebinding brings other names.

@@ -14,6 +14,7 @@ use serde_json::json;
 
 use crate::config::host_is_allowed;
 use crate::gateway;
+use crate::membership::storage_version;
 use crate::rpc::grpc::Inbound;
 use crate::rpc::table;
 use crate::server::EtcdServer;
@@ -81,8 +82,11 @@ pub fn client_http_handler(server: Arc<EtcdServer>, access: Arc<Access>) -> serv
     Arc::new(move |request: Request<Incoming>| {
         let (server, access) = (server.clone(), access.clone());
         Box::pin(async move {
-            if !allowed(&request, &access.host_whitelist) {
-                return text(StatusCode::FORBIDDEN, "Host header is not allowed\n");
+            if let Some(host) = refused_host(&request, &access.host_whitelist) {
+                let hint = format!(
+                    "the Host header {host:?} is none that this etcd answers to over plain HTTP (DNS rebinding, CVE-2018-5702): add it to --host-whitelist, or use HTTPS\n"
+                );
+                return text(StatusCode::MISDIRECTED_REQUEST, &hint);
             }
             let origin = access.origin(&request);
             let mut response = if request.method() == Method::OPTIONS {
@@ -141,7 +145,7 @@ pub fn plain_handler(server: Arc<EtcdServer>) -> serve::Handler {
 }
 
 /// Only plain HTTP needs the check: a certificate already names the host.
-fn allowed(request: &Request<Incoming>, whitelist: &[String]) -> bool {
+fn refused_host<'a>(request: &'a Request<Incoming>, whitelist: &[String]) -> Option<&'a str> {
     let tls = request
         .extensions()
         .get::<Arc<serve::ConnInfo>>()
@@ -150,7 +154,7 @@ fn allowed(request: &Request<Incoming>, whitelist: &[String]) -> bool {
         .headers()
         .get(http::header::HOST)
         .and_then(|host| host.to_str().ok());
-    tls || host.is_none_or(|host| host_is_allowed(whitelist, host))
+    host.filter(|host| !tls && !host_is_allowed(whitelist, host))
 }
 
 async fn respond(server: &Arc<EtcdServer>, request: &Request<Incoming>) -> Response<Body> {
@@ -221,6 +225,7 @@ async fn unhealthy(server: &Arc<EtcdServer>, ignore_no_space: bool, serializable
 
 pub fn version(server: &EtcdServer) -> Response<Body> {
     let cluster = server.state.membership.read().version.clone();
+    let storage = storage_version(&cluster);
     let cluster = if cluster.is_empty() {
         "not_decided".to_owned()
     } else {
@@ -229,6 +234,6 @@ pub fn version(server: &EtcdServer) -> Response<Body> {
     typed(
         StatusCode::OK,
         JSON,
-        json!({"etcdserver": ETCD_VERSION, "etcdcluster": cluster, "storage": "3.6.0"}).to_string(),
+        json!({"etcdserver": ETCD_VERSION, "etcdcluster": cluster, "storage": storage}).to_string(),
     )
 }

@@ -12,7 +12,6 @@ use etcd::bootstrap::{self, Member};
 use etcd::compactor;
 use etcd::config::{self, Config, ListenUrl};
 use etcd::http;
-use etcd::peer::corrupt;
 use etcd::peer::handler::PeerHandler;
 use tokio::net::TcpListener;
 use tracing::{error, info};
@@ -35,12 +34,17 @@ async fn run(flags: Flags, drain: Drain) -> Result<()> {
     etcd::metrics::register(&member.server);
     http::add_checks(&member.server);
     // The others must reach this member before anything can be agreed on.
-    let mut serving = listeners.serve_peers(&config, &member, &drain);
-    if config.features.initial_corrupt_check {
-        corrupt::initial_check(&member.server).await?;
+    let mut serving = listeners.serve_peers(&member, &drain);
+    let checked = match config.features.initial_corrupt_check {
+        true => member.server.initial_corrupt_check().await,
+        false => Ok(()),
+    };
+    if checked.is_err() {
+        drain.start();
+    } else {
+        tasks(&config, &member);
     }
-    tasks(&config, &member);
-    if published(&config, &member, &drain).await {
+    if checked.is_ok() && published(&config, &member, &drain).await {
         serving.extend(listeners.serve_clients(&config, &member, &drain));
         info!("local-member-id" = %format!("{:x}", member.server.member), "ready to serve client requests");
         sd_notify::guard(&member.server.health);
@@ -57,7 +61,7 @@ async fn run(flags: Flags, drain: Drain) -> Result<()> {
     }
     tokio::task::spawn_blocking(|| member.stop()).await?;
     info!(name = %config.name, "closed etcd server");
-    Ok(())
+    checked
 }
 
 fn tasks(config: &Config, member: &Member) {
@@ -71,6 +75,13 @@ fn tasks(config: &Config, member: &Member) {
     }
     if server.limits.lease_checkpoints {
         tokio::spawn(server.clone().checkpoint_leases());
+    }
+    if !config.corrupt_check.is_zero() {
+        tokio::spawn(server.clone().watch_corruption(config.corrupt_check));
+    }
+    if server.limits.compact_hashes {
+        tokio::spawn(server.store().clone().hash_compactions());
+        tokio::spawn(server.clone().watch_compact_hashes(config.compact_hash_check));
     }
     if let Some(mode) = config.auto_compaction {
         tokio::spawn(compactor::run(server.clone(), mode));
@@ -124,11 +135,10 @@ impl Listeners {
         })
     }
 
-    fn serve_peers(&mut self, config: &Config, member: &Member, drain: &Drain) -> Vec<Serving> {
+    fn serve_peers(&mut self, member: &Member, drain: &Drain) -> Vec<Serving> {
         let handler = PeerHandler {
             server: member.server.clone(),
             transport: member.server.transport.clone(),
-            allowed: Arc::new(config.allowed_peers.clone()),
         };
         let urls = std::mem::take(&mut self.peer);
         let limits = Limits::default();

@@ -11,6 +11,9 @@ use etcd_api::{membershippb, raftpb};
 use ring::digest;
 use serde::{Deserialize, Serialize};
 
+use crate::config::CLUSTER_VERSION;
+use crate::peer::headers;
+
 /// JSON as etcd writes it into the context of a configuration change.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
@@ -46,6 +49,14 @@ pub struct Membership {
     pub version: String,
     /// Which version the cluster is being prepared for, if any.
     pub downgrade: membershippb::DowngradeInfoSetRequest,
+}
+
+/// The layout that the data correspond to: they go to an older one with the cluster's version, and come back with it.
+pub fn storage_version(cluster_version: &str) -> String {
+    let older = headers::minor(cluster_version)
+        .is_some_and(|version| Some(version) < headers::minor(CLUSTER_VERSION));
+    let version = if older { cluster_version } else { CLUSTER_VERSION };
+    version.to_owned()
 }
 
 /// The context of a configuration change: a member, and whether it only becomes a voter.

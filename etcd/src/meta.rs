@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use etcd_api::{authpb, etcdserverpb::AlarmMember, leasepb, membershippb, raftpb};
+use etcd_api::etcdserverpb::{AlarmMember, AlarmType};
+use etcd_api::{authpb, leasepb, membershippb, raftpb};
 use prost::Message as _;
 
 use crate::auth::rules::{Record, Rules};
@@ -28,12 +29,22 @@ pub const V2: u8 = 20;
 const COMPACTED: &[u8] = b"compacted";
 pub const CONF_STATE: &[u8] = b"confState";
 pub const CLUSTER_VERSION: &[u8] = b"clusterVersion";
-const DOWNGRADE: &[u8] = b"downgrade";
+pub const DOWNGRADE: &[u8] = b"downgrade";
 const AUTH_ENABLED: &[u8] = b"authEnabled";
 const AUTH_REVISION: &[u8] = b"authRevision";
 
 /// Raised alarms as (member, kind).
 pub type Alarms = BTreeSet<(u64, i32)>;
+
+pub fn alarm_member((member_id, alarm): (u64, i32)) -> AlarmMember {
+    AlarmMember { member_id, alarm }
+}
+
+/// All of one kind; of every kind for NONE.
+pub fn alarms_of(alarms: &Alarms, kind: i32) -> Vec<AlarmMember> {
+    let wanted = |(_, raised): &&(u64, i32)| kind == AlarmType::None as i32 || kind == *raised;
+    alarms.iter().filter(wanted).copied().map(alarm_member).collect()
+}
 
 /// What the buckets say at start.
 pub struct State {

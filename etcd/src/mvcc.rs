@@ -3,7 +3,8 @@
 //! A write comes from the apply thread as a [`txn::WriteTxn`]: it looks at the [`index`], appends records to the store's frame, and enters
 //! the new versions. The revision becomes visible to readers when the frame is written ([`Store::publish`]). A read picks a
 //! revision, walks the index in small steps under a lock that it holds for microseconds ([`Store::walk`]), and fetches
-//! values afterwards. [`range`] is the Range request over that, [`compact`] drops history, [`hash`] is etcd's KV hash.
+//! values afterwards. [`range`] is the Range request over that, [`compact`] drops history, [`hash`] is etcd's KV hash
+//! over [`rows`], which stay readable however long it takes.
 //! Responses are written by [`response`] straight from stored bytes: a stored value is never decoded.
 //!
 //! No clock is read here, and no disk but through [`crate::storage`].
@@ -15,6 +16,7 @@ pub mod index;
 pub mod key;
 pub mod range;
 pub mod response;
+pub mod rows;
 pub mod txn;
 
 use std::io;
@@ -28,6 +30,7 @@ use parking_lot::{RwLock, RwLockReadGuard};
 use crate::storage::Storage;
 use crate::storage::reclaim::{Liveness, Move};
 use crate::storage::record::Version;
+use hash::compaction::CompactionHashes;
 use index::Index;
 use key::KeyRange;
 
@@ -53,6 +56,9 @@ pub struct Store {
     index: RwLock<Index>,
     current: AtomicI64,
     compacted: AtomicI64,
+    /// The compaction that history was dropped for last.
+    swept: AtomicI64,
+    pub hashes: CompactionHashes,
     /// Held while a compaction drops history, and by whoever must see all of it.
     sweeping: RwLock<()>,
 }
@@ -78,6 +84,8 @@ impl Store {
             index: RwLock::new(index),
             current: AtomicI64::new(current),
             compacted: AtomicI64::new(compacted),
+            swept: AtomicI64::new(compacted),
+            hashes: CompactionHashes::default(),
             sweeping: RwLock::new(()),
         }
     }
@@ -127,6 +135,8 @@ impl Store {
         let _sweeping = self.sweeping.write();
         let mut index = Index::build(versions, compacted, &self.storage);
         self.set_compacted(compacted);
+        self.swept.store(compacted, Ordering::SeqCst);
+        self.hashes.forget();
         std::mem::swap(&mut *self.index.write(), &mut index);
         self.publish(current.max(compacted).max(1));
     }

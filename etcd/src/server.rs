@@ -1,6 +1,7 @@
 //! The member: proposing, reading linearizably, and what the RPCs need to know. [`leases`] keeps them alive and ends them, [`members`] changes
-//! who is in the cluster.
+//! who is in the cluster, [`corruption`] compares what they have.
 
+pub mod corruption;
 pub mod leases;
 pub mod members;
 
@@ -101,6 +102,8 @@ pub struct Limits {
     pub max_txn_ops: usize,
     pub quota_bytes: u64,
     pub warning_apply: Duration,
+    /// `--warning-unary-request-duration`
+    pub warning_unary: Duration,
     pub heartbeat: Duration,
     pub election: Duration,
     pub min_lease_ttl: i64,
@@ -108,6 +111,8 @@ pub struct Limits {
     pub strict_reconfig: bool,
     /// The feature `LeaseCheckpoint`.
     pub lease_checkpoints: bool,
+    /// The feature `CompactHashCheck`.
+    pub compact_hashes: bool,
 }
 
 pub struct EtcdServer {
@@ -299,21 +304,29 @@ impl EtcdServer {
                 .collect(),
         };
         for member_id in members {
-            let alarm = AlarmRequest {
-                action: action as i32,
-                member_id,
-                alarm: AlarmType::Nospace as i32,
-            };
-            if let Err(error) = self
-                .propose(InternalRaftRequest {
-                    alarm: Some(alarm),
-                    ..Default::default()
-                })
-                .await
-            {
+            if let Err(error) = self.change_alarm(action, AlarmType::Nospace, member_id).await {
                 warn!(error = %error, "failed to change the NOSPACE alarm");
             }
         }
+    }
+
+    async fn change_alarm(
+        &self,
+        action: AlarmAction,
+        kind: AlarmType,
+        member_id: u64,
+    ) -> Result<(), ServerError> {
+        let alarm = AlarmRequest {
+            action: action as i32,
+            member_id,
+            alarm: kind as i32,
+        };
+        let request = InternalRaftRequest {
+            alarm: Some(alarm),
+            ..Default::default()
+        };
+        self.propose(request).await?.result?;
+        Ok(())
     }
 
     /// Disarms NOSPACE when there is space again.
@@ -377,6 +390,9 @@ impl EtcdServer {
         } else if !membership.members.is_empty() {
             self.transport.add_members(&membership.list());
         }
+        self.store()
+            .hashes
+            .want(self.limits.compact_hashes && membership.members.len() > 1);
     }
 
     /// Waits until everything that is committed now was applied.

@@ -5,6 +5,7 @@
 //! [`load`] reads everything back at start; [`keeper`] makes it durable, seals segments and [`reclaim`]s dead space on its own thread.
 //! The layout is in `docs/format.md`, and in [`record`] and [`manifest`].
 
+pub mod held;
 pub mod import;
 pub mod keeper;
 pub mod load;
@@ -200,11 +201,18 @@ impl Storage {
     }
 }
 
-fn find_in(segments: &[Arc<Segment>], number: u32) -> Option<Arc<Segment>> {
+fn place_of(segments: &[Arc<Segment>], number: u32) -> Option<usize> {
     segments
         .binary_search_by_key(&number, |segment| segment.number)
         .ok()
-        .map(|place| segments[place].clone())
+}
+
+fn contains(segments: &[Arc<Segment>], number: u32) -> bool {
+    place_of(segments, number).is_some()
+}
+
+fn find_in(segments: &[Arc<Segment>], number: u32) -> Option<Arc<Segment>> {
+    place_of(segments, number).map(|place| segments[place].clone())
 }
 
 /// How many of the sorted places lie close enough together for one read.

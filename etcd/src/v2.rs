@@ -33,6 +33,8 @@ pub use event::Event;
 pub use node::{Damaged, Node};
 pub use store::{Outcome, Records, Store};
 
+use crate::auth::AuthError;
+use crate::rpc::caller::Caller;
 use crate::server::EtcdServer;
 
 const PREFIX: &str = "/v2/";
@@ -56,6 +58,10 @@ fn below<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
 pub async fn serve(server: Arc<EtcdServer>, request: Request<Incoming>) -> Response<Body> {
     let path = request.uri().path().to_owned();
     let cluster = server.cluster;
+    if let Err(refused) = permitted(&Caller::lasting(server.clone(), &request), &path).await {
+        let refusal = Error::request(error::Code::Unauthorized, refused.to_string());
+        return with_cluster_id(refusal.response(), cluster);
+    }
     if below(&path, KEYS).is_some() {
         return with_cluster_id(keys::serve(server, request).await, cluster);
     }
@@ -72,6 +78,14 @@ pub async fn serve(server: Arc<EtcdServer>, request: Request<Incoming>) -> Respo
         "/v2/stats/store" => typed(StatusCode::OK, JSON, stats::store(&server)),
         "/v2/stats/leader" => stats::leader(&server),
         _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
+    }
+}
+
+/// The rules know ranges of v3 keys only: under auth the keys of this API are root's, and the rest is for who has a token of v3.
+async fn permitted(caller: &Caller, path: &str) -> Result<(), AuthError> {
+    match below(path, KEYS) {
+        Some(_) => caller.admin().await,
+        None => caller.known().await,
     }
 }
 

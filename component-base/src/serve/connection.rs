@@ -85,6 +85,13 @@ impl Server {
             _ => Protocol::Http1,
         };
         let client_cert = session.peer_certificates().and_then(|chain| tls.identify(chain));
+        let admitted = tls.admits(client_cert.as_deref(), peer.ip());
+        let admitted = tokio::time::timeout(self.limits.handshake_deadline, admitted).await;
+        if let Err(error) = admitted.unwrap_or_else(|_| Err("its names took too long to look up".to_owned()))
+        {
+            tracing::warn!(peer = %peer, err = %error, "rejected connection on client certificate address");
+            return;
+        }
         let info = ConnInfo {
             peer,
             local,

@@ -10,7 +10,7 @@ use rustls::sign::SingleCertAndKey;
 
 use super::server::{swap, warn_of_expiry};
 use super::verifier::ServerVerifier;
-use super::{CertPool, MinVersion, Pem, load_certs, load_key_pair, suites};
+use super::{Allowed, CertPool, MinVersion, Pem, load_certs, load_key_pair, suites};
 use crate::watch::{self, FileWatch};
 
 /// Where Debian, Fedora and Alpine keep the system's authorities; used when no CA is given.
@@ -38,14 +38,19 @@ pub struct ClientTls {
 impl ClientTls {
     /// Reads everything now, and again whenever a file changes.
     pub fn load(self) -> Result<ClientConfigHandle> {
-        let config = Arc::new(ArcSwap::new(self.build()?));
+        self.load_for(Allowed::default())
+    }
+
+    /// Of the servers that verify only those that are allowed.
+    pub fn load_for(self, allowed: Allowed) -> Result<ClientConfigHandle> {
+        let config = Arc::new(ArcSwap::new(self.build(&allowed)?));
         let paths = self.paths();
         if paths.is_empty() {
             return Ok(ClientConfigHandle { config, _watch: None });
         }
         let target = config.clone();
         let name = paths[0].display().to_string();
-        let watch = watch::files(paths, move || swap(&name, self.build(), &target));
+        let watch = watch::files(paths, move || swap(&name, self.build(&allowed), &target));
         Ok(ClientConfigHandle {
             config,
             _watch: Some(Arc::new(watch)),
@@ -58,11 +63,12 @@ impl ClientTls {
         pems.filter_map(Pem::path).map(Path::to_path_buf).collect()
     }
 
-    fn build(&self) -> Result<Arc<ClientConfig>> {
+    fn build(&self, allowed: &Allowed) -> Result<Arc<ClientConfig>> {
         let verifier = ServerVerifier {
             pool: self.pool()?,
             server_name: self.server_name.clone(),
             insecure: self.insecure,
+            allowed: allowed.clone(),
         };
         let builder = ClientConfig::builder_with_provider(suites::provider(&[])?)
             .with_protocol_versions(suites::versions(MinVersion::Tls12))

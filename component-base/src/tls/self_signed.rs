@@ -17,7 +17,8 @@ use time::{Duration, OffsetDateTime};
 use super::Pem;
 
 /// Long, because nothing renews it while the daemon runs.
-const VALIDITY: Duration = Duration::days(10 * 365);
+const VALIDITY_YEARS: i64 = 10;
+const YEAR: Duration = Duration::days(365);
 /// A peer's clock may be behind.
 const CLOCK_SKEW: Duration = Duration::hours(1);
 
@@ -29,53 +30,87 @@ pub fn self_signed(
     host: &str,
     alternate_names: &[&str],
 ) -> Result<(Pem, Pem)> {
-    let made = || make(host, alternate_names).context("cannot make a self-signed certificate");
+    let wanted = SelfSigned {
+        host,
+        alternate_names,
+        years: VALIDITY_YEARS,
+        for_clients: false,
+    };
     if cert_dir.is_empty() {
         tracing::info!("Generated a self-signed certificate in memory");
-        let (cert, key) = made()?;
+        let (cert, key) = wanted.make()?;
         return Ok((Pem::Data(cert.into_bytes()), Pem::Data(key.into_bytes())));
     }
     let dir = Path::new(cert_dir);
-    let (cert, key) = (
-        dir.join(format!("{pair_name}.crt")),
-        dir.join(format!("{pair_name}.key")),
-    );
-    match (cert.exists(), key.exists()) {
-        (true, true) => {}
-        (false, false) => keep(dir, (&cert, &key), made()?)?,
-        (has_cert, _) => {
-            let (there, missing) = if has_cert { (&cert, &key) } else { (&key, &cert) };
-            anyhow::bail!(
-                "--cert-dir has {} but not {}: put both there, or remove the first and a self-signed pair is made",
-                there.display(),
-                missing.display()
-            );
+    let cert = dir.join(format!("{pair_name}.crt"));
+    wanted
+        .pair(cert, dir.join(format!("{pair_name}.key")))
+        .context("--cert-dir")
+}
+
+/// What a pair that does not exist yet is to be like.
+pub struct SelfSigned<'a> {
+    pub host: &'a str,
+    pub alternate_names: &'a [&'a str],
+    pub years: i64,
+    /// Also for connections that its owner makes.
+    pub for_clients: bool,
+}
+
+impl SelfSigned<'_> {
+    /// A pair that lies there is used and never overwritten.
+    pub fn pair(&self, cert: PathBuf, key: PathBuf) -> Result<(Pem, Pem)> {
+        match (cert.exists(), key.exists()) {
+            (true, true) => {}
+            (false, false) => keep((&cert, &key), self.make()?)?,
+            (has_cert, _) => {
+                let (there, missing) = if has_cert { (&cert, &key) } else { (&key, &cert) };
+                anyhow::bail!(
+                    "there is {} but not {}: put both there, or remove the first and a self-signed pair is made",
+                    there.display(),
+                    missing.display()
+                );
+            }
         }
+        Ok((Pem::File(cert), Pem::File(key)))
     }
-    Ok((Pem::File(cert), Pem::File(key)))
+
+    fn make(&self) -> Result<(String, String)> {
+        make(self).context("cannot make a self-signed certificate")
+    }
 }
 
 /// PEM of certificate and key, as upstream's `GenerateSelfSignedCertKey` names them.
-fn make(host: &str, alternate_names: &[&str]) -> Result<(String, String)> {
+fn make(wanted: &SelfSigned<'_>) -> Result<(String, String)> {
+    let SelfSigned {
+        host,
+        alternate_names,
+        ..
+    } = wanted;
     let now = OffsetDateTime::now_utc();
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params
         .distinguished_name
         .push(DnType::CommonName, format!("{host}@{}", now.unix_timestamp()));
-    for name in std::iter::once(&host).chain(alternate_names) {
+    for name in std::iter::once(host).chain(*alternate_names) {
         let name = subject_alt_name(name)?;
         if !is_unspecified(&name) && !params.subject_alt_names.contains(&name) {
             params.subject_alt_names.push(name);
         }
     }
     params.not_before = now - CLOCK_SKEW;
-    params.not_after = now + VALIDITY;
+    params.not_after = now + YEAR * wanted.years as i32;
     params.key_usages = vec![
         KeyUsagePurpose::DigitalSignature,
         KeyUsagePurpose::KeyEncipherment,
     ];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    if wanted.for_clients {
+        params
+            .extended_key_usages
+            .push(ExtendedKeyUsagePurpose::ClientAuth);
+    }
     let key = KeyPair::generate()?;
     Ok((params.self_signed(&key)?.pem(), key.serialize_pem()))
 }
@@ -93,12 +128,14 @@ fn is_unspecified(name: &SanType) -> bool {
 }
 
 /// The key first: a certificate without its key would stop the next start.
-fn keep(dir: &Path, (cert, key): (&PathBuf, &PathBuf), (cert_pem, key_pem): (String, String)) -> Result<()> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(dir)
-        .with_context(|| format!("--cert-dir: cannot make {}", dir.display()))?;
+fn keep((cert, key): (&Path, &Path), (cert_pem, key_pem): (String, String)) -> Result<()> {
+    if let Some(dir) = cert.parent() {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(dir)
+            .with_context(|| format!("cannot make {}", dir.display()))?;
+    }
     write(key, &key_pem, 0o600)?;
     write(cert, &cert_pem, 0o644)?;
     tracing::info!(cert = %cert.display(), key = %key.display(), "Generated a self-signed certificate");
@@ -111,9 +148,9 @@ fn write(path: &Path, pem: &str, mode: u32) -> Result<()> {
         .create_new(true)
         .mode(mode)
         .open(path)
-        .with_context(|| format!("--cert-dir: cannot write {}", path.display()))?;
+        .with_context(|| format!("cannot write {}", path.display()))?;
     file.write_all(pem.as_bytes())
-        .with_context(|| format!("--cert-dir: cannot write {}", path.display()))
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 #[cfg(test)]
@@ -163,9 +200,9 @@ mod tests {
         let tmp = tempfile::tempdir().unwrap();
         std::fs::write(tmp.path().join("kubelet.crt"), "mine").unwrap();
         let error = self_signed(tmp.path().to_str().unwrap(), "kubelet", "n", &[]).unwrap_err();
-        let text = error.to_string();
+        let text = format!("{error:#}");
         assert!(
-            text.contains("kubelet.crt") && text.contains("kubelet.key"),
+            text.contains("--cert-dir") && text.contains("kubelet.crt") && text.contains("kubelet.key"),
             "{text}"
         );
         assert_eq!(std::fs::read(tmp.path().join("kubelet.crt")).unwrap(), b"mine");

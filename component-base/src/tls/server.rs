@@ -1,5 +1,6 @@
 //! The server's side: certificate, client CA, and who the client turned out to be.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
@@ -10,9 +11,11 @@ use rustls::sign::SingleCertAndKey;
 use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
 
+use super::address::is_at;
+use super::crl::Crl;
 use super::verifier::ClientVerifier;
 use super::x509::{CertPool, Certificate, Usage};
-use super::{ClientAuth, MinVersion, Pem, load_key_pair, suites};
+use super::{Allowed, ClientAuth, MinVersion, Pem, load_key_pair, suites};
 use crate::metrics::{self, Counter};
 use crate::watch::{self, FileWatch};
 
@@ -37,8 +40,16 @@ pub struct ServerTls {
     /// Empty for h2 and http/1.1.
     pub alpn: Vec<Vec<u8>>,
     pub min_version: MinVersion,
+    /// TLS 1.3 is not offered.
+    pub at_most_tls12: bool,
     /// Go's names; empty for all.
     pub cipher_suites: Vec<String>,
+    /// Required certificates that it lists are refused.
+    pub crl_file: Option<PathBuf>,
+    /// Of required certificates.
+    pub allowed: Allowed,
+    /// A client must be at an address that its certificate names, if that names any.
+    pub binds_clients: bool,
 }
 
 impl ServerTls {
@@ -54,7 +65,11 @@ impl ServerTls {
             client_auth: ClientAuth::None,
             alpn: super::alpn::both(),
             min_version: MinVersion::default(),
+            at_most_tls12: false,
             cipher_suites: Vec::new(),
+            crl_file: None,
+            allowed: Allowed::default(),
+            binds_clients: false,
         }
     }
 
@@ -73,10 +88,11 @@ impl ServerTls {
             .transpose()
             .context("client CA")?;
         let config = Arc::new(ArcSwap::new(self.build(client_ca.as_ref())?));
-        let paths = [self.cert.path(), self.key.path(), self.client_ca_file.as_deref()];
+        let (ca_file, crl_file) = (self.client_ca_file.as_deref(), self.crl_file.as_deref());
+        let paths = [self.cert.path(), self.key.path(), ca_file, crl_file];
         let paths = paths.into_iter().flatten().map(Path::to_path_buf).collect();
         let reload = (config.clone(), client_ca.clone());
-        let name = self.cert.describe();
+        let (name, binds_clients) = (self.cert.describe(), self.binds_clients);
         let watch = watch::files(paths, move || {
             let (config, client_ca) = &reload;
             if let Some(bundle) = client_ca {
@@ -87,21 +103,31 @@ impl ServerTls {
         Ok(ServerConfigHandle {
             config,
             client_ca,
+            binds_clients,
             _watch: Arc::new(watch),
         })
+    }
+
+    fn versions(&self) -> &'static [&'static rustls::SupportedProtocolVersion] {
+        match self.at_most_tls12 {
+            true => suites::ONLY_12,
+            false => suites::versions(self.min_version),
+        }
     }
 
     fn build(&self, client_ca: Option<&CaBundle>) -> Result<Arc<ServerConfig>> {
         let pair = load_key_pair(&self.cert, &self.key)?;
         warn_of_expiry(&self.cert.describe(), &pair.certified.cert[0]);
         let builder = ServerConfig::builder_with_provider(suites::provider(&self.cipher_suites)?)
-            .with_protocol_versions(suites::versions(self.min_version))
+            .with_protocol_versions(self.versions())
             .context("cipher suites do not fit the TLS versions")?;
         let builder = match (client_ca, self.client_auth) {
             (Some(bundle), ClientAuth::Optional | ClientAuth::Required) => {
                 let required = self.client_auth == ClientAuth::Required;
-                builder
-                    .with_client_cert_verifier(Arc::new(ClientVerifier::new(bundle.pool.clone(), required)))
+                let crl = self.crl_file.as_deref().map(Crl::load).transpose()?;
+                let pool = bundle.pool.clone();
+                let verifier = ClientVerifier::new(pool, required, crl, self.allowed.clone());
+                builder.with_client_cert_verifier(Arc::new(verifier))
             }
             _ => builder.with_no_client_auth(),
         };
@@ -145,6 +171,7 @@ pub(super) fn warn_of_expiry(file: &str, der: &[u8]) {
 pub struct ServerConfigHandle {
     config: Arc<ArcSwap<ServerConfig>>,
     client_ca: Option<CaBundle>,
+    binds_clients: bool,
     _watch: Arc<FileWatch>,
 }
 
@@ -155,6 +182,14 @@ impl ServerConfigHandle {
 
     pub fn client_ca(&self) -> Option<&CaBundle> {
         self.client_ca.as_ref()
+    }
+
+    /// Whether a client may come from there; a reason when it may not.
+    pub async fn admits(&self, client: Option<&ClientIdentity>, address: IpAddr) -> Result<(), String> {
+        match client.filter(|_| self.binds_clients) {
+            Some(client) => is_at(client, address).await,
+            None => Ok(()),
+        }
     }
 
     /// Who the peer of a finished handshake is.

@@ -132,6 +132,7 @@ pub(super) fn provider(names: &[String]) -> Result<Arc<CryptoProvider>> {
 }
 
 static FROM_12: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
+pub(super) static ONLY_12: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12];
 static FROM_13: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
 
 pub(super) fn versions(min: MinVersion) -> &'static [&'static SupportedProtocolVersion] {

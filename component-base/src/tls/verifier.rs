@@ -11,7 +11,9 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use time::OffsetDateTime;
 
-use super::x509::{self, CertPool, Certificate, Refusal, Usage};
+use super::Allowed;
+use super::crl::Crl;
+use super::x509::{self, CertPool, Certificate, Refusal, Usage, VerifyError};
 
 const SCHEMES: &[SignatureScheme] = &[
     SignatureScheme::ECDSA_NISTP256_SHA256,
@@ -81,16 +83,28 @@ pub(super) struct ClientVerifier {
     pool: Arc<ArcSwap<CertPool>>,
     hints: Vec<DistinguishedName>,
     required: bool,
+    crl: Option<Crl>,
+    allowed: Allowed,
 }
 
 impl ClientVerifier {
-    pub fn new(pool: Arc<ArcSwap<CertPool>>, required: bool) -> Self {
+    pub fn new(pool: Arc<ArcSwap<CertPool>>, required: bool, crl: Option<Crl>, allowed: Allowed) -> Self {
         let hints = pool.load().subjects();
         ClientVerifier {
             pool,
             hints,
             required,
+            crl,
+            allowed,
         }
+    }
+
+    /// What is asked of a chain that leads to an authority.
+    fn admits(&self, chain: &[CertificateDer<'_>]) -> Result<(), VerifyError> {
+        if let Some(crl) = &self.crl {
+            crl.check(chain)?;
+        }
+        self.allowed.check(&chain[0])
     }
 }
 
@@ -127,6 +141,8 @@ impl ClientCertVerifier for ClientVerifier {
                 .load()
                 .verify(&chain, Usage::ClientAuth, date(now))
                 .map_err(|refusal| refused(*refusal))?;
+            self.admits(&chain)
+                .map_err(|error| refused(self.pool.load().refusal(error, Some(end_entity))))?;
         }
         Ok(ClientCertVerified::assertion())
     }
@@ -140,6 +156,7 @@ pub(super) struct ServerVerifier {
     /// Verified instead of the name that was connected to.
     pub server_name: Option<String>,
     pub insecure: bool,
+    pub allowed: Allowed,
 }
 
 impl std::fmt::Debug for ServerVerifier {
@@ -171,7 +188,9 @@ impl ServerCertVerifier for ServerVerifier {
             .map_err(|refusal| refused(*refusal))?;
         let connected = server_name.to_str();
         let host = self.server_name.as_deref().unwrap_or(&connected);
-        let named = Certificate::parse(end_entity).and_then(|cert| cert.check_host(host));
+        let named = Certificate::parse(end_entity)
+            .and_then(|cert| cert.check_host(host))
+            .and_then(|()| self.allowed.check(end_entity));
         named.map_err(|error| refused(self.pool.refusal(error, Some(end_entity))))?;
         Ok(ServerCertVerified::assertion())
     }

@@ -55,6 +55,10 @@ pub enum VerifyError {
     WrongName { valid: String, wanted: String },
     #[error("x509: unhandled critical extension ({0})")]
     CriticalExtension(String),
+    #[error("transport: certificate serial {serial} revoked (by {list})")]
+    Revoked { serial: String, list: String },
+    #[error("client certificate authentication failed: neither its common name nor its names are allowed")]
+    NotAllowed,
     #[error("x509: too many signatures to check")]
     TooMuchWork,
 }
@@ -125,6 +129,8 @@ impl Refusal {
             }
             VerifyError::Expired { .. } => "renew it: pki renew",
             VerifyError::NotYetValid { .. } => "check the clocks of both machines",
+            VerifyError::Revoked { .. } => "issue another certificate",
+            VerifyError::NotAllowed => "add it to the flag for allowed names, or issue one with such a name",
             VerifyError::Usage(_) => "issue it with a profile for this use: pki issue",
             VerifyError::LegacyCommonName | VerifyError::NoIpNames(_) | VerifyError::WrongName { .. } => {
                 "issue it with this name or address as a SAN, or connect by a name that it has"

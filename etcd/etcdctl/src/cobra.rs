@@ -2,6 +2,7 @@
 //! hints of its own in error texts) does not have: subcommands found by a unique prefix, persistent flags of parents,
 //! shorthands, flags between words, cobra's error lines and etcdctl's own usage text.
 
+pub mod complete;
 pub mod flags;
 mod suggest;
 mod usage;
@@ -26,6 +27,8 @@ pub struct Command<R> {
     /// Also flags of every subcommand.
     pub persistent: Vec<Flag>,
     pub subcommands: Vec<Command<R>>,
+    /// Words that its first argument may be.
+    pub arguments: &'static [&'static str],
     pub run: Option<R>,
 }
 
@@ -46,6 +49,7 @@ impl<R> Command<R> {
             flags: Vec::new(),
             persistent: Vec::new(),
             subcommands,
+            arguments: &[],
             run: None,
         }
     }
@@ -67,6 +71,11 @@ impl<R> Command<R> {
 
     pub fn persistent(mut self, flags: Vec<Flag>) -> Self {
         self.persistent = flags;
+        self
+    }
+
+    pub fn arguments(mut self, arguments: &'static [&'static str]) -> Self {
+        self.arguments = arguments;
         self
     }
 

@@ -17,6 +17,9 @@ const VERSION: Version = Version {
 
 pub async fn start(args: &[String]) -> Result<(), Exit> {
     let root = root();
+    if let Some(answered) = cobra::complete::answer(&root, args.get(1..).unwrap_or_default()) {
+        return answered;
+    }
     let invocation = match cobra::parse(&root, &VERSION, args.get(1..).unwrap_or_default()) {
         Ok(invocation) => invocation,
         Err(exit) if exit.code == 0 => {

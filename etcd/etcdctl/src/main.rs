@@ -5,7 +5,7 @@
 //! [`printer`] writes the answer. [`ctlv2`] does the same over the HTTP API of etcd 3.4 and older. Everything that both print
 //! is meant to be byte for byte what the originals print; [`go`] holds Go's manners that this takes, [`zap`] the log lines.
 //!
-//! Not here: `snapshot status` and `restore` (etcdutl has them), shell completion.
+//! Not here: `snapshot status` and `restore` (etcdutl has them).
 
 #![forbid(unsafe_code)]
 

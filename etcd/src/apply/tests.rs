@@ -1,6 +1,7 @@
 //! A member without threads on a disk that loses power: propose, persist, apply, checkpoint, compact, reclaim, crash, read back.
 
 mod auth;
+mod checkpoint;
 mod install;
 
 use std::collections::BTreeMap;

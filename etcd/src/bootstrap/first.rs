@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use raft::eraftpb::{Entry, HardState};
 use tracing::info;
 
+use super::discovery;
 use crate::config::Config;
 use crate::disk::Disk;
 use crate::membership::{Change, Member, Membership};
@@ -26,7 +27,7 @@ pub async fn start(
     wal_dir: &Path,
     client: &Client,
 ) -> Result<(Ids, Wal, Replay, Vec<Member>)> {
-    let configured = Membership::initial(&config.initial_cluster, &config.initial_cluster_token)?;
+    let configured = discovery::configured(config).await?;
     match config.initial_cluster_state == "existing" {
         true => join_cluster(disk, config, wal_dir, client, &configured).await,
         false => new_cluster(disk, config, wal_dir, client, &configured).await,
@@ -63,7 +64,7 @@ async fn new_cluster(
     client: &Client,
     configured: &Membership,
 ) -> Result<(Ids, Wal, Replay, Vec<Member>)> {
-    let local = configured.local(&config.name, &config.initial_advertise_peer_urls)?;
+    let local = discovery::local(configured, config).await?;
     if join::is_bootstrapped(client, configured, &config.name, local.id).await {
         bail!(
             "member {:x} has already been bootstrapped: its data directory was lost; remove the member and add it again, then start it with --initial-cluster-state=existing",

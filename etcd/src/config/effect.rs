@@ -64,35 +64,12 @@ const NONE: &[(&str, &str)] = &[
         "a peer that takes nothing is noticed by its full queue",
     ),
     (
-        "corrupt-check-time",
-        "members do not compare their data periodically yet",
+        "downgrade-check-time",
+        "the leader looks after the cluster's version every second",
     ),
-    (
-        "compact-hash-check-time",
-        "members do not compare their data periodically yet",
-    ),
-    ("downgrade-check-time", "there is no downgrade"),
-    (
-        "peer-skip-client-san-verification",
-        "addresses in certificates of peers are not checked",
-    ),
-    (
-        "self-signed-cert-validity",
-        "self-signed certificates live as long as the process",
-    ),
-    (
-        "self-signed-cert-validity",
-        "self-signed certificates are valid for ten years",
-    ),
-    ("tls-max-version", "TLS 1.3 is always offered"),
-    ("cors", "there is no gateway for browsers"),
     ("metrics", "every metric is always exported"),
     ("discovery-fallback", "there is no proxy"),
-    ("discovery-proxy", "there is no discovery"),
-    (
-        "warning-unary-request-duration",
-        "ranges of more than 300 ms are logged",
-    ),
+    ("discovery-proxy", "there is no discovery by the v2 API"),
 ];
 
 pub fn warn(flags: &Flags) {

@@ -18,6 +18,17 @@ const WITHOUT_EFFECT: &[&str] = &[
     "SetMemberLocalAddr",
 ];
 
+/// The experimental flags that a gate took the place of.
+const EXPERIMENTAL: &[(&str, &str)] = &[
+    ("LeaseCheckpoint", "experimental-enable-lease-checkpoint"),
+    (
+        "LeaseCheckpointPersist",
+        "experimental-enable-lease-checkpoint-persist",
+    ),
+    ("InitialCorruptCheck", "experimental-initial-corrupt-check"),
+    ("CompactHashCheck", "experimental-compact-hash-check-enabled"),
+];
+
 impl Features {
     pub fn from_flags(flags: &Flags) -> Result<Features> {
         let mut features = Features {
@@ -26,14 +37,24 @@ impl Features {
             initial_corrupt_check: flags.bool("experimental-initial-corrupt-check"),
             compact_hash_check: flags.bool("experimental-compact-hash-check-enabled"),
         };
-        for item in flags.strings("feature-gates") {
+        // What is named by itself goes before what is named with all others.
+        let mut gates = flags.strings("feature-gates");
+        gates.sort_by_key(|gate| !gate.starts_with("All"));
+        for item in gates {
             let Some((name, value)) = item.split_once('=') else {
                 bail!("invalid value {item:?} for --feature-gates: missing bool value for {item}");
             };
             let Ok(on) = value.trim().parse::<bool>() else {
                 bail!("invalid value {value:?} for --feature-gates: {name} is true or false");
             };
-            features.set(name.trim(), on)?;
+            let name = name.trim();
+            let replaced = EXPERIMENTAL.iter().find(|(gate, _)| *gate == name);
+            if let Some((_, flag)) = replaced.filter(|(_, flag)| flags.is_set(flag)) {
+                bail!(
+                    "cannot specify both flags: --{flag} and --feature-gates={name}={on} at the same time, please just use --feature-gates={name}={on}"
+                );
+            }
+            features.set(name, on)?;
         }
         if features.lease_checkpoint_persist && !features.lease_checkpoint {
             bail!(
@@ -49,7 +70,16 @@ impl Features {
             "LeaseCheckpointPersist" => self.lease_checkpoint_persist = on,
             "InitialCorruptCheck" => self.initial_corrupt_check = on,
             "CompactHashCheck" => self.compact_hash_check = on,
-            "AllAlpha" | "AllBeta" if !on => {}
+            "AllAlpha" => {
+                *self = Features {
+                    lease_checkpoint: on,
+                    lease_checkpoint_persist: on,
+                    initial_corrupt_check: on,
+                    compact_hash_check: on,
+                }
+            }
+            // None of them has an effect here.
+            "AllBeta" => {}
             _ if WITHOUT_EFFECT.contains(&name) => {
                 if on {
                     tracing::warn!(feature = name, "this feature gate has no effect here");

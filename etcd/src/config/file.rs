@@ -1,4 +1,4 @@
-//! `--config-file`: YAML whose keys are the flags, and two sections for TLS.
+//! `--config-file`: YAML whose keys are the flags, but for two sections for TLS and what [`PATHS`] names.
 
 use std::path::Path;
 
@@ -12,6 +12,44 @@ use super::table;
 const SECTIONS: &[(&str, &str)] = &[
     ("client-transport-security", ""),
     ("peer-transport-security", "peer-"),
+];
+
+/// Keys, with those that they lie below, which are not called as their flags.
+const PATHS: &[(&str, &str)] = &[
+    ("discovery-config.token", "discovery-token"),
+    ("discovery-config.client.endpoints", "discovery-endpoints"),
+    ("discovery-config.client.dial-timeout", "discovery-dial-timeout"),
+    (
+        "discovery-config.client.request-timeout",
+        "discovery-request-timeout",
+    ),
+    (
+        "discovery-config.client.keepalive-time",
+        "discovery-keepalive-time",
+    ),
+    (
+        "discovery-config.client.keepalive-timeout",
+        "discovery-keepalive-timeout",
+    ),
+    ("discovery-config.client.secure.cert", "discovery-cert"),
+    ("discovery-config.client.secure.key", "discovery-key"),
+    ("discovery-config.client.secure.cacert", "discovery-cacert"),
+    (
+        "discovery-config.client.secure.insecure-transport",
+        "discovery-insecure-transport",
+    ),
+    (
+        "discovery-config.client.secure.insecure-skip-tls-verify",
+        "discovery-insecure-skip-tls-verify",
+    ),
+    ("discovery-config.client.auth.username", "discovery-user"),
+    ("discovery-config.client.auth.password", "discovery-password"),
+    ("socket-options.reuse-port", "socket-reuse-port"),
+    ("socket-options.reuse-address", "socket-reuse-address"),
+    (
+        "experimental-snapshot-catch-up-entries",
+        "experimental-snapshot-catchup-entries",
+    ),
 ];
 
 pub fn read(flags: &mut Flags) -> Result<()> {
@@ -45,7 +83,16 @@ fn apply(flags: &mut Flags, name: &str, value: &Value) -> Result<()> {
             .iter()
             .try_for_each(|(key, value)| set(flags, &section_flag(prefix, key), value));
     }
-    set(flags, name, value)
+    let flag = PATHS
+        .iter()
+        .find(|(path, _)| *path == name)
+        .map_or(name, |(_, flag)| flag);
+    match value {
+        Value::Object(entries) => entries
+            .iter()
+            .try_for_each(|(key, value)| apply(flags, &format!("{name}.{key}"), value)),
+        value => set(flags, flag, value).with_context(|| name.to_owned()),
+    }
 }
 
 fn section_flag(prefix: &str, key: &str) -> String {

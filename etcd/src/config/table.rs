@@ -72,12 +72,12 @@ const BOOLS: &[(&str, bool, &str)] = &[
     ("experimental-enable-distributed-tracing", false, RENAMED),
     (
         "experimental-initial-corrupt-check",
-        false,
+        true,
         "Use --feature-gates=InitialCorruptCheck=true.",
     ),
     (
         "experimental-compact-hash-check-enabled",
-        false,
+        true,
         "Use --feature-gates=CompactHashCheck=true.",
     ),
     (
@@ -491,10 +491,10 @@ const DURATIONS: &[(&str, &str, &str)] = &[
     ),
     (
         "corrupt-check-time",
-        "0s",
-        "Duration of time between cluster corruption check passes.",
+        "1h0m0s",
+        "Duration of time between cluster corruption check passes (0s switches them off).",
     ),
-    ("experimental-corrupt-check-time", "0s", RENAMED),
+    ("experimental-corrupt-check-time", "1h0m0s", RENAMED),
     (
         "compact-hash-check-time",
         "1m0s",

@@ -83,3 +83,138 @@ fn a_host_header_must_be_allowed() {
             && host_is_allowed(&["a.example".into()], "a.example:2379")
     );
 }
+
+#[test]
+fn a_file_names_what_lies_deeper_as_etcds_does() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = folder.path().join("etcd.yaml");
+    let text = "\
+name: a
+snapshot-count: 500
+experimental-snapshot-catch-up-entries: 7
+discovery-config:
+  token: t
+  client:
+    endpoints: [http://a:1, http://b:2]
+    request-timeout: 2000000000
+    auth: {username: u, password: p}
+socket-options: {reuse-port: true}
+peer-transport-security: {skip-client-san-verification: true, allowed-cn: [a, b]}
+";
+    std::fs::write(&path, text).unwrap();
+    let config = parse(&[&format!("--config-file={}", path.display())]).unwrap();
+    let Discovery::Service(service) = &config.discovery else {
+        panic!("a service")
+    };
+    assert_eq!(service.endpoints, ["http://a:1", "http://b:2"]);
+    assert_eq!(service.request_timeout, Duration::from_secs(2));
+    assert_eq!(service.user, Some(("u".to_owned(), "p".to_owned())));
+    assert_eq!(config.allowed_peers.common_names, ["a", "b"]);
+    std::fs::write(&path, "discovery-config: {client: {nonsense: 1}}").unwrap();
+    let error = parse(&[&format!("--config-file={}", path.display())])
+        .err()
+        .unwrap();
+    assert!(
+        format!("{error:#}").contains("discovery-config.client.nonsense"),
+        "{error:#}"
+    );
+}
+
+/// Names and defaults that etcd 3.6 shows; what it says nothing about is its type's zero.
+const ETCD_3_6: &str = include_str!("tests/etcd_3_6_flags.txt");
+
+/// Defaults that are others here, and why.
+const OTHER_DEFAULTS: &[(&str, &str)] = &[
+    ("corrupt-check-time", "the checks are on by default"),
+    ("experimental-corrupt-check-time", "the checks are on by default"),
+    (
+        "experimental-initial-corrupt-check",
+        "the checks are on by default",
+    ),
+    (
+        "experimental-compact-hash-check-enabled",
+        "the checks are on by default",
+    ),
+    ("initial-cluster", "made from name and peer URLs, as etcd's is"),
+    ("log-rotation-config-json", "logs are not rotated"),
+    ("backend-bbolt-freelist-type", "what etcd's zero stands for"),
+    ("compaction-batch-limit", "what etcd's zero stands for"),
+    ("compaction-sleep-interval", "what etcd's zero stands for"),
+    (
+        "experimental-compaction-batch-limit",
+        "what etcd's zero stands for",
+    ),
+    (
+        "experimental-compaction-sleep-interval",
+        "what etcd's zero stands for",
+    ),
+    (
+        "experimental-warning-apply-duration",
+        "what etcd's zero stands for",
+    ),
+    (
+        "experimental-warning-unary-request-duration",
+        "what etcd's zero stands for",
+    ),
+    (
+        "experimental-watch-progress-notify-interval",
+        "what etcd's zero stands for",
+    ),
+    ("warning-unary-request-duration", "what etcd's zero stands for"),
+    ("watch-progress-notify-interval", "what etcd's zero stands for"),
+];
+
+#[test]
+fn every_flag_of_etcd_is_there_with_its_default() {
+    let flags = flags().parse(std::iter::empty()).unwrap();
+    let ours: std::collections::BTreeMap<&str, String> = flags.each().collect();
+    let mut different = Vec::new();
+    for line in ETCD_3_6.lines() {
+        let (name, default) = line.split_once(' ').unwrap_or((line, ""));
+        let Some(value) = ours.get(name) else {
+            // Removed ones are taken and do nothing.
+            assert!(
+                super::flags().parse([format!("--{name}=1").into()]).is_ok(),
+                "--{name}"
+            );
+            continue;
+        };
+        if value.trim_matches(['[', ']']) != default {
+            different.push((name, value.clone(), default));
+        }
+    }
+    let unexplained = different
+        .iter()
+        .filter(|(name, ..)| !OTHER_DEFAULTS.iter().any(|(known, _)| known == name));
+    assert_eq!(
+        unexplained.collect::<Vec<_>>(),
+        Vec::<&(&str, String, &str)>::new()
+    );
+    for (name, _) in OTHER_DEFAULTS {
+        assert!(
+            different.iter().any(|(found, ..)| found == name),
+            "--{name} is etcd's"
+        );
+    }
+}
+
+#[test]
+fn corruption_checks_are_on_until_they_are_switched_off() {
+    let config = parse(&[]).unwrap();
+    assert!(config.features.initial_corrupt_check && config.features.compact_hash_check);
+    assert_eq!(config.corrupt_check, Duration::from_secs(3600));
+    assert_eq!(config.compact_hash_check, Duration::from_secs(60));
+    let config = parse(&[
+        "--feature-gates=CompactHashCheck=true,AllAlpha=false",
+        "--corrupt-check-time=0s",
+    ])
+    .unwrap();
+    assert!(!config.features.initial_corrupt_check && config.features.compact_hash_check);
+    assert!(config.corrupt_check.is_zero());
+    let both = parse(&[
+        "--experimental-initial-corrupt-check=false",
+        "--feature-gates=InitialCorruptCheck=true",
+    ]);
+    let error = both.err().unwrap().to_string();
+    assert!(error.starts_with("cannot specify both flags"), "{error}");
+}

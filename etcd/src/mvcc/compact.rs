@@ -11,6 +11,7 @@ impl Store {
     /// Drops what a compaction at `revision` drops. [`Store::set_compacted`] must have been called before. Returns the dropped versions.
     pub fn compact_index(&self, revision: i64) -> u64 {
         let _sweeping = self.sweeping.write();
+        self.plan_compaction_hash(revision);
         let mut dropped = 0;
         let mut cursor: Option<Box<[u8]>> = None;
         loop {

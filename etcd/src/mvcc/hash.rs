@@ -1,12 +1,20 @@
 //! etcd's hash of the keys, over the same bytes in the same order, so that members of either kind compare equal.
 
+pub mod compaction;
+
+use std::io;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
 use super::index;
 use super::key::KeyRange;
+use super::rows::{Collector, Row};
 use super::{Error, Store};
-use crate::storage::record::Version;
+use crate::storage::{Segments, Storage};
 
 const BATCH: usize = 4096;
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KvHash {
     pub hash: u32,
     pub compacted: i64,
@@ -15,58 +23,93 @@ pub struct KvHash {
 }
 
 impl Store {
+    /// The hash at a revision, 0 for the current one; one that was kept from a compaction stands for its revision.
     pub fn hash_kv(&self, asked: i64) -> Result<KvHash, Error> {
-        let current = self.current();
-        if asked != 0 && asked < self.compacted() {
+        if let Some(kept) = self.hashes.at(asked) {
+            return Ok(kept);
+        }
+        let (current, compacted) = (self.current(), self.compacted());
+        if asked != 0 && asked < compacted {
             return Err(Error::Compacted);
         }
         let revision = if asked == 0 { current } else { asked };
         if revision > current {
             return Err(Error::FutureRevision);
         }
-        let compacted = self.compacted();
-        let segments = self.storage.segments();
-        let mut versions = self.hashed_versions(Hashed { compacted, revision });
-        versions.sort_unstable_by_key(|version| (version.main, version.sub));
-        let mut hasher = KvHasher::new();
-        for batch in versions.chunks(BATCH) {
-            let locs: Vec<_> = batch.iter().map(|version| version.loc).collect();
-            for (version, kv) in batch.iter().zip(self.storage.read_many(&segments, &locs)?) {
-                hasher.add(&revision_key(version), &kv);
-            }
-        }
+        let hash = self
+            .plan_hash(Hashed { compacted, revision })?
+            .compute(&self.storage, Pace::Full)?;
         self.still_there(revision)?;
-        Ok(KvHash {
-            hash: hasher.finish(),
-            compacted: shown_compacted(compacted),
-            revision,
-        })
+        Ok(hash)
     }
 
-    fn hashed_versions(&self, hashed: Hashed) -> Vec<Version> {
-        let (mut versions, mut doomed) = (Vec::new(), Vec::new());
+    /// What is to be hashed, without its values.
+    fn plan_hash(&self, hashed: Hashed) -> io::Result<HashPlan> {
+        let all = KeyRange::all();
         let mut any_live = false;
-        self.walk_history(&KeyRange::all(), |_, history| {
+        self.walk(&all, hashed.revision, |_, _| {
+            any_live = true;
+            ControlFlow::Break(())
+        });
+        let mut collector = Collector::new(self);
+        self.walk_history(&all, |_, history| {
             let live = index::at(history, hashed.revision).map(|version| (version.main, version.sub));
-            any_live |= live.is_some();
             for version in history {
-                match hashed.is_hashed(
-                    version.main,
-                    version.is_tombstone(),
-                    live == Some((version.main, version.sub)),
-                ) {
-                    Verdict::Yes => versions.push(*version),
-                    Verdict::UnlessAnyLive => doomed.push(*version),
-                    Verdict::No => {}
+                let is_live = live == Some((version.main, version.sub));
+                match hashed.is_hashed(version.main, version.is_tombstone(), is_live) {
+                    Verdict::Yes => collector.add(version),
+                    Verdict::UnlessAnyLive if !any_live => collector.add(version),
+                    Verdict::UnlessAnyLive | Verdict::No => {}
                 }
             }
         });
-        if !any_live {
-            versions.append(&mut doomed);
-        }
-        versions
+        let (rows, segments) = collector.finish()?;
+        Ok(HashPlan {
+            hashed,
+            rows,
+            segments,
+        })
     }
 }
+
+/// How much of a processor a hash may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    Full,
+    /// Rests as long as it works: nobody waits for it.
+    Half,
+}
+
+/// The rows of a hash. It holds their segments: neither compaction nor reclaiming waits for it.
+pub struct HashPlan {
+    hashed: Hashed,
+    rows: Vec<Row>,
+    segments: Segments,
+}
+
+impl HashPlan {
+    pub fn compute(&self, storage: &Storage, pace: Pace) -> io::Result<KvHash> {
+        let mut hasher = KvHasher::new();
+        for batch in self.rows.chunks(BATCH) {
+            let start = Instant::now();
+            let locs: Vec<_> = batch.iter().map(|row| row.loc).collect();
+            for (row, kv) in batch.iter().zip(storage.read_many(&self.segments, &locs)?) {
+                hasher.add(&bucket_key(row.main, row.sub.into(), row.is_tombstone), &kv);
+            }
+            if pace == Pace::Half {
+                std::thread::sleep(start.elapsed().min(MAX_REST));
+            }
+        }
+        Ok(KvHash {
+            hash: hasher.finish(),
+            compacted: shown_compacted(self.hashed.compacted),
+            revision: self.hashed.revision,
+        })
+    }
+}
+
+/// A slow disk is no reason to hold segments for long.
+const MAX_REST: Duration = Duration::from_millis(50);
 
 /// Which revisions etcd hashes.
 #[derive(Clone, Copy)]
@@ -128,12 +171,7 @@ impl KvHasher {
     }
 }
 
-/// The key of a revision in etcd's bucket.
-pub fn revision_key(version: &Version) -> Vec<u8> {
-    bucket_key(version.main, version.sub.into(), version.is_tombstone())
-}
-
-/// Main, `_`, sub, and `t` behind a tombstone.
+/// The key of a revision in etcd's bucket: main, `_`, sub, and `t` behind a tombstone.
 pub fn bucket_key(main: i64, sub: i64, is_tombstone: bool) -> Vec<u8> {
     let mut key = Vec::with_capacity(18);
     key.extend_from_slice(&main.to_be_bytes());

@@ -11,15 +11,19 @@ use prost::Message as _;
 
 use super::key::KeyRange;
 use super::{Error, Store};
+use crate::storage::Segments;
+use crate::storage::held::Held;
 use crate::storage::record::{Loc, Version};
 
 /// What a range found.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Selected {
     pub items: Items,
     pub more: bool,
     /// All keys in the range, whatever limit and filters say.
     pub count: i64,
+    /// Where the items lie; they stay readable.
+    pub segments: Segments,
 }
 
 #[derive(Debug)]
@@ -49,17 +53,26 @@ impl Default for Items {
 }
 
 /// Reads encoded KeyValues; the apply thread's sees its own unfinished frame.
-pub type Reader<'a> = &'a dyn Fn(&[Loc]) -> io::Result<Vec<Bytes>>;
+pub type Reader<'a> = &'a dyn Fn(&Segments, &[Loc]) -> io::Result<Vec<Bytes>>;
+
+type Fetch<'a> = &'a dyn Fn(&[Loc]) -> io::Result<Vec<Bytes>>;
 
 impl Store {
-    /// Selects at `revision`, which [`Store::revision`] has allowed.
-    pub fn select(&self, request: &RangeRequest, revision: i64, read: Reader<'_>) -> Result<Selected, Error> {
+    /// Selects at `revision`, which [`Store::revision`] has allowed. `before` are the segments as they were a moment ago.
+    pub fn select(
+        &self,
+        request: &RangeRequest,
+        revision: i64,
+        before: &Segments,
+        read: Reader<'_>,
+    ) -> Result<Selected, Error> {
+        let held = Held::since(before.clone());
         let range = KeyRange::new(&request.key, &request.range_end);
         let order = Order::of(request);
         let selected = match (request.count_only, order, filtered(request)) {
             (true, ..) => self.count(&range, revision),
-            (_, Order::Stored, false) => self.select_plain(request, &range, revision),
-            (_, order, _) => self.select_sorted(request, &range, revision, order, read)?,
+            (_, Order::Stored, false) => self.select_plain(request, &range, revision, held)?,
+            (_, order, _) => self.select_sorted(request, &range, revision, held, (order, read))?,
         };
         self.still_there(revision)?;
         Ok(selected)
@@ -77,7 +90,13 @@ impl Store {
         }
     }
 
-    fn select_plain(&self, request: &RangeRequest, range: &KeyRange, revision: i64) -> Selected {
+    fn select_plain(
+        &self,
+        request: &RangeRequest,
+        range: &KeyRange,
+        revision: i64,
+        mut held: Held,
+    ) -> io::Result<Selected> {
         let limit = if request.limit > 0 {
             request.limit
         } else {
@@ -90,7 +109,10 @@ impl Store {
             match request.keys_only {
                 _ if count > limit => {}
                 true => keys.push(without_value(key, version)),
-                false => locs.push(version.loc),
+                false => {
+                    held.hold(&self.storage, version.loc.segment);
+                    locs.push(version.loc);
+                }
             }
             ControlFlow::Continue(())
         });
@@ -99,11 +121,12 @@ impl Store {
         } else {
             Items::Stored(locs)
         };
-        Selected {
+        Ok(Selected {
             items,
             more: count > limit,
             count,
-        }
+            segments: held.list()?,
+        })
     }
 
     fn select_sorted(
@@ -111,14 +134,15 @@ impl Store {
         request: &RangeRequest,
         range: &KeyRange,
         revision: i64,
-        order: Order,
-        read: Reader<'_>,
+        mut held: Held,
+        (order, read): (Order, Reader<'_>),
     ) -> Result<Selected, Error> {
         let mut count = 0;
         let mut found = Vec::new();
         self.walk(range, revision, |key, version| {
             count += 1;
             if accepts(request, version) {
+                held.hold(&self.storage, version.loc.segment);
                 found.push((
                     *version,
                     if request.keys_only {
@@ -130,7 +154,8 @@ impl Store {
             }
             ControlFlow::Continue(())
         });
-        order.sort(&mut found, read)?;
+        let segments = held.list()?;
+        order.sort(&mut found, &|locs| read(&segments, locs))?;
         let limit = if request.limit > 0 {
             request.limit as usize
         } else {
@@ -142,7 +167,12 @@ impl Store {
             true => Items::Encoded(found.into_iter().map(|(_, key)| key).collect()),
             false => Items::Stored(found.iter().map(|(version, _)| version.loc).collect()),
         };
-        Ok(Selected { items, more, count })
+        Ok(Selected {
+            items,
+            more,
+            count,
+            segments,
+        })
     }
 }
 
@@ -161,7 +191,7 @@ impl Order {
         }
     }
 
-    fn sort(self, found: &mut Vec<(Version, Bytes)>, read: Reader<'_>) -> Result<(), Error> {
+    fn sort(self, found: &mut Vec<(Version, Bytes)>, read: Fetch<'_>) -> Result<(), Error> {
         match self {
             Order::Stored => {}
             Order::By(SortTarget::Key, _) => found.reverse(),
@@ -174,7 +204,7 @@ impl Order {
     }
 }
 
-fn sort_by_value(found: &mut Vec<(Version, Bytes)>, descend: bool, read: Reader<'_>) -> Result<(), Error> {
+fn sort_by_value(found: &mut Vec<(Version, Bytes)>, descend: bool, read: Fetch<'_>) -> Result<(), Error> {
     let locs: Vec<Loc> = found.iter().map(|(version, _)| version.loc).collect();
     let mut valued = Vec::with_capacity(found.len());
     for (kv, item) in read(&locs)?.into_iter().zip(found.drain(..)) {

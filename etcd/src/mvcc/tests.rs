@@ -3,10 +3,15 @@ use etcd_api::etcdserverpb::{Compare, RangeRequest, RequestOp, TxnRequest, compa
 use etcd_api::mvccpb::KeyValue;
 use prost::Message as _;
 
+use super::range::Items;
 use super::response::Response;
 use super::txn::{ReadTxn, View as _};
 use super::*;
-use crate::storage::tests::Fixture;
+use crate::storage::keeper::Keeper;
+use crate::storage::load::Loaded;
+use crate::storage::record::Loc;
+use crate::storage::tests::{Fixture, load};
+use crate::storage::{Segments, Writer};
 
 /// a: 2, 6; b: 3; c: 4; d: 5, with values in the opposite order.
 fn store() -> Store {
@@ -262,4 +267,99 @@ fn conditions_hold_as_etcd_says() {
             "{compare:?}"
         );
     }
+}
+
+/// Every key twice in a row, then all of them again; the compactions that drop the older ones, and a keeper that gives their space back.
+struct Reclaimed {
+    store: Arc<Store>,
+    keeper: Keeper,
+}
+
+const KEYS: i64 = 40;
+
+impl Reclaimed {
+    fn new() -> Reclaimed {
+        let mut fixture = Fixture::new();
+        let mut revision = 1;
+        let writes = (0..KEYS).flat_map(|key| [(key, 1), (key, 2)]);
+        for (key, version) in writes.chain((0..KEYS).map(|key| (key, 3))) {
+            revision += 1;
+            fixture.put(revision, version, &format!("k{key:02}"), &[version as u8; 4000]);
+            fixture.writer.roll_if_full().unwrap();
+        }
+        fixture.keep();
+        let Loaded {
+            storage,
+            versions,
+            meta,
+            frame,
+            durable,
+            active,
+        } = load(&fixture.disk).unwrap();
+        let store = Arc::new(Store::open(storage.clone(), versions, revision, 0));
+        let writer = Writer::new(storage.clone(), active, meta, frame).unwrap();
+        let mut keeper = Keeper::new(storage, 1, writer.written(), store.clone(), durable);
+        keeper.checkpoint().unwrap();
+        Reclaimed { store, keeper }
+    }
+
+    fn compact(&mut self, revision: i64) {
+        self.store.set_compacted(revision);
+        self.store.compact_index(revision);
+        assert!(self.keeper.reclaim().unwrap() > 0, "nothing was given back");
+    }
+}
+
+#[test]
+fn a_slow_reader_finds_what_was_moved_while_it_selected_and_dropped_while_it_read() {
+    let mut reclaimed = Reclaimed::new();
+    let store = reclaimed.store.clone();
+    let request = RangeRequest {
+        key: "k".into(),
+        range_end: "l".into(),
+        ..Default::default()
+    };
+    let second = 1 + 2 * KEYS;
+    let before = store.storage.segments();
+    // The reader has listed the segments, and has not yet looked at the index.
+    reclaimed.compact(second);
+    let read = |segments: &Segments, locs: &[Loc]| store.storage.read_many(segments, locs);
+    let selected = store.select(&request, second, &before, &read).unwrap();
+    reclaimed.compact(second + KEYS);
+    let Items::Stored(locs) = &selected.items else {
+        panic!("places")
+    };
+    let kvs = read(&selected.segments, locs).unwrap();
+    assert_eq!(kvs.len() as i64, KEYS);
+    assert!(
+        kvs.iter()
+            .all(|kv| KeyValue::decode(kv.clone()).unwrap().value[0] == 2)
+    );
+    assert!(read(&before, locs).is_err(), "the test met no move");
+}
+
+#[test]
+fn what_a_compaction_finds_is_hashed_while_its_space_comes_back() {
+    let mut reclaimed = Reclaimed::new();
+    let store = reclaimed.store.clone();
+    let second = 1 + 2 * KEYS;
+    let expected = store.hash_kv(second).unwrap();
+    reclaimed.compact(second);
+    assert!(store.hashes.newest().is_empty(), "nobody wants it");
+    assert_ne!(
+        store.hash_kv(second).unwrap(),
+        expected,
+        "the compacted revision is another"
+    );
+    store.hashes.want(true);
+    let after = store.hash_kv(second + KEYS).unwrap();
+    reclaimed.compact(second + KEYS);
+    store.compute_planned().unwrap();
+    // As it was before the compaction, and with the one before it.
+    assert_eq!(store.hashes.newest(), [after]);
+    assert_eq!(after.compacted, second);
+    assert_eq!(store.hash_kv(second + KEYS).unwrap(), after);
+    assert_eq!(store.hash_kv(0).unwrap().compacted, second + KEYS);
+    store.hashes.forget();
+    assert_ne!(store.hash_kv(second + KEYS).unwrap(), after);
 }

@@ -49,14 +49,23 @@ pub trait View {
     fn store(&self) -> &Store;
     /// What a range without a revision reads.
     fn revision(&self) -> i64;
-    fn read(&self, locs: &[Loc]) -> std::io::Result<Vec<Bytes>>;
+    fn segments(&self) -> &Segments;
+    fn read(&self, segments: &Segments, locs: &[Loc]) -> std::io::Result<Vec<Bytes>>;
 
     fn range(&self, request: &RangeRequest) -> Result<Response, Error> {
         let revision = self.store().revision(request.revision, self.revision())?;
-        let Selected { items, more, count } =
-            self.store().select(request, revision, &|locs| self.read(locs))?;
+        let Selected {
+            items,
+            more,
+            count,
+            segments,
+        } = self
+            .store()
+            .select(request, revision, self.segments(), &|segments, locs| {
+                self.read(segments, locs)
+            })?;
         let kvs = match items {
-            Items::Stored(locs) => self.read(&locs)?,
+            Items::Stored(locs) => self.read(&segments, &locs)?,
             Items::Encoded(kvs) => kvs,
         };
         Ok(Response::Range { kvs, more, count })
@@ -72,10 +81,12 @@ impl View for WriteTxn<'_> {
         self.end()
     }
 
-    fn read(&self, locs: &[Loc]) -> std::io::Result<Vec<Bytes>> {
-        locs.iter()
-            .map(|loc| self.writer.read(&self.segments, *loc))
-            .collect()
+    fn segments(&self) -> &Segments {
+        &self.segments
+    }
+
+    fn read(&self, segments: &Segments, locs: &[Loc]) -> std::io::Result<Vec<Bytes>> {
+        locs.iter().map(|loc| self.writer.read(segments, *loc)).collect()
     }
 }
 
@@ -188,7 +199,10 @@ impl WriteTxn<'_> {
             ControlFlow::Continue(())
         });
         let prev_kvs = match request.prev_kv {
-            true => self.read(&found.iter().map(|(_, version)| version.loc).collect::<Vec<_>>())?,
+            true => self.read(
+                &self.segments,
+                &found.iter().map(|(_, version)| version.loc).collect::<Vec<_>>(),
+            )?,
             false => Vec::new(),
         };
         found.iter().for_each(|(key, prev)| self.delete(key, *prev));
@@ -318,8 +332,12 @@ impl View for ReadTxn<'_> {
         self.revision
     }
 
-    fn read(&self, locs: &[Loc]) -> std::io::Result<Vec<Bytes>> {
-        self.store.storage.read_many(&self.segments, locs)
+    fn segments(&self) -> &Segments {
+        &self.segments
+    }
+
+    fn read(&self, segments: &Segments, locs: &[Loc]) -> std::io::Result<Vec<Bytes>> {
+        self.store.storage.read_many(segments, locs)
     }
 }
 
@@ -413,7 +431,7 @@ fn values_hold(view: &dyn View, compare: &Compare, range: &KeyRange) -> Result<b
         locs.push(version.loc);
         ControlFlow::Continue(())
     });
-    for kv in view.read(&locs)? {
+    for kv in view.read(view.segments(), &locs)? {
         if !satisfied(compare.result(), value_of(kv)?[..].cmp(wanted)) {
             return Ok(false);
         }

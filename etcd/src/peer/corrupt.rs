@@ -1,13 +1,17 @@
-//! Do the members have the same keys? Each hashes its own at one revision and asks the others for theirs, at `/members/hashkv`.
+//! Members tell each other the hashes of their keys, at `/members/hashkv`. What they conclude is in [`crate::server::corruption`].
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
 use serde::{Deserialize, Serialize};
-use tracing::{info, warn};
+use tokio::task::JoinSet;
+use tracing::warn;
 
+use crate::membership::Member;
 use crate::mvcc::hash::KvHash;
 use crate::mvcc::{self, Store};
 use crate::server::{EtcdServer, REQUEST_TIMEOUT};
@@ -36,7 +40,21 @@ struct HashHeader {
     revision: i64,
 }
 
-async fn hash(store: &Arc<Store>, revision: i64) -> Result<KvHash, mvcc::Error> {
+/// What another member said of itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Told {
+    pub hash: KvHash,
+    pub current: i64,
+}
+
+/// A member that was asked; None when it gave no hash.
+#[derive(Clone, Copy, Debug)]
+pub struct Heard {
+    pub member: u64,
+    pub told: Option<Told>,
+}
+
+pub async fn hash(store: &Arc<Store>, revision: i64) -> Result<KvHash, mvcc::Error> {
     let store = store.clone();
     tokio::task::spawn_blocking(move || store.hash_kv(revision))
         .await
@@ -62,6 +80,62 @@ pub async fn serve(server: &EtcdServer, body: Bytes) -> Result<String, String> {
     serde_json::to_string(&response).map_err(|error| error.to_string())
 }
 
+/// Of a cluster with so many others.
+pub fn quorum(others: usize) -> usize {
+    others.div_ceil(2) + 1
+}
+
+/// All other members at once. When a quorum has been heard, the others get no more than `straggle` each.
+pub async fn ask_all(server: &Arc<EtcdServer>, revision: i64, straggle: Duration) -> Vec<Heard> {
+    let mut members = server.state.membership.read().list();
+    members.retain(|member| member.id != server.member && !member.peer_urls.is_empty());
+    let mut heard: BTreeMap<u64, Option<Told>> = members.iter().map(|member| (member.id, None)).collect();
+    let quorum = quorum(heard.len());
+    let mut asked = JoinSet::new();
+    for member in members {
+        let server = server.clone();
+        asked.spawn(async move { (member.id, ask_member(&server, &member, revision).await) });
+    }
+    loop {
+        let told = heard.values().flatten().count();
+        let wait = if told + 1 >= quorum {
+            straggle
+        } else {
+            REQUEST_TIMEOUT
+        };
+        match tokio::time::timeout(wait, asked.join_next()).await {
+            Ok(Some(answer)) => heard.extend(answer.ok()),
+            Ok(None) | Err(_) => break,
+        }
+    }
+    heard
+        .into_iter()
+        .map(|(member, told)| Heard { member, told })
+        .collect()
+}
+
+async fn ask_member(server: &EtcdServer, member: &Member, revision: i64) -> Option<Told> {
+    for url in &member.peer_urls {
+        match ask(server, url, revision).await {
+            Ok(theirs) => {
+                return Some(Told {
+                    hash: KvHash {
+                        hash: theirs.hash,
+                        compacted: theirs.compact_revision,
+                        revision: theirs.hash_revision,
+                    },
+                    current: theirs.header.revision,
+                });
+            }
+            // One that lags, has compacted, or is not there says nothing against anybody's keys.
+            Err(error) => {
+                warn!("remote-peer-id" = %format!("{:x}", member.id), "requested-revision" = revision, error = %error, "failed hash kv request")
+            }
+        }
+    }
+    None
+}
+
 async fn ask(server: &EtcdServer, url: &str, revision: i64) -> Result<HashResponse> {
     let mut headers = server.transport.local().headers();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -75,42 +149,4 @@ async fn ask(server: &EtcdServer, url: &str, revision: i64) -> Result<HashRespon
         StatusCode::OK => Ok(serde_json::from_slice(&answer.body)?),
         _ => bail!("{}", String::from_utf8_lossy(&answer.body).trim()),
     }
-}
-
-/// The feature `InitialCorruptCheck`: a member whose keys differ from another's does not serve them.
-pub async fn initial_check(server: &Arc<EtcdServer>) -> Result<()> {
-    info!("local-member-id" = %format!("{:x}", server.member), "starting initial corruption check");
-    let ours = hash(server.store(), 0).await?;
-    let members = server.state.membership.read().list();
-    let mut differing = Vec::new();
-    for member in members.iter().filter(|member| member.id != server.member) {
-        for url in &member.peer_urls {
-            match ask(server, url, ours.revision).await {
-                Ok(theirs) if theirs.hash == ours.hash => {}
-                Ok(theirs) if theirs.compact_revision != ours.compacted => {
-                    warn!("remote-peer-id" = %format!("{:x}", member.id), "local-member-compact-revision" = ours.compacted, "remote-peer-compact-revision" = theirs.compact_revision, "found different compact revision values from remote peer");
-                }
-                Ok(theirs) => {
-                    warn!("remote-peer-id" = %format!("{:x}", member.id), revision = ours.revision, "local-member-hash" = ours.hash, "remote-peer-hash" = theirs.hash, "found different hash values from remote peer");
-                    differing.push(format!("{:x}", member.id));
-                }
-                // One that lags, has compacted, or is not there says nothing against our keys.
-                Err(error) => {
-                    warn!("remote-peer-id" = %format!("{:x}", member.id), error = %error, "cannot fetch hash from remote peer");
-                    continue;
-                }
-            }
-            break;
-        }
-    }
-    if !differing.is_empty() {
-        bail!(
-            "{:x} found data inconsistency with peers {} at revision {}: find out which member is right, remove the others and add them again",
-            server.member,
-            differing.join(", "),
-            ours.revision
-        );
-    }
-    info!("local-member-id" = %format!("{:x}", server.member), "initial corruption checking passed; no corruption");
-    Ok(())
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use component_base::http::{Body, read_limited, text, typed};
-use component_base::serve::{self, ConnInfo};
+use component_base::serve;
 use component_base::version::ETCD_VERSION;
 use etcd_api::raftpb;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -26,35 +26,10 @@ const JSON: &str = "application/json";
 /// Lease requests of other members.
 const MAX_REQUEST_BYTES: usize = 64 * 1024;
 
-/// Whose certificates may speak here, beside what TLS itself demands.
-#[derive(Clone, Debug, Default)]
-pub struct AllowedPeers {
-    /// `--peer-cert-allowed-cn`; empty for any.
-    pub common_names: Vec<String>,
-    /// `--peer-cert-allowed-hostname`; empty for any.
-    pub hostnames: Vec<String>,
-}
-
-impl AllowedPeers {
-    fn allows(&self, info: Option<&Arc<ConnInfo>>) -> bool {
-        if self.common_names.is_empty() && self.hostnames.is_empty() {
-            return true;
-        }
-        let Some(cert) = info.and_then(|info| info.client_cert.as_ref()) else {
-            return false;
-        };
-        let named = self.common_names.is_empty() || self.common_names.contains(&cert.common_name);
-        let hosted =
-            self.hostnames.is_empty() || cert.dns_names.iter().any(|name| self.hostnames.contains(name));
-        named && hosted
-    }
-}
-
 #[derive(Clone)]
 pub struct PeerHandler {
     pub server: Arc<EtcdServer>,
     pub transport: Arc<Transport>,
-    pub allowed: Arc<AllowedPeers>,
 }
 
 impl PeerHandler {
@@ -66,12 +41,6 @@ impl PeerHandler {
     }
 
     async fn respond(&self, request: Request<Incoming>) -> Response<Body> {
-        if !self.allowed.allows(request.extensions().get::<Arc<ConnInfo>>()) {
-            return text(
-                StatusCode::FORBIDDEN,
-                "client certificate authentication failed\n",
-            );
-        }
         let path = request.uri().path().to_owned();
         let path = path.strip_suffix('/').unwrap_or(&path);
         let mut response = match path {
@@ -90,6 +59,7 @@ impl PeerHandler {
                     .await
             }
             "/version" => crate::http::version(&self.server),
+            "/downgrade/enabled" => self.with_method(Method::GET, request, |_| self.downgrade()).await,
             "/leases" | "/leases/internal" => {
                 self.with_method(Method::POST, request, |request| self.lease(request))
                     .await
@@ -246,6 +216,22 @@ impl PeerHandler {
             JSON,
             serde_json::to_string(&members).unwrap_or_default(),
         )
+    }
+
+    /// Whether the cluster's version is still to be lowered: one of the target's version that joins takes a true for the version before it.
+    async fn downgrade(&self) -> Response<Body> {
+        match self.server.linearizable().await {
+            Ok(()) => {
+                let membership = self.server.state.membership.read();
+                let downgrade = &membership.downgrade;
+                let pending = downgrade.enabled && downgrade.ver != membership.version;
+                text(StatusCode::OK, &pending.to_string())
+            }
+            Err(error) => text(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                &format!("failed linearized read: {error}\n"),
+            ),
+        }
     }
 
     async fn hash(&self, request: Request<Incoming>) -> Response<Body> {

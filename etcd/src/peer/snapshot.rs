@@ -451,7 +451,9 @@ pub fn import(
             .encode_to_vec()
             .into(),
     );
-    meta::set_compacted(&mut small, contents.compacted);
+    if contents.compacted > 0 {
+        meta::set_compacted(&mut small, contents.compacted);
+    }
     let mut lessor = Lessor::new(min_lease_ttl);
     let state = meta::read_from(storage.cluster, &small, &mut lessor).map_err(store_error)?;
     let frame = FrameHeader {

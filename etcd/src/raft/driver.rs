@@ -41,6 +41,8 @@ pub enum Event {
     ConfChange(Box<raftpb::ConfChange>, std::sync::mpsc::Sender<ConfState>),
     /// The store is durable up to this index and term.
     Durable(u64, u64),
+    /// Whoever lacks entries up to this index is sent the store.
+    Forget(u64),
     /// The first election need not wait so many ticks of its timeout.
     AdvanceTicks(usize),
     SpaceChanged,
@@ -272,6 +274,7 @@ impl<O: Outside> Driver<O> {
             Event::Applied => self.campaign(),
             Event::ConfChange(change, answer) => self.conf_change(&change, &answer),
             Event::Durable(index, term) => self.durable(index, term),
+            Event::Forget(index) => self.node.forget(index),
             Event::AdvanceTicks(ticks) => (0..ticks).for_each(|_| self.node.tick()),
             Event::SpaceChanged => self.outside.space_changed(),
             Event::Stop => {}

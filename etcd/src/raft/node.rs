@@ -265,6 +265,12 @@ impl Node {
         known
     }
 
+    /// Applied entries up to `index` are forgotten, whoever may want them.
+    pub fn forget(&mut self, index: u64) {
+        let applied = self.raw.raft.raft_log.applied;
+        self.raw.mut_store().compact(index.min(applied));
+    }
+
     /// The next thing to do, None when there is nothing.
     pub fn work(&mut self) -> Option<Work> {
         if !self.raw.has_ready() {

@@ -1,7 +1,8 @@
-//! Downgrade: the cluster notes which version it is being prepared for.
+//! Downgrade: the cluster notes which version it is being prepared for, and its leader takes the cluster's version there
+//! ([`EtcdServer::decide_version`](crate::server::EtcdServer::decide_version)).
 //!
-//! etcd's rules decide what may be noted. Members of this program are all of one version and go on writing its layout, so the job lasts
-//! until it is cancelled, and the data moves to the older version by a snapshot.
+//! From then on members of that version may join in the place of these, and a snapshot is a database of theirs. Cancelling takes everything
+//! back.
 
 use etcd_api::etcdserverpb::{
     DowngradeRequest, DowngradeResponse, InternalRaftRequest, downgrade_request::DowngradeAction,

@@ -1,6 +1,6 @@
 //! The KV service.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::{BufMut as _, BytesMut};
 use etcd_api::etcdserverpb::{
@@ -20,8 +20,6 @@ use crate::mvcc::{self, check};
 use crate::quota;
 use crate::server::{EtcdServer, REQUEST_TIMEOUT, ServerError};
 
-/// etcd's `--warning-unary-request-duration`.
-const SLOW_RANGE: Duration = Duration::from_millis(300);
 /// How often a read of the current revision is repeated when compactions keep passing it.
 const READ_ATTEMPTS: usize = 8;
 /// A request's share of the quota beside its key and value.
@@ -149,7 +147,7 @@ pub async fn range(server: Caller, request: RangeRequest) -> Answer {
     let answer = server
         .reading(|check| check.range(&request), || select(&server, &request))
         .await;
-    if start.elapsed() > SLOW_RANGE {
+    if start.elapsed() > server.limits.warning_unary {
         let range_end = String::from_utf8_lossy(&request.range_end).into_owned();
         warn!(took = ?start.elapsed(), "range_begin" = %String::from_utf8_lossy(&request.key), "range_end" = %range_end, "apply request took too long");
     }
@@ -161,12 +159,12 @@ fn select(server: &EtcdServer, request: &RangeRequest) -> Answer {
     for _ in 0..READ_ATTEMPTS {
         let (segments, current) = (store.storage.segments(), store.current());
         let revision = store.revision(request.revision, current)?;
-        match store.select(request, revision, &|locs| {
-            store.storage.read_many(&segments, locs)
+        match store.select(request, revision, &segments, &|segments, locs| {
+            store.storage.read_many(segments, locs)
         }) {
             // Without a revision of its own a request is never too old.
             Err(mvcc::Error::Compacted) if request.revision == 0 => {}
-            selected => return range_body::reply(store, segments, server.header(current), selected?),
+            selected => return range_body::reply(store, server.header(current), selected?),
         }
     }
     Err(mvcc::Error::Compacted.into())

@@ -1,6 +1,5 @@
 //! The Maintenance service.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use component_base::version::ETCD_VERSION;
@@ -12,12 +11,11 @@ use etcd_api::etcdserverpb::{
 
 use super::caller::Caller;
 use super::grpc::{Answer, message};
-use super::status::{Code, Status};
-use crate::apply;
-use crate::mvcc::hash::KvHash;
-use crate::server::{EtcdServer, ServerError};
-use crate::snapshot::schema::STORAGE_VERSION_VALUE;
+use crate::membership::storage_version;
+use crate::peer::corrupt;
+use crate::server::ServerError;
 use crate::storage::keeper::Asked;
+use crate::{apply, meta};
 
 pub async fn alarm(server: Caller, request: AlarmRequest) -> Answer {
     match request.action() {
@@ -25,18 +23,7 @@ pub async fn alarm(server: Caller, request: AlarmRequest) -> Answer {
         AlarmAction::Activate | AlarmAction::Deactivate => server.admin().await?,
     }
     if request.action() == AlarmAction::Get {
-        let alarms = server.state.alarms.read();
-        let wanted = |member: u64, kind: i32| {
-            (request.member_id == 0 || request.member_id == member)
-                && (request.alarm == AlarmType::None as i32 || request.alarm == kind)
-        };
-        let found = alarms.iter().filter(|(member, kind)| wanted(*member, *kind));
-        let alarms = found
-            .map(|(member, kind)| etcd_api::etcdserverpb::AlarmMember {
-                member_id: *member,
-                alarm: *kind,
-            })
-            .collect();
+        let alarms = meta::alarms_of(&server.state.alarms.read(), request.alarm);
         return message(&AlarmResponse {
             header: Some(server.header(server.store().current())),
             alarms,
@@ -61,7 +48,10 @@ pub async fn status(server: Caller, _: StatusRequest) -> Answer {
     server.known().await?;
     let storage = &server.store().storage;
     let leader = server.leader();
-    let downgrade = server.state.membership.read().downgrade.clone();
+    let (downgrade, cluster_version) = {
+        let membership = server.state.membership.read();
+        (membership.downgrade.clone(), membership.version.clone())
+    };
     let mut errors: Vec<String> = Vec::new();
     if leader == 0 {
         errors.push("etcdserver: no leader".to_owned());
@@ -83,7 +73,7 @@ pub async fn status(server: Caller, _: StatusRequest) -> Answer {
         errors,
         db_size_in_use: storage.live_bytes() as i64,
         is_learner: server.is_learner(),
-        storage_version: STORAGE_VERSION_VALUE.to_owned(),
+        storage_version: storage_version(&cluster_version),
         db_size_quota: server.limits.quota_bytes as i64,
         downgrade_info: Some(DowngradeInfo {
             enabled: downgrade.enabled,
@@ -105,16 +95,9 @@ pub async fn defragment(server: Caller, _: DefragmentRequest) -> Answer {
     })
 }
 
-async fn compute_hash(server: &Arc<EtcdServer>, revision: i64) -> Result<KvHash, Status> {
-    let store = server.store().clone();
-    let hash = tokio::task::spawn_blocking(move || store.hash_kv(revision)).await;
-    hash.map_err(|error| Status::new(Code::Internal, error.to_string()))?
-        .map_err(Status::from)
-}
-
 pub async fn hash(server: Caller, _: HashRequest) -> Answer {
     server.admin().await?;
-    let hash = compute_hash(&server, 0).await?;
+    let hash = corrupt::hash(server.store(), 0).await?;
     message(&HashResponse {
         header: Some(server.header(hash.revision)),
         hash: hash.hash,
@@ -123,7 +106,7 @@ pub async fn hash(server: Caller, _: HashRequest) -> Answer {
 
 pub async fn hash_kv(server: Caller, request: HashKvRequest) -> Answer {
     server.admin().await?;
-    let hash = compute_hash(&server, request.revision).await?;
+    let hash = corrupt::hash(server.store(), request.revision).await?;
     let header = Some(server.header(server.store().current()));
     message(&HashKvResponse {
         header,

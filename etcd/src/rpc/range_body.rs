@@ -46,8 +46,13 @@ enum Sending {
     Done,
 }
 
-pub fn reply(store: &Arc<Store>, segments: Segments, header: ResponseHeader, selected: Selected) -> Answer {
-    let Selected { items, more, count } = selected;
+pub fn reply(store: &Arc<Store>, header: ResponseHeader, selected: Selected) -> Answer {
+    let Selected {
+        items,
+        more,
+        count,
+        segments,
+    } = selected;
     let length = header_len(&header) + body_len(&items, more, count);
     if length > MAX_BYTES {
         return Err(Status::new(

@@ -77,13 +77,18 @@ fn select(server: &EtcdServer, request: &RangeRequest) -> Answer {
     for _ in 0..READ_ATTEMPTS {
         let (segments, current) = (store.storage.segments(), store.current());
         let revision = store.revision(request.revision, current)?;
-        let selected = store.select(&request, revision, &|locs| {
-            store.storage.read_many(&segments, locs)
+        let selected = store.select(&request, revision, &segments, &|segments, locs| {
+            store.storage.read_many(segments, locs)
         });
         match selected {
             Err(mvcc::Error::Compacted) if request.revision == 0 => {}
             selected => {
-                let Selected { items, more, count } = selected?;
+                let Selected {
+                    items,
+                    more,
+                    count,
+                    segments,
+                } = selected?;
                 let body = StreamBody {
                     store: store.clone(),
                     segments,

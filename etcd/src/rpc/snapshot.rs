@@ -15,8 +15,8 @@ use tracing::{info, warn};
 use super::caller::Caller;
 use super::grpc::{Answer, Channel, PREFIX_BYTES, Reply, seal};
 use super::status::{Code, Status};
+use crate::membership::storage_version;
 use crate::server::{EtcdServer, ServerError};
-use crate::snapshot::schema::STORAGE_VERSION_VALUE;
 use crate::snapshot::{Export, SnapshotError};
 
 /// etcd's size of a piece.
@@ -65,6 +65,7 @@ fn send(
             handle: &handle,
             remaining: export.bytes(),
             piece: Vec::with_capacity(PIECE_BYTES),
+            version: storage_version(&server.state.membership.read().version),
         };
         export.write(&mut pieces)?;
         pieces.send().map_err(bbolt::WriteError::Io)?;
@@ -97,6 +98,8 @@ struct Pieces<'a> {
     /// Of the database.
     remaining: u64,
     piece: Vec<u8>,
+    /// Of the storage.
+    version: String,
 }
 
 impl Pieces<'_> {
@@ -108,7 +111,7 @@ impl Pieces<'_> {
             header: None,
             remaining_bytes: self.remaining,
             blob: Bytes::from(std::mem::take(&mut self.piece)),
-            version: STORAGE_VERSION_VALUE.to_owned(),
+            version: self.version.clone(),
         };
         let mut frame = BytesMut::with_capacity(PREFIX_BYTES + response.encoded_len());
         frame.put_bytes(0, PREFIX_BYTES);

@@ -191,8 +191,8 @@ impl EtcdServer {
         let id = request.header.as_ref().map_or(0, |header| header.id);
         let event = Event::ProposeLeading(request.encode_to_vec(), term);
         match self.submit(id, event).await?.result {
-            // Root may do everything; before the rules of a snapshot are known there may be no root.
-            Err(error @ ApplyError::Auth(_)) => Err(error.into()),
+            // Root may do everything; before the rules of a snapshot are known there may be no root. A corrupt cluster ends no lease.
+            Err(error @ (ApplyError::Auth(_) | ApplyError::Corrupt)) => Err(error.into()),
             _ => Ok(()),
         }
     }

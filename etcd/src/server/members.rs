@@ -207,19 +207,35 @@ impl EtcdServer {
         Ok(self.state.membership.read().list())
     }
 
-    /// A cluster has the version of its oldest member; its leader decides, and raises it once the last member was upgraded. One that cannot be
-    /// asked keeps it as it is, until `patience` has run out.
+    /// A cluster has the version of its oldest member; its leader decides, and raises it once the last member was upgraded. A downgrade takes
+    /// it to its target. A member that cannot be asked keeps it as it is, until `patience` has run out.
     pub async fn decide_version(&self, patience: &mut u32) {
-        let current = self.state.membership.read().version.clone();
-        if !self.is_leader() || current == crate::config::CLUSTER_VERSION {
+        let (current, downgrade) = {
+            let membership = self.state.membership.read();
+            (membership.version.clone(), membership.downgrade.clone())
+        };
+        let settled = match downgrade.enabled {
+            true => downgrade.ver == current,
+            false => current == crate::config::CLUSTER_VERSION,
+        };
+        if !self.is_leader() || settled {
             return;
         }
-        let Some(version) = self.oldest_version(patience).await else {
+        let Some(oldest) = self.oldest_version(patience).await else {
             return;
         };
-        if headers::minor(&version) <= headers::minor(&current) {
+        let version = match downgrade.enabled {
+            true => downgrade.ver,
+            false => oldest.clone(),
+        };
+        let allowed = match downgrade.enabled {
+            true => is_minor_before(&version, &current) && is_minor_before(&version, &oldest),
+            false => headers::minor(&version) > headers::minor(&current),
+        };
+        if !allowed {
             return;
         }
+        info!(from = current, to = version, "updating cluster version");
         let request = InternalRaftRequest {
             cluster_version_set: Some(ClusterVersionSetRequest { ver: version }),
             ..Default::default()
@@ -322,5 +338,12 @@ impl EtcdServer {
         {
             warn!(error = %error, "leadership transfer failed");
         }
+    }
+}
+
+fn is_minor_before(version: &str, of: &str) -> bool {
+    match (headers::minor(version), headers::minor(of)) {
+        (Some(version), Some((major, minor))) => version == (major, minor.wrapping_sub(1)),
+        _ => false,
     }
 }

@@ -9,8 +9,9 @@ use ring::digest::{Context, SHA256};
 
 use super::SnapshotError;
 use super::schema::{self, Rows};
-use super::view::{Row, View};
+use super::view::View;
 use crate::mvcc::hash::bucket_key;
+use crate::mvcc::rows::Row;
 use crate::mvcc::{self, Store};
 use crate::storage::Segments;
 use crate::storage::record::{Loc, RECORD_HEADER_BYTES};

@@ -3,12 +3,16 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use etcd_api::{etcdserverpb::AlarmMember, raftpb};
+use etcd_api::etcdserverpb::AlarmMember;
+use etcd_api::membershippb::DowngradeInfoSetRequest;
+use etcd_api::raftpb;
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
 
 use super::SnapshotError;
 use super::view::View;
+use crate::config::CLUSTER_VERSION;
+use crate::membership::storage_version;
 use crate::meta;
 use crate::mvcc::hash::bucket_key;
 use crate::storage::writer::Meta;
@@ -39,8 +43,6 @@ pub const STORAGE_VERSION: &[u8] = b"storageVersion";
 pub const SCHEDULED_COMPACT: &[u8] = b"scheduledCompactRev";
 pub const FINISHED_COMPACT: &[u8] = b"finishedCompactRev";
 pub const AUTH_ENABLED: &[u8] = b"authEnabled";
-/// The layout of the data that this version corresponds to.
-pub const STORAGE_VERSION_VALUE: &str = "3.6.0";
 
 type Pair = (Vec<u8>, Vec<u8>);
 /// None when key or value cannot be decoded.
@@ -94,6 +96,13 @@ static MAPPINGS: &[Mapping] = &[
         import: |key, _| Some((unhex(key)?, Vec::new())),
     },
     Mapping::same(meta::CLUSTER, CLUSTER, Some(meta::CLUSTER_VERSION)),
+    Mapping {
+        ours: meta::CLUSTER,
+        theirs: CLUSTER,
+        only: Some(meta::DOWNGRADE),
+        export: export_downgrade,
+        import: import_downgrade,
+    },
     Mapping::same(meta::AUTH, AUTH, None),
     Mapping::same(meta::AUTH_USERS, "authUsers", None),
     Mapping::same(meta::AUTH_ROLES, "authRoles", None),
@@ -169,6 +178,33 @@ fn import_conf_state(key: &[u8], value: &[u8]) -> Option<Pair> {
     Some((key.to_vec(), state.encode_to_vec()))
 }
 
+/// As Go writes what is known of a downgrade.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct DowngradeJson {
+    #[serde(rename = "target-version")]
+    target_version: String,
+    enabled: bool,
+}
+
+fn export_downgrade(key: &[u8], value: &[u8]) -> Option<Pair> {
+    let info = DowngradeInfoSetRequest::decode(value).ok()?;
+    let json = DowngradeJson {
+        target_version: info.ver,
+        enabled: info.enabled,
+    };
+    Some((key.to_vec(), serde_json::to_vec(&json).ok()?))
+}
+
+fn import_downgrade(key: &[u8], value: &[u8]) -> Option<Pair> {
+    let json: DowngradeJson = serde_json::from_slice(value).ok()?;
+    let info = DowngradeInfoSetRequest {
+        enabled: json.enabled,
+        ver: json.target_version,
+    };
+    Some((key.to_vec(), info.encode_to_vec()))
+}
+
 /// The rows of all buckets but for the keys, which are too many to be held.
 pub struct Rows {
     buckets: BTreeMap<&'static str, BTreeMap<Vec<u8>, Vec<u8>>>,
@@ -210,8 +246,16 @@ fn own_rows(view: &View) -> Vec<(&'static [u8], Vec<u8>)> {
     let mut rows = vec![
         (CONSISTENT_INDEX, view.index.to_be_bytes().to_vec()),
         (TERM, view.term.to_be_bytes().to_vec()),
-        (STORAGE_VERSION, STORAGE_VERSION_VALUE.as_bytes().to_vec()),
     ];
+    // Databases of before 3.6 do not say what they are, and their etcd does not start on one that does.
+    let cluster_version = view
+        .meta
+        .get(&(meta::CLUSTER, Bytes::from_static(meta::CLUSTER_VERSION)));
+    let cluster_version = cluster_version.map_or_else(Default::default, |text| String::from_utf8_lossy(text));
+    let version = storage_version(&cluster_version);
+    if version == CLUSTER_VERSION {
+        rows.push((STORAGE_VERSION, version.into_bytes()));
+    }
     if view.compacted > 0 {
         let revision = bucket_key(view.compacted, 0, false);
         rows.push((SCHEDULED_COMPACT, revision.clone()));
@@ -273,6 +317,10 @@ mod tests {
             voters: vec![5],
             ..Default::default()
         };
+        let downgrade = DowngradeInfoSetRequest {
+            enabled: true,
+            ver: "3.5.0".into(),
+        };
         let meta: Meta = [
             ((meta::LEASE, vec![0, 0, 0, 0, 0, 0, 0, 1]), b"lease".to_vec()),
             (
@@ -284,6 +332,10 @@ mod tests {
                 serde_json::to_vec(&member).unwrap(),
             ),
             ((meta::CLUSTER, meta::CLUSTER_VERSION.to_vec()), b"3.6.0".to_vec()),
+            (
+                (meta::CLUSTER, meta::DOWNGRADE.to_vec()),
+                downgrade.encode_to_vec(),
+            ),
             ((meta::CLUSTER, meta::CONF_STATE.to_vec()), state.encode_to_vec()),
         ]
         .into_iter()
@@ -301,6 +353,11 @@ mod tests {
             Some(&br#"{"voters":[5],"auto_leave":false}"#[..])
         );
         assert_eq!(row("cluster", b"clusterVersion"), Some(&b"3.6.0"[..]));
+        assert_eq!(
+            row("cluster", b"downgrade"),
+            Some(&br#"{"target-version":"3.5.0","enabled":true}"#[..])
+        );
+        assert_eq!(row("meta", b"storageVersion"), Some(&b"3.6.0"[..]));
         assert_eq!(row("meta", b"consistent_index"), Some(&7u64.to_be_bytes()[..]));
         assert_eq!(
             row("meta", b"finishedCompactRev"),
@@ -316,6 +373,13 @@ mod tests {
     }
 
     #[test]
+    fn a_cluster_at_an_older_version_writes_that_versions_database() {
+        let key = (meta::CLUSTER, Bytes::from_static(meta::CLUSTER_VERSION));
+        let rows = exported([(key, Bytes::from_static(b"3.5.0"))].into());
+        assert!(!rows.buckets[META].contains_key(STORAGE_VERSION));
+    }
+
+    #[test]
     fn buckets_that_etcd_expects_are_there_and_in_order() {
         let rows = exported(Meta::new());
         let names: Vec<&str> = rows.each().map(|(name, _)| name).collect();
@@ -328,6 +392,7 @@ mod tests {
         assert!(!import(b"members", b"not hex", b"{}", &mut meta));
         assert!(!import(b"alarm", b"\xff\xff", b"", &mut meta));
         assert!(!import(b"meta", b"confState", b"{", &mut meta));
+        assert!(!import(b"cluster", b"downgrade", b"{", &mut meta));
         assert!(
             import(b"meta", b"whatever", b"x", &mut meta),
             "etcd has more keys than we"

@@ -81,7 +81,7 @@ impl Fixture {
         new
     }
 
-    fn keep(&mut self) {
+    pub(crate) fn keep(&mut self) {
         let mut keeper = Keeper::new(
             self.storage.clone(),
             1,

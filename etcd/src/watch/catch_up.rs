@@ -6,6 +6,7 @@ use super::Interest;
 use super::encode::{Bodies, Body, Event, RESPONSE_BYTES};
 use crate::mvcc::txn::Change;
 use crate::mvcc::{Error, Store, index};
+use crate::storage::held::Held;
 use crate::storage::record::Version;
 
 /// A piece of history for one watcher.
@@ -46,8 +47,9 @@ pub fn read(store: &Store, job: Job) -> Piece {
 
 fn bodies(store: &Store, job: &Job) -> Result<(Vec<Body>, i64), Error> {
     store.still_there(job.from)?;
-    let segments = store.storage.segments();
-    let mut changes = changes(store, job);
+    let mut held = Held::since(store.storage.segments());
+    let mut changes = changes(store, job, &mut held);
+    let segments = held.list()?;
     // A compaction that passed meanwhile may have taken some away.
     store.still_there(job.from)?;
     changes.sort_unstable_by_key(|change| (change.version.main, change.version.sub));
@@ -76,17 +78,17 @@ fn next_of(bodies: &Bodies, from: i64) -> i64 {
     bodies.last_revision().unwrap_or(from)
 }
 
-fn changes(store: &Store, job: &Job) -> Vec<Change> {
+fn changes(store: &Store, job: &Job, held: &mut Held) -> Vec<Change> {
     let mut changes = Vec::new();
     store.walk_history(&job.interest.range, |_, history| {
         let start = history.partition_point(|version| version.main < job.from);
         let end = history.partition_point(|version| version.main <= job.until);
         for place in start..end {
-            let version = history[place];
-            changes.push(Change {
-                version,
-                prev: previous(history, version),
-            });
+            let (version, prev) = (history[place], previous(history, history[place]));
+            for found in prev.iter().chain([&version]) {
+                held.hold(&store.storage, found.loc.segment);
+            }
+            changes.push(Change { version, prev });
         }
     });
     changes

@@ -25,26 +25,26 @@ use crate::tls::Pki;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-struct Node {
-    name: String,
-    port: u16,
+pub struct Node {
+    pub name: String,
+    pub port: u16,
     /// For clients that speak TLS, where the cluster does.
     tls_port: u16,
-    peer_port: u16,
-    dir: PathBuf,
-    binary: PathBuf,
+    pub peer_port: u16,
+    pub dir: PathBuf,
+    pub binary: PathBuf,
     child: Option<Child>,
 }
 
-struct Cluster {
-    nodes: Vec<Node>,
+pub struct Cluster {
+    pub nodes: Vec<Node>,
     folder: TempDir,
     pki: Option<Pki>,
     flags: Vec<String>,
 }
 
 impl Node {
-    fn new(folder: &TempDir, number: usize) -> Node {
+    pub fn new(folder: &TempDir, number: usize) -> Node {
         Node {
             name: format!("m{number}"),
             port: free_port(),
@@ -56,15 +56,15 @@ impl Node {
         }
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.with_extension("log")).unwrap_or_default()
     }
 
-    fn endpoint(&self) -> String {
+    pub fn endpoint(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    fn kill(&mut self) {
+    pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
             child.wait().unwrap();
@@ -72,13 +72,13 @@ impl Node {
     }
 
     /// Waits until it has ended by itself.
-    fn ends(&mut self) {
+    pub fn ends(&mut self) {
         let child = self.child.as_mut().unwrap();
         wait_for(|| child.try_wait().unwrap().is_some());
         self.child = None;
     }
 
-    fn signal(&self, signal: &str) {
+    pub fn signal(&self, signal: &str) {
         let id = self.child.as_ref().unwrap().id().to_string();
         assert!(
             Command::new("kill")
@@ -89,16 +89,16 @@ impl Node {
         );
     }
 
-    async fn channel(&self) -> Channel {
+    pub async fn channel(&self) -> Channel {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.endpoint())).unwrap();
         endpoint.timeout(Duration::from_secs(10)).connect_lazy()
     }
 
-    async fn kv(&self) -> KvClient<Channel> {
+    pub async fn kv(&self) -> KvClient<Channel> {
         KvClient::new(self.channel().await)
     }
 
-    async fn status(&self) -> Option<StatusResponse> {
+    pub async fn status(&self) -> Option<StatusResponse> {
         let mut client = MaintenanceClient::new(self.channel().await);
         let status = tokio::time::timeout(Duration::from_secs(2), client.status(StatusRequest {}));
         Some(status.await.ok()?.ok()?.into_inner())
@@ -127,7 +127,7 @@ impl Drop for Cluster {
 }
 
 impl Cluster {
-    fn new(count: usize, pki: Option<Pki>, flags: &[&str]) -> Cluster {
+    pub fn new(count: usize, pki: Option<Pki>, flags: &[&str]) -> Cluster {
         let folder = TempDir::new().unwrap();
         Cluster {
             nodes: (0..count).map(|number| Node::new(&folder, number)).collect(),
@@ -137,7 +137,7 @@ impl Cluster {
         }
     }
 
-    async fn start(count: usize, pki: Option<Pki>, flags: &[&str]) -> Cluster {
+    pub async fn start(count: usize, pki: Option<Pki>, flags: &[&str]) -> Cluster {
         let mut cluster = Cluster::new(count, pki, flags);
         for place in 0..count {
             cluster.spawn(place, "new", &[]);
@@ -146,16 +146,21 @@ impl Cluster {
         cluster
     }
 
-    fn scheme(&self) -> &'static str {
-        if self.pki.is_some() { "https" } else { "http" }
+    pub fn scheme(&self) -> &'static str {
+        let auto = self.flags.iter().any(|flag| flag == "--peer-auto-tls");
+        if auto || self.pki.is_some() {
+            "https"
+        } else {
+            "http"
+        }
     }
 
-    fn initial_cluster(&self) -> String {
+    pub fn initial_cluster(&self) -> String {
         let member = |node: &Node| format!("{}={}://127.0.0.1:{}", node.name, self.scheme(), node.peer_port);
         self.nodes.iter().map(member).collect::<Vec<_>>().join(",")
     }
 
-    fn spawn(&mut self, place: usize, state: &str, extra: &[&str]) {
+    pub fn spawn(&mut self, place: usize, state: &str, extra: &[&str]) {
         let (scheme, initial) = (self.scheme(), self.initial_cluster());
         let node = &self.nodes[place];
         let plain = format!("http://127.0.0.1:{}", node.port);
@@ -175,12 +180,14 @@ impl Cluster {
             .arg(format!("--advertise-client-urls={advertise}"))
             .arg(format!("--listen-peer-urls={peer}"))
             .arg(format!("--initial-advertise-peer-urls={peer}"))
-            .arg(format!("--initial-cluster={initial}"))
             .arg(format!("--initial-cluster-state={state}"))
             .args(&self.flags)
             .args(extra)
             .stdin(Stdio::null())
             .env_remove("NOTIFY_SOCKET");
+        if !self.flags.iter().any(|flag| flag.starts_with("--discovery")) {
+            command.arg(format!("--initial-cluster={initial}"));
+        }
         if let Some(pki) = &self.pki {
             for (flag, file) in [
                 ("cert", "server.crt"),
@@ -202,7 +209,7 @@ impl Cluster {
         self.nodes[place].child = Some(command.stderr(log).spawn().unwrap());
     }
 
-    async fn wait_ready(&self) {
+    pub async fn wait_ready(&self) {
         for node in &self.nodes {
             self.until(&format!("{} serves", node.name), async || {
                 node.child.is_none() || node.status().await.is_some_and(|status| status.leader != 0)
@@ -211,7 +218,7 @@ impl Cluster {
         }
     }
 
-    async fn until(&self, what: &str, condition: impl AsyncFn() -> bool) {
+    pub async fn until(&self, what: &str, condition: impl AsyncFn() -> bool) {
         let start = Instant::now();
         while !condition().await {
             assert!(start.elapsed() < PATIENCE, "never: {what}");
@@ -220,7 +227,7 @@ impl Cluster {
     }
 
     /// The place of whoever leads, as most of those who answer say.
-    async fn leader(&self) -> usize {
+    pub async fn leader(&self) -> usize {
         let start = Instant::now();
         loop {
             for (place, node) in self
@@ -240,7 +247,7 @@ impl Cluster {
         }
     }
 
-    async fn id(&self, place: usize) -> u64 {
+    pub async fn id(&self, place: usize) -> u64 {
         self.nodes[place]
             .status()
             .await
@@ -251,7 +258,7 @@ impl Cluster {
     }
 
     /// What etcdctl prints when it succeeds. None when it is not installed.
-    fn ctl(&self, place: usize, args: &[&str]) -> Option<String> {
+    pub fn ctl(&self, place: usize, args: &[&str]) -> Option<String> {
         let endpoint = format!("--endpoints={}", self.nodes[place].endpoint());
         let output = etcdctl(&[&[endpoint.as_str()], args].concat(), "")?;
         assert!(
@@ -262,7 +269,7 @@ impl Cluster {
         Some(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    fn ctl_fails(&self, place: usize, args: &[&str]) -> String {
+    pub fn ctl_fails(&self, place: usize, args: &[&str]) -> String {
         let endpoint = format!("--endpoints={}", self.nodes[place].endpoint());
         let output = etcdctl(&[&[endpoint.as_str()], args].concat(), "").unwrap();
         assert!(!output.status.success(), "etcdctl {args:?} succeeded");
@@ -270,7 +277,7 @@ impl Cluster {
     }
 
     /// All members have the same keys.
-    async fn agree(&self) {
+    pub async fn agree(&self) {
         let newest = self.nodes[self.leader().await].status().await.unwrap();
         let revision = newest.header.unwrap().revision;
         let mut hashes = HashMap::new();

@@ -230,5 +230,5 @@ fn the_gateway_and_its_origins_are_switched() {
     let listen = format!("--listen-client-http-urls=http://127.0.0.1:{plain}");
     let _named = Etcd::start_with(&[&listen, "--host-whitelist=etcd.example"]);
     let answer = http(plain, "POST", "/v3/kv/put", &[("Host", "evil.example")], put);
-    assert_eq!(answer.status, 403);
+    assert_eq!(answer.status, 421);
 }

@@ -51,6 +51,8 @@ fn metrics_have_the_mixins_names() {
 #[test]
 fn another_host_name_is_refused_when_names_are_given() {
     let etcd = Etcd::start_with(&["--host-whitelist=etcd.example"]);
-    assert_eq!(http_get_as(etcd.port, "/version", "evil.example").0, 403);
+    let (status, hint) = http_get_as(etcd.port, "/version", "evil.example");
+    assert_eq!(status, 421);
+    assert!(hint.contains("--host-whitelist"), "{hint}");
     assert_eq!(http_get_as(etcd.port, "/version", "etcd.example:2379").0, 200);
 }

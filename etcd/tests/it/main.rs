@@ -3,12 +3,15 @@
 mod auth;
 mod cluster;
 mod concurrency;
+mod corrupt_check;
 mod corruption;
+mod discovery;
 mod downgrade;
 mod durability;
 mod etcdctl;
 mod full_disk;
 mod gateway;
+mod handover;
 mod harness;
 mod http;
 mod permissions;

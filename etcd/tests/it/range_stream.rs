@@ -1,13 +1,17 @@
 //! RangeStream answers what Range answers, in pieces.
 
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use etcd_api::etcdserverpb::maintenance_client::MaintenanceClient;
 use etcd_api::etcdserverpb::{
-    RangeRequest, RangeResponse, RangeStreamResponse, RequestOp, TxnRequest, range_request::SortOrder,
-    request_op,
+    CompactionRequest, DefragmentRequest, RangeRequest, RangeResponse, RangeStreamResponse, RequestOp,
+    TxnRequest, range_request::SortOrder, request_op,
 };
 use prost::Message as _;
 use tonic::Code;
 
-use crate::harness::{Etcd, prefix, put};
+use crate::harness::{Etcd, PATIENCE, prefix, put};
 
 /// What proto's Merge makes of all messages, and how many there were.
 fn merged(messages: &[RangeStreamResponse]) -> RangeResponse {
@@ -129,4 +133,70 @@ async fn merged_pieces_are_the_ranges_answer() {
     .await
     .unwrap_err();
     assert_eq!(future.code(), Code::OutOfRange);
+}
+
+/// The files of the store.
+fn segments(etcd: &Etcd) -> BTreeSet<String> {
+    let files = std::fs::read_dir(etcd.dir.join("member/store")).unwrap();
+    let names = files.map(|file| file.unwrap().file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.ends_with(".seg")).collect()
+}
+
+/// The revision after all keys were written.
+async fn write_all(etcd: &Etcd, keys: usize, filler: u8) -> i64 {
+    let (mut kv, mut revision) = (etcd.kv().await, 0);
+    for number in 0..keys {
+        let request = put(format!("k{number:04}"), vec![filler; 20_000]);
+        revision = kv
+            .put(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .header
+            .unwrap()
+            .revision;
+    }
+    revision
+}
+
+/// Everything anew; what was there before is compacted, until the oldest file is gone.
+async fn replace_all(etcd: &Etcd, keys: usize, filler: u8) {
+    let before = segments(etcd);
+    let oldest = before.first().unwrap();
+    let compaction = CompactionRequest {
+        revision: write_all(etcd, keys, filler).await,
+        physical: true,
+    };
+    etcd.kv().await.compact(compaction).await.unwrap();
+    let start = Instant::now();
+    while segments(etcd).contains(oldest) {
+        assert!(start.elapsed() < PATIENCE, "{before:?} {:?}", segments(etcd));
+        MaintenanceClient::new(etcd.channel().await)
+            .defragment(DefragmentRequest {})
+            .await
+            .unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_is_slow_gets_what_was_there_when_it_asked() {
+    const KEYS: usize = 1000;
+    let etcd = Etcd::start();
+    write_all(&etcd, KEYS, 1).await;
+    let request = RangeRequest {
+        serializable: true,
+        ..prefix("k")
+    };
+    let mut answers = etcd.kv().await.range_stream(request).await.unwrap().into_inner();
+    let mut messages = vec![answers.message().await.unwrap().unwrap()];
+    for filler in [2, 3] {
+        replace_all(&etcd, KEYS, filler).await;
+    }
+    while let Some(message) = answers.message().await.unwrap() {
+        messages.push(message);
+    }
+    let whole = merged(&messages);
+    assert_eq!((whole.count as usize, whole.kvs.len()), (KEYS, KEYS));
+    assert!(whole.kvs.iter().all(|kv| kv.value[..] == [1; 20_000]));
 }

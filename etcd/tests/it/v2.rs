@@ -4,6 +4,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
+use crate::auth::{authenticate, enable};
 use crate::etcdctl::wait_for;
 use crate::harness::{Answer, ETCDCTL, Etcd, Streaming, http};
 
@@ -220,4 +221,24 @@ fn etcdctl_2_watches() {
     });
     let Some(watched) = watched else { return };
     assert_eq!(watched, (0, "heard\n".to_owned()));
+}
+
+/// The rules of auth know v3's keys only: nobody reads or changes the tree past them.
+#[tokio::test]
+async fn under_auth_it_is_for_users_of_v3_and_its_keys_are_roots() {
+    let etcd = Etcd::start_with(&["--enable-v2", "--bcrypt-cost=4"]);
+    assert_eq!(request(&etcd, "PUT", "/a", "value=1").status, 201);
+    enable(&etcd).await;
+    let ask = |path: &str, token: &str| http(etcd.port, "GET", path, &[("Authorization", token)], "").status;
+    let root = authenticate(&etcd, "root", "root-password").await.unwrap();
+    let alice = authenticate(&etcd, "alice", "alice-password").await.unwrap();
+    for path in ["/v2/members", "/v2/machines", "/v2/stats/self"] {
+        assert_eq!(etcd.get(path).0, 401, "{path}");
+        assert_eq!(ask(path, "nonsense"), 401, "{path}");
+        assert_eq!(ask(path, &alice), 200, "{path}");
+    }
+    assert_eq!(etcd.get("/v2/keys/a").0, 401);
+    assert_eq!(ask("/v2/keys/a", &alice), 401);
+    assert_eq!(ask("/v2/keys/a", &root), 200);
+    assert_eq!(request(&etcd, "PUT", "/a", "value=2").status, 401);
 }

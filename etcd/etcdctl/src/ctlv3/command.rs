@@ -4,6 +4,7 @@ mod alarm;
 mod auth;
 mod check;
 mod compaction;
+mod completion;
 mod defrag;
 mod del;
 mod downgrade;
@@ -42,6 +43,17 @@ macro_rules! run {
 }
 use run;
 
+/// One call of a service on the command's connection. What fails ends the command.
+macro_rules! call {
+    ($ctl:ident, $context:expr, $policy:ident, $stub:ident.$method:ident($request:expr), $path:literal) => {{
+        let (context, policy) = ($context, $crate::client::Policy::$policy);
+        let client = $ctl.client().await?;
+        let answer = $crate::unary!(client, context, policy, $stub, $method, $path, $request);
+        answer.map_err($crate::exit::Exit::error)?
+    }};
+}
+use call;
+
 pub fn all() -> Vec<Command<Run>> {
     vec![
         get::command(),
@@ -66,6 +78,7 @@ pub fn all() -> Vec<Command<Run>> {
         role::command(),
         check::command(),
         downgrade::command(),
+        completion::command(),
     ]
 }
 

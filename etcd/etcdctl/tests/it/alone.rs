@@ -262,3 +262,44 @@ fn usage_is_told_and_help_ends_well() {
         (Some(1), "unsupported API version 4\n")
     );
 }
+
+/// What bash offers for a line, by the script that it would source.
+fn completed(line: &[&str]) -> Vec<String> {
+    let program = ours();
+    let words = line.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>();
+    let script = format!(
+        "source <({0} completion bash) && COMP_WORDS=({0} {1}) && COMP_CWORD={2} && _etcdctl && printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+        program.display(),
+        words.join(" "),
+        line.len()
+    );
+    let output = std::process::Command::new("bash")
+        .args(["-c", &script])
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.lines()
+        .filter(|line| !line.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn bash_completes_commands_and_flags() {
+    assert_eq!(completed(&["mem"]), ["member"]);
+    assert_eq!(completed(&["member", "pro"]), ["promote"]);
+    assert_eq!(completed(&["get", "--keys"]), ["--keys-only"]);
+    assert_eq!(
+        completed(&["--write-out=json", "endpoint", "h"]),
+        ["hashkv", "health"]
+    );
+    assert_eq!(completed(&["completion", "f"]), ["fish"]);
+    assert!(completed(&["put", "key", ""]).is_empty());
+    let described = run(&mut command(&ours(), 3, "", &["__complete", "lease", "g"]), "");
+    assert_eq!(described.text(), "grant\tCreates leases\n:4\n");
+}

@@ -5,7 +5,7 @@ use etcd_api::etcdserverpb::{
     AuthDisableRequest, AuthEnableRequest, AuthRoleAddRequest, AuthStatusRequest, AuthUserGrantRoleRequest,
 };
 
-use super::{Ctl, Run, run};
+use super::{Ctl, Run, call, run};
 use crate::client::{Client, Context, Error, Policy};
 use crate::cobra::Command;
 use crate::exit::Exit;
@@ -39,18 +39,15 @@ fn no_arguments(ctl: &Ctl, name: &str) -> Result<(), Exit> {
 async fn status(ctl: &mut Ctl) -> Result<(), Exit> {
     no_arguments(ctl, "status")?;
     let context = ctl.context();
-    let client = ctl.client().await?;
-    let (policy, request) = (Policy::NonRepeatable, AuthStatusRequest {});
-    let answer = unary!(
-        client,
+    let request = AuthStatusRequest {};
+    let answer = call!(
+        ctl,
         context,
-        policy,
-        AuthClient,
-        auth_status,
-        "/etcdserverpb.Auth/AuthStatus",
-        request
+        NonRepeatable,
+        AuthClient.auth_status(request),
+        "/etcdserverpb.Auth/AuthStatus"
     );
-    ctl.print(&Reply::AuthStatus(answer.map_err(Exit::error)?))
+    ctl.print(&Reply::AuthStatus(answer))
 }
 
 async fn enable(ctl: &mut Ctl) -> Result<(), Exit> {
@@ -113,17 +110,13 @@ async fn make_root(client: &Client, context: &Context) -> Result<(), Error> {
 async fn disable(ctl: &mut Ctl) -> Result<(), Exit> {
     no_arguments(ctl, "disable")?;
     let context = ctl.context();
-    let client = ctl.client().await?;
-    let (policy, request) = (Policy::NonRepeatable, AuthDisableRequest {});
-    let answer = unary!(
-        client,
+    let request = AuthDisableRequest {};
+    call!(
+        ctl,
         context,
-        policy,
-        AuthClient,
-        auth_disable,
-        "/etcdserverpb.Auth/AuthDisable",
-        request
+        NonRepeatable,
+        AuthClient.auth_disable(request),
+        "/etcdserverpb.Auth/AuthDisable"
     );
-    answer.map_err(Exit::error)?;
     ctl.say("Authentication Disabled")
 }

@@ -5,13 +5,11 @@ use etcd_api::etcdserverpb::{
     MemberAddRequest, MemberAddResponse, MemberPromoteRequest, MemberRemoveRequest, MemberUpdateRequest,
 };
 
-use super::{Ctl, Run, is_serializable, member_id, run};
-use crate::client::Policy;
+use super::{Ctl, Run, call, is_serializable, member_id, run};
 use crate::cobra::{Command, Flag};
 use crate::exit::Exit;
 use crate::go::quote::quote;
 use crate::printer::Reply;
-use crate::unary;
 
 const LIST_LONG: &str = "When --write-out is set to simple, this command prints out comma-separated member lists for each endpoint.
 The items in the lists are ID, Status, Name, Peer Addrs, Client Addrs, Is Learner.
@@ -77,18 +75,13 @@ async fn add(ctl: &mut Ctl) -> Result<(), Exit> {
         is_learner: ctl.flags.bool("learner"),
     };
     let context = ctl.context();
-    let client = ctl.client().await?;
-    let policy = Policy::NonRepeatable;
-    let answer = unary!(
-        client,
+    let answer = call!(
+        ctl,
         context,
-        policy,
-        ClusterClient,
-        member_add,
-        "/etcdserverpb.Cluster/MemberAdd",
-        request
+        NonRepeatable,
+        ClusterClient.member_add(request),
+        "/etcdserverpb.Cluster/MemberAdd"
     );
-    let answer = answer.map_err(Exit::error)?;
     let settings = settings(ctl.arg(0), ctl.flags.string("peer-urls"), &answer);
     ctl.print(&Reply::MemberAdd(answer))?;
     if ctl.is_simple() {
@@ -132,18 +125,15 @@ fn settings(name: &str, peer_urls: &str, answer: &MemberAddResponse) -> String {
 async fn remove(ctl: &mut Ctl) -> Result<(), Exit> {
     let id = id(ctl)?;
     let context = ctl.context();
-    let client = ctl.client().await?;
-    let (policy, request) = (Policy::NonRepeatable, MemberRemoveRequest { id });
-    let answer = unary!(
-        client,
+    let request = MemberRemoveRequest { id };
+    let answer = call!(
+        ctl,
         context,
-        policy,
-        ClusterClient,
-        member_remove,
-        "/etcdserverpb.Cluster/MemberRemove",
-        request
+        NonRepeatable,
+        ClusterClient.member_remove(request),
+        "/etcdserverpb.Cluster/MemberRemove"
     );
-    ctl.print(&Reply::MemberRemove(id, answer.map_err(Exit::error)?))
+    ctl.print(&Reply::MemberRemove(id, answer))
 }
 
 async fn update(ctl: &mut Ctl) -> Result<(), Exit> {
@@ -153,18 +143,14 @@ async fn update(ctl: &mut Ctl) -> Result<(), Exit> {
         peer_ur_ls: peer_urls(ctl)?,
     };
     let context = ctl.context();
-    let client = ctl.client().await?;
-    let policy = Policy::NonRepeatable;
-    let answer = unary!(
-        client,
+    let answer = call!(
+        ctl,
         context,
-        policy,
-        ClusterClient,
-        member_update,
-        "/etcdserverpb.Cluster/MemberUpdate",
-        request
+        NonRepeatable,
+        ClusterClient.member_update(request),
+        "/etcdserverpb.Cluster/MemberUpdate"
     );
-    ctl.print(&Reply::MemberUpdate(id, answer.map_err(Exit::error)?))
+    ctl.print(&Reply::MemberUpdate(id, answer))
 }
 
 async fn list(ctl: &mut Ctl) -> Result<(), Exit> {
@@ -181,16 +167,13 @@ async fn list(ctl: &mut Ctl) -> Result<(), Exit> {
 async fn promote(ctl: &mut Ctl) -> Result<(), Exit> {
     let id = id(ctl)?;
     let context = ctl.context();
-    let client = ctl.client().await?;
-    let (policy, request) = (Policy::NonRepeatable, MemberPromoteRequest { id });
-    let answer = unary!(
-        client,
+    let request = MemberPromoteRequest { id };
+    let answer = call!(
+        ctl,
         context,
-        policy,
-        ClusterClient,
-        member_promote,
-        "/etcdserverpb.Cluster/MemberPromote",
-        request
+        NonRepeatable,
+        ClusterClient.member_promote(request),
+        "/etcdserverpb.Cluster/MemberPromote"
     );
-    ctl.print(&Reply::MemberPromote(id, answer.map_err(Exit::error)?))
+    ctl.print(&Reply::MemberPromote(id, answer))
 }

@@ -9,7 +9,7 @@ use etcd_api::etcdserverpb::{
     AuthRoleGrantPermissionRequest, AuthRoleListRequest, AuthRoleRevokePermissionRequest,
 };
 
-use super::{Ctl, Run, run};
+use super::{Ctl, Run, call, run};
 use crate::client::kv::{OPEN_END, prefix_end};
 use crate::client::{Client, Context, Error, Policy};
 use crate::cobra::{Command, Flag, Flags};
@@ -50,39 +50,28 @@ fn name(ctl: &Ctl, command: &str) -> Result<String, Exit> {
 
 async fn add(ctl: &mut Ctl) -> Result<(), Exit> {
     let name = name(ctl, "add")?;
-    let client = ctl.client().await?;
-    let context = Context::background();
-    let (policy, request) = (Policy::NonRepeatable, AuthRoleAddRequest { name: name.clone() });
-    let answer = unary!(
-        client,
-        context,
-        policy,
-        AuthClient,
-        role_add,
-        "/etcdserverpb.Auth/RoleAdd",
-        request
+    let request = AuthRoleAddRequest { name: name.clone() };
+    let answer = call!(
+        ctl,
+        Context::background(),
+        NonRepeatable,
+        AuthClient.role_add(request),
+        "/etcdserverpb.Auth/RoleAdd"
     );
-    ctl.print(&Reply::RoleAdd(name, answer.map_err(Exit::error)?))
+    ctl.print(&Reply::RoleAdd(name, answer))
 }
 
 async fn delete(ctl: &mut Ctl) -> Result<(), Exit> {
     let role = name(ctl, "delete")?;
-    let client = ctl.client().await?;
-    let context = Context::background();
-    let (policy, request) = (
-        Policy::NonRepeatable,
-        AuthRoleDeleteRequest { role: role.clone() },
+    let request = AuthRoleDeleteRequest { role: role.clone() };
+    let answer = call!(
+        ctl,
+        Context::background(),
+        NonRepeatable,
+        AuthClient.role_delete(request),
+        "/etcdserverpb.Auth/RoleDelete"
     );
-    let answer = unary!(
-        client,
-        context,
-        policy,
-        AuthClient,
-        role_delete,
-        "/etcdserverpb.Auth/RoleDelete",
-        request
-    );
-    ctl.print(&Reply::RoleDelete(role, answer.map_err(Exit::error)?))
+    ctl.print(&Reply::RoleDelete(role, answer))
 }
 
 async fn get(ctl: &mut Ctl) -> Result<(), Exit> {
@@ -115,19 +104,15 @@ async fn list(ctl: &mut Ctl) -> Result<(), Exit> {
     if !ctl.args.is_empty() {
         return Err(Exit::bad_args("role list command requires no arguments"));
     }
-    let client = ctl.client().await?;
-    let context = Context::background();
-    let (policy, request) = (Policy::Repeatable, AuthRoleListRequest {});
-    let answer = unary!(
-        client,
-        context,
-        policy,
-        AuthClient,
-        role_list,
-        "/etcdserverpb.Auth/RoleList",
-        request
+    let request = AuthRoleListRequest {};
+    let answer = call!(
+        ctl,
+        Context::background(),
+        Repeatable,
+        AuthClient.role_list(request),
+        "/etcdserverpb.Auth/RoleList"
     );
-    ctl.print(&Reply::RoleList(answer.map_err(Exit::error)?))
+    ctl.print(&Reply::RoleList(answer))
 }
 
 async fn grant_permission(ctl: &mut Ctl) -> Result<(), Exit> {
@@ -139,7 +124,6 @@ async fn grant_permission(ctl: &mut Ctl) -> Result<(), Exit> {
     let perm_type = permission_type(ctl.arg(1))?.into();
     let (key, range_end) = range(&ctl.flags, &ctl.args[2..])?;
     let role = ctl.arg(0).to_owned();
-    let client = ctl.client().await?;
     let request = AuthRoleGrantPermissionRequest {
         name: role.clone(),
         perm: Some(Permission {
@@ -148,12 +132,13 @@ async fn grant_permission(ctl: &mut Ctl) -> Result<(), Exit> {
             range_end,
         }),
     };
-    let (context, policy) = (Context::background(), Policy::NonRepeatable);
-    let path = "/etcdserverpb.Auth/RoleGrantPermission";
-    let answer = client.call(&context, policy, path, request, |channel, request| async move {
-        AuthClient::new(channel).role_grant_permission(request).await
-    });
-    let answer = answer.await.map_err(Exit::error)?;
+    let answer = call!(
+        ctl,
+        Context::background(),
+        NonRepeatable,
+        AuthClient.role_grant_permission(request),
+        "/etcdserverpb.Auth/RoleGrantPermission"
+    );
     ctl.print(&Reply::RoleGrantPermission(role, answer))
 }
 
@@ -169,19 +154,19 @@ async fn revoke_permission(ctl: &mut Ctl) -> Result<(), Exit> {
     }
     let (key, range_end) = range(&ctl.flags, &ctl.args[1..])?;
     let role = ctl.arg(0).to_owned();
-    let client = ctl.client().await?;
     let end = range_end.to_vec();
     let request = AuthRoleRevokePermissionRequest {
         role: role.clone(),
         key,
         range_end,
     };
-    let (context, policy) = (Context::background(), Policy::NonRepeatable);
-    let path = "/etcdserverpb.Auth/RoleRevokePermission";
-    let answer = client.call(&context, policy, path, request, |channel, request| async move {
-        AuthClient::new(channel).role_revoke_permission(request).await
-    });
-    let answer = answer.await.map_err(Exit::error)?;
+    let answer = call!(
+        ctl,
+        Context::background(),
+        NonRepeatable,
+        AuthClient.role_revoke_permission(request),
+        "/etcdserverpb.Auth/RoleRevokePermission"
+    );
     ctl.print(&Reply::RoleRevokePermission {
         role,
         key: ctl.arg(1).to_owned(),

@@ -7,7 +7,7 @@ use etcd_api::etcdserverpb::{
     AuthUserGrantRoleRequest, AuthUserListRequest, AuthUserRevokeRoleRequest,
 };
 
-use super::{Ctl, Run, role, run};
+use super::{Ctl, Run, call, role, run};
 use crate::client::{Context, Policy};
 use crate::cobra::{Command, Flag, Kind};
 use crate::exit::Exit;
@@ -81,24 +81,20 @@ async fn add(ctl: &mut Ctl) -> Result<(), Exit> {
     let word = name(ctl, "add")?;
     let (name, password) = new_user(ctl, &word)?;
     let no_password = ctl.flags.bool("no-password");
-    let client = ctl.client().await?;
     let request = AuthUserAddRequest {
         name: name.clone(),
         password,
         options: Some(UserAddOptions { no_password }),
         hashed_password: String::new(),
     };
-    let (context, policy) = (Context::background(), Policy::NonRepeatable);
-    let answer = unary!(
-        client,
-        context,
-        policy,
-        AuthClient,
-        user_add,
-        "/etcdserverpb.Auth/UserAdd",
-        request
+    let answer = call!(
+        ctl,
+        Context::background(),
+        NonRepeatable,
+        AuthClient.user_add(request),
+        "/etcdserverpb.Auth/UserAdd"
     );
-    ctl.print(&Reply::UserAdd(name, answer.map_err(Exit::error)?))
+    ctl.print(&Reply::UserAdd(name, answer))
 }
 
 /// Name and password, from wherever the flags say.
@@ -135,22 +131,15 @@ fn read_password(ctl: &Ctl, name: &str) -> Result<String, Exit> {
 
 async fn delete(ctl: &mut Ctl) -> Result<(), Exit> {
     let name = name(ctl, "delete")?;
-    let client = ctl.client().await?;
-    let context = Context::background();
-    let (policy, request) = (
-        Policy::NonRepeatable,
-        AuthUserDeleteRequest { name: name.clone() },
+    let request = AuthUserDeleteRequest { name: name.clone() };
+    let answer = call!(
+        ctl,
+        Context::background(),
+        NonRepeatable,
+        AuthClient.user_delete(request),
+        "/etcdserverpb.Auth/UserDelete"
     );
-    let answer = unary!(
-        client,
-        context,
-        policy,
-        AuthClient,
-        user_delete,
-        "/etcdserverpb.Auth/UserDelete",
-        request
-    );
-    ctl.print(&Reply::UserDelete(name, answer.map_err(Exit::error)?))
+    ctl.print(&Reply::UserDelete(name, answer))
 }
 
 async fn get(ctl: &mut Ctl) -> Result<(), Exit> {
@@ -184,36 +173,32 @@ async fn list(ctl: &mut Ctl) -> Result<(), Exit> {
     if !ctl.args.is_empty() {
         return Err(Exit::bad_args("user list command requires no arguments"));
     }
-    let client = ctl.client().await?;
-    let context = Context::background();
-    let (policy, request) = (Policy::Repeatable, AuthUserListRequest {});
-    let answer = unary!(
-        client,
-        context,
-        policy,
-        AuthClient,
-        user_list,
-        "/etcdserverpb.Auth/UserList",
-        request
+    let request = AuthUserListRequest {};
+    let answer = call!(
+        ctl,
+        Context::background(),
+        Repeatable,
+        AuthClient.user_list(request),
+        "/etcdserverpb.Auth/UserList"
     );
-    ctl.print(&Reply::UserList(answer.map_err(Exit::error)?))
+    ctl.print(&Reply::UserList(answer))
 }
 
 async fn passwd(ctl: &mut Ctl) -> Result<(), Exit> {
     let name = name(ctl, "passwd")?;
     let password = read_password(ctl, &name)?;
-    let client = ctl.client().await?;
     let request = AuthUserChangePasswordRequest {
         name,
         password,
         hashed_password: String::new(),
     };
-    let (context, policy) = (Context::background(), Policy::NonRepeatable);
-    let path = "/etcdserverpb.Auth/UserChangePassword";
-    let answer = client.call(&context, policy, path, request, |channel, request| async move {
-        AuthClient::new(channel).user_change_password(request).await
-    });
-    let answer = answer.await.map_err(Exit::error)?;
+    let answer = call!(
+        ctl,
+        Context::background(),
+        NonRepeatable,
+        AuthClient.user_change_password(request),
+        "/etcdserverpb.Auth/UserChangePassword"
+    );
     ctl.print(&Reply::UserChangePassword(answer))
 }
 
@@ -224,26 +209,18 @@ async fn grant_role(ctl: &mut Ctl) -> Result<(), Exit> {
         ));
     }
     let (user, role) = (ctl.arg(0).to_owned(), ctl.arg(1).to_owned());
-    let client = ctl.client().await?;
     let request = AuthUserGrantRoleRequest {
         user: user.clone(),
         role: role.clone(),
     };
-    let (context, policy) = (Context::background(), Policy::NonRepeatable);
-    let answer = unary!(
-        client,
-        context,
-        policy,
-        AuthClient,
-        user_grant_role,
-        "/etcdserverpb.Auth/UserGrantRole",
-        request
+    let answer = call!(
+        ctl,
+        Context::background(),
+        NonRepeatable,
+        AuthClient.user_grant_role(request),
+        "/etcdserverpb.Auth/UserGrantRole"
     );
-    ctl.print(&Reply::UserGrantRole {
-        user,
-        role,
-        answer: answer.map_err(Exit::error)?,
-    })
+    ctl.print(&Reply::UserGrantRole { user, role, answer })
 }
 
 async fn revoke_role(ctl: &mut Ctl) -> Result<(), Exit> {
@@ -253,24 +230,16 @@ async fn revoke_role(ctl: &mut Ctl) -> Result<(), Exit> {
         ));
     }
     let (user, role) = (ctl.arg(0).to_owned(), ctl.arg(1).to_owned());
-    let client = ctl.client().await?;
     let request = AuthUserRevokeRoleRequest {
         name: user.clone(),
         role: role.clone(),
     };
-    let (context, policy) = (Context::background(), Policy::NonRepeatable);
-    let answer = unary!(
-        client,
-        context,
-        policy,
-        AuthClient,
-        user_revoke_role,
-        "/etcdserverpb.Auth/UserRevokeRole",
-        request
+    let answer = call!(
+        ctl,
+        Context::background(),
+        NonRepeatable,
+        AuthClient.user_revoke_role(request),
+        "/etcdserverpb.Auth/UserRevokeRole"
     );
-    ctl.print(&Reply::UserRevokeRole {
-        user,
-        role,
-        answer: answer.map_err(Exit::error)?,
-    })
+    ctl.print(&Reply::UserRevokeRole { user, role, answer })
 }
