@@ -64,6 +64,7 @@ fn tasks(config: &Config, member: &Member) {
     let server = &member.server;
     tokio::spawn(server.clone().expire_leases());
     tokio::spawn(server.clone().watch_space());
+    tokio::spawn(server.clone().monitor_leader());
     tokio::spawn(etcd::v2::expire(server.clone()));
     tokio::spawn(server.clone().watch_version());
     if config.initial_election_tick_advance {

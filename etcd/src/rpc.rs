@@ -19,6 +19,7 @@ pub mod lock;
 pub mod maintenance;
 pub mod range_body;
 pub mod range_stream;
+pub mod require_leader;
 pub mod snapshot;
 pub mod status;
 pub mod table;

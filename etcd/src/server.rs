@@ -128,6 +128,8 @@ pub struct EtcdServer {
     pub swept: watch::Sender<i64>,
     pub space: Notify,
     pub leases_changed: Notify,
+    /// Streams that require a leader end when this changes.
+    pub leader_lost: watch::Sender<()>,
     pub store_full: AtomicBool,
     pub live_bytes: AtomicU64,
     /// The way to the other members.
@@ -190,6 +192,7 @@ impl EtcdServer {
             swept,
             space: Notify::new(),
             leases_changed: Notify::new(),
+            leader_lost: watch::Sender::new(()),
             store_full: AtomicBool::new(false),
             live_bytes,
             transport,

@@ -127,7 +127,11 @@ pub fn keep_alive(server: Arc<EtcdServer>, request: Request<Inbound>) -> BoxFutu
         let mut reader = Reader::new(request.into_body(), server.limits.max_request_bytes);
         tokio::spawn(async move {
             loop {
-                let answer = match reader.frame().await {
+                let frame = tokio::select! {
+                    frame = reader.frame() => frame,
+                    () = sender.closed() => return,
+                };
+                let answer = match frame {
                     Ok(Some(bytes)) => renew(&caller, bytes).await,
                     Ok(None) => return,
                     Err(status) => Err(status),

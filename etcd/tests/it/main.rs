@@ -1,5 +1,6 @@
 //! Real processes: our etcd, Debian's etcdctl, real clients over sockets, kill -9, full disks.
 
+mod abuse;
 mod auth;
 mod cluster;
 mod concurrency;
@@ -7,11 +8,16 @@ mod corruption;
 mod downgrade;
 mod durability;
 mod etcdctl;
+mod faults;
 mod full_disk;
 mod gateway;
 mod harness;
 mod http;
+mod http2;
+mod members;
+mod network;
 mod permissions;
+mod quorum;
 mod range_stream;
 mod robustness;
 mod snapshot;

@@ -9,6 +9,7 @@ use rcgen::{
 use tempfile::TempDir;
 
 use crate::harness::{Etcd, etcdctl};
+use crate::network::ADDRESSES;
 
 pub struct Pki {
     folder: TempDir,
@@ -32,7 +33,8 @@ impl Pki {
 
     /// A certificate with the name as its common name.
     fn issue(&self, name: &str) {
-        let mut leaf = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
+        let hosts = ["127.0.0.1", "localhost"].iter().chain(&ADDRESSES);
+        let mut leaf = CertificateParams::new(hosts.map(|host| (*host).to_owned()).collect::<Vec<_>>()).unwrap();
         leaf.distinguished_name = DistinguishedName::new();
         leaf.distinguished_name.push(DnType::CommonName, name);
         leaf.extended_key_usages = vec![

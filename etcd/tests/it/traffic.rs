@@ -23,7 +23,9 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::task::JoinHandle;
 use tokio_stream::StreamExt as _;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
+
+use crate::network::Address;
 
 const KEYS: usize = 10;
 const CLIENTS: usize = 8;
@@ -36,7 +38,7 @@ const COMPACTION_INTERVAL: Duration = Duration::from_millis(300);
 /// What happens while members are killed, paused and cut off.
 pub struct Traffic {
     began: Instant,
-    ports: Vec<u16>,
+    members: Vec<Address>,
     stop: Arc<AtomicBool>,
     /// Up to where the collector has all events.
     collected: Arc<AtomicI64>,
@@ -49,19 +51,25 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    pub fn start(ports: &[u16], seed: u64) -> Traffic {
+    pub fn start(members: &[Address], seed: u64) -> Traffic {
+        Traffic::start_with_values(members, seed, 0)
+    }
+
+    /// With values of at least so many bytes.
+    pub fn start_with_values(members: &[Address], seed: u64, value_bytes: usize) -> Traffic {
         let (began, stop) = (Instant::now(), Arc::new(AtomicBool::new(false)));
         let (collected, answered) = (Arc::new(AtomicI64::new(1)), Arc::new(AtomicU64::new(0)));
         let events: Arc<Mutex<Vec<Event>>> = Arc::default();
-        let port = |index: usize| ports[index % ports.len()];
+        let member = |index: usize| &members[index % members.len()];
         let client = |index: usize| {
             let client = Client {
-                kv: KvClient::new(channel(port(index))),
+                kv: KvClient::new(member(index).channel()),
                 began,
                 random: StdRng::seed_from_u64(seed + index as u64),
                 known: HashMap::new(),
                 number: index,
                 count: 0,
+                value_bytes,
             };
             tokio::spawn(client.run(stop.clone(), answered.clone()))
         };
@@ -73,15 +81,15 @@ impl Traffic {
                 progress_notify: true,
                 ..WatchCreateRequest::default()
             };
-            tokio::spawn(watch_again_and_again(port(index), request, stop.clone()))
+            tokio::spawn(watch_again_and_again(member(index).clone(), request, stop.clone()))
         };
         Traffic {
             began,
-            ports: ports.to_vec(),
+            members: members.to_vec(),
             clients: (0..CLIENTS).map(client).collect(),
             watchers: (0..3).map(watched).collect(),
-            collector: tokio::spawn(collect(port(0), events.clone(), collected.clone())),
-            compactor: tokio::spawn(compact(port(1), stop.clone(), collected.clone())),
+            collector: tokio::spawn(collect(member(0).clone(), events.clone(), collected.clone())),
+            compactor: tokio::spawn(compact(member(1).clone(), stop.clone(), collected.clone())),
             stop,
             events,
             collected,
@@ -111,12 +119,13 @@ impl Traffic {
             operations.extend(client.await.unwrap());
         }
         let mut last = Client {
-            kv: KvClient::new(channel(self.ports[0])),
+            kv: KvClient::new(self.members[0].channel()),
             began: self.began,
             random: StdRng::seed_from_u64(0),
             known: HashMap::new(),
             number: usize::MAX,
             count: 0,
+            value_bytes: 0,
         };
         let end = last.operation(Request::List).await;
         let revision = end.answer.as_ref().expect("every member is up").revision;
@@ -148,13 +157,6 @@ impl Traffic {
     }
 }
 
-fn channel(port: u16) -> Channel {
-    Endpoint::from_shared(format!("http://127.0.0.1:{port}"))
-        .unwrap()
-        .connect_timeout(TIMEOUT)
-        .connect_lazy()
-}
-
 struct Client {
     kv: KvClient<Channel>,
     began: Instant,
@@ -163,6 +165,7 @@ struct Client {
     known: HashMap<Bytes, i64>,
     number: usize,
     count: usize,
+    value_bytes: usize,
 }
 
 impl Client {
@@ -187,7 +190,8 @@ impl Client {
     fn request(&mut self) -> Request {
         let key = Bytes::from(format!("k/{}", self.random.random_range(0..KEYS)));
         self.count += 1;
-        let value = Bytes::from(format!("{}-{}", self.number, self.count));
+        let name = format!("{}-{}", self.number, self.count);
+        let value = Bytes::from(format!("{name:<width$}", width = self.value_bytes));
         let expected = self.known.get(&key).copied().unwrap_or(0);
         match self.random.random_range(0..100) {
             0..20 => Request::Get { key },
@@ -323,8 +327,8 @@ fn guarded(key: &Bytes, expected: i64, change: &Change) -> TxnRequest {
 }
 
 /// Every event since the first revision, over as many connections as it takes.
-async fn collect(port: u16, events: Arc<Mutex<Vec<Event>>>, collected: Arc<AtomicI64>) {
-    let mut client = WatchClient::new(channel(port));
+async fn collect(member: Address, events: Arc<Mutex<Vec<Event>>>, collected: Arc<AtomicI64>) {
+    let mut client = WatchClient::new(member.channel());
     loop {
         let request = WatchCreateRequest {
             key: Bytes::from_static(b"\0"),
@@ -359,8 +363,8 @@ async fn open(
     Ok(client.watch(requests).await?.into_inner())
 }
 
-async fn compact(port: u16, stop: Arc<AtomicBool>, collected: Arc<AtomicI64>) {
-    let mut kv = KvClient::new(channel(port));
+async fn compact(member: Address, stop: Arc<AtomicBool>, collected: Arc<AtomicI64>) {
+    let mut kv = KvClient::new(member.channel());
     while !stop.load(Ordering::SeqCst) {
         tokio::time::sleep(COMPACTION_INTERVAL).await;
         let revision = collected.load(Ordering::SeqCst) - HISTORY;
@@ -377,11 +381,11 @@ async fn compact(port: u16, stop: Arc<AtomicBool>, collected: Arc<AtomicI64>) {
 
 /// A watch that goes on where it broke off; what each connection brought is judged for itself.
 async fn watch_again_and_again(
-    port: u16,
+    member: Address,
     request: WatchCreateRequest,
     stop: Arc<AtomicBool>,
 ) -> Vec<(Watched, Vec<Seen>)> {
-    let mut client = WatchClient::new(channel(port));
+    let mut client = WatchClient::new(member.channel());
     let (mut lives, mut next) = (Vec::new(), 0);
     while !stop.load(Ordering::SeqCst) {
         let request = WatchCreateRequest {
