@@ -11,6 +11,7 @@ use component_base::{sd_notify, version};
 use etcd::bootstrap::{self, Member};
 use etcd::compactor;
 use etcd::config::{self, Config, ListenUrl};
+use etcd::descriptors::{self, Connections};
 use etcd::http;
 use etcd::peer::corrupt;
 use etcd::peer::handler::PeerHandler;
@@ -108,6 +109,7 @@ struct Listeners {
     client_http: Vec<(ListenUrl, TcpListener)>,
     peer: Vec<(ListenUrl, TcpListener)>,
     metrics: Vec<(ListenUrl, TcpListener)>,
+    connections: Connections,
     client_tls: Option<ServerConfigHandle>,
     peer_tls: Option<ServerConfigHandle>,
 }
@@ -118,6 +120,12 @@ impl Listeners {
         Ok(Listeners {
             client_tls: load(&config.client_tls)?,
             peer_tls: load(&config.peer_tls)?,
+            connections: descriptors::share(
+                config.listen_client_urls.len()
+                    + config.listen_client_http_urls.len()
+                    + config.listen_metrics_urls.len(),
+                config.listen_peer_urls.len(),
+            ),
             client: bind_all(&config.listen_client_urls)?,
             client_http: bind_all(&config.listen_client_http_urls)?,
             peer: bind_all(&config.listen_peer_urls)?,
@@ -132,7 +140,10 @@ impl Listeners {
             allowed: Arc::new(config.allowed_peers.clone()),
         };
         let urls = std::mem::take(&mut self.peer);
-        let limits = Limits::default();
+        let limits = Limits {
+            max_connections: self.connections.peers,
+            ..Limits::default()
+        };
         serve_all(
             urls,
             &self.peer_tls,
@@ -155,6 +166,7 @@ impl Listeners {
         let plain: Handler = http::plain_handler(member.server.clone());
         let limits = Limits {
             max_h2_streams: config.max_concurrent_streams,
+            max_connections: self.connections.clients,
             ..Limits::default()
         };
         let tls = &self.client_tls;

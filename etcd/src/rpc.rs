@@ -23,5 +23,6 @@ pub mod require_leader;
 pub mod snapshot;
 pub mod status;
 pub mod table;
+pub mod unfinished;
 pub mod watch;
 pub mod watcher;

@@ -68,7 +68,10 @@ async fn partitions_also_of_one_direction_break_no_promise() {
     let traffic = Traffic::start(&cluster.addresses(), 13);
     traffic.progress(200).await;
     for (cut, heal) in [
-        (Network::pull_cable as fn(&Network, usize), Network::plug_cable as fn(&Network, usize)),
+        (
+            Network::pull_cable as fn(&Network, usize),
+            Network::plug_cable as fn(&Network, usize),
+        ),
         (Network::mute, Network::unblock),
         (Network::deafen, Network::unblock),
     ] {
@@ -120,7 +123,9 @@ async fn full_disks_refuse_writes_and_recover_without_loss() {
             (0..3).for_each(|place| cluster.spawn(place, "new", &[]));
             cluster.wait_ready().await;
         }
-        ballast.iter().for_each(|file| std::fs::remove_file(file).unwrap());
+        ballast
+            .iter()
+            .for_each(|file| std::fs::remove_file(file).unwrap());
         cluster
             .until("the alarm is gone", async || alarms(&cluster).await.is_empty())
             .await;

@@ -193,13 +193,15 @@ impl Cluster {
     }
 
     pub fn initial_cluster(&self) -> String {
-        let member = |node: &Node| format!(
+        let member = |node: &Node| {
+            format!(
                 "{}={}://{}:{}",
                 node.name,
                 self.scheme(),
                 node.host,
                 node.peer_port
-            );
+            )
+        };
         self.nodes.iter().map(member).collect::<Vec<_>>().join(",")
     }
 

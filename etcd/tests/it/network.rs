@@ -69,7 +69,10 @@ impl Namespace {
 
     fn run(&self, line: &str) {
         let mut words = line.split(' ');
-        let output = enter(&self.path(), words.next().unwrap()).args(words).output().unwrap();
+        let output = enter(&self.path(), words.next().unwrap())
+            .args(words)
+            .output()
+            .unwrap();
         assert!(
             output.status.success(),
             "{line}: {}",

@@ -32,7 +32,10 @@ async fn five_members_go_on_without_two_and_refuse_without_three() {
     cluster
         .until("three of five go on", async || {
             let mut kv = cluster.nodes[survivor].kv().await;
-            matches!(tokio::time::timeout(SOON, kv.put(put("k", "three"))).await, Ok(Ok(_)))
+            matches!(
+                tokio::time::timeout(SOON, kv.put(put("k", "three"))).await,
+                Ok(Ok(_))
+            )
         })
         .await;
     cluster.agree().await;
@@ -63,7 +66,12 @@ async fn five_members_go_on_without_two_and_refuse_without_three() {
     cluster.wait_ready().await;
     cluster
         .until("five of five go on", async || {
-            cluster.nodes[lost[0]].kv().await.put(put("k", "again")).await.is_ok()
+            cluster.nodes[lost[0]]
+                .kv()
+                .await
+                .put(put("k", "again"))
+                .await
+                .is_ok()
         })
         .await;
     cluster.agree().await;
@@ -92,7 +100,11 @@ async fn streams_that_require_a_leader_are_told_when_it_is_lost() {
         Request::new(tokio_stream::iter([request]).chain(tokio_stream::pending()))
     };
     let mut patient = watches.watch(watch()).await.unwrap().into_inner();
-    let mut watching = watches.watch(requiring_leader(watch())).await.unwrap().into_inner();
+    let mut watching = watches
+        .watch(requiring_leader(watch()))
+        .await
+        .unwrap()
+        .into_inner();
     let keep = tokio_stream::iter([LeaseKeepAliveRequest { id: lease.id }]).chain(tokio_stream::pending());
     let mut keeping = leases
         .lease_keep_alive(requiring_leader(Request::new(keep)))
@@ -119,7 +131,10 @@ async fn streams_that_require_a_leader_are_told_when_it_is_lost() {
         watching.message().await.unwrap_err(),
         keeping.message().await.unwrap_err(),
     ] {
-        assert_eq!((lost.code(), lost.message()), (Code::Unavailable, "etcdserver: no leader"));
+        assert_eq!(
+            (lost.code(), lost.message()),
+            (Code::Unavailable, "etcdserver: no leader")
+        );
     }
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
     let refused = watches.watch(requiring_leader(watch())).await.unwrap_err();

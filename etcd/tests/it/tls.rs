@@ -34,7 +34,8 @@ impl Pki {
     /// A certificate with the name as its common name.
     fn issue(&self, name: &str) {
         let hosts = ["127.0.0.1", "localhost"].iter().chain(&ADDRESSES);
-        let mut leaf = CertificateParams::new(hosts.map(|host| (*host).to_owned()).collect::<Vec<_>>()).unwrap();
+        let mut leaf =
+            CertificateParams::new(hosts.map(|host| (*host).to_owned()).collect::<Vec<_>>()).unwrap();
         leaf.distinguished_name = DistinguishedName::new();
         leaf.distinguished_name.push(DnType::CommonName, name);
         leaf.extended_key_usages = vec![

@@ -81,7 +81,11 @@ impl Traffic {
                 progress_notify: true,
                 ..WatchCreateRequest::default()
             };
-            tokio::spawn(watch_again_and_again(member(index).clone(), request, stop.clone()))
+            tokio::spawn(watch_again_and_again(
+                member(index).clone(),
+                request,
+                stop.clone(),
+            ))
         };
         Traffic {
             began,
