@@ -2,6 +2,7 @@
 
 mod abuse;
 mod auth;
+mod clients;
 mod cluster;
 mod concurrency;
 mod corruption;
