@@ -31,7 +31,12 @@ pub fn share(client_listeners: usize, peer_listeners: usize) -> Connections {
         }
     };
     let connections = shared(current.unwrap_or(u64::MAX), client_listeners, peer_listeners);
-    info!("open-files" = current.unwrap_or(u64::MAX), "client-connections" = connections.clients, "peer-connections" = connections.peers, "connections of each listener are limited");
+    info!(
+        "open-files" = current.unwrap_or(u64::MAX),
+        "client-connections" = connections.clients,
+        "peer-connections" = connections.peers,
+        "connections of each listener are limited"
+    );
     connections
 }
 

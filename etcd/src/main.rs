@@ -167,6 +167,8 @@ impl Listeners {
         let limits = Limits {
             max_h2_streams: config.max_concurrent_streams,
             max_connections: self.connections.clients,
+            // Clients of etcd 3.4 send one to every plain endpoint that the members list has.
+            url_authorities: true,
             ..Limits::default()
         };
         let tls = &self.client_tls;

@@ -9,6 +9,7 @@ mod corruption;
 mod downgrade;
 mod durability;
 mod etcdctl;
+mod etcdctl_cluster;
 mod faults;
 mod full_disk;
 mod gateway;
