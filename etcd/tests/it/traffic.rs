@@ -7,16 +7,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use etcd_api::etcdserverpb::kv_client::KvClient;
-use etcd_api::etcdserverpb::request_op::Request as Op;
-use etcd_api::etcdserverpb::response_op::Response as OpResponse;
 use etcd_api::etcdserverpb::watch_client::WatchClient;
 use etcd_api::etcdserverpb::watch_request::RequestUnion;
-use etcd_api::etcdserverpb::{
-    CompactionRequest, Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
-    WatchCreateRequest, WatchRequest, compare,
-};
+use etcd_api::etcdserverpb::{CompactionRequest, WatchCreateRequest, WatchRequest};
 use etcd_api::mvccpb::Event;
 use etcd_checker::history::{Answer, Change};
+use etcd_checker::requests::{delete, guarded, guarded_response, put, range};
 use etcd_checker::watch::{Seen, Watched};
 use etcd_checker::{Operation, Request, Response, Timeline, serializable, watch};
 use rand::rngs::StdRng;
@@ -216,13 +212,9 @@ impl Client {
     }
 
     fn learn(&mut self, request: &Request, answer: &Answer) {
-        let Some(key) = request.key().cloned() else { return };
-        let revision = match (&answer.response, request.change()) {
-            (Response::Put | Response::Changed, Some(Change::Put(_))) => answer.revision,
-            (Response::Found(Some(kv)) | Response::Refused(Some(kv)), _) => kv.mod_revision,
-            _ => 0,
-        };
-        self.known.insert(key, revision);
+        if let Some(key) = request.key().cloned() {
+            self.known.insert(key, answer.changed_at(request));
+        }
     }
 
     async fn operation(&mut self, request: Request) -> Operation {
@@ -251,7 +243,7 @@ impl Client {
         };
         match request {
             Request::Get { key } => {
-                let response = self.kv.range(read(key)).await?.into_inner();
+                let response = self.kv.range(range(key)).await?.into_inner();
                 Ok((
                     revision(response.header),
                     Response::Found(response.kvs.into_iter().next()),
@@ -275,58 +267,9 @@ impl Client {
                 change,
             } => {
                 let response = self.kv.txn(guarded(key, *expected, change)).await?.into_inner();
-                let found = response.responses.into_iter().next().and_then(|op| op.response);
-                let response_of = match (response.succeeded, found) {
-                    (true, _) => Response::Changed,
-                    (false, Some(OpResponse::ResponseRange(range))) => {
-                        Response::Refused(range.kvs.into_iter().next())
-                    }
-                    (false, _) => Response::Refused(None),
-                };
-                Ok((revision(response.header), response_of))
+                Ok((revision(response.header), guarded_response(response)))
             }
         }
-    }
-}
-
-fn read(key: &Bytes) -> RangeRequest {
-    RangeRequest {
-        key: key.clone(),
-        ..RangeRequest::default()
-    }
-}
-
-fn put(key: &Bytes, value: &Bytes) -> PutRequest {
-    PutRequest {
-        key: key.clone(),
-        value: value.clone(),
-        ..PutRequest::default()
-    }
-}
-
-fn delete(key: &Bytes) -> DeleteRangeRequest {
-    DeleteRangeRequest {
-        key: key.clone(),
-        ..DeleteRangeRequest::default()
-    }
-}
-
-fn guarded(key: &Bytes, expected: i64, change: &Change) -> TxnRequest {
-    let op = |op: Op| RequestOp { request: Some(op) };
-    let change = match change {
-        Change::Put(value) => Op::RequestPut(put(key, value)),
-        Change::Delete => Op::RequestDeleteRange(delete(key)),
-    };
-    TxnRequest {
-        compare: vec![Compare {
-            result: compare::CompareResult::Equal as i32,
-            target: compare::CompareTarget::Mod as i32,
-            key: key.clone(),
-            target_union: Some(compare::TargetUnion::ModRevision(expected)),
-            ..Compare::default()
-        }],
-        success: vec![op(change)],
-        failure: vec![op(Op::RequestRange(read(key)))],
     }
 }
 
