@@ -14,12 +14,14 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 pub struct Unfinished {
     room: Semaphore,
+    deadline: Duration,
 }
 
 impl Default for Unfinished {
     fn default() -> Self {
         Unfinished {
             room: Semaphore::new(ROOM_BYTES),
+            deadline: DEADLINE,
         }
     }
 }
@@ -34,7 +36,7 @@ impl Unfinished {
             drop(room);
             read
         };
-        tokio::time::timeout(DEADLINE, whole)
+        tokio::time::timeout(self.deadline, whole)
             .await
             .map_err(|_| ServerError::Timeout)
     }
@@ -52,11 +54,15 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn who_takes_all_the_room_and_does_not_go_on_is_sent_away() {
-        let unfinished = Unfinished::default();
+        let deadline = Duration::from_millis(200);
+        let unfinished = Unfinished {
+            deadline,
+            ..Unfinished::default()
+        };
         let later = async {
-            tokio::time::sleep(DEADLINE / 2).await;
+            tokio::time::sleep(deadline / 2).await;
             unfinished.read(1, async { "read" }).await
         };
         let (slow, next) = tokio::join!(unfinished.read(usize::MAX, pending::<()>()), later);

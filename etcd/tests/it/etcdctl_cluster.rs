@@ -130,9 +130,9 @@ async fn every_member_is_asked_and_leadership_is_moved() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_learner_is_added_promoted_updated_and_removed() {
     let mut cluster = Cluster::start(3, Some(Pki::new()), &[]).await;
-    for tool in tools(&cluster) {
+    for (number, tool) in tools(&cluster).into_iter().enumerate() {
         let place = cluster.nodes.len();
-        let node = Node::new(&cluster.folder, place);
+        let node = Node::new(&cluster.folder, place + number);
         let (name, url) = (
             node.name.clone(),
             format!("--peer-urls=https://127.0.0.1:{}", node.peer_port),
