@@ -227,9 +227,9 @@ fn decoded(bytes: &[u8]) -> Option<String> {
     let (mut out, mut code, mut length) = (String::new(), 0_u32, 0_u32);
     for bit in bytes
         .iter()
-        .flat_map(|byte| (0..8).rev().map(move |place| byte >> place & 1))
+        .flat_map(|byte| (0..8).rev().map(move |place| (byte >> place) & 1))
     {
-        (code, length) = (code << 1 | u32::from(bit), length + 1);
+        (code, length) = ((code << 1) | u32::from(bit), length + 1);
         let symbol = HUFFMAN.iter().find_map(|(bits, first, symbols)| {
             let place = code.checked_sub(*first).filter(|_| *bits == length)?;
             symbols.as_bytes().get(place as usize)

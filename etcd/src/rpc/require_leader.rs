@@ -46,7 +46,10 @@ pub fn while_led(server: &EtcdServer, answer: Answer) -> Answer {
         return answer;
     };
     let mut lost = server.leader_lost.subscribe();
-    let lost = async move { drop(lost.changed().await) };
+    // Its sender is the server's own.
+    let lost = async move {
+        lost.changed().await.ok();
+    };
     let body = WhileLed {
         body: Some(body),
         lost: Box::pin(lost),
