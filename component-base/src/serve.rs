@@ -3,6 +3,7 @@
 //! A connection's way: accept (capped) -> TLS handshake with a deadline -> protocol by ALPN, or by the first bytes on
 //! plain ports -> requests with their [`ConnInfo`] to the handler -> GOAWAY and a grace when the drain begins.
 
+mod authority;
 mod catch;
 mod connection;
 mod debug;
@@ -48,6 +49,8 @@ pub struct Limits {
     pub handshake_deadline: Duration,
     pub header_deadline: Duration,
     pub connection_grace: Duration,
+    /// On plain ports a URL is taken where HTTP/2 wants an authority.
+    pub url_authorities: bool,
 }
 
 impl Default for Limits {
@@ -58,6 +61,7 @@ impl Default for Limits {
             handshake_deadline: HANDSHAKE_DEADLINE,
             header_deadline: HEADER_DEADLINE,
             connection_grace: CONNECTION_GRACE,
+            url_authorities: false,
         }
     }
 }

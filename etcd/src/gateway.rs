@@ -29,6 +29,7 @@ use tokio::sync::oneshot;
 use crate::rpc::grpc::{self, Inbound, PREFIX_BYTES, seal};
 use crate::rpc::status::{Code, Status};
 use crate::rpc::table;
+use crate::rpc::unfinished::at_most;
 use crate::server::EtcdServer;
 use descriptor::Message;
 use routes::Route;
@@ -61,7 +62,7 @@ pub async fn serve(server: Arc<EtcdServer>, request: Request<Incoming>) -> Respo
         let (body, refused) = requests(body, route.input, max_bytes);
         (body, Some(refused))
     } else {
-        match one_request(body, route.input, max_bytes).await {
+        match one_request(&server, body, route.input, max_bytes).await {
             Ok(frame) => (bodies::full(frame), None),
             Err(status) => return answer::refusal(&status),
         }
@@ -98,13 +99,20 @@ fn grpc_request(parts: &Parts, route: &Route, body: Body) -> Request<Inbound> {
 }
 
 /// The one message of a unary request. No body at all is the empty message; what follows the first value is not read, as in etcd.
-async fn one_request(body: Incoming, input: &'static Message, max_bytes: usize) -> Result<Bytes, Status> {
-    let json = bodies::read_limited(body, max_bytes)
-        .await
-        .map_err(|error| match error {
-            ReadError::TooLarge(max) => too_large(max),
-            ReadError::Transport(_) => Status::new(Code::Cancelled, error.to_string()),
-        })?;
+async fn one_request(
+    server: &EtcdServer,
+    body: Incoming,
+    input: &'static Message,
+    max_bytes: usize,
+) -> Result<Bytes, Status> {
+    let bytes = at_most(&body, max_bytes);
+    let read = server
+        .unfinished
+        .read(bytes, bodies::read_limited(body, max_bytes));
+    let json = read.await?.map_err(|error| match error {
+        ReadError::TooLarge(max) => too_large(max),
+        ReadError::Transport(_) => Status::new(Code::Cancelled, error.to_string()),
+    })?;
     let json = if json.iter().all(u8::is_ascii_whitespace) {
         Bytes::from_static(b"{}")
     } else {

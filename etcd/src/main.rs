@@ -11,6 +11,7 @@ use component_base::{sd_notify, version};
 use etcd::bootstrap::{self, Member};
 use etcd::compactor;
 use etcd::config::{self, Config, ListenUrl};
+use etcd::descriptors::{self, Connections};
 use etcd::http;
 use etcd::peer::handler::PeerHandler;
 use tokio::net::TcpListener;
@@ -68,6 +69,7 @@ fn tasks(config: &Config, member: &Member) {
     let server = &member.server;
     tokio::spawn(server.clone().expire_leases());
     tokio::spawn(server.clone().watch_space());
+    tokio::spawn(server.clone().monitor_leader());
     tokio::spawn(etcd::v2::expire(server.clone()));
     tokio::spawn(server.clone().watch_version());
     if config.initial_election_tick_advance {
@@ -118,6 +120,7 @@ struct Listeners {
     client_http: Vec<(ListenUrl, TcpListener)>,
     peer: Vec<(ListenUrl, TcpListener)>,
     metrics: Vec<(ListenUrl, TcpListener)>,
+    connections: Connections,
     client_tls: Option<ServerConfigHandle>,
     peer_tls: Option<ServerConfigHandle>,
 }
@@ -128,6 +131,12 @@ impl Listeners {
         Ok(Listeners {
             client_tls: load(&config.client_tls)?,
             peer_tls: load(&config.peer_tls)?,
+            connections: descriptors::share(
+                config.listen_client_urls.len()
+                    + config.listen_client_http_urls.len()
+                    + config.listen_metrics_urls.len(),
+                config.listen_peer_urls.len(),
+            ),
             client: bind_all(&config.listen_client_urls)?,
             client_http: bind_all(&config.listen_client_http_urls)?,
             peer: bind_all(&config.listen_peer_urls)?,
@@ -141,7 +150,10 @@ impl Listeners {
             transport: member.server.transport.clone(),
         };
         let urls = std::mem::take(&mut self.peer);
-        let limits = Limits::default();
+        let limits = Limits {
+            max_connections: self.connections.peers,
+            ..Limits::default()
+        };
         serve_all(
             urls,
             &self.peer_tls,
@@ -164,6 +176,9 @@ impl Listeners {
         let plain: Handler = http::plain_handler(member.server.clone());
         let limits = Limits {
             max_h2_streams: config.max_concurrent_streams,
+            max_connections: self.connections.clients,
+            // Clients of etcd 3.4 send one to every plain endpoint that the members list has.
+            url_authorities: true,
             ..Limits::default()
         };
         let tls = &self.client_tls;

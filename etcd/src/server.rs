@@ -30,6 +30,7 @@ use crate::raft::driver::{Event, Status};
 use crate::raft::inbox::Inbox;
 use crate::raft::log_thread::LogStatus;
 use crate::raft::read;
+use crate::rpc::unfinished::Unfinished;
 use crate::snapshot::View;
 use crate::storage::keeper::Bell;
 use crate::watch::Hub;
@@ -133,6 +134,9 @@ pub struct EtcdServer {
     pub swept: watch::Sender<i64>,
     pub space: Notify,
     pub leases_changed: Notify,
+    pub unfinished: Unfinished,
+    /// Streams that require a leader end when this changes.
+    pub leader_lost: watch::Sender<()>,
     pub store_full: AtomicBool,
     pub live_bytes: AtomicU64,
     /// The way to the other members.
@@ -195,6 +199,8 @@ impl EtcdServer {
             swept,
             space: Notify::new(),
             leases_changed: Notify::new(),
+            unfinished: Unfinished::default(),
+            leader_lost: watch::Sender::new(()),
             store_full: AtomicBool::new(false),
             live_bytes,
             transport,

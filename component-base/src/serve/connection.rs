@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::TlsAcceptor;
 
+use super::authority::UrlAuthority;
 use super::catch::CatchPanic;
 use super::{ConnInfo, Handler, Limits, MAX_HEADER_BYTES};
 use crate::drain::Drain;
@@ -107,17 +108,16 @@ impl Server {
             () = self.drain.signaled() => return,
         };
         let Ok(Some(protocol)) = protocol else { return };
-        self.http(
-            stream,
-            protocol,
-            ConnInfo {
-                peer,
-                local,
-                tls: false,
-                client_cert: None,
-            },
-        )
-        .await;
+        let info = ConnInfo {
+            peer,
+            local,
+            tls: false,
+            client_cert: None,
+        };
+        if protocol == Protocol::Http2 && self.limits.url_authorities {
+            return self.http(UrlAuthority::new(stream), protocol, info).await;
+        }
+        self.http(stream, protocol, info).await;
     }
 
     async fn http<S>(&self, stream: S, protocol: Protocol, info: ConnInfo)

@@ -19,6 +19,17 @@ pub struct Answer {
     pub response: Response,
 }
 
+impl Answer {
+    /// Where the request's key was last changed, as the answer tells; 0 when it does not, or when the key is gone.
+    pub fn changed_at(&self, request: &Request) -> i64 {
+        match (&self.response, request.change()) {
+            (Response::Put | Response::Changed, Some(Change::Put(_))) => self.revision,
+            (Response::Found(Some(kv)) | Response::Refused(Some(kv)), _) => kv.mod_revision,
+            _ => 0,
+        }
+    }
+}
+
 /// Values are unique over a history: they tell which request made a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {

@@ -6,7 +6,7 @@
 //! 1. [`timeline`] takes the events of all revisions and replays them: no gap, and every version, creation and previous value follows from
 //!    what came before.
 //! 2. [`history`] is what clients asked and heard, with the times of call and return on one clock. A request without an answer may have
-//!    happened at any later time, or never.
+//!    happened at any later time, or never. [`requests`] puts it to etcd and reads the answers.
 //! 3. [`serializable`] puts every answer at its revision and asks whether it is true there, and whether an operation that began after another had
 //!    ended is ordered behind it.
 //! 4. [`watch`] holds the responses of one watch against the timeline: ordered, unique, atomic, reliable, resumable, bookmarkable, with true
@@ -15,6 +15,7 @@
 //! No IO and no clock: real processes and the simulation are judged by the same code.
 
 pub mod history;
+pub mod requests;
 pub mod serializable;
 pub mod timeline;
 pub mod watch;

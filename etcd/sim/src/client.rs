@@ -9,10 +9,10 @@ use etcd::raft::read;
 use etcd_api::etcdserverpb::request_op::Request as Op;
 use etcd_api::etcdserverpb::response_op::Response as OpResponse;
 use etcd_api::etcdserverpb::{
-    Compare, DeleteRangeRequest, DeleteRangeResponse, InternalRaftRequest, PutRequest, RangeRequest,
-    RequestOp, TxnRequest, TxnResponse, compare,
+    DeleteRangeResponse, InternalRaftRequest, RangeRequest, RequestOp, TxnRequest, TxnResponse,
 };
 use etcd_checker::history::{Answer, Change};
+use etcd_checker::requests::{delete, guarded, guarded_response, put, range};
 use etcd_checker::{Operation, Request, Response};
 use prost::Message as _;
 use rand::Rng as _;
@@ -194,13 +194,9 @@ impl Client {
     }
 
     fn learn(&mut self, request: &Request, answer: &Answer) {
-        let Some(key) = request.key().cloned() else { return };
-        let revision = match (&answer.response, request.change()) {
-            (Response::Put | Response::Changed, Some(Change::Put(_))) => answer.revision,
-            (Response::Found(Some(kv)) | Response::Refused(Some(kv)), _) => kv.mod_revision,
-            _ => 0,
-        };
-        self.known.insert(key, revision);
+        if let Some(key) = request.key().cloned() {
+            self.known.insert(key, answer.changed_at(request));
+        }
     }
 }
 
@@ -262,15 +258,6 @@ fn answer(request: &Request, life: &Life, applied: Applied) -> Step {
     heard.map_or(Step::Failed, |heard| Step::Answered(applied.revision, heard))
 }
 
-fn guarded_response(response: TxnResponse) -> Response {
-    let found = response.responses.into_iter().next().and_then(|op| op.response);
-    match (response.succeeded, found) {
-        (true, _) => Response::Changed,
-        (false, Some(OpResponse::ResponseRange(range))) => Response::Refused(range.kvs.into_iter().next()),
-        (false, _) => Response::Refused(None),
-    }
-}
-
 /// As the server reads once it may.
 fn read(request: &Request, life: &Life) -> Step {
     let range = match request {
@@ -328,44 +315,4 @@ fn write_of(request: &Request) -> Option<InternalRaftRequest> {
 
 fn op(op: Op) -> RequestOp {
     RequestOp { request: Some(op) }
-}
-
-pub fn range(key: &Bytes) -> RangeRequest {
-    RangeRequest {
-        key: key.clone(),
-        ..RangeRequest::default()
-    }
-}
-
-pub fn put(key: &Bytes, value: &Bytes) -> PutRequest {
-    PutRequest {
-        key: key.clone(),
-        value: value.clone(),
-        ..PutRequest::default()
-    }
-}
-
-pub fn delete(key: &Bytes) -> DeleteRangeRequest {
-    DeleteRangeRequest {
-        key: key.clone(),
-        ..DeleteRangeRequest::default()
-    }
-}
-
-fn guarded(key: &Bytes, expected: i64, change: &Change) -> TxnRequest {
-    let change = match change {
-        Change::Put(value) => Op::RequestPut(put(key, value)),
-        Change::Delete => Op::RequestDeleteRange(delete(key)),
-    };
-    TxnRequest {
-        compare: vec![Compare {
-            result: compare::CompareResult::Equal as i32,
-            target: compare::CompareTarget::Mod as i32,
-            key: key.clone(),
-            target_union: Some(compare::TargetUnion::ModRevision(expected)),
-            ..Compare::default()
-        }],
-        success: vec![op(change)],
-        failure: vec![op(Op::RequestRange(range(key)))],
-    }
 }

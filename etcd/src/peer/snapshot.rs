@@ -52,6 +52,8 @@ const STALLED: Duration = Duration::from_secs(30);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 /// A store that raft did not want is given up.
 const UNWANTED: Duration = Duration::from_secs(60);
+/// Raft asks again as soon as it hears of a failure: a receiver without room would be sent the store over and over.
+const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 const THREAD_STACK: usize = 512 * 1024;
 
 static SENDING: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(SENDS));
@@ -89,6 +91,7 @@ impl Arrivals {
 pub async fn send(server: Arc<EtcdServer>, peer: Arc<Peer>, message: eraftpb::Message) {
     let to = format!("{:x}", peer.id);
     let Ok(_permit) = SENDING.try_acquire() else {
+        tokio::time::sleep(FAILURE_PAUSE).await;
         return peer.report_snapshot(false);
     };
     metrics::SNAPSHOT_SENDING.with(&[&to]).inc();
@@ -108,6 +111,7 @@ pub async fn send(server: Arc<EtcdServer>, peer: Arc<Peer>, message: eraftpb::Me
             metrics::SNAPSHOT_SEND_FAILURES.with(&[&to]).inc();
             metrics::SENT_FAILURES.with(&[&to]).inc();
             peer.deactivate("sendMsgSnap", &error);
+            tokio::time::sleep(FAILURE_PAUSE).await;
             peer.report_snapshot(false);
         }
     }

@@ -124,7 +124,7 @@ where
     Fut: Future<Output = Answer> + Send,
 {
     Box::pin(async move {
-        let mut reader = Reader::new(request.into_body(), caller.limits.max_request_bytes);
+        let mut reader = Reader::new(&caller, request.into_body());
         let bytes = reader
             .frame()
             .await?
@@ -143,6 +143,7 @@ pub fn undecodable(error: prost::DecodeError) -> Status {
 
 /// The messages of a request body.
 pub struct Reader {
+    server: Arc<EtcdServer>,
     body: Inbound,
     chunks: VecDeque<Bytes>,
     buffered: usize,
@@ -150,12 +151,13 @@ pub struct Reader {
 }
 
 impl Reader {
-    pub fn new(body: Inbound, max_request_bytes: usize) -> Self {
+    pub fn new(server: &Arc<EtcdServer>, body: Inbound) -> Self {
         Reader {
+            server: server.clone(),
             body,
             chunks: VecDeque::new(),
             buffered: 0,
-            max_bytes: max_request_bytes + OVERHEAD_BYTES,
+            max_bytes: server.limits.max_request_bytes + OVERHEAD_BYTES,
         }
     }
 
@@ -184,10 +186,18 @@ impl Reader {
                 ),
             ));
         }
-        if !self.fill(length).await? {
+        if !self.rest(length).await? {
             return Err(Status::new(Code::Internal, "the request ends within a frame"));
         }
         Ok(Some(self.take(length)))
+    }
+
+    async fn rest(&mut self, length: usize) -> Result<bool, Status> {
+        if self.buffered >= length {
+            return Ok(true);
+        }
+        let server = self.server.clone();
+        server.unfinished.read(length, self.fill(length)).await?
     }
 
     async fn fill(&mut self, bytes: usize) -> Result<bool, Status> {

@@ -124,10 +124,14 @@ pub fn keep_alive(server: Arc<EtcdServer>, request: Request<Inbound>) -> BoxFutu
     Box::pin(async move {
         let caller = Caller::lasting(server.clone(), &request);
         let (sender, body) = Channel::open(KEEP_ALIVE_ANSWERS);
-        let mut reader = Reader::new(request.into_body(), server.limits.max_request_bytes);
+        let mut reader = Reader::new(&server, request.into_body());
         tokio::spawn(async move {
             loop {
-                let answer = match reader.frame().await {
+                let frame = tokio::select! {
+                    frame = reader.frame() => frame,
+                    () = sender.closed() => return,
+                };
+                let answer = match frame {
                     Ok(Some(bytes)) => renew(&caller, bytes).await,
                     Ok(None) => return,
                     Err(status) => Err(status),

@@ -9,6 +9,7 @@ use component_base::serve::BoxFuture;
 use http::{Request, Response};
 
 use super::grpc::{self, Answer, Inbound, Reply, lasting, unary};
+use super::require_leader::{self, while_led};
 use super::status::{Code, Status};
 use super::{
     auth, cluster, downgrade, election, health, kv, lease, lock, maintenance, range_stream, snapshot, watch,
@@ -282,8 +283,12 @@ pub async fn serve(server: Arc<EtcdServer>, request: Request<Inbound>) -> Respon
     };
     let (method, counted, start) = (&METHODS[place], &COUNTED[place], Instant::now());
     counted.started.inc();
-    let answer = match refusal(&server, method, &request) {
+    let requires_leader = require_leader::is_required(&request);
+    let answer = match refusal(&server, method, requires_leader) {
         Some(error) => Err(error.into()),
+        None if requires_leader && WHILE_LED.contains(&method.path) => {
+            while_led(&server, (method.call)(server.clone(), request).await)
+        }
         None => (method.call)(server, request).await,
     };
     method.count(counted, &answer, start);
@@ -298,15 +303,18 @@ const FOR_LEARNERS: &[&str] = &[
     "grpc.health.v1.Health/Check",
 ];
 
-fn refusal(server: &EtcdServer, method: &Method, request: &Request<Inbound>) -> Option<ServerError> {
+/// Streams that a client may want to end when its member has lost the leader; the others end by themselves.
+const WHILE_LED: &[&str] = &[
+    "etcdserverpb.Watch/Watch",
+    "etcdserverpb.Lease/LeaseKeepAlive",
+    "v3electionpb.Election/Observe",
+];
+
+fn refusal(server: &EtcdServer, method: &Method, requires_leader: bool) -> Option<ServerError> {
     if !FOR_LEARNERS.contains(&method.path) && server.is_learner() {
         return Some(ServerError::Learner);
     }
-    let wants_leader = request
-        .headers()
-        .get("hasleader")
-        .is_some_and(|value| value == "true");
-    (wants_leader && server.leader() == 0).then_some(ServerError::NoLeader)
+    (requires_leader && server.leader() == 0).then_some(ServerError::NoLeader)
 }
 
 fn unknown(path: &str) -> Status {

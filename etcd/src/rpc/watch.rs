@@ -26,7 +26,7 @@ pub fn watch(server: Arc<EtcdServer>, request: Request<Inbound>) -> BoxFuture<'s
         let outbox = Arc::new(Outbox::default());
         let stream = server.hub.open(outbox.clone());
         let caller = Caller::lasting(server.clone(), &request);
-        let reader = Reader::new(request.into_body(), server.limits.max_request_bytes);
+        let reader = Reader::new(&server, request.into_body());
         let reading = tokio::spawn(read(caller, stream, reader));
         Ok(Reply::Stream(
             WatchBody {

@@ -21,6 +21,7 @@ use super::store::KEYS_PREFIX;
 use super::watcher::{Interest, Watching};
 use crate::apply::Answer;
 use crate::rpc::grpc::OVERHEAD_BYTES;
+use crate::rpc::unfinished::at_most;
 use crate::server::{EtcdServer, ServerError};
 
 const RAFT_INDEX: HeaderName = HeaderName::from_static("x-raft-index");
@@ -75,8 +76,11 @@ async fn parse(server: &EtcdServer, request: Request<Incoming>) -> Result<Parsed
     let body = if is_form && (parts.method == Method::PUT || parts.method == Method::POST) {
         // Three letters on the wire may be one of a value.
         let max = (server.limits.max_request_bytes + OVERHEAD_BYTES) * 3;
-        read_limited(body, max)
-            .await
+        let read = server
+            .unfinished
+            .read(at_most(&body, max), read_limited(body, max));
+        read.await
+            .map_err(|error| internal(&error))?
             .map_err(|error| Error::request(Code::InvalidForm, error.to_string()))?
     } else {
         Bytes::new()

@@ -12,8 +12,8 @@ use etcd_api::etcdserverpb::{
     PutRequest, TxnRequest, alarm_request::AlarmAction,
 };
 
-use crate::cluster::Cluster;
 use crate::harness::{http_get, prefix, put};
+use crate::members::Cluster;
 
 /// Changes the value of a key where it lies, with checksums that fit: what a disk would not tell.
 fn change_offline(dir: &Path, key: &str) {

@@ -8,8 +8,8 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::cluster::Cluster;
 use crate::harness::{ETCDCTL, Etcd, prefix, put};
+use crate::members::Cluster;
 
 const REGISTRY: &str = "/_etcd/registry/the-token";
 

@@ -12,9 +12,9 @@ use etcd_api::health::health_client::HealthClient;
 use tonic::Code;
 use tonic::transport::Channel;
 
-use crate::cluster::Cluster;
 use crate::etcdctl::wait_for;
 use crate::harness::{Etcd, PATIENCE, http_get, prefix, put};
+use crate::members::Cluster;
 
 async fn ask(
     client: &mut MaintenanceClient<Channel>,

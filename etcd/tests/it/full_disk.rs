@@ -1,6 +1,7 @@
 //! A disk that fills up under load: writes are refused, nothing is lost, and space brings everything back.
 
-use std::path::Path;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use etcd_api::etcdserverpb::{CompactionRequest, DeleteRangeRequest, RangeRequest};
@@ -8,18 +9,37 @@ use tempfile::TempDir;
 
 use crate::harness::{Etcd, PATIENCE, prefix, put};
 
-struct Tmpfs(TempDir);
+pub struct Tmpfs {
+    path: PathBuf,
+    _folder: Option<TempDir>,
+}
 
 impl Tmpfs {
-    /// None when mounting is not permitted here.
     fn mount(megabytes: usize) -> Option<Tmpfs> {
         let folder = TempDir::new().unwrap();
+        let mut disk = Tmpfs::mount_at(folder.path(), megabytes)?;
+        disk._folder = Some(folder);
+        Some(disk)
+    }
+
+    /// None when mounting is not permitted here.
+    pub fn mount_at(path: &Path, megabytes: usize) -> Option<Tmpfs> {
+        std::fs::create_dir_all(path).unwrap();
         let output = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={megabytes}m"), "tmpfs"])
-            .arg(folder.path())
+            .args([
+                "-t",
+                "tmpfs",
+                "-o",
+                &format!("size={megabytes}m,mode=700"),
+                "tmpfs",
+            ])
+            .arg(path)
             .output();
         match output {
-            Ok(output) if output.status.success() => Some(Tmpfs(folder)),
+            Ok(output) if output.status.success() => Some(Tmpfs {
+                path: path.to_owned(),
+                _folder: None,
+            }),
             Ok(output) => {
                 eprintln!(
                     "skipped: cannot mount a tmpfs: {}",
@@ -34,21 +54,26 @@ impl Tmpfs {
         }
     }
 
-    fn path(&self) -> &Path {
-        self.0.path()
+    /// Leaves no room: what is written to this file until the disk is full. Removing it makes room again.
+    pub fn fill(&self) -> PathBuf {
+        let ballast = self.path.join("ballast");
+        let mut file = std::fs::File::create(&ballast).unwrap();
+        let piece = vec![0; 64 * 1024];
+        while file.write_all(&piece).is_ok() {}
+        ballast
     }
 }
 
 impl Drop for Tmpfs {
     fn drop(&mut self) {
-        Command::new("umount").arg("-l").arg(self.0.path()).status().ok();
+        Command::new("umount").arg("-l").arg(&self.path).status().ok();
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_refuses_writes_and_recovers_without_loss() {
     let Some(disk) = Tmpfs::mount(110) else { return };
-    let mut etcd = Etcd::start_in(&disk.path().join("data"), "http", &[]);
+    let mut etcd = Etcd::start_in(&disk.path.join("data"), "http", &[]);
     let mut kv = etcd.kv().await;
     let mut acknowledged = 0;
     let refused = loop {

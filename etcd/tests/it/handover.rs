@@ -6,8 +6,8 @@ use etcd_api::etcdserverpb::cluster_client::ClusterClient;
 use etcd_api::etcdserverpb::lease_client::LeaseClient;
 use etcd_api::etcdserverpb::{LeaseGrantRequest, LeaseTimeToLiveRequest, MemberAddRequest, PutRequest};
 
-use crate::cluster::Cluster;
 use crate::harness::{Etcd, free_port, prefix, put};
+use crate::members::Cluster;
 
 /// Far under the election's timeout: nobody has waited for it.
 const AT_ONCE: Duration = Duration::from_secs(5);

@@ -1,9 +1,11 @@
 //! An etcd process in a folder of its own, on ports of its own, killed by its id when the test ends.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use etcd_api::etcdserverpb::kv_client::KvClient;
@@ -28,13 +30,18 @@ pub struct Etcd {
     _folder: Option<TempDir>,
 }
 
-/// A port that was free a moment ago.
+/// Below those that the kernel gives to outgoing connections and to Services: nobody takes them by chance.
+const PORTS: std::ops::Range<u16> = 10_240..30_000;
+
+/// A port that was free a moment ago, and was not given to anybody else in this process.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let port = rand::random_range(PORTS);
+        if GIVEN.lock().unwrap().insert(port) && TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 pub fn command(dir: &Path, scheme: &str, port: u16, peer_port: u16, extra: &[String]) -> Command {

@@ -1,6 +1,8 @@
 //! Real processes: our etcd, Debian's etcdctl, real clients over sockets, kill -9, full disks.
 
+mod abuse;
 mod auth;
+mod clients;
 mod cluster;
 mod concurrency;
 mod corrupt_check;
@@ -9,12 +11,18 @@ mod discovery;
 mod downgrade;
 mod durability;
 mod etcdctl;
+mod etcdctl_cluster;
+mod faults;
 mod full_disk;
 mod gateway;
 mod handover;
 mod harness;
 mod http;
+mod http2;
+mod members;
+mod network;
 mod permissions;
+mod quorum;
 mod range_stream;
 mod robustness;
 mod snapshot;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::harness::Etcd;
+use crate::network::Address;
 use crate::traffic::Traffic;
 
 const ROUNDS: usize = 5;
@@ -10,7 +11,7 @@ const ROUNDS: usize = 5;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kill_9_under_load_breaks_no_promise() {
     let mut etcd = Etcd::start_with(&["--watch-progress-notify-interval=100ms"]);
-    let traffic = Traffic::start(&[etcd.port], 1);
+    let traffic = Traffic::start(&[Address::here(etcd.port)], 1);
     for _ in 0..ROUNDS {
         traffic.progress(300).await;
         etcd.kill();
@@ -24,7 +25,7 @@ async fn kill_9_under_load_breaks_no_promise() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_paused_process_breaks_no_promise() {
     let etcd = Etcd::start_with(&["--watch-progress-notify-interval=100ms"]);
-    let traffic = Traffic::start(&[etcd.port], 2);
+    let traffic = Traffic::start(&[Address::here(etcd.port)], 2);
     for _ in 0..3 {
         traffic.progress(300).await;
         etcd.signal("STOP");

@@ -15,8 +15,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::cluster::Cluster;
 use crate::harness::{Etcd, PATIENCE, etcdctl, free_port, put};
+use crate::members::Cluster;
+use crate::network::ADDRESSES;
 
 pub struct Pki {
     folder: TempDir,
@@ -40,7 +41,8 @@ impl Pki {
 
     /// A certificate with the name as its common name.
     fn issue(&self, name: &str) {
-        self.issue_for(name, &["127.0.0.1", "localhost"]);
+        let hosts: Vec<&str> = ["127.0.0.1", "localhost"].into_iter().chain(ADDRESSES).collect();
+        self.issue_for(name, &hosts);
     }
 
     fn issue_for(&self, name: &str, hosts: &[&str]) {

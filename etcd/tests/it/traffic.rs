@@ -7,23 +7,21 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use etcd_api::etcdserverpb::kv_client::KvClient;
-use etcd_api::etcdserverpb::request_op::Request as Op;
-use etcd_api::etcdserverpb::response_op::Response as OpResponse;
 use etcd_api::etcdserverpb::watch_client::WatchClient;
 use etcd_api::etcdserverpb::watch_request::RequestUnion;
-use etcd_api::etcdserverpb::{
-    CompactionRequest, Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
-    WatchCreateRequest, WatchRequest, compare,
-};
+use etcd_api::etcdserverpb::{CompactionRequest, WatchCreateRequest, WatchRequest};
 use etcd_api::mvccpb::Event;
 use etcd_checker::history::{Answer, Change};
+use etcd_checker::requests::{delete, guarded, guarded_response, put, range};
 use etcd_checker::watch::{Seen, Watched};
 use etcd_checker::{Operation, Request, Response, Timeline, serializable, watch};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::task::JoinHandle;
 use tokio_stream::StreamExt as _;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
+
+use crate::network::Address;
 
 const KEYS: usize = 10;
 const CLIENTS: usize = 8;
@@ -36,7 +34,7 @@ const COMPACTION_INTERVAL: Duration = Duration::from_millis(300);
 /// What happens while members are killed, paused and cut off.
 pub struct Traffic {
     began: Instant,
-    ports: Vec<u16>,
+    members: Vec<Address>,
     stop: Arc<AtomicBool>,
     /// Up to where the collector has all events.
     collected: Arc<AtomicI64>,
@@ -49,19 +47,25 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    pub fn start(ports: &[u16], seed: u64) -> Traffic {
+    pub fn start(members: &[Address], seed: u64) -> Traffic {
+        Traffic::start_with_values(members, seed, 0)
+    }
+
+    /// With values of at least so many bytes.
+    pub fn start_with_values(members: &[Address], seed: u64, value_bytes: usize) -> Traffic {
         let (began, stop) = (Instant::now(), Arc::new(AtomicBool::new(false)));
         let (collected, answered) = (Arc::new(AtomicI64::new(1)), Arc::new(AtomicU64::new(0)));
         let events: Arc<Mutex<Vec<Event>>> = Arc::default();
-        let port = |index: usize| ports[index % ports.len()];
+        let member = |index: usize| &members[index % members.len()];
         let client = |index: usize| {
             let client = Client {
-                kv: KvClient::new(channel(port(index))),
+                kv: KvClient::new(member(index).channel()),
                 began,
                 random: StdRng::seed_from_u64(seed + index as u64),
                 known: HashMap::new(),
                 number: index,
                 count: 0,
+                value_bytes,
             };
             tokio::spawn(client.run(stop.clone(), answered.clone()))
         };
@@ -73,15 +77,19 @@ impl Traffic {
                 progress_notify: true,
                 ..WatchCreateRequest::default()
             };
-            tokio::spawn(watch_again_and_again(port(index), request, stop.clone()))
+            tokio::spawn(watch_again_and_again(
+                member(index).clone(),
+                request,
+                stop.clone(),
+            ))
         };
         Traffic {
             began,
-            ports: ports.to_vec(),
+            members: members.to_vec(),
             clients: (0..CLIENTS).map(client).collect(),
             watchers: (0..3).map(watched).collect(),
-            collector: tokio::spawn(collect(port(0), events.clone(), collected.clone())),
-            compactor: tokio::spawn(compact(port(1), stop.clone(), collected.clone())),
+            collector: tokio::spawn(collect(member(0).clone(), events.clone(), collected.clone())),
+            compactor: tokio::spawn(compact(member(1).clone(), stop.clone(), collected.clone())),
             stop,
             events,
             collected,
@@ -111,12 +119,13 @@ impl Traffic {
             operations.extend(client.await.unwrap());
         }
         let mut last = Client {
-            kv: KvClient::new(channel(self.ports[0])),
+            kv: KvClient::new(self.members[0].channel()),
             began: self.began,
             random: StdRng::seed_from_u64(0),
             known: HashMap::new(),
             number: usize::MAX,
             count: 0,
+            value_bytes: 0,
         };
         let end = last.operation(Request::List).await;
         let revision = end.answer.as_ref().expect("every member is up").revision;
@@ -148,13 +157,6 @@ impl Traffic {
     }
 }
 
-fn channel(port: u16) -> Channel {
-    Endpoint::from_shared(format!("http://127.0.0.1:{port}"))
-        .unwrap()
-        .connect_timeout(TIMEOUT)
-        .connect_lazy()
-}
-
 struct Client {
     kv: KvClient<Channel>,
     began: Instant,
@@ -163,6 +165,7 @@ struct Client {
     known: HashMap<Bytes, i64>,
     number: usize,
     count: usize,
+    value_bytes: usize,
 }
 
 impl Client {
@@ -187,7 +190,8 @@ impl Client {
     fn request(&mut self) -> Request {
         let key = Bytes::from(format!("k/{}", self.random.random_range(0..KEYS)));
         self.count += 1;
-        let value = Bytes::from(format!("{}-{}", self.number, self.count));
+        let name = format!("{}-{}", self.number, self.count);
+        let value = Bytes::from(format!("{name:<width$}", width = self.value_bytes));
         let expected = self.known.get(&key).copied().unwrap_or(0);
         match self.random.random_range(0..100) {
             0..20 => Request::Get { key },
@@ -208,13 +212,9 @@ impl Client {
     }
 
     fn learn(&mut self, request: &Request, answer: &Answer) {
-        let Some(key) = request.key().cloned() else { return };
-        let revision = match (&answer.response, request.change()) {
-            (Response::Put | Response::Changed, Some(Change::Put(_))) => answer.revision,
-            (Response::Found(Some(kv)) | Response::Refused(Some(kv)), _) => kv.mod_revision,
-            _ => 0,
-        };
-        self.known.insert(key, revision);
+        if let Some(key) = request.key().cloned() {
+            self.known.insert(key, answer.changed_at(request));
+        }
     }
 
     async fn operation(&mut self, request: Request) -> Operation {
@@ -243,7 +243,7 @@ impl Client {
         };
         match request {
             Request::Get { key } => {
-                let response = self.kv.range(read(key)).await?.into_inner();
+                let response = self.kv.range(range(key)).await?.into_inner();
                 Ok((
                     revision(response.header),
                     Response::Found(response.kvs.into_iter().next()),
@@ -267,64 +267,15 @@ impl Client {
                 change,
             } => {
                 let response = self.kv.txn(guarded(key, *expected, change)).await?.into_inner();
-                let found = response.responses.into_iter().next().and_then(|op| op.response);
-                let response_of = match (response.succeeded, found) {
-                    (true, _) => Response::Changed,
-                    (false, Some(OpResponse::ResponseRange(range))) => {
-                        Response::Refused(range.kvs.into_iter().next())
-                    }
-                    (false, _) => Response::Refused(None),
-                };
-                Ok((revision(response.header), response_of))
+                Ok((revision(response.header), guarded_response(response)))
             }
         }
     }
 }
 
-fn read(key: &Bytes) -> RangeRequest {
-    RangeRequest {
-        key: key.clone(),
-        ..RangeRequest::default()
-    }
-}
-
-fn put(key: &Bytes, value: &Bytes) -> PutRequest {
-    PutRequest {
-        key: key.clone(),
-        value: value.clone(),
-        ..PutRequest::default()
-    }
-}
-
-fn delete(key: &Bytes) -> DeleteRangeRequest {
-    DeleteRangeRequest {
-        key: key.clone(),
-        ..DeleteRangeRequest::default()
-    }
-}
-
-fn guarded(key: &Bytes, expected: i64, change: &Change) -> TxnRequest {
-    let op = |op: Op| RequestOp { request: Some(op) };
-    let change = match change {
-        Change::Put(value) => Op::RequestPut(put(key, value)),
-        Change::Delete => Op::RequestDeleteRange(delete(key)),
-    };
-    TxnRequest {
-        compare: vec![Compare {
-            result: compare::CompareResult::Equal as i32,
-            target: compare::CompareTarget::Mod as i32,
-            key: key.clone(),
-            target_union: Some(compare::TargetUnion::ModRevision(expected)),
-            ..Compare::default()
-        }],
-        success: vec![op(change)],
-        failure: vec![op(Op::RequestRange(read(key)))],
-    }
-}
-
 /// Every event since the first revision, over as many connections as it takes.
-async fn collect(port: u16, events: Arc<Mutex<Vec<Event>>>, collected: Arc<AtomicI64>) {
-    let mut client = WatchClient::new(channel(port));
+async fn collect(member: Address, events: Arc<Mutex<Vec<Event>>>, collected: Arc<AtomicI64>) {
+    let mut client = WatchClient::new(member.channel());
     loop {
         let request = WatchCreateRequest {
             key: Bytes::from_static(b"\0"),
@@ -359,8 +310,8 @@ async fn open(
     Ok(client.watch(requests).await?.into_inner())
 }
 
-async fn compact(port: u16, stop: Arc<AtomicBool>, collected: Arc<AtomicI64>) {
-    let mut kv = KvClient::new(channel(port));
+async fn compact(member: Address, stop: Arc<AtomicBool>, collected: Arc<AtomicI64>) {
+    let mut kv = KvClient::new(member.channel());
     while !stop.load(Ordering::SeqCst) {
         tokio::time::sleep(COMPACTION_INTERVAL).await;
         let revision = collected.load(Ordering::SeqCst) - HISTORY;
@@ -377,11 +328,11 @@ async fn compact(port: u16, stop: Arc<AtomicBool>, collected: Arc<AtomicI64>) {
 
 /// A watch that goes on where it broke off; what each connection brought is judged for itself.
 async fn watch_again_and_again(
-    port: u16,
+    member: Address,
     request: WatchCreateRequest,
     stop: Arc<AtomicBool>,
 ) -> Vec<(Watched, Vec<Seen>)> {
-    let mut client = WatchClient::new(channel(port));
+    let mut client = WatchClient::new(member.channel());
     let (mut lives, mut next) = (Vec::new(), 0);
     while !stop.load(Ordering::SeqCst) {
         let request = WatchCreateRequest {
