@@ -334,6 +334,38 @@ fn a_proposal_of_a_leader_is_not_made_in_the_name_of_the_next() {
     assert_eq!(cluster.members[&target].driver.node.committed(), before);
 }
 
+#[test]
+fn a_leader_is_settled_once_an_entry_of_its_own_was_applied() {
+    let mut cluster = Cluster::new(7, 0);
+    cluster.until("a leader", |cluster| cluster.leader().is_some());
+    (0..20).for_each(|_| cluster.tick());
+    let old = cluster.leader().unwrap();
+    let id = (1..=3).find(|id| *id != old).unwrap();
+    let member = cluster.members.get_mut(&id).unwrap();
+    let (term, next) = (member.driver.node.term(), member.driver.node.committed() + 1);
+    let from_old = |kind, term, index| {
+        let mut message = Message {
+            from: old,
+            to: id,
+            term,
+            index,
+            ..Message::default()
+        };
+        message.set_msg_type(kind);
+        Event::Step(Box::new(message))
+    };
+    let settled = |member: &Machine| member.driver.status.settled.load(Ordering::SeqCst);
+    member.event(from_old(MessageType::MsgTimeoutNow, term, 0));
+    member.settle();
+    member.event(from_old(MessageType::MsgRequestVoteResponse, term + 1, 0));
+    member.settle();
+    assert!(member.driver.node.is_leader() && !settled(member));
+    member.event(from_old(MessageType::MsgAppendResponse, term + 1, next));
+    member.settle();
+    member.driver.on_tick();
+    assert!(settled(member));
+}
+
 fn snapshot(index: u64) -> Message {
     let mut snapshot = Message {
         from: 2,
