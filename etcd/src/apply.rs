@@ -138,10 +138,15 @@ pub trait Effects: Send {
     /// This member is none any more.
     fn removed(&mut self);
     fn compacted(&mut self, revision: i64);
-    fn segment_closed(&mut self);
+    /// The store is to be made durable soon.
+    fn checkpoint(&mut self);
     fn frame_written(&mut self, index: u64, bytes: u64);
     fn space_changed(&mut self);
     fn store_full(&mut self, full: bool);
+    /// What was applied cannot be written before there is space.
+    fn wait_for_space(&mut self) {
+        std::thread::sleep(FULL_RETRY);
+    }
     fn leases_changed(&mut self);
     /// Members of the version before may come: they cannot read what the log says before `index`.
     fn version_lowered(&mut self, _index: u64) {}
@@ -616,7 +621,7 @@ impl Applier {
             self.effects.removed();
         }
         self.state.waits.abandon();
-        self.effects.segment_closed();
+        self.effects.checkpoint();
         self.reserve();
     }
 
@@ -640,6 +645,8 @@ impl Applier {
         self.changes.clear();
         if std::mem::take(&mut self.members_changed) {
             self.effects.members_changed();
+            // Who was removed takes its vote along, and the log may not say that this was committed: the store must.
+            self.effects.checkpoint();
         }
         self.state.waits.complete(&mut self.done);
         for revision in self.compactions.drain(..) {
@@ -655,7 +662,7 @@ impl Applier {
 
     fn roll(&mut self) {
         if self.persistently(|writer, _| writer.roll_if_full()) {
-            self.effects.segment_closed();
+            self.effects.checkpoint();
         }
         self.reserve();
     }
@@ -687,7 +694,7 @@ impl Applier {
                         warn!("the disk is full: applied entries wait for space");
                         self.effects.store_full(true);
                     }
-                    std::thread::sleep(FULL_RETRY);
+                    self.effects.wait_for_space();
                 }
                 Err(source) => self.effects.fatal(&source),
             }

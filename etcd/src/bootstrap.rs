@@ -463,6 +463,7 @@ impl Running {
             apply_jobs: self.apply_jobs.clone(),
             runtime: Handle::current(),
             led: false,
+            arrived: None,
         }
     }
 
@@ -507,15 +508,11 @@ impl Running {
                     |revision| {
                         server.swept.send_replace(revision);
                     },
+                    fatal,
                 );
-                if let Err(error) = &result {
-                    warn!(error = %error, "failed to make the store durable or smaller; it will be tried again");
-                    // Somebody may wait for it: the log of a store that was replaced does not go on before.
+                if let Err(again) = result {
                     std::thread::sleep(KEEP_RETRY);
-                    server.bell.ask(Asked {
-                        checkpoint: asked.checkpoint,
-                        ..Asked::default()
-                    });
+                    server.bell.ask(again);
                 }
                 apply_jobs.push(ApplyJob::Reserve);
                 server.space.notify_one();
@@ -527,7 +524,8 @@ impl Running {
     }
 }
 
-/// One round of the keeper; `swept` hears of every sweep.
+/// One round of the keeper; `swept` hears of every sweep. On an error, what is to be asked again: somebody may wait for a checkpoint, as the log
+/// of a store that was replaced does not go on before it.
 pub fn keep(
     keeper: &mut Keeper,
     store: &Store,
@@ -535,7 +533,8 @@ pub fn keep(
     compactions: &Mutex<Vec<i64>>,
     asked: Asked,
     swept: impl Fn(i64),
-) -> std::io::Result<()> {
+    fatal: fn(&dyn std::fmt::Display) -> !,
+) -> Result<(), Asked> {
     let sweeps = std::mem::take(&mut *compactions.lock());
     for revision in sweeps {
         let start = Instant::now();
@@ -544,11 +543,29 @@ pub fn keep(
         info!("compact-revision" = revision, dropped, took = ?start.elapsed(), "finished scheduled compaction");
     }
     if asked.checkpoint || asked.reclaim {
-        let frame = keeper.checkpoint()?;
-        events.push(Event::Durable(frame.index, frame.term));
+        match keeper.checkpoint() {
+            Ok(frame) => events.push(Event::Durable(frame.index, frame.term)),
+            Err(error) if crate::disk::is_full(&error) => {
+                warn!(error = %error, "there is no space to make the store durable; it will be tried again");
+                return Err(Asked { stop: false, ..asked });
+            }
+            // A sync that failed once may succeed the next time without having written anything.
+            Err(error) => fatal(&error),
+        }
     }
-    if asked.reclaim {
-        keeper.reclaim()?;
+    if asked.reclaim
+        && let Err(error) = keeper.reclaim()
+    {
+        warn!(error = %error, "failed to make the store smaller");
+        let again = Asked {
+            reclaim: true,
+            ..Asked::default()
+        };
+        return if crate::disk::is_full(&error) {
+            Err(again)
+        } else {
+            Ok(())
+        };
     }
     Ok(())
 }
@@ -662,6 +679,7 @@ struct ServerOutside {
     apply_jobs: Arc<Inbox<ApplyJob>>,
     runtime: Handle,
     led: bool,
+    arrived: Option<Box<Arrived>>,
 }
 
 impl Outside for ServerOutside {
@@ -688,11 +706,23 @@ impl Outside for ServerOutside {
         }
     }
 
+    fn arrived(&mut self, arrived: Box<Arrived>) {
+        self.arrived = Some(arrived);
+    }
+
     fn install(&mut self, snapshot: &SnapshotMetadata) {
-        match self.server.arrivals.take(snapshot.index) {
-            Some(arrived) => self.apply_jobs.push(ApplyJob::Install(Box::new(arrived))),
+        let of = |arrived: &mut Box<Arrived>| arrived.imported.frame.index == snapshot.index;
+        match self.arrived.take_if(of) {
+            Some(arrived) => self.apply_jobs.push(ApplyJob::Install(arrived)),
             // Nothing of it was written yet: a restart begins where the store is.
             None => fatal(&"the snapshot that raft wants is gone"),
+        }
+    }
+
+    /// Its files go, which may take longer than a heartbeat may.
+    fn decided(&mut self) {
+        if let Some(unwanted) = self.arrived.take() {
+            self.runtime.spawn_blocking(move || drop(unwanted));
         }
     }
 
@@ -754,8 +784,12 @@ impl Effects for ServerEffects {
         });
     }
 
-    fn segment_closed(&mut self) {
-        self.checkpoint();
+    fn checkpoint(&mut self) {
+        self.since_checkpoint = 0;
+        self.server.bell.ask(Asked {
+            checkpoint: true,
+            ..Asked::default()
+        });
     }
 
     fn frame_written(&mut self, _: u64, bytes: u64) {
@@ -798,16 +832,6 @@ impl Effects for ServerEffects {
 
     fn fatal(&mut self, source: &std::io::Error) -> ! {
         fatal(source)
-    }
-}
-
-impl ServerEffects {
-    fn checkpoint(&mut self) {
-        self.since_checkpoint = 0;
-        self.server.bell.ask(Asked {
-            checkpoint: true,
-            ..Asked::default()
-        });
     }
 }
 

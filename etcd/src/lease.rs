@@ -22,6 +22,9 @@ pub const MAX_TTL_SECONDS: i64 = 9_000_000_000;
 pub enum LeaseError {
     #[error("etcdserver: requested lease not found")]
     NotFound,
+    /// Its time is over on this leader's clock, and its end is not agreed on: another leader may know of a renewal.
+    #[error("etcdserver: requested lease is ending")]
+    Ending,
     #[error("etcdserver: lease already exists")]
     Exists,
     #[error("etcdserver: too large lease TTL")]
@@ -36,6 +39,8 @@ struct Lease {
     ttl_seconds: i64,
     /// Of the last checkpoint; 0 when there was none since it was granted or renewed.
     remaining_seconds: i64,
+    /// A checkpoint was proposed by this leader, and may be applied later than a renewal is answered.
+    checkpointing: bool,
     /// None on a member that does not lead.
     expiry: Option<Millis>,
     keys: BTreeSet<Bytes>,
@@ -73,6 +78,7 @@ impl Lessor {
             Lease {
                 ttl_seconds,
                 remaining_seconds,
+                checkpointing: false,
                 expiry: None,
                 keys: BTreeSet::new(),
                 revoking: false,
@@ -118,14 +124,14 @@ impl Lessor {
             .ok_or(LeaseError::NotFound)
     }
 
-    /// Returns the granted seconds. A lease that has expired is gone for its holder, even before its revocation was applied.
+    /// Returns the granted seconds. A lease that has expired is not renewed any more; whether it is gone is known once its revocation was applied.
     pub fn renew(&mut self, id: i64, now: Millis) -> Result<i64, LeaseError> {
         if !self.leading {
             return Err(LeaseError::NotPrimary);
         }
         let lease = self.leases.get(&id).ok_or(LeaseError::NotFound)?;
         if lease.revoking || lease.expiry.is_some_and(|expiry| expiry <= now) {
-            return Err(LeaseError::NotFound);
+            return Err(LeaseError::Ending);
         }
         let ttl_seconds = lease.ttl_seconds;
         self.refresh(id, ttl_seconds, now);
@@ -136,24 +142,33 @@ impl Lessor {
     pub fn has_checkpoint(&self, id: i64) -> bool {
         self.leases
             .get(&id)
-            .is_some_and(|lease| lease.remaining_seconds > 0)
+            .is_some_and(|lease| lease.remaining_seconds > 0 || lease.checkpointing)
     }
 
     /// The cluster has agreed on how long a lease still has; 0 takes that back.
     pub fn checkpoint(&mut self, id: i64, remaining_seconds: i64) -> Option<i64> {
         let lease = self.leases.get_mut(&id)?;
         lease.remaining_seconds = remaining_seconds;
+        lease.checkpointing &= remaining_seconds > 0;
         Some(lease.ttl_seconds)
     }
 
-    /// Leases that live longer than `interval`, and what they have left; for a leader's next checkpoint.
-    pub fn to_checkpoint(&self, interval: u64, now: Millis) -> Vec<(i64, i64)> {
+    /// Leases that live longer than `interval`, and what they have left; for a leader's next checkpoint, which is to be proposed at once.
+    pub fn to_checkpoint(&mut self, interval: u64, now: Millis) -> Vec<(i64, i64)> {
         let left = |lease: &Lease| lease.expiry.map_or(0, |expiry| expiry.since(now));
-        self.leases
-            .iter()
-            .filter(|(_, lease)| self.leading && left(lease) > interval)
-            .map(|(id, lease)| (*id, (left(lease) as i64 / 1000).min(lease.ttl_seconds)))
-            .collect()
+        let leading = self.leading;
+        let mut due: Vec<(i64, i64)> = self
+            .leases
+            .iter_mut()
+            .filter(|(_, lease)| leading && left(lease) > interval)
+            .map(|(id, lease)| {
+                lease.checkpointing = true;
+                // A second too much rather than a moment too little.
+                (*id, (left(lease).div_ceil(1000) as i64).min(lease.ttl_seconds))
+            })
+            .collect();
+        due.sort_unstable();
+        due
     }
 
     /// The leader's clock stood still: what passed meanwhile does not count.
@@ -249,6 +264,7 @@ impl Lessor {
         for lease in self.leases.values_mut() {
             lease.expiry = None;
             lease.revoking = false;
+            lease.checkpointing = false;
         }
     }
 
@@ -327,7 +343,7 @@ mod tests {
         assert!(lessor.expired(Millis(8999), 10).is_empty());
         assert_eq!(lessor.expired(Millis(9000), 10), [1]);
         assert!(lessor.expired(Millis(9999), 10).is_empty(), "proposed once");
-        assert_eq!(lessor.renew(1, Millis(9999)), Err(LeaseError::NotFound));
+        assert_eq!(lessor.renew(1, Millis(9999)), Err(LeaseError::Ending));
         lessor.not_revoked(1, Millis(10_000));
         assert_eq!(lessor.expired(Millis(10_000), 10), [1]);
     }
@@ -349,6 +365,11 @@ mod tests {
         let mut lessor = leading();
         lessor.grant(1, 100, Millis(0)).unwrap();
         assert_eq!(lessor.to_checkpoint(60_000, Millis(30_000)), [(1, 70)]);
+        assert_eq!(
+            lessor.to_checkpoint(60_000, Millis(30_001)),
+            [(1, 70)],
+            "never less than there is"
+        );
         assert!(lessor.to_checkpoint(60_000, Millis(50_000)).is_empty());
         lessor.checkpoint(1, 70);
         lessor.demote();
@@ -358,6 +379,9 @@ mod tests {
         assert!(lessor.has_checkpoint(1));
         lessor.checkpoint(1, 0);
         assert!(!lessor.has_checkpoint(1));
+        lessor.grant(2, 100, Millis(110_000)).unwrap();
+        assert_eq!(lessor.to_checkpoint(60_000, Millis(120_000)), [(2, 90)]);
+        assert!(lessor.has_checkpoint(2), "it may be applied after a renewal");
     }
 
     #[test]

@@ -289,7 +289,14 @@ impl Membership {
             (false, Some(member)) => Ok(member),
         };
         match change {
-            Change::Remove(id) => known(id).map(|_| ()),
+            Change::Remove(id) => {
+                let member = known(id)?;
+                // Raft knows no cluster without voters.
+                match !member.is_learner && self.voters().count() == 1 {
+                    true => Err(MemberError::NotEnoughStarted),
+                    false => Ok(()),
+                }
+            }
             Change::Promote(id) => match known(id)?.is_learner {
                 true => Ok(()),
                 false => Err(MemberError::NotLearner),
@@ -446,6 +453,12 @@ mod tests {
         let id = *membership.members.keys().next().unwrap();
         let refused = |membership: &Membership, change: &Change| membership.validate(change, 1).unwrap_err();
         assert_eq!(refused(&membership, &Change::Remove(9)), MemberError::NotFound);
+        let alone = Membership::initial("a=http://h:1", "t").unwrap();
+        let last = *alone.members.keys().next().unwrap();
+        assert_eq!(
+            refused(&alone, &Change::Remove(last)),
+            MemberError::NotEnoughStarted
+        );
         assert_eq!(
             refused(&membership, &Change::Promote(id)),
             MemberError::NotLearner

@@ -24,7 +24,6 @@ use crate::clock::Clock;
 use crate::lease::LeaseError;
 use crate::membership::MemberError;
 use crate::mvcc::{self, Store, check};
-use crate::peer::snapshot::Arrivals;
 use crate::peer::transport::{Network, Transport};
 use crate::raft::driver::{Event, Status};
 use crate::raft::inbox::Inbox;
@@ -141,7 +140,6 @@ pub struct EtcdServer {
     pub live_bytes: AtomicU64,
     /// The way to the other members.
     pub transport: Arc<Transport>,
-    pub arrivals: Arrivals,
     /// The cluster has removed this member.
     pub removed: watch::Sender<bool>,
     learner: AtomicBool,
@@ -204,7 +202,6 @@ impl EtcdServer {
             store_full: AtomicBool::new(false),
             live_bytes,
             transport,
-            arrivals: Arrivals::default(),
             removed,
             learner: AtomicBool::new(false),
             next_id: AtomicU64::new(first_id(member)),

@@ -144,6 +144,9 @@ impl Wal {
         segment_bytes: u64,
     ) -> Result<(Wal, Replay), WalError> {
         let (replay, position) = reader::read(&*disk, dir, ids)?;
+        // A process that was killed may have left what it had not synced: now it counts, and must not go with the power.
+        position.file.sync().map_err(WalError::io(dir))?;
+        disk.sync_dir(dir).map_err(WalError::io(dir))?;
         let current = Current {
             number: position.number,
             size: position.size,

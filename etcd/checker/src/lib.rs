@@ -9,12 +9,14 @@
 //!    happened at any later time, or never. [`requests`] puts it to etcd and reads the answers.
 //! 3. [`serializable`] puts every answer at its revision and asks whether it is true there, and whether an operation that began after another had
 //!    ended is ordered behind it.
-//! 4. [`watch`] holds the responses of one watch against the timeline: ordered, unique, atomic, reliable, resumable, bookmarkable, with true
+//! 4. [`lease`] tells a change that nobody asked for from one that was a lease's end.
+//! 5. [`watch`] holds the responses of one watch against the timeline: ordered, unique, atomic, reliable, resumable, bookmarkable, with true
 //!    previous values and creations.
 //!
 //! No IO and no clock: real processes and the simulation are judged by the same code.
 
 pub mod history;
+pub mod lease;
 pub mod requests;
 pub mod serializable;
 pub mod timeline;

@@ -1,11 +1,12 @@
 //! Strict serializability: every answer is true at its revision, and revisions do not contradict the clock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use etcd_api::mvccpb::KeyValue;
+use etcd_api::mvccpb::{Event, KeyValue};
 
 use crate::history::{Answer, Change, Operation, Request, Response};
+use crate::lease;
 use crate::timeline::{Cursor, Keys, Timeline, is_delete, key_of};
 
 #[derive(Debug, thiserror::Error)]
@@ -19,7 +20,7 @@ pub enum Violation {
     Lost {
         operation: Box<Operation>,
         revision: i64,
-        did: Vec<etcd_api::mvccpb::Event>,
+        did: Vec<Event>,
     },
     #[error("{operation:?} is not true at its revision: there was {there:?}")]
     Untrue {
@@ -34,6 +35,13 @@ pub enum Violation {
     Unasked { revision: i64, key: Bytes },
     #[error("revision {revision} changes {key:?} before the request for it was made")]
     Early { revision: i64, key: Bytes },
+    #[error("revision {revision} hangs a key on lease {lease}, which had ended")]
+    OfTheDead { revision: i64, lease: i64 },
+}
+
+/// Reads that need not be new: true at the revision that their answer names, whatever the clock says.
+pub fn check_reads(operations: &[Operation], timeline: &Timeline) -> Result<(), Violation> {
+    answers_are_true(operations, timeline)
 }
 
 /// The first contradiction, if there is one.
@@ -127,7 +135,15 @@ fn untrue(operation: &Operation, keys: &Keys) -> Violation {
     }
 }
 
-fn change_of(event: &etcd_api::mvccpb::Event) -> Option<Change> {
+/// 0 for none.
+fn lease_of(event: &Event) -> i64 {
+    match (is_delete(event), &event.kv) {
+        (false, Some(kv)) => kv.lease,
+        _ => 0,
+    }
+}
+
+fn change_of(event: &Event) -> Option<Change> {
     match is_delete(event) {
         true => Some(Change::Delete),
         false => event.kv.as_ref().map(|kv| Change::Put(kv.value.clone())),
@@ -164,11 +180,26 @@ fn clock_agrees(operations: &[Operation]) -> Result<(), Violation> {
     Ok(())
 }
 
-/// Each change has one request that asked for it, and asked before anybody heard of it.
+/// Each change has one request that asked for it, and asked before anybody heard of it; or a lease has ended.
 fn changes_were_asked_for(operations: &[Operation], timeline: &Timeline) -> Result<(), Violation> {
     let mut asked = Asked::new(operations);
     let heard = first_heard(operations);
+    let (mut before, mut ended) = (Cursor::new(timeline), BTreeSet::new());
     for (revision, events) in timeline.revisions() {
+        before.forward_to(revision - 1);
+        if let Some(event) = events.iter().find(|event| ended.contains(&lease_of(event))) {
+            return Err(Violation::OfTheDead {
+                revision,
+                lease: lease_of(event),
+            });
+        }
+        let mine = |event: &Event| asked.knows(event, revision);
+        if let Some(lease) = lease::ended(events, &before.keys)
+            && !events.iter().any(mine)
+        {
+            ended.insert(lease);
+            continue;
+        }
         for event in events {
             let Some(called) = asked.take(event, revision) else {
                 return Err(Violation::Unasked {
@@ -250,7 +281,14 @@ impl Asked {
         asked
     }
 
-    fn take(&mut self, event: &etcd_api::mvccpb::Event, revision: i64) -> Option<u64> {
+    /// Whether somebody asked for this.
+    fn knows(&self, event: &Event, revision: i64) -> bool {
+        let waits = |times: &Vec<u64>| !times.is_empty();
+        is_delete(event)
+            && (self.deletes.contains_key(&revision) || self.unanswered.get(key_of(event)).is_some_and(waits))
+    }
+
+    fn take(&mut self, event: &Event, revision: i64) -> Option<u64> {
         match change_of(event)? {
             Change::Put(value) => self.puts.remove(&value),
             Change::Delete => self

@@ -35,6 +35,8 @@ pub struct Client {
     /// When it does something by itself next: begins, tries again, or gives up.
     pub wake: u64,
     pub operations: Vec<Operation>,
+    /// What it read without asking the leader, mostly of the past.
+    pub reads: Vec<Operation>,
     pub answered: u64,
     /// Whether it reads as the server does.
     pub asks: bool,
@@ -64,6 +66,7 @@ impl Client {
             pending: None,
             wake: 0,
             operations: Vec::new(),
+            reads: Vec::new(),
             answered: 0,
             asks: true,
         }
@@ -94,7 +97,55 @@ impl Client {
         }
     }
 
-    /// Asks the member that it talks to.
+    /// Asks the member that it talks to. False when that refuses at once.
+    pub fn ask(&mut self, life: &mut Life, plan: &Plan, stamp: u64, now: u64, random: &mut StdRng) -> bool {
+        if random.random_bool(0.2) {
+            self.read_past(life, plan, random);
+        }
+        let request = self.draw(plan, random);
+        if life.is_full() && request.change().is_some() {
+            return false;
+        }
+        self.begin(request, life, stamp, now);
+        true
+    }
+
+    /// A serializable read, at a revision that may not be there.
+    fn read_past(&mut self, life: &Life, plan: &Plan, random: &mut StdRng) {
+        let store = &life.state.store;
+        let (compacted, current) = (store.compacted(), store.current());
+        let revision = random.random_range(compacted - 1..=current + 1);
+        let request = match random.random_bool(0.5) {
+            true => Request::List,
+            false => Request::Get {
+                key: Bytes::from(format!("k/{}", random.random_range(0..plan.keys))),
+            },
+        };
+        match read_at(&request, life, revision) {
+            Step::Answered(of, response) => {
+                let of = if revision > 0 { revision } else { of };
+                assert!(
+                    (compacted..=current).contains(&of),
+                    "a read at {of} of a store from {compacted} to {current}"
+                );
+                self.reads.push(Operation {
+                    called: 0,
+                    request,
+                    answer: Some(Answer {
+                        returned: 0,
+                        revision: of,
+                        response,
+                    }),
+                });
+            }
+            Step::Wait => {}
+            Step::Failed => assert!(
+                !(compacted..=current).contains(&revision) || life.is_burnt(),
+                "no read at {revision} of a store from {compacted} to {current}"
+            ),
+        }
+    }
+
     pub fn begin(&mut self, request: Request, life: &mut Life, stamp: u64, now: u64) {
         let waiting = match write_of(&request) {
             Some(write) => {
@@ -260,11 +311,20 @@ fn answer(request: &Request, life: &Life, applied: Applied) -> Step {
 
 /// As the server reads once it may.
 fn read(request: &Request, life: &Life) -> Step {
+    read_at(request, life, 0)
+}
+
+fn read_at(request: &Request, life: &Life, revision: i64) -> Step {
     let range = match request {
-        Request::Get { key } => range(key),
+        Request::Get { key } => RangeRequest {
+            revision,
+            ..range(key)
+        },
+        // All keys, those with leases too.
         _ => RangeRequest {
             key: Bytes::from_static(b"k/"),
-            range_end: Bytes::from_static(b"k0"),
+            range_end: Bytes::from_static(b"m"),
+            revision,
             ..RangeRequest::default()
         },
     };
@@ -281,7 +341,7 @@ fn read(request: &Request, life: &Life) -> Step {
     let mut bytes = BytesMut::new();
     match read.txn(&txn) {
         Ok(response) => response.encode(&life.header(read.revision), &mut bytes),
-        // The disk failed, and the member is about to find out.
+        // The revision is not there; or the disk failed, and the member is about to find out.
         Err(_) => return Step::Failed,
     }
     let kvs = TxnResponse::decode(bytes)

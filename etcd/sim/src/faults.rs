@@ -6,6 +6,7 @@ use rand::Rng as _;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 
+use crate::member::TICK_US;
 use crate::world::World;
 
 /// Disk operations before the power goes.
@@ -14,6 +15,7 @@ const DOWN_US: u64 = 1_500_000;
 const CUT_US: u64 = 4_000_000;
 const PAUSE_US: u64 = 4_000_000;
 const SLOW_US: u64 = 1_000_000;
+const FULL_US: u64 = 3_000_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -30,9 +32,12 @@ pub enum Kind {
     Burst,
     Pause,
     SlowDisk,
+    FullDisk,
+    /// Its clock goes at another speed from now on.
+    Skew,
 }
 
-const KINDS: [Kind; 10] = [
+const KINDS: [Kind; 12] = [
     Kind::Fuse,
     Kind::PowerLoss,
     Kind::Blackout,
@@ -43,6 +48,8 @@ const KINDS: [Kind; 10] = [
     Kind::Burst,
     Kind::Pause,
     Kind::SlowDisk,
+    Kind::FullDisk,
+    Kind::Skew,
 ];
 
 impl Kind {
@@ -66,7 +73,7 @@ impl World {
         let Some(kind) = self.plan.faults.choose(&mut self.random).copied() else {
             return;
         };
-        let who = self.random.random_range(0..self.members.len());
+        let who = self.any_member();
         self.say(|| format!("fault {kind:?} of {who}"));
         match kind {
             Kind::Fuse => self.light(who, Down::PowerLoss),
@@ -92,10 +99,22 @@ impl World {
             }
             Kind::Pause => self.members[who].paused_until = self.until(PAUSE_US),
             Kind::SlowDisk => self.members[who].slow_until = self.until(SLOW_US),
+            Kind::FullDisk => {
+                let left = self.random.random_range(0..self.plan.wal_segment_bytes * 2);
+                let until = self.until(FULL_US);
+                let member = &mut self.members[who];
+                member.disk.set_capacity(Some(member.disk.used() + left));
+                member.full_until = Some(until);
+            }
+            Kind::Skew => {
+                let skew = self.draw_skew();
+                self.members[who].wind(self.now);
+                self.members[who].tick_us = TICK_US * skew / 100;
+            }
         }
     }
 
-    fn until(&mut self, most: u64) -> u64 {
+    pub fn until(&mut self, most: u64) -> u64 {
         self.now + self.random.random_range(1..most)
     }
 
@@ -113,7 +132,9 @@ impl World {
             return;
         }
         let again = self.until(DOWN_US);
-        self.members[who].restart_at = again;
+        if self.members[who].restart_at != u64::MAX {
+            self.members[who].restart_at = again;
+        }
         self.say(|| format!("member {who} is down by {how:?}, until {again}"));
         for client in &mut self.clients {
             client.lost(who, self.now);

@@ -9,7 +9,7 @@ use etcd::meta;
 use etcd::storage::writer::Meta;
 use etcd_api::raftpb;
 use etcd_checker::watch::{Seen, Violation, Watched};
-use etcd_checker::{Operation, Request, Timeline, serializable, watch};
+use etcd_checker::{Operation, Request, Response, Timeline, serializable, watch};
 use prost::Message as _;
 
 use crate::faults::Down;
@@ -30,6 +30,9 @@ pub struct Summary {
     pub unanswered: u64,
     pub revisions: i64,
     pub watches: u64,
+    pub reads: u64,
+    /// Machines beyond those that the cluster began with.
+    pub joined: u64,
     pub crashes: u64,
     pub snapshots: u64,
     /// The same for every run of one seed.
@@ -51,7 +54,9 @@ impl World {
         }
         self.heal();
         self.recover()?;
-        self.settle()?;
+        self.settle("the members do not become equal", |_| true)?;
+        self.lessors_are_equal()?;
+        self.settle("leases do not end", |world| world.has_no_lease())?;
         self.judge()
     }
 
@@ -71,7 +76,10 @@ impl World {
             }
             self.members[who].disk.revive();
             let member = &mut self.members[who];
-            member.restart_at = member.restart_at.min(self.now);
+            member.make_room();
+            if member.restart_at != u64::MAX {
+                member.restart_at = member.restart_at.min(self.now);
+            }
             member.paused_until = member.paused_until.min(self.now);
             member.slow_until = 0;
         }
@@ -101,27 +109,66 @@ impl World {
     }
 
     /// Clients stop asking; what is on its way arrives.
-    fn settle(&mut self) -> Result<(), String> {
+    fn settle(&mut self, what: &str, and: impl Fn(&World) -> bool) -> Result<(), String> {
         let deadline = self.now + RECOVERY_US;
         self.next_compaction = u64::MAX;
+        self.settling = true;
         loop {
             for client in &mut self.clients {
                 if !client.is_waiting() {
                     client.wake = u64::MAX;
                 }
             }
-            if self.is_settled() {
+            for holder in &mut self.holders {
+                if !holder.is_waiting() {
+                    holder.wake = u64::MAX;
+                }
+            }
+            if self.is_settled() && and(self) {
                 return Ok(());
             }
             if self.now > deadline {
-                return Err(format!("the members do not become equal: {}", self.describe()));
+                return Err(format!("{what}: {}", self.describe()));
             }
             self.step();
         }
     }
 
+    fn has_no_lease(&self) -> bool {
+        let has_none = |place: &usize| {
+            let life = self.members[*place].life.as_ref();
+            life.is_some_and(|life| life.state.lessor.lock().is_empty())
+        };
+        self.belonging().iter().all(has_none)
+    }
+
+    fn lessors_are_equal(&self) -> Result<(), String> {
+        let leases = |place: usize| {
+            let lessor = self.members[place].life.as_ref()?.state.lessor.lock();
+            let mut ids = lessor.ids();
+            ids.sort_unstable();
+            let lease = |id: &i64| {
+                let now = etcd::clock::Millis(0);
+                let granted = lessor.time_to_live(*id, now)?.granted_seconds;
+                Some((*id, granted, lessor.keys_of(*id).ok()?))
+            };
+            Some(ids.iter().filter_map(lease).collect::<Vec<_>>())
+        };
+        let belonging = self.belonging();
+        let first = belonging.first().and_then(|place| leases(*place));
+        match belonging.iter().find(|place| leases(**place) != first) {
+            Some(place) => Err(format!(
+                "the leases of member {place} differ: {:?} and {first:?}",
+                leases(*place)
+            )),
+            None => Ok(()),
+        }
+    }
+
     fn is_settled(&self) -> bool {
-        let waiting = self.clients.iter().any(|client| client.is_waiting());
+        let waiting = self.clients.iter().any(|client| client.is_waiting())
+            || self.holders.iter().any(|holder| holder.is_waiting());
+        let belonging = self.belonging();
         let applied = |place: usize| {
             let life = self.members[place].life.as_ref()?;
             let (applied, committed) = (
@@ -130,12 +177,12 @@ impl World {
             );
             (applied == committed).then_some((applied, life.state.store.current()))
         };
-        let first = applied(0);
+        let first = belonging.first().and_then(|place| applied(*place));
         !waiting
             && first.is_some_and(|(_, revision)| self.collector.collected() == revision)
-            && (0..self.members.len()).all(|place| {
-                applied(place) == first
-                    && self.members[place]
+            && belonging.iter().all(|place| {
+                applied(*place) == first
+                    && self.members[*place]
                         .life
                         .as_ref()
                         .is_some_and(|life| life.is_idle())
@@ -143,7 +190,7 @@ impl World {
     }
 
     fn describe(&self) -> String {
-        let member = |member: &crate::member::Member| {
+        let member = |member: &crate::machine::Member| {
             let status = member.life.as_ref().map(|life| {
                 (
                     life.status.term.load(Ordering::SeqCst),
@@ -166,6 +213,7 @@ impl World {
         self.members_are_equal()?;
         let mut summary = Summary {
             steps: self.stamp,
+            joined: (self.members.len() - self.plan.members) as u64,
             crashes: self.crashes,
             snapshots: self.snapshots,
             trace: self.trace_hash(),
@@ -174,6 +222,9 @@ impl World {
         let mut operations: Vec<Operation> = Vec::new();
         for client in &mut self.clients {
             operations.append(&mut client.operations);
+        }
+        for holder in &mut self.holders {
+            operations.append(&mut holder.operations);
         }
         summary.answered = operations
             .iter()
@@ -185,6 +236,11 @@ impl World {
         summary.revisions = timeline.last();
         self.last_list_is_true(&timeline)?;
         serializable::check(&operations, &timeline).map_err(|violation| violation.to_string())?;
+        for client in &self.clients {
+            summary.reads += client.reads.len() as u64;
+            serializable::check_reads(&client.reads, &timeline)
+                .map_err(|violation| format!("a read of the past: {violation}"))?;
+        }
         for watcher in &mut self.watchers {
             watcher.poll(None, true, &mut self.random);
             watcher.close(None);
@@ -198,13 +254,19 @@ impl World {
 
     /// What is stored is what happened.
     fn last_list_is_true(&mut self, timeline: &Timeline) -> Result<(), String> {
-        let Some(life) = &mut self.members[0].life else {
+        let place = self.belonging().first().copied().unwrap_or(0);
+        let Some(life) = &mut self.members[place].life else {
             return Err("a healed member is down".to_owned());
         };
         let mut client = crate::client::Client::new(usize::MAX, 0);
         let list = client
             .read_now(Request::List, life)
             .ok_or_else(|| "the last read fails".to_owned())?;
+        if let Some(Response::Listed(kvs)) = list.answer.as_ref().map(|answer| &answer.response)
+            && let Some(kv) = kvs.iter().find(|kv| kv.lease != 0)
+        {
+            return Err(format!("{:?} outlives its lease {}", kv.key, kv.lease));
+        }
         serializable::check(&[list], timeline)
             .or_else(|violation| match violation {
                 // The changes of the others are not in this history.
@@ -233,11 +295,14 @@ impl World {
                 view.meta,
             ))
         };
-        let first = state(0)?;
-        for place in 1..self.members.len() {
+        let belonging = self.belonging();
+        let first = state(belonging.first().copied().unwrap_or(0))?;
+        for place in belonging {
             let other = state(place)?;
             if other != first {
-                return Err(format!("member {place} differs from 0: {other:?} and {first:?}"));
+                return Err(format!(
+                    "member {place} differs from the first: {other:?} and {first:?}"
+                ));
             }
         }
         Ok(())

@@ -4,20 +4,29 @@
 //! 1. [`plan`] draws what kind of run it is: how many members, how large their segments are, how slow and lossy the network is, which faults
 //!    happen. No run has everything at once: rare things become likely where others are absent.
 //! 2. [`world`] holds the virtual time and always does what comes next. A [`member`] is the real thing (driver, WAL, applier, keeper, hub, store),
-//!    assembled as `etcd::bootstrap` does it, on a fake disk; each of its threads is a part whose turns are drawn one by one.
-//! 3. [`network`] carries the members' messages in the bytes that would travel, late, twice, out of order or not at all.
-//! 4. [`client`]s ask and [`watcher`]s watch, and write down what they hear.
-//! 5. [`faults`] take power away between any two operations of a disk, kill, pause, cut off.
+//!    assembled as `etcd::bootstrap` does it, on a [`machine`] with a fake disk; each of its threads is a part whose turns are drawn one by one.
+//!    [`outside`] is what those threads meet at their ends.
+//! 3. [`network`] carries the members' messages in the bytes that would travel, late, twice, out of order or not at all; [`stores`] sends whole
+//!    stores, and says what a member does with what arrives.
+//! 4. [`client`]s ask, [`holder`]s keep [`leases`], [`watcher`]s watch, and all write down what they hear.
+//! 5. [`faults`] take power away between any two operations of a disk, kill, pause, cut off, fill disks; [`changes`] adds, promotes and removes
+//!    members.
 //! 6. [`judge`] heals everything, wants progress, compares the members, and lets the checker judge what was heard.
 //!
 //! What is not here: sockets and HTTP, the real disk, and the interleaving of threads inside one step.
 
+pub mod changes;
 pub mod client;
 pub mod faults;
+pub mod holder;
 pub mod judge;
+pub mod leases;
+pub mod machine;
 pub mod member;
 pub mod network;
+pub mod outside;
 pub mod plan;
+pub mod stores;
 pub mod watcher;
 pub mod world;
 

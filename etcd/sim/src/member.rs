@@ -1,14 +1,13 @@
-//! One member: the parts that are threads in the real process, taking turns.
+//! One member's process: the parts that are threads in the real one, taking turns.
 
 use std::collections::VecDeque;
-use std::fmt::Display;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Result;
-use etcd::apply::{Applied, Applier, Effects, State, Waits};
+use etcd::apply::{Applied, Applier, State, Waits};
 use etcd::auth::{AuthStore, Options};
 use etcd::bootstrap::{self, ApplyJob, first};
 use etcd::clock::{Clock, FakeClock};
@@ -18,25 +17,24 @@ use etcd::lease::Lessor;
 use etcd::membership::Membership;
 use etcd::meta;
 use etcd::mvcc::Store;
-use etcd::peer::snapshot::Arrivals;
-use etcd::raft::driver::{Driver, Event, Outside, Status};
+use etcd::raft::driver::{Driver, Event, Outside as _, Status};
 use etcd::raft::inbox::Inbox;
 use etcd::raft::log_thread::{Job, LogStatus, LogThread};
 use etcd::raft::node::Timing;
 use etcd::storage::keeper::{Asked, Keeper};
 use etcd::storage::{Writer, load};
 use etcd::wal::format::Ids;
+use etcd::wal::reader::Replay;
 use etcd::wal::{SpareJob, Wal};
 use etcd::watch::hub::{HubEvent, HubThread};
 use etcd::watch::{Hub, catch_up};
 use etcd_api::etcdserverpb::{InternalRaftRequest, RequestHeader, ResponseHeader};
-use etcd_api::raftpb;
 use parking_lot::{Mutex, RwLock};
 use prost::Message as _;
-use raft::eraftpb::{ConfState, Entry, Message, SnapshotMetadata};
+use raft::eraftpb::{Entry, Message};
 use tokio::sync::oneshot::Receiver;
 
-use crate::faults::Down;
+use crate::outside::{Outgoing, SimEffects, Spares, Told, end, take_all, turn_driver};
 use crate::plan::Plan;
 
 pub const TICK_US: u64 = 100_000;
@@ -44,13 +42,6 @@ pub const ELECTION_TICKS: usize = 10;
 pub const MIN_LEASE_TTL: i64 = 2;
 const WAL_DIR: &str = "/member/wal";
 const STORE_DIR: &str = "/member/store";
-
-/// What ends a process, as a panic that only the simulation sees.
-pub struct Ended(pub String);
-
-fn end(reason: &dyn Display) -> ! {
-    std::panic::resume_unwind(Box::new(Ended(reason.to_string())))
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
@@ -60,65 +51,18 @@ pub enum Part {
     Keeper,
     Hub,
     History,
+    Spare,
 }
 
-pub const PARTS: [Part; 6] = [
+pub const PARTS: [Part; 7] = [
     Part::Driver,
     Part::Wal,
     Part::Apply,
     Part::Keeper,
     Part::Hub,
     Part::History,
+    Part::Spare,
 ];
-
-/// The machine: what outlives a process.
-pub struct Member {
-    pub ids: Ids,
-    pub disk: FakeDisk,
-    pub life: Option<Life>,
-    pub restart_at: u64,
-    pub paused_until: u64,
-    pub slow_until: u64,
-    /// How a burnt fuse ends the process.
-    pub ends: Down,
-    pub tick_us: u64,
-    pub next_tick: u64,
-    pub last_tick: u64,
-    /// When each part takes its next turn, if it has something to do.
-    pub turns: [Option<u64>; PARTS.len()],
-}
-
-impl Member {
-    pub fn new(ids: Ids, tick_us: u64) -> Member {
-        Member {
-            ids,
-            disk: FakeDisk::new(),
-            life: None,
-            restart_at: 0,
-            paused_until: 0,
-            slow_until: 0,
-            ends: Down::PowerLoss,
-            tick_us,
-            next_tick: 0,
-            last_tick: 0,
-            turns: [None; PARTS.len()],
-        }
-    }
-
-    /// False when it was down already.
-    pub fn end(&mut self, how: Down, seed: u64) -> bool {
-        // Whatever a dying process still does to its disk does not happen.
-        self.disk.burn_after(0);
-        let lived = self.life.take().is_some();
-        self.turns = [None; PARTS.len()];
-        self.paused_until = 0;
-        match how {
-            Down::PowerLoss => self.disk.crash(seed),
-            Down::Kill => self.disk.revive(),
-        }
-        lived
-    }
-}
 
 /// A process.
 pub struct Life {
@@ -126,7 +70,6 @@ pub struct Life {
     pub status: Arc<Status>,
     pub events: Arc<Inbox<Event>>,
     pub hub: Arc<Hub>,
-    pub arrivals: Arc<Arrivals>,
     pub applier: Applier,
     pub clock: Arc<FakeClock>,
     driver: Arc<Mutex<Driver<Outgoing>>>,
@@ -137,6 +80,15 @@ pub struct Life {
     keeper: Keeper,
     asked: Arc<Mutex<Asked>>,
     compactions: Arc<Mutex<Vec<i64>>>,
+    spares: Arc<Mutex<VecDeque<(SpareJob, Arc<Inbox<Job>>)>>>,
+    log_status: Arc<LogStatus>,
+    pub told: Arc<Told>,
+    /// A leader that was away for a while has asked the others whether it still leads.
+    pub sure: Option<Receiver<u64>>,
+    /// What it had applied when it heard of its members last.
+    pub members_at: u64,
+    /// Leases whose end it has proposed, and when.
+    pub revoking: Vec<(i64, u64)>,
     hub_thread: HubThread,
     hub_events: VecDeque<HubEvent>,
     history: Arc<Inbox<Option<catch_up::Job>>>,
@@ -144,6 +96,7 @@ pub struct Life {
     out: Arc<Mutex<Vec<Message>>>,
     pub next_id: u64,
     ids: Ids,
+    machine: FakeDisk,
 }
 
 impl Life {
@@ -151,22 +104,29 @@ impl Life {
     pub fn start(
         disk: &FakeDisk,
         ids: Ids,
+        joins: bool,
         configured: &Membership,
         plan: &Plan,
         timeout_ticks: usize,
         next_id: u64,
     ) -> Result<Life> {
+        let machine = disk.clone();
         let disk: Arc<dyn Disk> = Arc::new(disk.clone());
         let wal_dir = Path::new(WAL_DIR);
         let (mut wal, mut replay) = match Wal::identify(&*disk, wal_dir)? {
             Some(ids) => {
                 let (mut wal, mut replay) = Wal::open(disk.clone(), wal_dir, ids, plan.wal_segment_bytes)?;
-                first::resume(&mut wal, &mut replay, ids, configured)?;
+                if !joins {
+                    first::resume(&mut wal, &mut replay, ids, configured)?;
+                }
                 (wal, replay)
             }
             None => {
                 let mut wal = Wal::create(disk.clone(), wal_dir, ids, plan.wal_segment_bytes)?;
-                let replay = first::begin(&mut wal, configured)?;
+                let replay = match joins {
+                    true => Replay::default(),
+                    false => first::begin(&mut wal, configured)?,
+                };
                 (wal, replay)
             }
         };
@@ -217,12 +177,12 @@ impl Life {
             Arc::<Inbox<ApplyJob>>::default(),
             Arc::<Inbox<Option<catch_up::Job>>>::default(),
         );
-        let (clock, arrivals) = (Arc::new(FakeClock::default()), Arc::new(Arrivals::default()));
+        let clock = Arc::new(FakeClock::default());
         let out: Arc<Mutex<Vec<Message>>> = Arc::default();
         let outgoing = Outgoing {
             out: out.clone(),
             apply_jobs: apply_jobs.clone(),
-            arrivals: arrivals.clone(),
+            arrived: None,
             state: state.clone(),
             clock: clock.clone(),
         };
@@ -237,12 +197,18 @@ impl Life {
             conf_state,
         );
         let driver = Arc::new(Mutex::new(driver));
-        let (asked, compactions) = (Arc::<Mutex<Asked>>::default(), Arc::default());
+        let (asked, compactions, told) = (
+            Arc::<Mutex<Asked>>::default(),
+            Arc::default(),
+            Arc::<Told>::default(),
+        );
         let effects = SimEffects {
             driver: driver.clone(),
             events: events.clone(),
             asked: asked.clone(),
             compactions: Arc::clone(&compactions),
+            told: told.clone(),
+            disk: machine.clone(),
             since_checkpoint: 0,
             checkpoint_bytes: plan.checkpoint_bytes,
         };
@@ -263,10 +229,18 @@ impl Life {
             ids.member,
             frame,
         );
+        applier.rules.persist_checkpoints = plan.persist_checkpoints;
         applier.reserve();
-        let mut log = LogThread::new(wal, jobs.clone(), events.clone(), Arc::new(LogStatus::default()));
+        let (log_status, spares) = (
+            Arc::new(LogStatus::default()),
+            Arc::<Mutex<VecDeque<_>>>::default(),
+        );
+        let mut log = LogThread::new(wal, jobs.clone(), events.clone(), log_status.clone());
         log.fatal = end;
-        log.beside = at_once;
+        log.beside = Box::new(Spares {
+            wanted: spares.clone(),
+            disk: machine.clone(),
+        });
         let header = move |revision| ResponseHeader {
             cluster_id: ids.cluster,
             member_id: ids.member,
@@ -280,7 +254,6 @@ impl Life {
             status,
             events,
             hub,
-            arrivals,
             applier,
             clock,
             driver,
@@ -291,6 +264,12 @@ impl Life {
             keeper,
             asked,
             compactions,
+            spares,
+            log_status,
+            told,
+            sure: None,
+            members_at: frame.index,
+            revoking: Vec::new(),
             hub_thread,
             hub_events: VecDeque::new(),
             history,
@@ -298,6 +277,7 @@ impl Life {
             out,
             next_id,
             ids,
+            machine,
         })
     }
 
@@ -311,15 +291,28 @@ impl Life {
     }
 
     /// As `EtcdServer::propose`, up to the waiting.
-    pub fn propose(&mut self, mut request: InternalRaftRequest) -> (u64, Receiver<Applied>) {
+    pub fn propose(&mut self, request: InternalRaftRequest) -> (u64, Receiver<Applied>) {
+        self.submit(request, Event::Propose)
+    }
+
+    /// As `EtcdServer::submit_leading`.
+    pub fn propose_leading(&mut self, request: InternalRaftRequest, term: u64) -> Receiver<Applied> {
+        self.submit(request, |bytes| Event::ProposeLeading(bytes, term)).1
+    }
+
+    fn submit(
+        &mut self,
+        mut request: InternalRaftRequest,
+        event: impl FnOnce(Vec<u8>) -> Event,
+    ) -> (u64, Receiver<Applied>) {
         self.next_id += 1;
         let id = self.next_id;
         request.header = Some(RequestHeader {
             id,
-            ..RequestHeader::default()
+            ..request.header.unwrap_or_default()
         });
         let receiver = self.state.waits.register(id);
-        self.events.push(Event::Propose(request.encode_to_vec()));
+        self.events.push(event(request.encode_to_vec()));
         (id, receiver)
     }
 
@@ -331,6 +324,7 @@ impl Life {
             Part::Keeper => *self.asked.lock() != Asked::default(),
             Part::Hub => !self.hub_events.is_empty() || !self.hub.is_idle(),
             Part::History => !self.reading.is_empty() || !self.history.is_empty(),
+            Part::Spare => !self.spares.lock().is_empty(),
         }
     }
 
@@ -346,6 +340,7 @@ impl Life {
             Part::Keeper => self.keep(),
             Part::Hub => self.hub(),
             Part::History => self.read_history(),
+            Part::Spare => Spares::make(&self.spares),
         }
     }
 
@@ -391,12 +386,61 @@ impl Life {
     fn keep(&mut self) {
         let asked = std::mem::take(&mut *self.asked.lock());
         let (store, events) = (&self.state.store, &self.events);
-        let kept = bootstrap::keep(&mut self.keeper, store, events, &self.compactions, asked, |_| ());
-        if let Err(error) = kept {
-            // Without a full disk only a disk that fails does this.
-            end(&error);
+        let kept = bootstrap::keep(
+            &mut self.keeper,
+            store,
+            events,
+            &self.compactions,
+            asked,
+            |_| (),
+            end,
+        );
+        if let Err(again) = kept {
+            let mut asked = self.asked.lock();
+            asked.checkpoint |= again.checkpoint;
+            asked.reclaim |= again.reclaim;
         }
         self.apply_jobs.push(ApplyJob::Reserve);
+    }
+
+    /// As `EtcdServer::check_space`: what takes space is refused.
+    pub fn is_full(&self) -> bool {
+        self.log_status.full.load(Ordering::SeqCst) || self.told.store_full.load(Ordering::SeqCst)
+    }
+
+    /// There is space again, and both threads look.
+    pub fn made_room(&mut self) {
+        self.asked.lock().reclaim = true;
+        self.turn(Part::Wal);
+    }
+
+    /// Its disk has failed, and it is about to find out.
+    pub fn is_burnt(&self) -> bool {
+        self.machine.is_burnt()
+    }
+
+    pub fn is_leader(&self) -> bool {
+        self.status.is_leader.load(Ordering::SeqCst)
+    }
+
+    /// A learner answers no client.
+    pub fn is_learner(&self) -> bool {
+        self.state.membership.read().is_learner(self.ids.member)
+    }
+
+    /// It knows that a member was removed, and does not forget it with the power.
+    pub fn knows_removed(&self, id: u64) -> bool {
+        self.state.membership.read().is_removed(id) && self.keeper.durable_index() >= self.members_at
+    }
+
+    /// How much of this leader's log a member has, in percent.
+    pub fn followed(&self, id: u64) -> Option<u64> {
+        let followers = self.driver.lock().node.followers()?;
+        let matched = |id: u64| {
+            let follower = followers.iter().find(|follower| follower.id == id);
+            follower.map(|follower| follower.matched)
+        };
+        Some(matched(id)? * 100 / matched(self.ids.member)?.max(1))
     }
 
     fn hub(&mut self) {
@@ -418,118 +462,5 @@ impl Life {
             let piece = catch_up::read(&self.state.store, job);
             self.hub.send(HubEvent::CaughtUp(piece));
         }
-    }
-}
-
-fn take_all<T>(inbox: &Inbox<T>) -> Vec<T> {
-    let mut batch = Vec::new();
-    if !inbox.is_empty() {
-        inbox.drain(&mut batch, None);
-    }
-    batch
-}
-
-fn turn_driver(driver: &Mutex<Driver<Outgoing>>, events: &Inbox<Event>) {
-    driver.lock().turn(&mut take_all(events));
-}
-
-/// The spare is ready before the next group is: that it can be late is the WAL's own test.
-fn at_once(job: SpareJob, jobs: Arc<Inbox<Job>>) -> std::io::Result<()> {
-    jobs.push(Job::Spare(job.run()));
-    Ok(())
-}
-
-struct Outgoing {
-    out: Arc<Mutex<Vec<Message>>>,
-    apply_jobs: Arc<Inbox<ApplyJob>>,
-    arrivals: Arc<Arrivals>,
-    state: Arc<State>,
-    clock: Arc<FakeClock>,
-}
-
-impl Outside for Outgoing {
-    fn apply(&mut self, entries: Vec<Entry>) {
-        self.apply_jobs.push(ApplyJob::Entries(entries));
-    }
-
-    fn send(&mut self, messages: Vec<Message>) {
-        self.out.lock().extend(messages);
-    }
-
-    fn install(&mut self, snapshot: &SnapshotMetadata) {
-        match self.arrivals.take(snapshot.index) {
-            Some(arrived) => self.apply_jobs.push(ApplyJob::Install(Box::new(arrived))),
-            None => end(&"the snapshot that raft wants is gone"),
-        }
-    }
-
-    fn leadership(&mut self, leading: bool) {
-        let mut lessor = self.state.lessor.lock();
-        match leading {
-            true => lessor.promote(self.clock.now(), TICK_US / 1000 * ELECTION_TICKS as u64),
-            false => lessor.demote(),
-        }
-    }
-
-    fn stalled(&mut self, gap: Duration) {
-        self.state.lessor.lock().extend(gap.as_millis() as u64);
-    }
-
-    fn space_changed(&mut self) {}
-}
-
-struct SimEffects {
-    driver: Arc<Mutex<Driver<Outgoing>>>,
-    events: Arc<Inbox<Event>>,
-    asked: Arc<Mutex<Asked>>,
-    compactions: Arc<Mutex<Vec<i64>>>,
-    since_checkpoint: u64,
-    checkpoint_bytes: u64,
-}
-
-impl SimEffects {
-    fn checkpoint(&mut self) {
-        self.since_checkpoint = 0;
-        self.asked.lock().checkpoint = true;
-    }
-}
-
-impl Effects for SimEffects {
-    /// The apply thread waits for the driver; here it turns the driver itself.
-    fn conf_change(&mut self, change: raftpb::ConfChange) -> Option<ConfState> {
-        let (sender, receiver) = std::sync::mpsc::channel();
-        self.events.push(Event::ConfChange(Box::new(change), sender));
-        turn_driver(&self.driver, &self.events);
-        receiver.try_recv().ok()
-    }
-
-    fn members_changed(&mut self) {}
-
-    fn removed(&mut self) {}
-
-    fn compacted(&mut self, revision: i64) {
-        self.compactions.lock().push(revision);
-        self.asked.lock().reclaim = true;
-    }
-
-    fn segment_closed(&mut self) {
-        self.checkpoint();
-    }
-
-    fn frame_written(&mut self, _: u64, bytes: u64) {
-        self.since_checkpoint += bytes;
-        if self.since_checkpoint >= self.checkpoint_bytes {
-            self.checkpoint();
-        }
-    }
-
-    fn space_changed(&mut self) {}
-
-    fn store_full(&mut self, _: bool) {}
-
-    fn leases_changed(&mut self) {}
-
-    fn fatal(&mut self, source: &std::io::Error) -> ! {
-        end(source)
     }
 }

@@ -13,6 +13,12 @@ pub struct Plan {
     pub members: usize,
     pub clients: usize,
     pub watchers: usize,
+    /// Clients with leases.
+    pub holders: usize,
+    /// Of a hundred looks of a leader at its leases, how many end in a checkpoint.
+    pub checkpoints: u32,
+    /// `LeaseCheckpointPersist`
+    pub persist_checkpoints: bool,
     pub keys: usize,
     pub wal_segment_bytes: u64,
     pub store_segment_bytes: u64,
@@ -33,6 +39,7 @@ pub struct Plan {
     pub fault_interval_us: u64,
     pub faults: Vec<Kind>,
     pub compaction_interval_us: u64,
+    pub change_interval_us: u64,
     pub broken: Option<Broken>,
 }
 
@@ -43,7 +50,24 @@ pub enum Broken {
     Sync,
     /// Clients read what is there without asking the leader.
     ReadIndex,
+    /// Renewals are answered while a checkpoint says that less is left.
+    Checkpoint,
 }
+
+impl Broken {
+    pub const ALL: [Broken; 3] = [Broken::Sync, Broken::ReadIndex, Broken::Checkpoint];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Broken::Sync => "sync",
+            Broken::ReadIndex => "read-index",
+            Broken::Checkpoint => "checkpoint",
+        }
+    }
+}
+
+/// Later than any run lasts.
+pub const NEVER: u64 = u64::MAX / 4;
 
 impl Plan {
     pub fn draw(seed: u64) -> Plan {
@@ -56,6 +80,9 @@ impl Plan {
             members,
             clients: random.random_range(3..=8),
             watchers: random.random_range(2..=5),
+            holders: [0, 0, 2, 4].choose(random).copied().unwrap_or(0),
+            checkpoints: [0, 5, 50].choose(random).copied().unwrap_or(0),
+            persist_checkpoints: random.random_bool(0.5),
             keys: random.random_range(2..=10),
             wal_segment_bytes: 1 << random.random_range(12..17),
             store_segment_bytes: 1 << random.random_range(12..17),
@@ -72,10 +99,17 @@ impl Plan {
             lost: if lossy { random.random_range(0..100) } else { 0 },
             repeated: if lossy { random.random_range(0..50) } else { 0 },
             late: random.random_range(0..60),
-            skew: random.random_range(0..40),
+            skew: [0, random.random_range(0..40)]
+                .choose(random)
+                .copied()
+                .unwrap_or(0),
             fault_interval_us: 1 << random.random_range(15..20),
             faults: Kind::some(random),
             compaction_interval_us: 1 << random.random_range(15..20),
+            change_interval_us: match random.random_bool(0.3) {
+                true => 1 << random.random_range(17..21),
+                false => NEVER,
+            },
             broken: None,
         }
     }

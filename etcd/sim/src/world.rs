@@ -8,19 +8,21 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use etcd::membership::Membership;
-use etcd::peer::{snapshot, wire};
 use etcd::raft::driver::Event;
 use etcd::wal::format::Ids;
 use etcd::watch::hub::HubEvent;
 use etcd_api::etcdserverpb::{CompactionRequest, InternalRaftRequest};
 use prost::Message as _;
-use raft::eraftpb::{self, Message, MessageType};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use crate::client::Client;
-use crate::member::{ELECTION_TICKS, Ended, Life, MIN_LEASE_TTL, Member, PARTS, Part, TICK_US};
-use crate::network::{Envelope, Network};
+use crate::holder::Holder;
+use crate::leases::Book;
+use crate::machine::Member;
+use crate::member::{ELECTION_TICKS, Life, PARTS, Part, TICK_US};
+use crate::network::Network;
+use crate::outside::Ended;
 use crate::plan::{Broken, Plan};
 use crate::watcher::Watcher;
 
@@ -36,32 +38,41 @@ pub struct World {
     pub members: Vec<Member>,
     pub network: Network,
     pub clients: Vec<Client>,
+    pub holders: Vec<Holder>,
+    pub book: Book,
     pub watchers: Vec<Watcher>,
     pub collector: Watcher,
     pub next_fault: u64,
     pub next_compaction: u64,
+    pub next_change: u64,
     pub healing: bool,
+    /// Nobody asks for anything any more.
+    pub settling: bool,
     pub trace: DefaultHasher,
     /// Revisions at which a compaction was asked for.
     pub compactions: BTreeSet<i64>,
     pub snapshots: u64,
     pub crashes: u64,
     configured: Membership,
-    leaders: BTreeMap<u64, u64>,
+    pub leaders: BTreeMap<u64, u64>,
     verbose: bool,
-    scratch: tempfile::TempDir,
+    pub scratch: tempfile::TempDir,
 }
 
 #[derive(Clone, Copy, Debug, Hash)]
 enum Action {
     Part(usize, usize),
     Tick(usize),
+    Look(usize),
+    Space(usize),
     Restart(usize),
     Arrive,
     Client(usize),
+    Holder(usize),
     Watcher(usize),
     Collect,
     Compact,
+    Change,
     Fault,
 }
 
@@ -70,7 +81,7 @@ impl World {
         let mut random = StdRng::seed_from_u64(plan.seed ^ 0x5eed);
         let (configured, order) = cluster(plan.members);
         let member = |id: &u64| {
-            let skew = random.random_range(100 - plan.skew / 2..=100 + plan.skew);
+            let skew = skew(&plan, &mut random);
             Member::new(
                 Ids {
                     cluster: configured.cluster_id,
@@ -90,10 +101,13 @@ impl World {
         };
         World {
             clients: (0..plan.clients).map(client).collect(),
+            holders: (0..plan.holders).map(Holder::new).collect(),
+            book: Book::default(),
             watchers: (0..plan.watchers).map(|_| Watcher::new(false)).collect(),
             collector: Watcher::new(true),
             next_fault: plan.fault_interval_us,
             next_compaction: plan.compaction_interval_us,
+            next_change: plan.change_interval_us,
             members,
             plan,
             random,
@@ -101,6 +115,7 @@ impl World {
             stamp: 0,
             network: Network::default(),
             healing: false,
+            settling: false,
             trace: DefaultHasher::new(),
             compactions: BTreeSet::new(),
             snapshots: 0,
@@ -126,15 +141,22 @@ impl World {
         self.now = self.now.max(at);
         self.stamp += 1;
         (self.now, action).hash(&mut self.trace);
+        if let Action::Part(who, _) | Action::Tick(who) | Action::Look(who) = action {
+            self.members[who].wind(self.now);
+        }
         match action {
             Action::Part(who, part) => self.turn(who, PARTS[part]),
             Action::Tick(who) => self.tick(who),
+            Action::Look(who) => self.look_for_leases(who),
+            Action::Space(who) => self.make_room(who),
             Action::Restart(who) => self.restart(who),
             Action::Arrive => self.arrive(),
             Action::Client(number) => self.client(number),
+            Action::Holder(number) => self.holder(number),
             Action::Watcher(number) => self.watcher(number),
             Action::Collect => self.collect(),
             Action::Compact => self.compact(),
+            Action::Change => self.change_members(),
             Action::Fault => self.fault(),
         }
     }
@@ -147,6 +169,12 @@ impl World {
             }
         };
         for (who, member) in self.members.iter().enumerate() {
+            if member.gone {
+                continue;
+            }
+            if let Some(at) = member.full_until {
+                offer(at, Action::Space(who));
+            }
             if member.life.is_none() {
                 offer(member.restart_at, Action::Restart(who));
                 continue;
@@ -156,6 +184,7 @@ impl World {
                     offer((*at).max(member.paused_until), Action::Part(who, part));
                 }
             }
+            offer(member.next_look.max(member.paused_until), Action::Look(who));
             offer(member.next_tick.max(member.paused_until), Action::Tick(who));
         }
         if let Some(at) = self.network.next() {
@@ -164,6 +193,9 @@ impl World {
         for (number, client) in self.clients.iter().enumerate() {
             offer(client.wake, Action::Client(number));
         }
+        for (number, holder) in self.holders.iter().enumerate() {
+            offer(holder.wake, Action::Holder(number));
+        }
         for (number, watcher) in self.watchers.iter().enumerate() {
             offer(watcher.wake, Action::Watcher(number));
         }
@@ -171,12 +203,13 @@ impl World {
         offer(self.next_compaction, Action::Compact);
         if !self.healing {
             offer(self.next_fault, Action::Fault);
+            offer(self.next_change, Action::Change);
         }
         first
     }
 
     /// Runs something of a member that may end its process.
-    fn guarded<T>(&mut self, who: usize, run: impl FnOnce(&mut World) -> T) -> Option<T> {
+    pub fn guarded<T>(&mut self, who: usize, run: impl FnOnce(&mut World) -> T) -> Option<T> {
         let result = std::panic::catch_unwind(AssertUnwindSafe(|| run(self)));
         match result {
             Ok(value) if !self.members[who].disk.is_burnt() => Some(value),
@@ -208,6 +241,8 @@ impl World {
     }
 
     fn restart(&mut self, who: usize) {
+        // A full disk would refuse the start and nothing else.
+        self.members[who].make_room();
         let timeout = ELECTION_TICKS + self.random.random_range(0..ELECTION_TICKS);
         let next_id = ((who as u64) << 48) | (self.stamp << 16);
         if !self.healing && !self.plan.faults.is_empty() && self.random.random_bool(0.1) {
@@ -219,6 +254,7 @@ impl World {
             Life::start(
                 &member.disk,
                 member.ids,
+                member.joins,
                 &world.configured,
                 &world.plan,
                 timeout,
@@ -229,9 +265,8 @@ impl World {
             Some(Ok(life)) => {
                 self.say(|| format!("member {who} started"));
                 let member = &mut self.members[who];
-                member.life = Some(life);
+                member.begin(life, self.now);
                 member.next_tick = self.now + self.random.random_range(1..=member.tick_us);
-                member.last_tick = self.now;
                 self.after(who);
             }
             Some(Err(error)) => panic!("member {who} does not start: {error:?}"),
@@ -256,7 +291,7 @@ impl World {
     fn tick(&mut self, who: usize) {
         let now = self.now;
         let member = &mut self.members[who];
-        let (since, tick_us) = (now - member.last_tick, member.tick_us);
+        let since = now - member.last_tick;
         member.last_tick = now;
         member.next_tick = now + member.tick_us;
         let stall = since >= member.tick_us * ELECTION_TICKS as u64;
@@ -265,11 +300,9 @@ impl World {
             .random
             .random_bool(0.1)
             .then(|| self.random.random_range(1..ELECTION_TICKS));
-        let gap = stall.then(|| Duration::from_micros(since - member.tick_us));
+        let gap = stall.then(|| Duration::from_micros(member.own_us(since - member.tick_us)));
         self.guarded(who, |world| {
             if let Some(life) = &mut world.members[who].life {
-                // A slow clock counts fewer milliseconds.
-                life.clock.advance(since * TICK_US / tick_us / 1000);
                 life.tick(gap);
                 if let (Some(ticks), 0) = (hasten, life.status.leader.load(Ordering::SeqCst)) {
                     life.events.push(Event::AdvanceTicks(ticks));
@@ -280,29 +313,7 @@ impl World {
         self.after(who);
     }
 
-    /// Whatever a member's step has set off.
-    fn after(&mut self, who: usize) {
-        let Some(life) = &self.members[who].life else {
-            return;
-        };
-        let messages = life.take_messages();
-        if life.status.is_leader.load(Ordering::SeqCst) {
-            let (term, id) = (
-                life.status.term.load(Ordering::SeqCst),
-                self.members[who].ids.member,
-            );
-            let leader = *self.leaders.entry(term).or_insert(id);
-            assert_eq!(leader, id, "two leaders in term {term}");
-        }
-        for message in messages {
-            self.send(who, message);
-        }
-        self.plan_turns(who);
-        self.poll_clients(who);
-        self.plan_turns(who);
-    }
-
-    fn plan_turns(&mut self, who: usize) {
+    pub fn plan_turns(&mut self, who: usize) {
         let member = &mut self.members[who];
         let Some(life) = &member.life else { return };
         for part in PARTS {
@@ -314,7 +325,7 @@ impl World {
         }
     }
 
-    fn poll_clients(&mut self, who: usize) {
+    pub fn poll_clients(&mut self, who: usize) {
         let member = &mut self.members[who];
         let Some(life) = &member.life else { return };
         for client in self
@@ -329,124 +340,14 @@ impl World {
         }
     }
 
-    fn send(&mut self, who: usize, message: Message) {
-        let Some(to) = self
-            .members
-            .iter()
-            .position(|member| member.ids.member == message.to)
-        else {
-            return;
-        };
-        let is_store = message.msg_type == MessageType::MsgSnapshot as i32;
-        let (message, database) = match is_store {
-            true => match self.export(who, message) {
-                Some((message, database)) => (message, Some(database)),
-                None => return self.report_snapshot(who, to, false),
-            },
-            false => (message, None),
-        };
-        let sent = self
-            .network
-            .send(who, to, message, database, self.now, &self.plan, &mut self.random);
-        if !sent && is_store {
-            self.report_snapshot(who, to, false);
-        }
-    }
-
-    fn export(&mut self, who: usize, mut message: Message) -> Option<(Message, Vec<u8>)> {
-        let life = self.members[who].life.as_ref()?;
-        let (export, metadata) = snapshot::export(&life.state.store, || Some(life.applier.view())).ok()?;
-        let mut database = Vec::new();
-        export.write(&mut database).ok()?;
-        message.snapshot = Some(eraftpb::Snapshot {
-            metadata: Some(metadata),
-            ..eraftpb::Snapshot::default()
-        });
-        Some((message, database))
-    }
-
-    fn report_snapshot(&mut self, from: usize, to: usize, arrived: bool) {
-        let to = self.members[to].ids.member;
-        self.tell(from, Event::Snapshot(to, arrived));
-    }
-
-    fn tell(&mut self, who: usize, event: Event) {
-        if let Some(life) = &self.members[who].life {
-            life.events.push(event);
-            self.plan_turns(who);
-        }
-    }
-
-    fn arrive(&mut self) {
-        let Some(envelope) = self.network.arrive() else {
-            return;
-        };
-        let (from, to) = (envelope.from, envelope.to);
-        let unreachable = self.network.is_cut(from, to, self.now) || self.members[to].life.is_none();
-        if unreachable {
-            if envelope.database.is_some() {
-                self.report_snapshot(from, to, false);
-            }
-            if self.random.random_bool(0.3) {
-                let id = self.members[to].ids.member;
-                self.tell(from, Event::Unreachable(id));
-            }
-            return;
-        }
-        if self.members[to].paused_until > self.now {
-            let at = self.members[to].paused_until + self.random.random_range(0..1000);
-            return self.network.put(at, envelope);
-        }
-        let message = wire::decode(&envelope.bytes[..])
-            .unwrap_or_else(|error| panic!("a message that cannot be decoded: {error}"));
-        assert!(
-            wire::is_sound(&message),
-            "a message that is not sound: {message:?}"
-        );
-        match &envelope.database {
-            Some(database) => self.take_store(&envelope, message, database),
-            None => self.tell(to, Event::Step(Box::new(message))),
-        }
-    }
-
-    fn take_store(&mut self, envelope: &Envelope, message: Message, database: &[u8]) {
-        let (from, to) = (envelope.from, envelope.to);
-        let path = self.scratch.path().join("arrived.db");
-        std::fs::write(&path, database).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let metadata = message
-            .snapshot
-            .as_ref()
-            .and_then(|snapshot| snapshot.metadata.clone())
-            .unwrap_or_default();
-        let taken = self.guarded(to, |world| {
-            let life = world.members[to].life.as_ref()?;
-            let arrived = snapshot::import(&life.state.store, MIN_LEASE_TTL, &path, &metadata);
-            match arrived {
-                Ok(arrived) => {
-                    life.arrivals.put(metadata.index, arrived);
-                    life.events.push(Event::Step(Box::new(message)));
-                    Some(())
-                }
-                Err(_) if world.members[to].disk.is_burnt() => None,
-                Err(error) => panic!("a snapshot that cannot be taken in: {error}"),
-            }
-        });
-        let arrived = taken.flatten().is_some();
-        self.snapshots += u64::from(arrived);
-        self.say(|| format!("snapshot {} from {from} to {to}: {arrived}", metadata.index));
-        if self.members[to].life.is_some() {
-            self.plan_turns(to);
-        }
-        self.report_snapshot(from, to, arrived);
-    }
-
     fn client(&mut self, number: usize) {
         let client = &mut self.clients[number];
         let who = client.member;
         let usable = self.members[who].life.is_some();
         if client.is_overdue(self.now) || !usable {
             client.give_up(self.members[who].life.as_ref());
-            client.member = self.random.random_range(0..self.plan.members);
+            self.clients[number].member = self.any_member();
+            let client = &mut self.clients[number];
             client.wake = self.now + self.random.random_range(1..=self.plan.think_us * 2);
             return;
         }
@@ -459,9 +360,16 @@ impl World {
             }
             return;
         }
-        let request = client.draw(&self.plan, &mut self.random);
-        if let Some(life) = &mut self.members[who].life {
-            client.begin(request, life, self.stamp, self.now);
+        let begun = match &mut self.members[who].life {
+            Some(life) if !life.is_learner() => {
+                client.ask(life, &self.plan, self.stamp, self.now, &mut self.random)
+            }
+            _ => false,
+        };
+        if !begun {
+            self.clients[number].member = self.any_member();
+            self.clients[number].wake = self.now + self.random.random_range(1..=self.plan.think_us * 2);
+            return;
         }
         self.plan_turns(who);
         if self.members[who].paused_until <= self.now {
@@ -471,12 +379,17 @@ impl World {
 
     fn watcher(&mut self, number: usize) {
         let (random, watcher) = (&mut self.random, &mut self.watchers[number]);
-        let interval = if random.random_bool(0.05) { 400_000 } else { 10_000 };
-        watcher.wake = self.now + random.random_range(1..interval);
-        let who = match &watcher.connection {
-            Some(connection) => connection.member,
-            None => random.random_range(0..self.plan.members),
+        let interval = if random.random_bool(0.05) || self.settling {
+            400_000
+        } else {
+            10_000
         };
+        watcher.wake = self.now + random.random_range(1..interval);
+        let who = match &self.watchers[number].connection {
+            Some(connection) => connection.member,
+            None => self.any_member(),
+        };
+        let (random, watcher) = (&mut self.random, &mut self.watchers[number]);
         let Some(life) = &self.members[who].life else {
             return;
         };
@@ -503,10 +416,11 @@ impl World {
     }
 
     fn collect(&mut self) {
-        self.collector.wake = self.now + self.random.random_range(1..10_000);
+        let interval = if self.settling { 100_000 } else { 10_000 };
+        self.collector.wake = self.now + self.random.random_range(1..interval);
         let who = match &self.collector.connection {
             Some(connection) => connection.member,
-            None => self.random.random_range(0..self.plan.members),
+            None => self.any_member(),
         };
         let Some(life) = &self.members[who].life else {
             return;
@@ -527,7 +441,7 @@ impl World {
 
     fn compact(&mut self) {
         self.next_compaction = self.now + self.random.random_range(1..=self.plan.compaction_interval_us * 2);
-        let who = self.random.random_range(0..self.plan.members);
+        let who = self.any_member();
         let revision = self.collector.collected() - self.random.random_range(0..HISTORY);
         let Some(life) = &self.members[who].life else {
             return;
@@ -546,9 +460,29 @@ impl World {
         }
     }
 
+    /// Somebody has made room on a disk that was full.
+    fn make_room(&mut self, who: usize) {
+        self.members[who].make_room();
+        self.guarded(who, |world| {
+            if let Some(life) = &mut world.members[who].life {
+                life.made_room();
+            }
+        });
+        self.after(who);
+    }
+
+    pub fn draw_skew(&mut self) -> u64 {
+        skew(&self.plan, &mut self.random)
+    }
+
     pub fn trace_hash(&self) -> u64 {
         self.trace.finish()
     }
+}
+
+/// How long a member's tick takes, in percent of what it believes.
+fn skew(plan: &Plan, random: &mut StdRng) -> u64 {
+    random.random_range(100 - plan.skew / 2..=100 + plan.skew)
 }
 
 /// How long a part lets its work wait: mostly little, sometimes much.
@@ -560,9 +494,10 @@ fn delay(part: Part, slow: bool, random: &mut StdRng) -> u64 {
         Part::Keeper => (20_000, 500_000),
         Part::Hub => (300, 100_000),
         Part::History => (2_000, 200_000),
+        Part::Spare => (2_000, 2_000_000),
     };
     let most = if random.random_ratio(1, 100) { rare } else { usual };
-    let factor = if slow && matches!(part, Part::Wal | Part::Keeper) {
+    let factor = if slow && matches!(part, Part::Wal | Part::Keeper | Part::Spare) {
         50
     } else {
         1

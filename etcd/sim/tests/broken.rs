@@ -3,14 +3,15 @@
 use etcd_sim::Plan;
 use etcd_sim::plan::Broken;
 
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 1000;
 
-fn is_found(broken: Broken) {
+fn is_found(broken: Broken, change: impl Fn(&mut Plan)) {
     let found = (0..SEEDS).find(|seed| {
-        let plan = Plan {
+        let mut plan = Plan {
             broken: Some(broken),
             ..Plan::draw(*seed)
         };
+        change(&mut plan);
         etcd_sim::run_plan(plan, false).is_err()
     });
     assert!(found.is_some(), "{SEEDS} seeds do not find it");
@@ -18,10 +19,17 @@ fn is_found(broken: Broken) {
 
 #[test]
 fn a_disk_that_has_not_synced_is_found() {
-    is_found(Broken::Sync);
+    is_found(Broken::Sync, |_| ());
 }
 
 #[test]
 fn reads_that_do_not_ask_the_leader_are_found() {
-    is_found(Broken::ReadIndex);
+    is_found(Broken::ReadIndex, |_| ());
+}
+
+#[test]
+fn a_renewal_that_a_checkpoint_forgets_is_found() {
+    is_found(Broken::Checkpoint, |plan| {
+        (plan.holders, plan.checkpoints, plan.skew) = (4, 50, 0);
+    });
 }

@@ -40,7 +40,7 @@ impl Effects for Quiet {
     fn members_changed(&mut self) {}
     fn removed(&mut self) {}
     fn compacted(&mut self, _: i64) {}
-    fn segment_closed(&mut self) {}
+    fn checkpoint(&mut self) {}
     fn frame_written(&mut self, _: u64, _: u64) {}
     fn space_changed(&mut self) {}
     fn store_full(&mut self, _: bool) {}

@@ -54,6 +54,11 @@ impl FakeDisk {
         self.state.lock().capacity = bytes;
     }
 
+    /// Bytes that files occupy.
+    pub fn used(&self) -> u64 {
+        self.state.lock().used()
+    }
+
     /// After `operations` more changes everything fails until [`FakeDisk::crash`].
     pub fn burn_after(&self, operations: u64) {
         self.state.lock().fuse = Some(operations);
@@ -143,14 +148,14 @@ impl State {
         }
     }
 
+    fn used(&self) -> u64 {
+        let length = |content: &Arc<Mutex<Content>>| content.lock().seen.len() as u64;
+        self.files.values().map(length).sum()
+    }
+
     fn reserve(&self, more: u64) -> io::Result<()> {
-        let used: u64 = self
-            .files
-            .values()
-            .map(|content| content.lock().seen.len() as u64)
-            .sum();
         match self.capacity {
-            Some(capacity) if used + more > capacity => Err(io::ErrorKind::StorageFull.into()),
+            Some(capacity) if self.used() + more > capacity => Err(io::ErrorKind::StorageFull.into()),
             _ => Ok(()),
         }
     }

@@ -3,7 +3,6 @@
 use std::io::{self, Write};
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -15,7 +14,6 @@ use http::{HeaderValue, Method, StatusCode, header};
 use http_body::Frame;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use parking_lot::Mutex;
 use prost::Message as _;
 use raft::eraftpb::{self, MessageType, SnapshotMetadata};
 use tokio::io::AsyncWriteExt as _;
@@ -50,42 +48,12 @@ const QUEUED_PIECES: usize = 8;
 const STALLED: Duration = Duration::from_secs(30);
 /// For what the receiver does once it has everything.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
-/// A store that raft did not want is given up.
-const UNWANTED: Duration = Duration::from_secs(60);
 /// Raft asks again as soon as it hears of a failure: a receiver without room would be sent the store over and over.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 const THREAD_STACK: usize = 512 * 1024;
 
 static SENDING: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(SENDS));
 static RECEIVING: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(1));
-
-/// What has arrived and waits for raft to want it, by its index.
-#[derive(Default)]
-pub struct Arrivals {
-    waiting: Mutex<Option<(u64, u64, Arrived)>>,
-    count: AtomicU64,
-}
-
-impl Arrivals {
-    pub fn put(&self, index: u64, arrived: Arrived) -> u64 {
-        let number = self.count.fetch_add(1, Ordering::Relaxed);
-        let before = self.waiting.lock().replace((number, index, arrived));
-        drop(before);
-        number
-    }
-
-    pub fn take(&self, index: u64) -> Option<Arrived> {
-        let mut waiting = self.waiting.lock();
-        waiting
-            .take_if(|(_, of, _)| *of == index)
-            .map(|(_, _, arrived)| arrived)
-    }
-
-    fn forget(&self, number: u64) {
-        let unwanted = self.waiting.lock().take_if(|(of, ..)| *of == number);
-        drop(unwanted);
-    }
-}
 
 /// Sends the store as it is now, which is at least as new as raft asked for, and tells raft how that went.
 pub async fn send(server: Arc<EtcdServer>, peer: Arc<Peer>, message: eraftpb::Message) {
@@ -370,13 +338,9 @@ async fn take_in(
     let arrived = tokio::task::spawn_blocking(move || import_for(&blocking, &file, &metadata))
         .await
         .map_err(store_error)??;
-    let number = server.arrivals.put(index, arrived);
-    server.events.push(Event::Step(Box::new(message)));
-    let server = server.clone();
-    tokio::spawn(async move {
-        tokio::time::sleep(UNWANTED).await;
-        server.arrivals.forget(number);
-    });
+    server
+        .events
+        .push(Event::Arrived(Box::new(message), Box::new(arrived)));
     Ok(bytes)
 }
 

@@ -12,6 +12,7 @@ use tracing::{error, info, warn};
 use super::inbox::Inbox;
 use super::log_thread::Job;
 use super::node::{Follower, Node, Persist, Work};
+use crate::apply::Arrived;
 
 /// A question to the leader that was not answered within so many ticks is asked again.
 const READ_RETRY_TICKS: u32 = 5;
@@ -29,6 +30,8 @@ pub enum Event {
     /// Answered with the index that must have been applied; dropped when there is no leader.
     ReadIndex(oneshot::Sender<u64>),
     Step(Box<Message>),
+    /// A store of another member, with the message that tells raft of it.
+    Arrived(Box<Message>, Box<Arrived>),
     Unreachable(u64),
     /// Whether the snapshot for a member arrived.
     Snapshot(u64, bool),
@@ -57,6 +60,8 @@ pub struct Status {
     pub committed: AtomicU64,
     pub applied: AtomicU64,
     pub is_leader: AtomicBool,
+    /// Leading, and whatever earlier leaders have answered was applied here.
+    pub settled: AtomicBool,
     /// The only voter, and leading: what it has published is what is linearizable.
     pub alone: AtomicBool,
     pub leader_changes: AtomicU64,
@@ -71,8 +76,12 @@ pub struct Status {
 pub trait Outside: Send {
     fn apply(&mut self, entries: Vec<Entry>);
     fn send(&mut self, messages: Vec<Message>);
-    /// The store is to be replaced by a snapshot that has arrived; [`Event::Durable`] tells when it is.
+    /// Raft decides next whether it wants this store.
+    fn arrived(&mut self, arrived: Box<Arrived>);
+    /// It does: the store is to be replaced by the one that has arrived; [`Event::Durable`] tells when it is.
     fn install(&mut self, snapshot: &SnapshotMetadata);
+    /// What has arrived and was not installed is not wanted.
+    fn decided(&mut self);
     fn leadership(&mut self, leading: bool);
     /// The clock of this process stood still for so long.
     fn stalled(&mut self, gap: Duration);
@@ -98,6 +107,8 @@ pub struct Driver<O> {
     proposal_bytes: usize,
     noted_applied: u64,
     installing: Option<Installing>,
+    /// What must have been applied before a leader is settled.
+    settled_from: Option<u64>,
     /// What must have been applied before the only voter may answer reads by itself.
     alone_from: Option<u64>,
 }
@@ -146,6 +157,7 @@ impl<O: Outside> Driver<O> {
             proposal_bytes: 0,
             noted_applied: 0,
             installing: None,
+            settled_from: None,
             alone_from: None,
         }
     }
@@ -254,6 +266,7 @@ impl<O: Outside> Driver<O> {
             }
             Event::ReadIndex(answer) => self.reads.push(answer),
             Event::Step(message) => self.step(*message),
+            Event::Arrived(message, arrived) => self.arrived(*message, arrived),
             Event::Unreachable(id) => self.node.report_unreachable(id),
             Event::Snapshot(id, arrived) => self.node.report_snapshot(id, arrived),
             Event::TransferLeader(to) => {
@@ -300,6 +313,14 @@ impl<O: Outside> Driver<O> {
             Ok(()) | Err(raft::Error::ProposalDropped | raft::Error::StepPeerNotFound) => {}
             Err(error) => warn!(error = %error, "failed to process Raft message"),
         }
+    }
+
+    /// Decided at once: the next one may be here before this turn ends.
+    fn arrived(&mut self, message: Message, arrived: Box<Arrived>) {
+        self.outside.arrived(arrived);
+        self.step(message);
+        self.work();
+        self.outside.decided();
     }
 
     fn hold(&mut self, event: Event) {
@@ -475,14 +496,17 @@ impl<O: Outside> Driver<O> {
             .store(self.node.committed(), Ordering::SeqCst);
         self.status.is_leader.store(leading, Ordering::SeqCst);
         let applied = self.status.applied.load(Ordering::SeqCst);
-        self.alone_from = match leading && self.node.is_sole_voter() && self.node.can_read() {
-            true => self.alone_from.or(Some(self.node.committed())),
-            false => None,
-        };
-        self.status.alone.store(
-            self.alone_from.is_some_and(|from| applied >= from),
-            Ordering::SeqCst,
-        );
+        let (committed, can_read) = (self.node.committed(), leading && self.node.can_read());
+        let since = |from: Option<u64>, holds: bool| holds.then(|| from.unwrap_or(committed));
+        self.settled_from = since(self.settled_from, can_read);
+        self.alone_from = since(self.alone_from, can_read && self.node.is_sole_voter());
+        let is_applied = |from: Option<u64>| from.is_some_and(|from| applied >= from);
+        self.status
+            .settled
+            .store(is_applied(self.settled_from), Ordering::SeqCst);
+        self.status
+            .alone
+            .store(is_applied(self.alone_from), Ordering::SeqCst);
     }
 }
 

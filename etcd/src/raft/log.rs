@@ -35,6 +35,11 @@ impl Log {
         }
     }
 
+    /// Index of the entry before the first.
+    pub fn before(&self) -> u64 {
+        self.before.0
+    }
+
     fn first(&self) -> u64 {
         self.before.0 + 1
     }

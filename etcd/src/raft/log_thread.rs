@@ -45,6 +45,32 @@ pub enum Job {
     Stop,
 }
 
+/// What goes on beside the appends.
+pub trait Beside: Send {
+    /// Makes a spare segment; the result is to become a [`Job::Spare`].
+    fn spare(&mut self, job: SpareJob, jobs: &Arc<Inbox<Job>>) -> io::Result<()>;
+    /// The next append cannot go on without the spare that is being made.
+    fn hurry(&mut self) {}
+    /// The next append cannot go on without space.
+    fn wait_for_space(&mut self) {
+        std::thread::sleep(FULL_RETRY);
+    }
+}
+
+struct OnAThread;
+
+impl Beside for OnAThread {
+    fn spare(&mut self, job: SpareJob, jobs: &Arc<Inbox<Job>>) -> io::Result<()> {
+        let jobs = jobs.clone();
+        let run = move || jobs.push(Job::Spare(job.run()));
+        let thread = std::thread::Builder::new()
+            .name("etcd-wal-spare".into())
+            .stack_size(128 * 1024)
+            .spawn(run);
+        thread.map(drop)
+    }
+}
+
 /// What others may know about the log's disk.
 #[derive(Default)]
 pub struct LogStatus {
@@ -58,8 +84,7 @@ pub struct LogThread {
     pub jobs: Arc<Inbox<Job>>,
     pub events: Arc<Inbox<Event>>,
     pub status: Arc<LogStatus>,
-    /// How a spare segment is made beside the appends; its result is to become a [`Job::Spare`].
-    pub beside: fn(SpareJob, Arc<Inbox<Job>>) -> io::Result<()>,
+    pub beside: Box<dyn Beside>,
     pub fatal: fn(&dyn std::fmt::Display) -> !,
     group: Group,
     /// A commit index that need not be synced alone waits here for the next group.
@@ -78,7 +103,7 @@ impl LogThread {
             jobs,
             events,
             status,
-            beside: on_a_thread,
+            beside: Box::new(OnAThread),
             fatal,
             group: Group::default(),
             pending: None,
@@ -178,7 +203,7 @@ impl LogThread {
                 Ok(()) => return self.observe(start.elapsed(), group.bytes().len()),
                 Err(source) if disk::is_full(&source) => {
                     self.set_full(true);
-                    std::thread::sleep(FULL_RETRY);
+                    self.beside.wait_for_space();
                 }
                 Err(source) => (self.fatal)(&source),
             }
@@ -198,6 +223,7 @@ impl LogThread {
     fn wait_for_spare(&mut self, bytes: usize) {
         let mut batch = Vec::new();
         while self.wal.must_wait_for_spare(bytes) {
+            self.beside.hurry();
             self.jobs.drain(&mut batch, Some(FULL_RETRY));
             let (spares, others): (Vec<_>, Vec<_>) =
                 batch.drain(..).partition(|job| matches!(job, Job::Spare(_)));
@@ -217,7 +243,7 @@ impl LogThread {
 
     fn prepare_spare(&mut self) {
         let Some(job) = self.wal.spare_job() else { return };
-        if let Err(source) = (self.beside)(job, self.jobs.clone()) {
+        if let Err(source) = self.beside.spare(job, &self.jobs) {
             self.spare_done(Err(source));
         }
     }
@@ -242,15 +268,6 @@ impl LogThread {
         }
         self.events.push(Event::SpaceChanged);
     }
-}
-
-fn on_a_thread(job: SpareJob, jobs: Arc<Inbox<Job>>) -> io::Result<()> {
-    let run = move || jobs.push(Job::Spare(job.run()));
-    let thread = std::thread::Builder::new()
-        .name("etcd-wal-spare".into())
-        .stack_size(128 * 1024)
-        .spawn(run);
-    thread.map(drop)
 }
 
 fn snapshot_record(metadata: &raft::eraftpb::SnapshotMetadata) -> walpb::Snapshot {

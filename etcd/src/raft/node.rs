@@ -1,7 +1,9 @@
 //! The deciding half of raft: no IO, no clock, no threads.
 
 use etcd_api::raftpb;
-use raft::eraftpb::{ConfState, Entry, HardState, Message, MessageType, SnapshotMetadata};
+use raft::eraftpb::{
+    ConfChange, ConfChangeType, ConfState, Entry, HardState, Message, MessageType, SnapshotMetadata,
+};
 use raft::{Config, RawNode, ReadState, SnapshotStatus, SoftState, StateRole};
 
 use super::conf_change;
@@ -18,6 +20,9 @@ pub struct Node {
     raw: RawNode<Log>,
     id: u64,
     retention: Retention,
+    /// This leader was removed. Somebody must tell the others that this was committed, so it leads on as a member, which raft knows no leader without:
+    /// a quorum that has one member more meets every quorum of the others. Once it leads no more it is none.
+    removal: Option<ConfChange>,
 }
 
 /// What is to be done, in this order: answer reads, apply, send, persist, send what waited for that.
@@ -97,6 +102,7 @@ impl Node {
             raw,
             id,
             retention: Retention::default(),
+            removal: None,
         })
     }
 
@@ -134,7 +140,18 @@ impl Node {
         let Some(change) = conf_change::for_raft(change) else {
             return Ok(self.raw.store().conf_state().clone());
         };
-        let state = self.raw.apply_conf_change(&change)?;
+        let removes_self =
+            change.node_id == self.id && change.change_type == ConfChangeType::RemoveNode as i32;
+        let mut state = match removes_self && self.is_leader() {
+            true => {
+                self.removal = Some(change);
+                self.raw.store().conf_state().clone()
+            }
+            false => self.raw.apply_conf_change(&change)?,
+        };
+        if self.removal.is_some() {
+            state.voters.retain(|id| *id != self.id);
+        }
         self.raw.mut_store().set_conf_state(state.clone());
         Ok(state)
     }
@@ -158,6 +175,9 @@ impl Node {
         {
             return Err(raft::Error::ProposalDropped);
         }
+        if message.msg_type == MessageType::MsgTimeoutNow as i32 && self.is_installing() {
+            return Ok(());
+        }
         self.raw.step(message)
     }
 
@@ -168,8 +188,15 @@ impl Node {
             && message.commit > self.raw.raft.raft_log.last_index()
     }
 
+    /// Whoever waits for a store to be replaced does not campaign: raft would look for entries in the log that the snapshot has taken the place of.
     pub fn tick(&mut self) {
-        self.raw.tick();
+        if !self.is_installing() {
+            self.raw.tick();
+        }
+    }
+
+    fn is_installing(&self) -> bool {
+        self.raw.store().before() > self.raw.raft.raft_log.applied
     }
 
     pub fn report_unreachable(&mut self, id: u64) {
@@ -200,7 +227,7 @@ impl Node {
 
     /// The only voter need not wait for an election timeout.
     pub fn campaign_if_alone(&mut self) -> raft::Result<()> {
-        if self.is_sole_voter() && !self.is_leader() {
+        if self.is_sole_voter() && !self.is_leader() && !self.is_installing() {
             self.raw.campaign()
         } else {
             Ok(())
@@ -273,6 +300,12 @@ impl Node {
 
     /// The next thing to do, None when there is nothing.
     pub fn work(&mut self) -> Option<Work> {
+        if !self.is_leader()
+            && let Some(removal) = self.removal.take()
+        {
+            // It was applied before, and can only be refused for a reason that raft has logged.
+            self.raw.apply_conf_change(&removal).ok();
+        }
         if !self.raw.has_ready() {
             return None;
         }

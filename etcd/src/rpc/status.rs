@@ -146,7 +146,7 @@ fn member_code(error: MemberError) -> Code {
 
 fn lease_code(error: LeaseError) -> Code {
     match error {
-        LeaseError::NotFound => Code::NotFound,
+        LeaseError::NotFound | LeaseError::Ending => Code::NotFound,
         LeaseError::Exists => Code::FailedPrecondition,
         LeaseError::TtlTooLarge => Code::OutOfRange,
         LeaseError::NotPrimary => Code::Unknown,

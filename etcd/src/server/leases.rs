@@ -52,28 +52,36 @@ impl EtcdServer {
 
     /// Renews a lease on the leader.
     pub async fn renew_here(&self, id: i64) -> Result<i64, ServerError> {
-        if !self.ensure_leadership().await {
-            return Err(ServerError::NotLeader);
+        loop {
+            // A lease that an earlier leader has granted, or a checkpoint that it has made, may not be applied here before.
+            if !self.ensure_leadership().await || !self.raft.settled.load(Ordering::SeqCst) {
+                return Err(ServerError::NotLeader);
+            }
+            let has_checkpoint = self.state.lessor.lock().has_checkpoint(id);
+            if has_checkpoint {
+                // A later leader must not go by what was left before this renewal.
+                self.checkpoint(vec![(id, 0)]).await?;
+            }
+            let renewed = self.state.lessor.lock().renew(id, self.clock.now());
+            match renewed {
+                // As etcd: it is gone once it was revoked, and not before.
+                Err(LeaseError::Ending) => tokio::time::sleep(ASK_RETRY).await,
+                renewed => return Ok(renewed?),
+            }
         }
-        let has_checkpoint = self.state.lessor.lock().has_checkpoint(id);
-        if has_checkpoint {
-            // A later leader must not go by what was left before this renewal.
-            self.checkpoint(vec![(id, 0)]).await?;
-        }
-        Ok(self.state.lessor.lock().renew(id, self.clock.now())?)
     }
 
     /// Renews a lease wherever the leader is.
     pub async fn renew(&self, id: i64) -> Result<i64, ServerError> {
-        if self.is_leader() {
-            self.wait_applied(APPLY_TIMEOUT).await?;
-            match self.renew_here(id).await {
-                Err(ServerError::NotLeader | ServerError::Lease(LeaseError::NotPrimary)) => {}
-                renewed => return renewed,
-            }
-        }
         let ask = async {
             loop {
+                if self.is_leader() {
+                    self.wait_applied(APPLY_TIMEOUT).await?;
+                    match self.renew_here(id).await {
+                        Err(ServerError::NotLeader | ServerError::Lease(LeaseError::NotPrimary)) => {}
+                        renewed => return renewed,
+                    }
+                }
                 for url in self.leader_urls().await.unwrap_or_default() {
                     match lease::renew(self.transport.client(), &url, id).await {
                         Asked::Answered(ttl) => return Ok(ttl),
@@ -82,9 +90,6 @@ impl EtcdServer {
                     }
                 }
                 tokio::time::sleep(ASK_RETRY).await;
-                if self.is_leader() {
-                    return Err(ServerError::LeaderChanged);
-                }
             }
         };
         tokio::time::timeout(REQUEST_TIMEOUT, ask)
@@ -137,12 +142,14 @@ impl EtcdServer {
     /// Revokes leases that ended, as long as this member leads.
     pub async fn expire_leases(self: Arc<Self>) {
         loop {
+            // Read before the lessor is: what a later term's leader promises is not known to this look.
+            let term = self.raft.term.load(Ordering::SeqCst);
             // A leader that was away has no say in who ended meanwhile: it asks before it looks at the clock.
             let expired = match self.is_leader() && self.ensure_leadership().await {
                 true => self.state.lessor.lock().expired(self.clock.now(), REVOKE_RATE),
                 false => Vec::new(),
             };
-            let (busy, term) = (!expired.is_empty(), self.raft.term.load(Ordering::SeqCst));
+            let busy = !expired.is_empty();
             for id in expired {
                 tokio::spawn(self.clone().revoke(id, term));
             }

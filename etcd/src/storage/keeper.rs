@@ -59,6 +59,10 @@ impl Keeper {
         let _structure = storage.structure.lock();
         let written = self.written.lock().clone();
         let segments = self.storage.segments();
+        if storage.installed.load(Ordering::SeqCst) != self.installed {
+            // An installed store may bear lower numbers than what the old one had written meanwhile.
+            self.synced = 0;
+        }
         for segment in segments
             .iter()
             .filter(|segment| self.needs_sync(segment, &written))
@@ -84,6 +88,11 @@ impl Keeper {
         Ok(written.frame)
     }
 
+    /// Up to which entry of raft the store outlives a loss of power.
+    pub fn durable_index(&self) -> u64 {
+        self.durable.index
+    }
+
     fn needs_sync(&self, segment: &Segment, written: &Written) -> bool {
         segment.origin == Origin::Log
             && segment.number > self.synced
@@ -95,7 +104,10 @@ impl Keeper {
         let (disk, dir) = (self.storage.disk.clone(), self.storage.dir.clone());
         match manifest.write(&*disk, &dir) {
             Err(error) if disk::is_full(&error) => {
-                disk.open(&dir.join(BALLAST))?.truncate(0)?;
+                let Ok(ballast) = disk.open(&dir.join(BALLAST)) else {
+                    return Err(error);
+                };
+                ballast.truncate(0)?;
                 manifest.write(&*disk, &dir)?;
             }
             result => result?,

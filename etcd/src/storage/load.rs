@@ -50,6 +50,8 @@ pub fn load(
         });
     }
     remove_leftovers(&*disk, dir, &manifest).map_err(StorageError::io(dir))?;
+    // The MANIFEST that was read may be one whose writer was killed before its name was durable; the log is to rely on it.
+    disk.sync_dir(dir).map_err(StorageError::io(dir))?;
     let mut loader = Loader {
         disk: &*disk,
         dir,

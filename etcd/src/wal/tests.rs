@@ -54,6 +54,29 @@ fn what_was_appended_is_read_back() {
     assert_eq!(indexes(&reopen(&disk).unwrap().1), [1, 2, 3]);
 }
 
+/// Killed at any step, read, and then the power goes: raft has counted on what it read.
+#[test]
+fn what_a_killed_process_has_left_is_durable_once_it_was_read() {
+    for fuse in 0..40 {
+        let disk = FakeDisk::new();
+        let mut wal = Wal::create(Arc::new(disk.clone()), dir(), IDS, SEGMENT).unwrap();
+        disk.burn_after(fuse);
+        (1..40).any(|index| {
+            let mut group = Group::default();
+            group.entry(&entry(index, 40 * 1024));
+            wal.append(&mut group).is_err()
+        });
+        disk.revive();
+        let read = indexes(&reopen(&disk).unwrap().1);
+        disk.crash(fuse);
+        assert_eq!(
+            indexes(&reopen(&disk).unwrap().1),
+            read,
+            "killed after {fuse} operations"
+        );
+    }
+}
+
 #[test]
 fn a_rewritten_index_supersedes_what_followed_it() {
     let disk = FakeDisk::new();

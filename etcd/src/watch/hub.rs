@@ -491,15 +491,21 @@ impl HubThread {
         {
             return self.replay(stream_id, id);
         }
-        watcher.state = Seeing::CatchingUp;
-        let interest = watcher.interest.clone();
-        self.history.push(Some(Job {
-            stream: stream_id,
-            watch_id: id,
-            interest,
-            from: watcher.next,
-            until: self.seen,
-        }));
+        self.read_history(stream_id, id);
+    }
+
+    fn read_history(&mut self, stream_id: u64, id: i64) {
+        let stream = self.streams.get_mut(&stream_id);
+        if let Some(watcher) = stream.and_then(|stream| stream.watchers.get_mut(&id)) {
+            watcher.state = Seeing::CatchingUp;
+            self.history.push(Some(Job {
+                stream: stream_id,
+                watch_id: id,
+                interest: watcher.interest.clone(),
+                from: watcher.next,
+                until: self.seen,
+            }));
+        }
     }
 
     /// Recent frames hold all that the watcher has missed.
@@ -510,40 +516,23 @@ impl HubThread {
         let Some(watcher) = stream.watchers.get_mut(&id) else {
             return;
         };
-        let mut all = Bodies::default();
-        for recent in self
-            .recent
-            .iter()
-            .filter(|recent| recent.batch.revision >= watcher.next)
-        {
-            for event in &mut events_of(&recent.batch) {
-                let wanted = event.revision() >= watcher.next
-                    && watcher.interest.range.contains(&event.key)
-                    && event.is_wanted(&watcher.interest);
-                if !wanted {
-                    continue;
-                }
-                let revision = event.revision();
-                match event.encoded(
-                    watcher.interest.prev_kv,
-                    &self.store.storage,
-                    &recent.batch.segments,
-                ) {
-                    Ok(bytes) => all.push(revision, bytes),
-                    Err(source) => warn!(error = %source, "failed to read a previous value for a watcher"),
-                }
+        let missed = match missed_by(watcher, &self.recent, &self.store) {
+            Ok(missed) => missed,
+            Err(source) => {
+                // History says the same, and says it as a cancellation when it cannot be read.
+                warn!(error = %source, "failed to read a previous value for a watcher");
+                return self.read_history(stream_id, id);
             }
-        }
-        all.close();
+        };
         send(
             &stream.outbox,
             &self.header,
             id,
             watcher.fragment,
-            &all.done,
+            &missed,
             self.seen,
         );
-        watcher.quiet &= all.done.is_empty();
+        watcher.quiet &= missed.is_empty();
         watcher.next = watcher.next.max(self.seen + 1);
         watcher.state = Seeing::Present;
         self.answer_progress(stream_id);
@@ -649,6 +638,28 @@ impl HubThread {
             }
         }
     }
+}
+
+/// The events of recent frames that a watcher has not seen.
+fn missed_by(watcher: &Watcher, recent: &VecDeque<Recent>, store: &Store) -> std::io::Result<Vec<Body>> {
+    let (interest, mut all) = (&watcher.interest, Bodies::default());
+    for Recent { batch, .. } in recent
+        .iter()
+        .filter(|recent| recent.batch.revision >= watcher.next)
+    {
+        for event in &mut events_of(batch) {
+            let wanted = event.revision() >= watcher.next
+                && interest.range.contains(&event.key)
+                && event.is_wanted(interest);
+            if wanted {
+                let revision = event.revision();
+                let bytes = event.encoded(interest.prev_kv, &store.storage, &batch.segments)?;
+                all.push(revision, bytes);
+            }
+        }
+    }
+    all.close();
+    Ok(all.done)
 }
 
 fn bodies(

@@ -101,36 +101,77 @@ fn index_after_start(disk: &FakeDisk) -> u64 {
     index
 }
 
-#[test]
-fn either_store_is_there_whenever_the_power_fails() {
+fn put_some(machine: &mut Machine) {
+    for number in 0..5 {
+        let put = PutRequest {
+            key: "a".into(),
+            value: vec![number; 400].into(),
+            ..Default::default()
+        };
+        let request = InternalRaftRequest {
+            put: Some(put),
+            ..Default::default()
+        };
+        machine.propose(request).unwrap();
+    }
+}
+
+/// `then` makes of a disk that has burnt what the next start finds.
+fn either_store_is_there(then: impl Fn(&FakeDisk, u64)) {
     let mut seen = std::collections::BTreeSet::new();
     for fuse in 0.. {
         let disk = FakeDisk::new();
         let mut machine = Machine::open(&disk);
         machine.elect().unwrap();
-        for number in 0..5 {
-            let put = PutRequest {
-                key: "a".into(),
-                value: vec![number; 400].into(),
-                ..Default::default()
-            };
-            let request = InternalRaftRequest {
-                put: Some(put),
-                ..Default::default()
-            };
-            machine.propose(request).unwrap();
-        }
+        put_some(&mut machine);
         machine.keep().unwrap();
         disk.burn_after(fuse);
         let done = take_over(&mut machine).is_ok();
         drop(machine);
-        disk.crash(fuse);
+        then(&disk, fuse);
         seen.insert(index_after_start(&disk));
         if done {
             break;
         }
     }
     assert!(seen.contains(&INDEX) && seen.len() == 2, "{seen:?}");
+}
+
+#[test]
+fn either_store_is_there_whenever_the_power_fails() {
+    either_store_is_there(FakeDisk::crash);
+}
+
+/// The second start must not have relied on a MANIFEST whose name the first had not made durable.
+#[test]
+fn either_store_is_there_when_the_process_is_killed_and_the_power_fails_after_a_start() {
+    either_store_is_there(|disk, seed| {
+        disk.revive();
+        index_after_start(disk);
+        disk.crash(seed);
+    });
+}
+
+/// Its segments bear lower numbers than those that were synced last.
+#[test]
+fn a_store_that_waited_while_the_old_one_went_on_is_durable() {
+    for seed in 0..20 {
+        let disk = FakeDisk::new();
+        let mut machine = Machine::open(&disk);
+        machine.elect().unwrap();
+        let arrived = arrive(&machine).unwrap();
+        let segment = |machine: &Machine| machine.applier.writer.written().lock().segment.number;
+        let first = segment(&machine);
+        while segment(&machine) < first + 3 {
+            put_some(&mut machine);
+        }
+        machine.keep().unwrap();
+        machine.applier.install(arrived);
+        machine.keeper.checkpoint().unwrap();
+        drop(machine);
+        disk.crash(seed);
+        assert_eq!(index_after_start(&disk), INDEX);
+    }
 }
 
 #[test]

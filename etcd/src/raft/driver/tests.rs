@@ -9,11 +9,16 @@ use raft::eraftpb::HardState;
 
 use super::*;
 use crate::disk::fake::FakeDisk;
+use crate::lease::Lessor;
 use crate::peer::fake::{Chance, FakeNetwork};
 use crate::peer::transport::Network as _;
 use crate::raft::log::Log;
 use crate::raft::log_thread::{LogStatus, LogThread};
 use crate::raft::node::Timing;
+use crate::storage::Storage;
+use crate::storage::import::Import;
+use crate::storage::record::FrameHeader;
+use crate::storage::writer::Meta;
 use crate::wal::Wal;
 use crate::wal::format::Ids;
 
@@ -24,6 +29,7 @@ struct Recorder {
     applied: Applied,
     network: FakeNetwork,
     snapshots: Arc<Mutex<Vec<u64>>>,
+    arrived: Option<Box<Arrived>>,
 }
 
 impl Outside for Recorder {
@@ -38,8 +44,17 @@ impl Outside for Recorder {
     fn send(&mut self, messages: Vec<Message>) {
         self.network.send(messages);
     }
+    fn arrived(&mut self, arrived: Box<Arrived>) {
+        self.arrived = Some(arrived);
+    }
     fn install(&mut self, snapshot: &SnapshotMetadata) {
+        if let Some(arrived) = self.arrived.take() {
+            assert_eq!(arrived.imported.frame.index, snapshot.index);
+        }
         self.snapshots.lock().push(snapshot.index);
+    }
+    fn decided(&mut self) {
+        self.arrived = None;
     }
     fn leadership(&mut self, _: bool) {}
     fn stalled(&mut self, _: Duration) {}
@@ -82,6 +97,7 @@ impl Machine {
             applied: applied.clone(),
             network: network.clone(),
             snapshots: Arc::clone(&snapshots),
+            arrived: None,
         };
         let tick = Duration::from_millis(100);
         let mut driver = Driver::new(
@@ -319,8 +335,38 @@ fn a_proposal_of_a_leader_is_not_made_in_the_name_of_the_next() {
 }
 
 #[test]
-fn nothing_of_a_snapshot_is_written_before_the_store_was_replaced() {
-    let mut cluster = Cluster::new(5, 0);
+fn a_leader_is_settled_once_an_entry_of_its_own_was_applied() {
+    let mut cluster = Cluster::new(7, 0);
+    cluster.until("a leader", |cluster| cluster.leader().is_some());
+    (0..20).for_each(|_| cluster.tick());
+    let old = cluster.leader().unwrap();
+    let id = (1..=3).find(|id| *id != old).unwrap();
+    let member = cluster.members.get_mut(&id).unwrap();
+    let (term, next) = (member.driver.node.term(), member.driver.node.committed() + 1);
+    let from_old = |kind, term, index| {
+        let mut message = Message {
+            from: old,
+            to: id,
+            term,
+            index,
+            ..Message::default()
+        };
+        message.set_msg_type(kind);
+        Event::Step(Box::new(message))
+    };
+    let settled = |member: &Machine| member.driver.status.settled.load(Ordering::SeqCst);
+    member.event(from_old(MessageType::MsgTimeoutNow, term, 0));
+    member.settle();
+    member.event(from_old(MessageType::MsgRequestVoteResponse, term + 1, 0));
+    member.settle();
+    assert!(member.driver.node.is_leader() && !settled(member));
+    member.event(from_old(MessageType::MsgAppendResponse, term + 1, next));
+    member.settle();
+    member.driver.on_tick();
+    assert!(settled(member));
+}
+
+fn snapshot(index: u64) -> Message {
     let mut snapshot = Message {
         from: 2,
         to: 1,
@@ -331,7 +377,7 @@ fn nothing_of_a_snapshot_is_written_before_the_store_was_replaced() {
                     voters: vec![1, 2, 3],
                     ..ConfState::default()
                 }),
-                index: 50,
+                index,
                 term: 3,
             }),
             ..Default::default()
@@ -339,8 +385,46 @@ fn nothing_of_a_snapshot_is_written_before_the_store_was_replaced() {
         ..Message::default()
     };
     snapshot.set_msg_type(MessageType::MsgSnapshot);
+    snapshot
+}
+
+/// The store that comes with [`snapshot`].
+fn arrival(index: u64) -> Event {
+    let disk: Arc<FakeDisk> = Arc::default();
+    let storage = Storage::new(disk, "/store".into(), 7, 1 << 16, Vec::new());
+    let frame = FrameHeader {
+        index,
+        term: 3,
+        revision: 1,
+    };
+    let imported = Import::new(Arc::new(storage)).finish(Meta::new(), frame);
+    let mut lessor = Lessor::new(1);
+    let state = crate::meta::read_from(7, &Meta::new(), &mut lessor).unwrap();
+    let arrived = Arrived {
+        imported: imported.unwrap(),
+        state,
+        lessor,
+    };
+    Event::Arrived(Box::new(snapshot(index)), Box::new(arrived))
+}
+
+#[test]
+fn a_store_finds_its_own_snapshot_however_many_arrive_at_once() {
+    let mut cluster = Cluster::new(6, 0);
     let member = cluster.members.get_mut(&1).unwrap();
-    member.event(Event::Step(Box::new(snapshot)));
+    [50, 40, 60, 60, 70]
+        .into_iter()
+        .for_each(|index| member.event(arrival(index)));
+    member.settle();
+    assert_eq!(*member.snapshots.lock(), [50, 60, 70]);
+    assert!(member.driver.outside.arrived.is_none());
+}
+
+#[test]
+fn nothing_of_a_snapshot_is_written_before_the_store_was_replaced() {
+    let mut cluster = Cluster::new(5, 0);
+    let member = cluster.members.get_mut(&1).unwrap();
+    member.event(Event::Step(Box::new(snapshot(50))));
     member.settle();
     assert_eq!(*member.snapshots.lock(), [50]);
     assert_eq!(member.driver.node.applied(50), 0, "raft must not count on it yet");

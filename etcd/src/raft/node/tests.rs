@@ -77,6 +77,77 @@ fn every_kind_of_configuration_change_passes_raft_as_etcd_wrote_it() {
 }
 
 #[test]
+fn a_leader_that_was_removed_leads_on_until_another_does() {
+    let mut leader = leader();
+    leader.propose([b"on its way to the disk".to_vec()]).unwrap();
+    let persist = leader.work().unwrap().persist.unwrap();
+    let change = |kind: ConfChangeType, id| raftpb::ConfChange {
+        r#type: kind as i32,
+        ..add_learner(id)
+    };
+    let joins = change(ConfChangeType::ConfChangeAddNode, 2);
+    leader.apply_conf_change(&joins).unwrap();
+    let leaves = change(ConfChangeType::ConfChangeRemoveNode, 1);
+    let state = leader.apply_conf_change(&leaves).unwrap();
+    assert_eq!(state.voters, [2]);
+    leader.persisted(persist.number);
+    settle(&mut leader);
+    assert!(leader.is_leader());
+    let mut heartbeat = Message {
+        from: 2,
+        to: 1,
+        term: leader.term() + 1,
+        ..Message::default()
+    };
+    heartbeat.set_msg_type(MessageType::MsgHeartbeat);
+    leader.step(heartbeat).unwrap();
+    settle(&mut leader);
+    let term = leader.term();
+    (0..100).for_each(|_| leader.tick());
+    settle(&mut leader);
+    assert_eq!((leader.is_leader(), leader.term()), (false, term));
+}
+
+#[test]
+fn nobody_campaigns_while_its_store_is_being_replaced() {
+    let mut follower = node(1, &[1, 2, 3]);
+    let mut snapshot = Message {
+        from: 2,
+        to: 1,
+        term: 3,
+        snapshot: Some(raft::eraftpb::Snapshot {
+            metadata: Some(SnapshotMetadata {
+                conf_state: Some(ConfState {
+                    voters: vec![1, 2, 3],
+                    ..ConfState::default()
+                }),
+                index: 50,
+                term: 3,
+            }),
+            ..Default::default()
+        }),
+        ..Message::default()
+    };
+    snapshot.set_msg_type(MessageType::MsgSnapshot);
+    follower.step(snapshot).unwrap();
+    let number = follower.work().unwrap().persist.unwrap().number;
+    (0..100).for_each(|_| follower.tick());
+    let mut now = Message {
+        from: 2,
+        to: 1,
+        term: 3,
+        ..Message::default()
+    };
+    now.set_msg_type(MessageType::MsgTimeoutNow);
+    follower.step(now).unwrap();
+    assert_eq!(follower.term(), 3);
+    follower.persisted(number);
+    follower.applied(50);
+    (0..100).for_each(|_| follower.tick());
+    assert!(follower.work().is_some_and(|work| work.persist.is_some()));
+}
+
+#[test]
 fn a_forwarded_change_of_an_unknown_kind_is_dropped() {
     let mut leader = leader();
     let unknown = raftpb::ConfChange {

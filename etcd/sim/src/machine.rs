@@ -1,0 +1,99 @@
+//! The machine of a member: its disk, its clock, and when each part of its process has its next turn.
+
+use etcd::disk::fake::FakeDisk;
+use etcd::wal::format::Ids;
+
+use crate::faults::Down;
+use crate::member::{Life, PARTS, TICK_US};
+
+/// What outlives a process.
+pub struct Member {
+    pub ids: Ids,
+    pub disk: FakeDisk,
+    pub life: Option<Life>,
+    /// Begins with nothing, as a member of a cluster that runs already.
+    pub joins: bool,
+    /// The cluster has removed it, and it has heard of that.
+    pub leaving: bool,
+    pub gone: bool,
+    pub restart_at: u64,
+    pub paused_until: u64,
+    pub slow_until: u64,
+    pub full_until: Option<u64>,
+    /// How a burnt fuse ends the process.
+    pub ends: Down,
+    /// By the world's clock: skewed, it is longer or shorter than what the member believes it to be.
+    pub tick_us: u64,
+    pub next_tick: u64,
+    pub last_tick: u64,
+    /// When it looks for leases that have ended.
+    pub next_look: u64,
+    /// Up to where its clock has gone on, and microseconds of its own beyond whole milliseconds.
+    clock: (u64, u64),
+    /// When each part takes its next turn, if it has something to do.
+    pub turns: [Option<u64>; PARTS.len()],
+}
+
+impl Member {
+    pub fn new(ids: Ids, tick_us: u64) -> Member {
+        Member {
+            ids,
+            disk: FakeDisk::new(),
+            life: None,
+            joins: false,
+            leaving: false,
+            gone: false,
+            restart_at: 0,
+            paused_until: 0,
+            slow_until: 0,
+            full_until: None,
+            ends: Down::PowerLoss,
+            tick_us,
+            next_tick: 0,
+            last_tick: 0,
+            next_look: 0,
+            clock: (0, 0),
+            turns: [None; PARTS.len()],
+        }
+    }
+
+    pub fn begin(&mut self, life: Life, now: u64) {
+        self.life = Some(life);
+        (self.last_tick, self.next_look) = (now, now);
+        self.clock = (now, 0);
+    }
+
+    /// The member's own microseconds in so many of the world's.
+    pub fn own_us(&self, us: u64) -> u64 {
+        us * TICK_US / self.tick_us
+    }
+
+    /// Its clock goes on, at its own speed.
+    pub fn wind(&mut self, now: u64) {
+        let own = self.own_us(now - self.clock.0) + self.clock.1;
+        if let Some(life) = &self.life {
+            life.clock.advance(own / 1000);
+        }
+        self.clock = (now, own % 1000);
+    }
+
+    /// False when it was down already.
+    pub fn end(&mut self, how: Down, seed: u64) -> bool {
+        // Whatever a dying process still does to its disk does not happen.
+        self.disk.burn_after(0);
+        let lived = self.life.take().is_some();
+        self.turns = [None; PARTS.len()];
+        self.paused_until = 0;
+        self.make_room();
+        match how {
+            Down::PowerLoss => self.disk.crash(seed),
+            Down::Kill => self.disk.revive(),
+        }
+        lived
+    }
+
+    pub fn make_room(&mut self) {
+        self.disk.set_capacity(None);
+        self.full_until = None;
+    }
+}

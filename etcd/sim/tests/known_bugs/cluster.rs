@@ -1,0 +1,157 @@
+//! Members among each other: snapshots, their rules, and who leads.
+
+use etcd::apply::ApplyError;
+use etcd_api::authpb::{Permission, permission::Type};
+use etcd_api::etcdserverpb::{
+    AuthEnableRequest, AuthRoleAddRequest, AuthRoleGrantPermissionRequest, AuthUserAddRequest,
+    AuthUserGrantRoleRequest, InternalRaftRequest,
+};
+use etcd_sim::World;
+use etcd_sim::faults::Kind;
+use raft::eraftpb::{Message, MessageType};
+
+use crate::scenario::{
+    ask, ask_at, cut_off, everywhere, hash, hold, life, of_user, often, put, quiet_with, rest, until,
+};
+
+fn needs_snapshots(members: usize) -> World {
+    quiet_with(members, |plan| {
+        (plan.retention.snapshot_count, plan.retention.catchup_entries) = (5, 1);
+    })
+}
+
+fn user(name: &str, role: &str) -> [InternalRaftRequest; 3] {
+    let request = InternalRaftRequest::default;
+    [
+        InternalRaftRequest {
+            auth_user_add: Some(AuthUserAddRequest {
+                name: name.to_owned(),
+                hashed_password: "aGFzaA==".to_owned(),
+                ..AuthUserAddRequest::default()
+            }),
+            ..request()
+        },
+        InternalRaftRequest {
+            auth_role_add: Some(AuthRoleAddRequest {
+                name: role.to_owned(),
+            }),
+            ..request()
+        },
+        InternalRaftRequest {
+            auth_user_grant_role: Some(AuthUserGrantRoleRequest {
+                user: name.to_owned(),
+                role: role.to_owned(),
+            }),
+            ..request()
+        },
+    ]
+}
+
+fn rules() -> Vec<InternalRaftRequest> {
+    let grant = InternalRaftRequest {
+        auth_role_grant_permission: Some(AuthRoleGrantPermissionRequest {
+            name: "writer".to_owned(),
+            perm: Some(Permission {
+                perm_type: Type::Readwrite as i32,
+                key: "k".into(),
+                range_end: "l".into(),
+            }),
+        }),
+        ..InternalRaftRequest::default()
+    };
+    let enable = InternalRaftRequest {
+        auth_enable: Some(AuthEnableRequest {}),
+        ..InternalRaftRequest::default()
+    };
+    let users = user("root", "root").into_iter().chain(user("ann", "writer"));
+    users.chain([grant, enable]).collect()
+}
+
+/// The rules came with the snapshot, or the member refuses what the others do.
+#[test]
+fn issue_14571_a_member_knows_the_users_that_came_with_a_snapshot() {
+    let mut world = needs_snapshots(3);
+    ask(&mut world, put("k", "first"));
+    cut_off(&mut world, 2, 5_000_000);
+    for request in rules() {
+        assert!(ask_at(&mut world, 0, request).result.is_ok());
+    }
+    let revision = life(&world, 0).state.auth.revision();
+    let mut last = 0;
+    for number in 0..20 {
+        let request = of_user("ann", revision, put("k", &format!("{number}")));
+        let applied = ask_at(&mut world, 0, request);
+        assert!(applied.result.is_ok());
+        last = applied.revision;
+    }
+    let before = world.snapshots;
+    everywhere(&mut world, last);
+    assert!(world.snapshots > before, "no snapshot was needed");
+    assert!(life(&world, 2).state.auth.is_enabled());
+    for (place, name) in [(0, "k"), (1, "k1"), (2, "k2")] {
+        let applied = ask_at(&mut world, place, of_user("ann", revision, put(name, "x")));
+        assert!(applied.result.is_ok(), "{:?}", applied.result.err());
+        everywhere(&mut world, applied.revision);
+        last = applied.revision;
+    }
+    let refused = ask_at(&mut world, 2, of_user("ann", revision, put("z", "x")));
+    assert!(matches!(refused.result, Err(ApplyError::Auth(_))));
+    rest(&mut world);
+    hash(&world, last);
+}
+
+/// A message with the store of a member as it is now.
+fn store_of(world: &World, from: usize, to: usize) -> Message {
+    let mut message = Message {
+        from: world.members[from].ids.member,
+        to: world.members[to].ids.member,
+        term: life(world, from)
+            .status
+            .term
+            .load(std::sync::atomic::Ordering::SeqCst),
+        ..Message::default()
+    };
+    message.set_msg_type(MessageType::MsgSnapshot);
+    message
+}
+
+#[test]
+fn issue_18055_two_snapshots_within_a_moment_are_taken_one_after_the_other() {
+    let mut world = needs_snapshots(3);
+    ask(&mut world, put("k", "first"));
+    let leader = until(&mut world, |world| world.leader());
+    let lagging = (leader + 1) % 3;
+    cut_off(&mut world, lagging, 3_000_000);
+    let mut last = 0;
+    for number in 0..20 {
+        last = ask_at(&mut world, leader, put("k", &format!("{number}"))).revision;
+    }
+    // What arrives waits until the member is awake again, and comes to it before it has done anything about the first.
+    world.members[lagging].paused_until = world.now + 2_000_000;
+    world.network.heal();
+    for number in 0..2 {
+        let message = store_of(&world, leader, lagging);
+        world.send(leader, message);
+        last = ask_at(&mut world, leader, put("k", &format!("later {number}"))).revision;
+    }
+    assert!(world.members[lagging].paused_until > world.now);
+    world.members[lagging].paused_until = 0;
+    let before = world.snapshots;
+    while world.snapshots < before + 2 && world.network.next().is_some() {
+        world.arrive();
+    }
+    assert_eq!(world.snapshots, before + 2);
+    everywhere(&mut world, last);
+    rest(&mut world);
+    hash(&world, last);
+}
+
+#[test]
+fn issue_20418_a_paused_leader_reads_nothing_stale() {
+    hold(|plan| {
+        plan.members = 3;
+        plan.clients = 8;
+        often(plan, &[Kind::Pause, Kind::Partition, Kind::OneWay]);
+        plan.fault_interval_us = 1_000_000;
+    });
+}
