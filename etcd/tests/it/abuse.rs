@@ -81,7 +81,7 @@ impl Neighbour {
     }
 
     /// Ends it: nothing it asked for failed or took long, and the server has not grown by more than that.
-    async fn is_unaffected(self, what: &str, grown_at_most: usize) {
+    async fn goes_on_beside(self, what: &str, grown_at_most: usize) {
         tokio::time::sleep(WHILE_IT_LASTS).await;
         let grown = resident(self.etcd).saturating_sub(self.resident_before);
         self.stop.store(true, Ordering::SeqCst);
@@ -203,7 +203,7 @@ async fn ten_thousand_idle_connections_leave_room_for_others() {
         None
     );
     neighbour
-        .is_unaffected("10,000 idle connections", IDLE * 48 * 1024)
+        .goes_on_beside("10,000 idle connections", IDLE * 48 * 1024)
         .await;
     // They are not dead either.
     assert!(idle[0].send(&frame(
@@ -236,7 +236,7 @@ async fn handshakes_that_never_finish_are_ended_at_their_deadline() {
     })
     .await;
     neighbour
-        .is_unaffected("2,000 unfinished handshakes", 64 * MIB)
+        .goes_on_beside("2,000 unfinished handshakes", 64 * MIB)
         .await;
     let ended = blocking(move || held.into_iter().all(is_ended));
     assert!(ended.await, "a handshake goes on beyond its deadline");
@@ -298,7 +298,7 @@ async fn headers_that_never_end_are_cut_off() {
         told.iter().flatten().all(|reason| *reason == ENHANCE_YOUR_CALM),
         "{told:?}"
     );
-    neighbour.is_unaffected("headers that never end", 48 * MIB).await;
+    neighbour.goes_on_beside("headers that never end", 48 * MIB).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -324,7 +324,7 @@ async fn streams_that_are_reset_at_once_leave_nothing_behind() {
     })
     .await;
     println!("{sent} streams were reset");
-    neighbour.is_unaffected("rapid reset", 64 * MIB).await;
+    neighbour.goes_on_beside("rapid reset", 64 * MIB).await;
     wait_for(|| {
         etcd.get("/metrics")
             .1
@@ -383,7 +383,7 @@ async fn malformed_frames_and_messages_are_refused_as_etcd_does() {
         assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 400"));
     })
     .await;
-    neighbour.is_unaffected("malformed frames", 16 * MIB).await;
+    neighbour.goes_on_beside("malformed frames", 16 * MIB).await;
     let mut kv = etcd.kv().await;
     let large = kv.put(put("k", vec![0; 1_600_000])).await.unwrap_err();
     assert_eq!(
@@ -418,7 +418,7 @@ async fn large_requests_that_never_end_share_a_budget() {
     // Each is polled, so that its body goes out; none is answered.
     let holding: Vec<_> = held.into_iter().map(|asked| tokio::spawn(asked)).collect();
     neighbour
-        .is_unaffected("large requests without an end", 256 * MIB)
+        .goes_on_beside("large requests without an end", 256 * MIB)
         .await;
     holding.iter().for_each(tokio::task::JoinHandle::abort);
 }
