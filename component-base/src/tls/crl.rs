@@ -126,7 +126,7 @@ mod tests {
         for bytes in [list.der().to_vec(), twice] {
             std::fs::write(&file, bytes).unwrap();
             let crl = Crl::load(&file).unwrap();
-            assert_eq!(crl.check(&[good.clone()]), Ok(()));
+            assert_eq!(crl.check(std::slice::from_ref(&good)), Ok(()));
             let error = crl
                 .check(&[good.clone(), revoked.clone()])
                 .unwrap_err()
