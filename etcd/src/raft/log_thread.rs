@@ -12,6 +12,7 @@ use tracing::{error, info, warn};
 use super::driver::Event;
 use super::inbox::Inbox;
 use super::node::Persist;
+use super::stage::Worker;
 use crate::disk::{self, DiskFile};
 use crate::wal::format::Group;
 use crate::wal::{SpareJob, Wal};
@@ -110,18 +111,8 @@ impl LogThread {
         }
     }
 
-    /// Runs until told to stop; an error other than a full disk ends the process, because what the kernel holds is unknown after it.
-    pub fn run(mut self) {
-        let mut batch = Vec::new();
-        loop {
-            self.jobs.drain(&mut batch, self.timeout());
-            if !self.turn(&mut batch) {
-                return;
-            }
-        }
-    }
-
-    /// One group without waiting for jobs. False when it was told to stop.
+    /// One group without waiting for jobs; an error other than a full disk ends the process, because what the kernel holds is unknown after
+    /// it. False when it was told to stop.
     pub fn turn(&mut self, batch: &mut Vec<Job>) -> bool {
         let mut group = std::mem::take(&mut self.group);
         group.clear();
@@ -140,10 +131,6 @@ impl LogThread {
         self.pending = self.finish(&mut group, round);
         self.group = group;
         !stop
-    }
-
-    fn timeout(&self) -> Option<Duration> {
-        self.status.full.load(Ordering::Relaxed).then_some(FULL_RETRY)
     }
 
     fn take(&mut self, job: Job, group: &mut Group, round: &mut Round) {
@@ -223,7 +210,12 @@ impl LogThread {
     fn wait_for_spare(&mut self, bytes: usize) {
         let mut batch = Vec::new();
         while self.wal.must_wait_for_spare(bytes) {
+<<<<<<< HEAD
             self.beside.hurry();
+=======
+            // The spare's arrival is to wake this thread, even where it stands in for the log's own.
+            self.jobs.leave();
+>>>>>>> 945d06f (etcd: a member without peers takes little on its raft thread; connections keep their thread)
             self.jobs.drain(&mut batch, Some(FULL_RETRY));
             let (spares, others): (Vec<_>, Vec<_>) =
                 batch.drain(..).partition(|job| matches!(job, Job::Spare(_)));
@@ -270,6 +262,32 @@ impl LogThread {
     }
 }
 
+<<<<<<< HEAD
+=======
+impl Worker<Job> for LogThread {
+    fn turn(&mut self, batch: &mut Vec<Job>) -> bool {
+        LogThread::turn(self, batch)
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        self.status.full.load(Ordering::Relaxed).then_some(FULL_RETRY)
+    }
+
+    fn wants_its_thread(&self) -> bool {
+        self.status.full.load(Ordering::Relaxed)
+    }
+}
+
+fn on_a_thread(job: SpareJob, jobs: Arc<Inbox<Job>>) -> io::Result<()> {
+    let run = move || jobs.push(Job::Spare(job.run()));
+    let thread = std::thread::Builder::new()
+        .name("etcd-wal-spare".into())
+        .stack_size(128 * 1024)
+        .spawn(run);
+    thread.map(drop)
+}
+
+>>>>>>> 945d06f (etcd: a member without peers takes little on its raft thread; connections keep their thread)
 fn snapshot_record(metadata: &raft::eraftpb::SnapshotMetadata) -> walpb::Snapshot {
     walpb::Snapshot {
         index: metadata.index,
