@@ -27,6 +27,7 @@ const CLIENT_THREADS: usize = 2;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    component_base::allocator::give_back_soon();
     component_base::run("etcd", config::flags(), run)
 }
 
