@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use clap::ArgMatches;
 use component_base::tls::{ClientConfigHandle, ClientTls, Pem};
+use etcd_api::etcdserverpb::{StatusRequest, StatusResponse};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -42,6 +43,22 @@ impl Target {
             endpoints,
             tls: tls.map(ClientTls::load).transpose()?.map(Arc::new),
         })
+    }
+
+    /// Puts the leader first, so that a single client asks it, with whatever rival.
+    pub async fn leader_first(&mut self) -> Result<()> {
+        for (place, connection) in self.each().await?.iter().enumerate() {
+            let status: StatusResponse = connection
+                .unary("etcdserverpb.Maintenance/Status", &StatusRequest {})
+                .await?;
+            if status
+                .header
+                .is_some_and(|header| header.member_id == status.leader)
+            {
+                self.endpoints.swap(0, place);
+            }
+        }
+        Ok(())
     }
 
     /// Connections go round the endpoints.

@@ -44,7 +44,7 @@ async fn main() -> Result<()> {
         .map_or_else(Vec::new, |pids| pids.copied().collect());
     let target = || Target::from_args(&matches);
     match matches.subcommand() {
-        Some(("run", of)) => run(&target()?, pids, of).await,
+        Some(("run", of)) => run(target()?, pids, of).await,
         Some(("list", _)) => {
             for shape in SHAPES {
                 println!("{:<16} {}", shape.name, shape.about);
@@ -63,7 +63,8 @@ async fn main() -> Result<()> {
     }
 }
 
-async fn run(target: &Target, pids: Vec<u32>, of: &ArgMatches) -> Result<()> {
+async fn run(mut target: Target, pids: Vec<u32>, of: &ArgMatches) -> Result<()> {
+    target.leader_first().await?;
     let settings = Settings {
         pids,
         window: Duration::from_secs_f64(of.get_one("seconds").copied().unwrap_or(1.0)),
