@@ -98,7 +98,7 @@ mod tests {
     #[derive(Default)]
     struct Notes(Vec<(u32, std::thread::ThreadId)>);
 
-    impl Worker<u32> for Arc<Mutex<Notes>> {
+    impl Worker<u32> for Noted {
         fn turn(&mut self, batch: &mut Vec<u32>) -> bool {
             let mut notes = self.lock();
             let thread = std::thread::current().id();
@@ -108,12 +108,10 @@ mod tests {
         }
     }
 
-    fn stage() -> (
-        Arc<Inbox<u32>>,
-        Arc<Mutex<Notes>>,
-        Arc<Stage<u32, Arc<Mutex<Notes>>>>,
-    ) {
-        let (inbox, notes) = (Arc::new(Inbox::default()), Arc::<Mutex<Notes>>::default());
+    type Noted = Arc<Mutex<Notes>>;
+
+    fn stage() -> (Arc<Inbox<u32>>, Noted, Arc<Stage<u32, Noted>>) {
+        let (inbox, notes) = (Arc::new(Inbox::default()), Noted::default());
         let stage = Stage::new(inbox.clone(), notes.clone());
         (inbox, notes, stage)
     }

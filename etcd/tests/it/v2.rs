@@ -44,7 +44,7 @@ fn keys_are_set_compared_and_deleted_and_say_where_they_stand() {
     assert_eq!(members["members"][0]["name"], "it");
     // As upstream prints it, without leading zeros.
     let cluster = set.header("x-etcd-cluster-id").unwrap();
-    assert!(u64::from_str_radix(cluster, 16).is_ok(), "{cluster}");
+    assert!(u64::from_str_radix(&cluster, 16).is_ok(), "{cluster}");
     let lost = request(&etcd, "PUT", "/a/b?prevValue=0", "value=2");
     assert_eq!((lost.status, &body(&lost)["errorCode"]), (412, &json!(101)));
     let got = request(&etcd, "GET", "/a?recursive=true&sorted=true&quorum=true", "");

@@ -129,7 +129,11 @@ pub async fn run(
     for number in 0..shape.loaders {
         tasks.spawn((shape.load)(Client::new(&cell, number)));
     }
-    cell.ready.wait().await;
+    tokio::select! {
+        _ = cell.ready.wait() => {}
+        // The others would wait for it for ever.
+        Some(failed) = tasks.join_next() => drop(failed??),
+    }
     tokio::time::sleep(cell.begins_after()).await;
     settings.pids.iter().copied().for_each(usage::reset_peak);
     let (own, before, start) = (usage::own()?, total(settings)?, Instant::now());
