@@ -34,44 +34,40 @@ const CLIENTS: &[usize] = &[1, 100, 1000];
 const SIZES: &[usize] = &[256, 1024, 10 * 1024];
 
 pub static SHAPES: &[Shape] = &[
-    shape("put", "puts of random keys", |client| {
-        repeat(client, |connection, cell| kv::put(connection, cell))
-    }),
+    shape("put", "puts of random keys", |client| repeat(client, kv::put)),
     shape("txn-put", "transactions of one put", |client| {
-        repeat(client, |connection, cell| txn::put(connection, cell))
+        repeat(client, txn::put)
     }),
     Shape {
         prepare: Some(kv::prepare),
         ..shape("txn-mixed", "transactions, half puts and half ranges", |client| {
-            repeat(client, |connection, cell| txn::mixed(connection, cell))
+            repeat(client, txn::mixed)
         })
     },
     Shape {
         prepare: Some(kv::prepare),
         ..shape("range", "linearizable ranges of one key", |client| {
-            repeat(client, |connection, cell| kv::range(connection, cell))
+            repeat(client, kv::range)
         })
     },
     Shape {
         prepare: Some(kv::prepare_many),
         clients: &[4],
         sizes: &[256],
-        ..shape("list", "ranges of 10,000 keys", |client| {
-            repeat(client, |connection, cell| kv::list(connection, cell))
-        })
+        ..shape("list", "ranges of 10,000 keys", |client| repeat(client, kv::list))
     },
     Shape {
         prepare: Some(kv::prepare),
         ..shape(
             "stm",
             "software transactional memory: read, then commit if unchanged",
-            |client| repeat(client, |connection, cell| txn::stm(connection, cell)),
+            |client| repeat(client, txn::stm),
         )
     },
     shape(
         "kubernetes",
         "as kube-apiserver: create if absent, read, update if unchanged, delete if unchanged",
-        |client| repeat(client, |connection, cell| txn::kubernetes(connection, cell)),
+        |client| repeat(client, txn::kubernetes),
     ),
     Shape {
         loaders: watch::PUTTERS,
@@ -100,7 +96,7 @@ pub static SHAPES: &[Shape] = &[
     Shape {
         sizes: &[0],
         ..shape("lease-grant", "a flood of new leases", |client| {
-            repeat(client, |connection, cell| lease::grant(connection, cell))
+            repeat(client, lease::grant)
         })
     },
 ];
