@@ -12,11 +12,8 @@ use tracing::{error, info, warn};
 use super::inbox::Inbox;
 use super::log_thread::Job;
 use super::node::{Follower, Node, Persist, Work};
-<<<<<<< HEAD
-use crate::apply::Arrived;
-=======
 use super::stage::Attend;
->>>>>>> 945d06f (etcd: a member without peers takes little on its raft thread; connections keep their thread)
+use crate::apply::Arrived;
 
 /// A question to the leader that was not answered within so many ticks is asked again.
 const READ_RETRY_TICKS: u32 = 5;

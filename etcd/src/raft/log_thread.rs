@@ -210,12 +210,9 @@ impl LogThread {
     fn wait_for_spare(&mut self, bytes: usize) {
         let mut batch = Vec::new();
         while self.wal.must_wait_for_spare(bytes) {
-<<<<<<< HEAD
             self.beside.hurry();
-=======
             // The spare's arrival is to wake this thread, even where it stands in for the log's own.
             self.jobs.leave();
->>>>>>> 945d06f (etcd: a member without peers takes little on its raft thread; connections keep their thread)
             self.jobs.drain(&mut batch, Some(FULL_RETRY));
             let (spares, others): (Vec<_>, Vec<_>) =
                 batch.drain(..).partition(|job| matches!(job, Job::Spare(_)));
@@ -262,8 +259,6 @@ impl LogThread {
     }
 }
 
-<<<<<<< HEAD
-=======
 impl Worker<Job> for LogThread {
     fn turn(&mut self, batch: &mut Vec<Job>) -> bool {
         LogThread::turn(self, batch)
@@ -278,16 +273,6 @@ impl Worker<Job> for LogThread {
     }
 }
 
-fn on_a_thread(job: SpareJob, jobs: Arc<Inbox<Job>>) -> io::Result<()> {
-    let run = move || jobs.push(Job::Spare(job.run()));
-    let thread = std::thread::Builder::new()
-        .name("etcd-wal-spare".into())
-        .stack_size(128 * 1024)
-        .spawn(run);
-    thread.map(drop)
-}
-
->>>>>>> 945d06f (etcd: a member without peers takes little on its raft thread; connections keep their thread)
 fn snapshot_record(metadata: &raft::eraftpb::SnapshotMetadata) -> walpb::Snapshot {
     walpb::Snapshot {
         index: metadata.index,
