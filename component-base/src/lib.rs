@@ -13,6 +13,7 @@
 //! Certificates, keys and CA files are read again when they change ([`watch`]); nothing here polls.
 //! What is not here: authentication, authorization, API objects, clients.
 
+pub mod allocator;
 pub mod config;
 pub mod dns;
 pub mod drain;

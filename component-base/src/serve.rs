@@ -7,6 +7,7 @@ mod authority;
 mod catch;
 mod connection;
 mod debug;
+mod threads;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -17,7 +18,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use hyper::body::Incoming;
 use hyper::{Request, Response};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use crate::drain::Drain;
@@ -25,6 +26,7 @@ use crate::http::Body;
 use crate::tls::{ClientIdentity, ServerConfigHandle};
 
 pub use debug::{DebugRoutes, configz, debug_routes};
+pub use threads::Threads;
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub type Handler = Arc<dyn Fn(Request<Incoming>) -> BoxFuture<'static, Response<Body>> + Send + Sync>;
@@ -127,6 +129,18 @@ pub async fn serve(
     limits: Limits,
     drain: Drain,
 ) -> Result<()> {
+    serve_on(None, listener, tls, handler, limits, drain).await
+}
+
+/// The same with the connections on threads of their own.
+pub async fn serve_on(
+    threads: Option<Arc<Threads>>,
+    listener: TcpListener,
+    tls: Option<ServerConfigHandle>,
+    handler: Handler,
+    limits: Limits,
+    drain: Drain,
+) -> Result<()> {
     let _hold = drain.hold();
     let local = listener.local_addr().context("listener address")?;
     let slots = Arc::new(Semaphore::new(limits.max_connections));
@@ -143,7 +157,11 @@ pub async fn serve(
             () = drain.signaled() => break,
         };
         match accepted {
-            Ok((stream, peer)) => drop(tokio::spawn(server.clone().connection(stream, peer, permit))),
+            Ok((stream, peer)) => {
+                let server = server.clone();
+                let connection = move |stream| server.connection(stream, peer, permit);
+                begin(threads.as_deref(), stream, connection);
+            }
             Err(error) => {
                 tracing::error!(address = %local, err = %error, "Accept failed");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -153,6 +171,19 @@ pub async fn serve(
     drop(listener);
     finish(&server, &slots).await;
     Ok(())
+}
+
+fn begin<F, Fut>(threads: Option<&Threads>, stream: TcpStream, connection: F)
+where
+    F: FnOnce(TcpStream) -> Fut + Send + 'static,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    let Some(threads) = threads else {
+        return drop(tokio::spawn(connection(stream)));
+    };
+    if let Err(error) = threads.spawn(stream, connection) {
+        tracing::error!(err = %error, "A connection could not be handed to its thread");
+    }
 }
 
 /// Waits for room under the cap; None when the drain began.

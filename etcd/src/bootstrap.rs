@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use etcd_api::{membershippb, raftpb, walpb};
 use parking_lot::{Mutex, RwLock};
-use raft::eraftpb::{ConfState, Entry, Message, MessageType, SnapshotMetadata};
+use raft::eraftpb::{ConfState, Entry, EntryType, Message, MessageType, SnapshotMetadata};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -39,6 +39,7 @@ use crate::raft::inbox::Inbox;
 use crate::raft::log::Log;
 use crate::raft::log_thread::{Job, LogStatus, LogThread, fatal};
 use crate::raft::node::{Node, Timing};
+use crate::raft::stage::{Stage, Worker};
 use crate::server::{EtcdServer, Limits, Parts};
 use crate::snapshot::View;
 use crate::storage::keeper::{Asked, Keeper};
@@ -436,8 +437,11 @@ impl Running {
             Arc::new(move |revision| header_server.header(revision)),
             config.watch_progress_notify_interval,
         )?;
-        threads.push(thread("etcd-wal", move || log_thread.run())?);
-        threads.push(running.applying(applier)?);
+        let log = Stage::new(running.jobs.clone(), log_thread);
+        let applying = Stage::new(running.apply_jobs.clone(), running.applying(applier));
+        driver.stages = vec![applying.clone(), log.clone()];
+        threads.push(thread("etcd-wal", move || log.run())?);
+        threads.push(thread("etcd-apply", move || applying.run())?);
         threads.push(thread("etcd-raft", move || driver.run())?);
         Ok(Member {
             server,
@@ -467,25 +471,13 @@ impl Running {
         }
     }
 
-    fn applying(&self, mut applier: Applier) -> Result<std::thread::JoinHandle<()>> {
-        let (jobs, events, server) = (self.apply_jobs.clone(), self.events.clone(), self.server.clone());
-        thread("etcd-apply", move || {
-            let mut batch = Vec::new();
-            applier.reserve();
-            loop {
-                jobs.drain(&mut batch, None);
-                for job in batch.drain(..) {
-                    match job {
-                        ApplyJob::Entries(entries) => apply(&mut applier, entries, &server, &events),
-                        ApplyJob::Install(arrived) => install(&mut applier, *arrived, &server),
-                        ApplyJob::Reserve => applier.reserve(),
-                        // Who asked may have given up.
-                        ApplyJob::View(asker) => drop(asker.send(applier.view())),
-                        ApplyJob::Stop => return,
-                    }
-                }
-            }
-        })
+    fn applying(&self, mut applier: Applier) -> Applying {
+        applier.reserve();
+        Applying {
+            applier,
+            server: self.server.clone(),
+            events: self.events.clone(),
+        }
     }
 
     /// Checkpoints, sweeps and reclaims, one after the other, whenever it is asked.
@@ -568,6 +560,35 @@ pub fn keep(
         };
     }
     Ok(())
+}
+
+/// The worker of the apply thread.
+struct Applying {
+    applier: Applier,
+    server: Arc<EtcdServer>,
+    events: Arc<Inbox<Event>>,
+}
+
+impl Worker<ApplyJob> for Applying {
+    fn turn(&mut self, batch: &mut Vec<ApplyJob>) -> bool {
+        for job in batch.drain(..) {
+            match job {
+                ApplyJob::Entries(entries) => {
+                    apply(&mut self.applier, entries, &self.server, &self.events);
+                }
+                ApplyJob::Install(arrived) => install(&mut self.applier, *arrived, &self.server),
+                ApplyJob::Reserve => self.applier.reserve(),
+                // Who asked may have given up.
+                ApplyJob::View(asker) => drop(asker.send(self.applier.view())),
+                ApplyJob::Stop => return false,
+            }
+        }
+        true
+    }
+
+    fn wants_its_thread(&self) -> bool {
+        self.applier.is_full()
+    }
 }
 
 fn install(applier: &mut Applier, arrived: Arrived, server: &EtcdServer) {
@@ -684,6 +705,13 @@ struct ServerOutside {
 
 impl Outside for ServerOutside {
     fn apply(&mut self, entries: Vec<Entry>) {
+        // Applying a change of the configuration asks this thread.
+        if entries
+            .iter()
+            .any(|entry| entry.entry_type != EntryType::EntryNormal as i32)
+        {
+            self.apply_jobs.leave();
+        }
         self.apply_jobs.push(ApplyJob::Entries(entries));
     }
 

@@ -2,10 +2,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use component_base::drain::Drain;
 use component_base::flags::Flags;
-use component_base::serve::{self, Handler, Limits};
+use component_base::serve::{self, Handler, Limits, Threads};
 use component_base::tls::{ServerConfigHandle, ServerTls};
 use component_base::{sd_notify, version};
 use etcd::bootstrap::{self, Member};
@@ -20,10 +20,14 @@ use tracing::{error, info};
 /// Between this member's removal and its end: who asked for it may be asking here.
 const REMOVED_GRACE: Duration = Duration::from_secs(1);
 
+/// Threads on which clients' connections live.
+const CLIENT_THREADS: usize = 2;
+
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    component_base::allocator::give_back_soon();
     component_base::run("etcd", config::flags(), run)
 }
 
@@ -46,7 +50,7 @@ async fn run(flags: Flags, drain: Drain) -> Result<()> {
         tasks(&config, &member);
     }
     if checked.is_ok() && published(&config, &member, &drain).await {
-        serving.extend(listeners.serve_clients(&config, &member, &drain));
+        serving.extend(listeners.serve_clients(&config, &member, &drain)?);
         info!("local-member-id" = %format!("{:x}", member.server.member), "ready to serve client requests");
         sd_notify::guard(&member.server.health);
         sd_notify::ready();
@@ -161,10 +165,11 @@ impl Listeners {
             "peer",
             &limits,
             drain,
+            None,
         )
     }
 
-    fn serve_clients(self, config: &Config, member: &Member, drain: &Drain) -> Vec<Serving> {
+    fn serve_clients(self, config: &Config, member: &Member, drain: &Drain) -> Result<Vec<Serving>> {
         let access = Arc::new(http::Access {
             host_whitelist: config.host_whitelist.clone(),
             cors: config.cors.clone(),
@@ -182,7 +187,9 @@ impl Listeners {
             ..Limits::default()
         };
         let tls = &self.client_tls;
-        let mut serving = serve_all(self.client, tls, &client, "client", &limits, drain);
+        // The peers are not among them: a heartbeat may not stand behind a range of a thousand keys.
+        let threads = Threads::start("etcd-client", CLIENT_THREADS).context("cannot start threads")?;
+        let mut serving = serve_all(self.client, tls, &client, "client", &limits, drain, Some(threads));
         serving.extend(serve_all(
             self.client_http,
             tls,
@@ -190,9 +197,18 @@ impl Listeners {
             "client http",
             &limits,
             drain,
+            None,
         ));
-        serving.extend(serve_all(self.metrics, tls, &plain, "metrics", &limits, drain));
-        serving
+        serving.extend(serve_all(
+            self.metrics,
+            tls,
+            &plain,
+            "metrics",
+            &limits,
+            drain,
+            None,
+        ));
+        Ok(serving)
     }
 }
 
@@ -205,11 +221,13 @@ fn serve_all(
     what: &str,
     limits: &Limits,
     drain: &Drain,
+    threads: Option<Arc<Threads>>,
 ) -> Vec<Serving> {
     let serve_one = |(url, listener): (ListenUrl, TcpListener)| {
         let tls = if url.tls { tls.clone() } else { None };
         announce(&url, what);
-        tokio::spawn(serve::serve(
+        tokio::spawn(serve::serve_on(
+            threads.clone(),
             listener,
             tls,
             Arc::clone(handler),

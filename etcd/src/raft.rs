@@ -5,7 +5,8 @@
 //! ([`log_thread`]) syncs all that waits with one fdatasync, so that neither ticks nor messages ever stand behind the disk. [`log`] is
 //! what raft needs to read of its log. [`conf_change`] keeps etcd's configuration changes and raft's apart.
 //!
-//! Each of the three threads has a `turn` that never waits: a test runs whole clusters in one thread.
+//! Each of the three threads has a `turn` that never waits: a test runs whole clusters in one thread. A member without peers does what is
+//! little on the raft thread itself, down to the answer ([`stage`]).
 
 pub mod conf_change;
 pub mod driver;
@@ -14,3 +15,4 @@ pub mod log;
 pub mod log_thread;
 pub mod node;
 pub mod read;
+pub mod stage;

@@ -85,6 +85,41 @@ async fn http_1_and_http_2_are_served_on_one_plain_port() {
     assert_eq!(body, "HTTP/2.0 127.0.0.1");
 }
 
+async fn thread_name(_: Request<Incoming>) -> Response<Body> {
+    text(StatusCode::OK, std::thread::current().name().unwrap_or_default())
+}
+
+#[tokio::test]
+async fn connections_keep_to_threads_of_their_own_and_spread_over_them() {
+    let (threads, drain) = (Threads::start("kept", 2).unwrap(), Drain::new());
+    let listener = bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = serve_on(
+        Some(threads),
+        listener,
+        None,
+        handler(thread_name),
+        Limits::default(),
+        drain.clone(),
+    );
+    let task = tokio::spawn(serving);
+    let open = format!("GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\n{CLOSE}");
+    // The first stays open while the second one comes.
+    let mut kept = TcpStream::connect(address).await.unwrap();
+    kept.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = vec![0; 512];
+    let length = kept.read(&mut answer).await.unwrap();
+    let first = String::from_utf8_lossy(&answer[..length]).into_owned();
+    let second = ask(address, &open).await;
+    let on = |answer: &str, name: &str| answer.matches(name).count();
+    let counts = (on(&first, "kept-0"), on(&second, "kept-1"));
+    assert_eq!(counts, (1, 2), "{first}\n{second}");
+    drain.start();
+    task.await.unwrap().unwrap();
+}
+
 #[tokio::test]
 async fn a_panic_costs_its_request_only() {
     let (address, _drain, _task) = start(Limits::default()).await;

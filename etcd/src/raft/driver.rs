@@ -12,12 +12,15 @@ use tracing::{error, info, warn};
 use super::inbox::Inbox;
 use super::log_thread::Job;
 use super::node::{Follower, Node, Persist, Work};
+use super::stage::Attend;
 use crate::apply::Arrived;
 
 /// A question to the leader that was not answered within so many ticks is asked again.
 const READ_RETRY_TICKS: u32 = 5;
 /// Proposals in one message, by their size.
 const PROPOSE_BYTES: usize = 1024 * 1024;
+/// With no more than so many events at once, a member without peers does what follows from them on this thread.
+const FEW: usize = 16;
 /// Proposals that wait for a leader.
 const MAX_HELD: usize = 20_000;
 
@@ -98,6 +101,8 @@ pub struct Driver<O> {
     pub tick: Duration,
     /// A gap between two ticks as long as this is a stall.
     pub election: Duration,
+    /// What this thread may do itself while it has nothing better to do, in the order in which answers are nearest.
+    pub stages: Vec<Arc<dyn Attend>>,
     reads: Vec<oneshot::Sender<u64>>,
     asked: Option<Asked>,
     reads_asked: u64,
@@ -148,6 +153,7 @@ impl<O: Outside> Driver<O> {
             outside,
             tick,
             election: tick * 10,
+            stages: Vec::new(),
             reads: Vec::new(),
             asked: None,
             reads_asked,
@@ -169,7 +175,7 @@ impl<O: Outside> Driver<O> {
         loop {
             let wait = (last_tick + self.tick).saturating_duration_since(Instant::now());
             self.events.drain(&mut batch, Some(wait));
-            if !self.turn(&mut batch) {
+            if !self.attentive_turn(&mut batch) {
                 return self.jobs.push(Job::Stop);
             }
             let since = last_tick.elapsed();
@@ -184,6 +190,18 @@ impl<O: Outside> Driver<O> {
                     .store(crate::clock::uptime_ms(), Ordering::SeqCst);
             }
         }
+    }
+
+    /// A turn, and with it what follows from little. Whoever has peers owes them its heartbeats, which may not stand behind a disk.
+    fn attentive_turn(&mut self, batch: &mut Vec<Event>) -> bool {
+        if batch.len() > FEW || !self.node.is_sole_member() {
+            return self.turn(batch);
+        }
+        self.stages.iter().for_each(|stage| stage.attend());
+        let goes_on = self.turn(batch);
+        self.stages.iter().for_each(|stage| stage.help());
+        self.stages.iter().for_each(|stage| stage.leave());
+        goes_on
     }
 
     /// Before the first [`Driver::turn`].

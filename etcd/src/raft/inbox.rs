@@ -5,14 +5,25 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 pub struct Inbox<T> {
-    items: Mutex<Vec<T>>,
+    queue: Mutex<Queue<T>>,
     filled: Condvar,
+}
+
+struct Queue<T> {
+    items: Vec<T>,
+    /// Whoever fills it sees to what is in it: its owner need not wake.
+    attended: bool,
+    closed: bool,
 }
 
 impl<T> Default for Inbox<T> {
     fn default() -> Self {
         Inbox {
-            items: Mutex::new(Vec::new()),
+            queue: Mutex::new(Queue {
+                items: Vec::new(),
+                attended: false,
+                closed: false,
+            }),
             filled: Condvar::new(),
         }
     }
@@ -20,16 +31,16 @@ impl<T> Default for Inbox<T> {
 
 impl<T> Inbox<T> {
     pub fn push(&self, item: T) {
-        let mut items = self.items.lock();
-        items.push(item);
+        let mut queue = self.queue.lock();
+        queue.items.push(item);
         // Only the first item finds the owner asleep.
-        if items.len() == 1 {
-            self.filled.notify_one();
+        if queue.items.len() == 1 && !queue.attended {
+            self.filled.notify_all();
         }
     }
 
     pub fn len(&self) -> usize {
-        self.items.lock().len()
+        self.queue.lock().items.len()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -38,15 +49,56 @@ impl<T> Inbox<T> {
 
     /// Everything that waits, swapped against the empty `batch`; blocks while there is nothing, at most `timeout`.
     pub fn drain(&self, batch: &mut Vec<T>, timeout: Option<Duration>) {
-        let mut items = self.items.lock();
-        if items.is_empty() {
-            match timeout {
-                Some(timeout) => {
-                    self.filled.wait_for(&mut items, timeout);
-                }
-                None => self.filled.wait_while(&mut items, |items| items.is_empty()),
-            }
+        self.wait(timeout);
+        self.take(batch);
+    }
+
+    /// Until there is something that nobody attends to, or the inbox was closed.
+    pub fn wait(&self, timeout: Option<Duration>) {
+        let mut queue = self.queue.lock();
+        if !queue.items.is_empty() {
+            return;
         }
-        std::mem::swap(&mut *items, batch);
+        match timeout {
+            Some(timeout) => {
+                self.filled.wait_for(&mut queue, timeout);
+            }
+            None => self
+                .filled
+                .wait_while(&mut queue, |queue| queue.items.is_empty() && !queue.closed),
+        }
+    }
+
+    /// What waits, without waiting for it.
+    pub fn take(&self, batch: &mut Vec<T>) {
+        std::mem::swap(&mut self.queue.lock().items, batch);
+    }
+
+    /// From now on the caller takes what it pushes, until it leaves. Not where something waits already: that is the owner's.
+    pub fn attend(&self) {
+        let mut queue = self.queue.lock();
+        queue.attended = queue.items.is_empty();
+    }
+
+    pub fn is_attended(&self) -> bool {
+        self.queue.lock().attended
+    }
+
+    /// What is left is the owner's.
+    pub fn leave(&self) {
+        let mut queue = self.queue.lock();
+        if std::mem::take(&mut queue.attended) && !queue.items.is_empty() {
+            self.filled.notify_all();
+        }
+    }
+
+    /// The owner is to end.
+    pub fn close(&self) {
+        self.queue.lock().closed = true;
+        self.filled.notify_all();
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.queue.lock().closed
     }
 }

@@ -12,6 +12,7 @@ use tracing::{error, info, warn};
 use super::driver::Event;
 use super::inbox::Inbox;
 use super::node::Persist;
+use super::stage::Worker;
 use crate::disk::{self, DiskFile};
 use crate::wal::format::Group;
 use crate::wal::{SpareJob, Wal};
@@ -110,18 +111,8 @@ impl LogThread {
         }
     }
 
-    /// Runs until told to stop; an error other than a full disk ends the process, because what the kernel holds is unknown after it.
-    pub fn run(mut self) {
-        let mut batch = Vec::new();
-        loop {
-            self.jobs.drain(&mut batch, self.timeout());
-            if !self.turn(&mut batch) {
-                return;
-            }
-        }
-    }
-
-    /// One group without waiting for jobs. False when it was told to stop.
+    /// One group without waiting for jobs; an error other than a full disk ends the process, because what the kernel holds is unknown after
+    /// it. False when it was told to stop.
     pub fn turn(&mut self, batch: &mut Vec<Job>) -> bool {
         let mut group = std::mem::take(&mut self.group);
         group.clear();
@@ -140,10 +131,6 @@ impl LogThread {
         self.pending = self.finish(&mut group, round);
         self.group = group;
         !stop
-    }
-
-    fn timeout(&self) -> Option<Duration> {
-        self.status.full.load(Ordering::Relaxed).then_some(FULL_RETRY)
     }
 
     fn take(&mut self, job: Job, group: &mut Group, round: &mut Round) {
@@ -224,6 +211,8 @@ impl LogThread {
         let mut batch = Vec::new();
         while self.wal.must_wait_for_spare(bytes) {
             self.beside.hurry();
+            // The spare's arrival is to wake this thread, even where it stands in for the log's own.
+            self.jobs.leave();
             self.jobs.drain(&mut batch, Some(FULL_RETRY));
             let (spares, others): (Vec<_>, Vec<_>) =
                 batch.drain(..).partition(|job| matches!(job, Job::Spare(_)));
@@ -267,6 +256,20 @@ impl LogThread {
             false => info!("there is space on the disk again"),
         }
         self.events.push(Event::SpaceChanged);
+    }
+}
+
+impl Worker<Job> for LogThread {
+    fn turn(&mut self, batch: &mut Vec<Job>) -> bool {
+        LogThread::turn(self, batch)
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        self.status.full.load(Ordering::Relaxed).then_some(FULL_RETRY)
+    }
+
+    fn wants_its_thread(&self) -> bool {
+        self.status.full.load(Ordering::Relaxed)
     }
 }
 

@@ -239,7 +239,7 @@ impl Node {
         voters.len() == 1 && voters.contains(self.id)
     }
 
-    fn is_sole_member(&self) -> bool {
+    pub fn is_sole_member(&self) -> bool {
         self.raw.raft.prs().iter().all(|(id, _)| *id == self.id)
     }
 

@@ -6,11 +6,15 @@ use anyhow::{Context, Result};
 
 const TICKS_PER_SECOND: u64 = 100;
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct Usage {
     pub cpu: Duration,
-    pub resident_kib: u64,
-    pub peak_kib: u64,
+    pub resident_mib: f64,
+    pub peak_mib: f64,
+}
+
+pub fn own() -> Result<Usage> {
+    of(std::process::id())
 }
 
 pub fn of(pid: u32) -> Result<Usage> {
@@ -28,20 +32,21 @@ pub fn of(pid: u32) -> Result<Usage> {
             .unwrap_or_default()
     };
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let kib = |name: &str| {
+    let mib = |name: &str| {
         let line = status.lines().find(|line| line.starts_with(name));
-        line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok())
+        line.and_then(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok())
             .unwrap_or_default()
+            / 1024.0
     };
     Ok(Usage {
         cpu: Duration::from_millis((ticks(11) + ticks(12)) * 1000 / TICKS_PER_SECOND),
-        resident_kib: kib("VmRSS:"),
-        peak_kib: kib("VmHWM:"),
+        resident_mib: mib("VmRSS:"),
+        peak_mib: mib("VmHWM:"),
     })
 }
 
 /// Forgets the peak so far; only root may.
 pub fn reset_peak(pid: u32) {
-    // Without it the peak is of the whole life, which the output says.
+    // Without it the peak is of the whole life.
     std::fs::write(format!("/proc/{pid}/clear_refs"), "5").ok();
 }
