@@ -6,6 +6,7 @@ use bytes::Bytes;
 use etcd::apply::{Answer as Done, Applied, ApplyError};
 use etcd::lease::LeaseError;
 use etcd::mvcc;
+use etcd::raft::read;
 use etcd_api::etcdserverpb::{InternalRaftRequest, LeaseGrantRequest, PutRequest};
 use etcd_checker::history::Answer;
 use etcd_checker::{Operation, Request, Response};
@@ -57,6 +58,8 @@ enum Waiting {
     Behind(u64),
     /// A leader must know that it leads before it renews.
     Leads(Option<Receiver<u64>>),
+    /// A leader without the lease asks whether it still leads.
+    Confirms(Receiver<u64>),
     /// A checkpoint is taken back before a renewal is answered.
     TakenBack(Receiver<Applied>),
 }
@@ -209,6 +212,11 @@ impl World {
                 }
                 Heard::Nothing
             }
+            Waiting::Confirms(receiver) => match receiver.try_recv() {
+                Ok(index) if index <= life.status.applied.load(Ordering::SeqCst) => renew(life, id),
+                Err(TryRecvError::Empty) => Heard::Nothing,
+                _ => Heard::Lost,
+            },
             Waiting::TakenBack(receiver) => match heard(receiver) {
                 Heard::Done(_) => renew(life, id),
                 other => other,
@@ -225,6 +233,18 @@ impl World {
                 }
                 Leads::Yes => renew(life, id),
             },
+        };
+        let is_sure =
+            !matches!(pending.what, What::KeepAlive(_)) || matches!(pending.waiting, Waiting::Confirms(_));
+        let heard = match heard {
+            Heard::NoSuchLease if !is_sure => match read::ask(&life.status, &life.events) {
+                Some(receiver) => {
+                    pending.waiting = Waiting::Confirms(receiver);
+                    Heard::Nothing
+                }
+                None => Heard::NoSuchLease,
+            },
+            heard => heard,
         };
         self.plan_turns(who);
         heard

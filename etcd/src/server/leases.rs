@@ -52,6 +52,7 @@ impl EtcdServer {
 
     /// Renews a lease on the leader.
     pub async fn renew_here(&self, id: i64) -> Result<i64, ServerError> {
+        let mut confirmed = false;
         loop {
             // A lease that an earlier leader has granted, or a checkpoint that it has made, may not be applied here before.
             if !self.ensure_leadership().await || !self.raft.settled.load(Ordering::SeqCst) {
@@ -66,6 +67,10 @@ impl EtcdServer {
             match renewed {
                 // As etcd: it is gone once it was revoked, and not before.
                 Err(LeaseError::Ending) => tokio::time::sleep(ASK_RETRY).await,
+                // One that has been replaced and does not know it has not heard of what its successor granted.
+                Err(LeaseError::NotFound) if !std::mem::replace(&mut confirmed, true) => {
+                    self.linearizable().await.map_err(|_| ServerError::NotLeader)?;
+                }
                 renewed => return Ok(renewed?),
             }
         }
