@@ -1,6 +1,7 @@
 //! The page that every `main` is: flags, logging, signals, watchdog, the daemon, drain, exit code.
 
 use std::future::Future;
+use std::io::Write;
 use std::process::ExitCode;
 
 use tokio::runtime::{Builder, Runtime};
@@ -26,7 +27,7 @@ where
     let flags = match flags.parse(std::env::args_os().skip(1)) {
         Ok(flags) => flags,
         Err(UsageError::Help(text)) => {
-            print!("{text}");
+            say(&text);
             return ExitCode::SUCCESS;
         }
         Err(error) => return usage(component, &error.to_string()),
@@ -50,17 +51,22 @@ fn usage(component: &str, message: &str) -> ExitCode {
 }
 
 fn print_version(component: &str, form: &str) {
-    match (component, form) {
-        ("etcd", _) => println!(
-            "etcd Version: {}\nGit SHA: {}\nGo Version: {}\nGo OS/Arch: {}",
+    say(&match (component, form) {
+        ("etcd", _) => format!(
+            "etcd Version: {}\nGit SHA: {}\nGo Version: {}\nGo OS/Arch: {}\n",
             version::ETCD_VERSION,
             version::info().git_commit,
             version::info().go_version,
             version::info().platform
         ),
-        (_, "raw") => println!("{:?}", version::info()),
-        _ => println!("Kubernetes {}", version::GIT_VERSION),
-    }
+        (_, "raw") => format!("{:?}\n", version::info()),
+        _ => format!("Kubernetes {}\n", version::GIT_VERSION),
+    });
+}
+
+/// Whoever closed the pipe has read enough.
+fn say(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 fn start_logging(component: &'static str, flags: &Flags) -> Result<(), String> {

@@ -392,7 +392,7 @@ mod tests {
                 let code = first + symbols.find(symbol).unwrap() as u32;
                 bits.push_str(&format!("{code:0width$b}", width = *length as usize));
             }
-            while bits.len() % 8 != 0 {
+            while !bits.len().is_multiple_of(8) {
                 bits.push('1');
             }
             let bytes = (0..bits.len()).step_by(8);
