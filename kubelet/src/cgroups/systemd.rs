@@ -3,6 +3,7 @@
 
 use std::io;
 
+use parking_lot::Mutex;
 use zbus::Connection;
 use zbus::Variant;
 
@@ -17,7 +18,8 @@ const QUOTA_STEP_US: i64 = 10_000;
 
 type Property = (&'static str, Variant<'static>);
 
-pub struct Systemd(Connection);
+/// A connection ends when the bus is restarted: the next call makes another.
+pub struct Systemd(Mutex<Connection>);
 
 impl Systemd {
     pub async fn connect() -> io::Result<Self> {
@@ -26,7 +28,7 @@ impl Systemd {
                 "the systemd cgroup driver needs systemd on the system bus: {error}; install dbus, or set cgroupDriver: cgroupfs here and in the container runtime"
             ))
         })?;
-        Ok(Self(connection))
+        Ok(Self(Mutex::new(connection)))
     }
 
     /// Starts the slice; one that is there gets the limits.
@@ -76,9 +78,24 @@ impl Systemd {
     where
         B: serde::Serialize + zbus::zvariant::DynamicType,
     {
-        let reply = self.0.call_method(Some(NAME), PATH, Some(MANAGER), method, body);
-        reply.await.map(drop)
+        let connection = self.0.lock().clone();
+        match ask(&connection, method, body).await {
+            Err(zbus::Error::InputOutput(_)) => {
+                let fresh = Connection::system().await?;
+                *self.0.lock() = fresh.clone();
+                ask(&fresh, method, body).await
+            }
+            other => other,
+        }
     }
+}
+
+async fn ask<B>(connection: &Connection, method: &str, body: &B) -> zbus::Result<()>
+where
+    B: serde::Serialize + zbus::zvariant::DynamicType,
+{
+    let reply = connection.call_method(Some(NAME), PATH, Some(MANAGER), method, body);
+    reply.await.map(drop)
 }
 
 fn is(error: &zbus::Error, name: &str) -> bool {
