@@ -39,10 +39,10 @@ impl Clock for SystemClock {
     }
 }
 
-/// Milliseconds since this process first asked, which raft's thread and those who watch over it compare.
-pub fn uptime_ms() -> u64 {
+/// Milliseconds from when this process first asked to then, which raft's thread and those who watch over it compare.
+pub fn uptime_ms(then: Instant) -> u64 {
     static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
-    START.elapsed().as_millis() as u64
+    then.saturating_duration_since(*START).as_millis() as u64
 }
 
 pub fn unix_seconds() -> u64 {

@@ -348,14 +348,21 @@ impl EtcdServer {
 
     /// Returns once everything that was acknowledged before the call is visible here.
     pub async fn linearizable(&self) -> Result<(), ServerError> {
-        tokio::time::timeout(REQUEST_TIMEOUT, self.read_index())
+        self.read_index(|| read::ask(&self.raft, &self.events)).await
+    }
+
+    async fn read_index(&self, ask: impl Fn() -> Option<oneshot::Receiver<u64>>) -> Result<(), ServerError> {
+        tokio::time::timeout(REQUEST_TIMEOUT, self.read_index_answered(ask))
             .await
             .map_err(|_| ServerError::Timeout)?
     }
 
-    async fn read_index(&self) -> Result<(), ServerError> {
+    async fn read_index_answered(
+        &self,
+        ask: impl Fn() -> Option<oneshot::Receiver<u64>>,
+    ) -> Result<(), ServerError> {
         loop {
-            let Some(receiver) = read::ask(&self.raft, &self.events) else {
+            let Some(receiver) = ask() else {
                 return Ok(());
             };
             if let Ok(index) = receiver.await {

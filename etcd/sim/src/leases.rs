@@ -91,8 +91,8 @@ impl Life {
             if since_tick <= ACTIVE_TICKS * tick_us {
                 return Leads::Yes;
             }
-            *asked = read::ask(&self.status, &self.events);
-            return if asked.is_some() { Leads::Asks } else { Leads::Yes };
+            *asked = Some(read::ask_raft(&self.events));
+            return Leads::Asks;
         };
         let answer = receiver.try_recv();
         if !matches!(answer, Err(TryRecvError::Empty)) {

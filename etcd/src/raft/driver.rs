@@ -175,21 +175,31 @@ impl<O: Outside> Driver<O> {
         loop {
             let wait = (last_tick + self.tick).saturating_duration_since(Instant::now());
             self.events.drain(&mut batch, Some(wait));
-            if !self.attentive_turn(&mut batch) {
+            // One look at the clock: a stall between two looks would be nobody's.
+            let now = Instant::now();
+            let since = now - last_tick;
+            if !self.round(&mut batch, since) {
                 return self.jobs.push(Job::Stop);
             }
-            let since = last_tick.elapsed();
             if since >= self.tick {
-                last_tick = Instant::now();
-                if since >= self.election {
-                    self.outside.stalled(since - self.tick);
-                }
-                self.on_tick();
+                last_tick = now;
                 self.status
                     .last_tick_ms
-                    .store(crate::clock::uptime_ms(), Ordering::SeqCst);
+                    .store(crate::clock::uptime_ms(now), Ordering::SeqCst);
             }
         }
+    }
+
+    /// A turn and what is due after so long a time. Whoever asks after a stall is answered once the leases have been extended by it.
+    fn round(&mut self, batch: &mut Vec<Event>, since: Duration) -> bool {
+        if since >= self.election {
+            self.outside.stalled(since - self.tick);
+        }
+        let goes_on = self.attentive_turn(batch);
+        if goes_on && since >= self.tick {
+            self.on_tick();
+        }
+        goes_on
     }
 
     /// A turn, and with it what follows from little. Whoever has peers owes them its heartbeats, which may not stand behind a disk.

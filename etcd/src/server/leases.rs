@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use etcd_api::etcdserverpb::{
     InternalRaftRequest, LeaseCheckpoint, LeaseCheckpointRequest, LeaseRevokeRequest, RequestHeader,
@@ -16,6 +16,7 @@ use crate::auth;
 use crate::lease::{LeaseError, TimeToLive};
 use crate::peer::lease::{self, Asked};
 use crate::raft::driver::Event;
+use crate::raft::read;
 
 /// etcd revokes at most this many expired leases a second.
 const REVOKE_RATE: usize = 1000;
@@ -39,14 +40,15 @@ impl EtcdServer {
         if self.is_active().await {
             return true;
         }
-        let asked = tokio::time::timeout(REQUEST_TIMEOUT, self.read_index()).await;
-        matches!(asked, Ok(Ok(()))) && self.is_leader()
+        // Not even the only member may skip this: raft's thread finds out how long it stood still.
+        let asked = self.read_index(|| Some(read::ask_raft(&self.events))).await;
+        asked.is_ok() && self.is_leader()
     }
 
     /// The raft thread has ticked lately: had it been away for longer than an election, it would have noticed.
     async fn is_active(&self) -> bool {
         let since = self.raft.last_tick_ms.load(Ordering::SeqCst);
-        let now = crate::clock::uptime_ms();
+        let now = crate::clock::uptime_ms(Instant::now());
         now.saturating_sub(since) <= (self.limits.heartbeat * ACTIVE_TICKS).as_millis() as u64
     }
 
@@ -122,7 +124,11 @@ impl EtcdServer {
     pub async fn time_to_live(&self, id: i64, keys: bool) -> Result<Option<TimeToLive>, ServerError> {
         if self.is_leader() {
             self.linearizable().await?;
-            return self.time_to_live_here(id).map_err(|_| ServerError::LeaderChanged);
+            // One that has just woken may not know yet how long it was away.
+            return match self.ensure_leadership().await {
+                true => self.time_to_live_here(id).map_err(|_| ServerError::LeaderChanged),
+                false => Err(ServerError::LeaderChanged),
+            };
         }
         let ask = async {
             loop {
@@ -149,9 +155,11 @@ impl EtcdServer {
         loop {
             // Read before the lessor is: what a later term's leader promises is not known to this look.
             let term = self.raft.term.load(Ordering::SeqCst);
-            // A leader that was away has no say in who ended meanwhile: it asks before it looks at the clock.
-            let expired = match self.is_leader() && self.ensure_leadership().await {
-                true => self.state.lessor.lock().expired(self.clock.now(), REVOKE_RATE),
+            // A leader that was away has no say in who ended meanwhile. Nor has one that stops between its looks at the clock and at
+            // itself: the clock comes first.
+            let now = self.clock.now();
+            let expired = match self.ensure_leadership().await {
+                true => self.state.lessor.lock().expired(now, REVOKE_RATE),
                 false => Vec::new(),
             };
             let busy = !expired.is_empty();

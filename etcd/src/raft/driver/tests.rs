@@ -30,6 +30,8 @@ struct Recorder {
     network: FakeNetwork,
     snapshots: Arc<Mutex<Vec<u64>>>,
     arrived: Option<Box<Arrived>>,
+    /// In the order in which they came.
+    calls: Vec<&'static str>,
 }
 
 impl Outside for Recorder {
@@ -57,8 +59,12 @@ impl Outside for Recorder {
         self.arrived = None;
     }
     fn leadership(&mut self, _: bool) {}
-    fn stalled(&mut self, _: Duration) {}
-    fn space_changed(&mut self) {}
+    fn stalled(&mut self, _: Duration) {
+        self.calls.push("stalled");
+    }
+    fn space_changed(&mut self) {
+        self.calls.push("space changed");
+    }
 }
 
 struct Machine {
@@ -98,6 +104,7 @@ impl Machine {
             network: network.clone(),
             snapshots: Arc::clone(&snapshots),
             arrived: None,
+            calls: Vec::new(),
         };
         let tick = Duration::from_millis(100);
         let mut driver = Driver::new(
@@ -463,4 +470,17 @@ fn nothing_of_a_snapshot_is_written_before_the_store_was_replaced() {
     )
     .unwrap();
     assert_eq!((replay.snapshot.index, replay.hard_state.term), (50, 4));
+}
+
+#[test]
+fn a_stall_is_known_before_anything_that_came_meanwhile_is_heard() {
+    let mut cluster = Cluster::new(8, 0);
+    let driver = &mut cluster.members.get_mut(&1).unwrap().driver;
+    let mut round = |since| driver.round(&mut vec![Event::SpaceChanged], since);
+    assert!(round(Duration::from_millis(999)));
+    assert!(round(Duration::from_secs(1)));
+    assert_eq!(
+        driver.outside.calls,
+        ["space changed", "stalled", "space changed"]
+    );
 }
