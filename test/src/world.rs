@@ -4,7 +4,6 @@
 //! namespaces of its own: fixed ports, its own `/run`, `/var/log` and `/var/lib/cni`, and when its first process is
 //! killed the kernel kills all the others, container shims included.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -117,7 +116,7 @@ impl World {
     pub fn port(&self, default: u16) -> Result<u16> {
         match self {
             Self::Own(_) => Ok(default),
-            Self::Host => Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port()),
+            Self::Host => Ok(free_port::free_port()),
         }
     }
 }

@@ -1,9 +1,10 @@
 //! The JSON gateway as curl uses it.
 
+use free_port::free_port;
 use serde_json::{Value, json};
 
 use crate::etcdctl::wait_for;
-use crate::harness::{Etcd, Streaming, free_port, http};
+use crate::harness::{Etcd, Streaming, http};
 
 fn post(etcd: &Etcd, path: &str, body: impl ToString) -> (u16, Value) {
     let answer = http(

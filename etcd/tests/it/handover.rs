@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use etcd_api::etcdserverpb::cluster_client::ClusterClient;
 use etcd_api::etcdserverpb::lease_client::LeaseClient;
 use etcd_api::etcdserverpb::{LeaseGrantRequest, LeaseTimeToLiveRequest, MemberAddRequest, PutRequest};
+use free_port::free_port;
 
-use crate::harness::{Etcd, free_port, prefix, put};
+use crate::harness::{Etcd, prefix, put};
 use crate::members::Cluster;
 
 /// Far under the election's timeout: nobody has waited for it.

@@ -1,17 +1,16 @@
 //! An etcd process in a folder of its own, on ports of its own, killed by its id when the test ends.
 
-use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use etcd_api::etcdserverpb::kv_client::KvClient;
 use etcd_api::etcdserverpb::lease_client::LeaseClient;
 use etcd_api::etcdserverpb::watch_client::WatchClient;
 use etcd_api::etcdserverpb::{PutRequest, RangeRequest};
+use free_port::free_port;
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 
@@ -28,20 +27,6 @@ pub struct Etcd {
     pub scheme: &'static str,
     starts: usize,
     _folder: Option<TempDir>,
-}
-
-/// Below those that the kernel gives to outgoing connections and to Services: nobody takes them by chance.
-const PORTS: std::ops::Range<u16> = 10_240..30_000;
-
-/// A port that was free a moment ago, and was not given to anybody else in this process.
-pub fn free_port() -> u16 {
-    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    loop {
-        let port = rand::random_range(PORTS);
-        if GIVEN.lock().unwrap().insert(port) && TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
 }
 
 pub fn command(dir: &Path, scheme: &str, port: u16, peer_port: u16, extra: &[String]) -> Command {

@@ -1,6 +1,8 @@
 //! The HTTP paths that probes, dashboards and kubeadm use.
 
-use crate::harness::{Etcd, free_port, http_get, http_get_as};
+use free_port::free_port;
+
+use crate::harness::{Etcd, http_get, http_get_as};
 
 #[test]
 fn probes_get_what_etcd_answers() {

@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use etcd_api::etcdserverpb::kv_client::KvClient;
 use etcd_api::etcdserverpb::maintenance_client::MaintenanceClient;
 use etcd_api::etcdserverpb::{HashKvRequest, RangeRequest, StatusRequest, StatusResponse};
+use free_port::free_port;
 use tempfile::TempDir;
 use tonic::transport::Channel;
 
 use crate::etcdctl::wait_for;
 use crate::full_disk::Tmpfs;
-use crate::harness::{etcdctl, free_port};
+use crate::harness::etcdctl;
 use crate::network::{ADDRESSES, Address, Network, enter};
 use crate::tls::Pki;
 

@@ -11,10 +11,11 @@ use etcd_api::etcdserverpb::maintenance_client::MaintenanceClient;
 use etcd_api::etcdserverpb::{
     CompactionRequest, DeleteRangeRequest, HashKvRequest, LeaseGrantRequest, SnapshotRequest,
 };
+use free_port::free_port;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
-use crate::harness::{Etcd, PATIENCE, free_port, prefix, put};
+use crate::harness::{Etcd, PATIENCE, prefix, put};
 
 /// Directories with programs of the real etcd, colon-separated; `/usr/bin` is always looked at.
 const UPSTREAM_VARIABLE: &str = "FERROKUBE_UPSTREAM_ETCD";

@@ -3,9 +3,10 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
+use free_port::free_port;
 use tempfile::TempDir;
 
-use crate::harness::{Etcd, free_port};
+use crate::harness::Etcd;
 
 fn refused(args: &[&str]) -> (Option<i32>, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_etcd"))

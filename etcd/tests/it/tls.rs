@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use component_base::tls::{Certificate, ClientTls, Pem, alpn, describe_refusal, load_certs};
+use free_port::free_port;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber,
@@ -15,7 +16,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::harness::{Etcd, PATIENCE, etcdctl, free_port, put};
+use crate::harness::{Etcd, PATIENCE, etcdctl, put};
 use crate::members::Cluster;
 use crate::network::ADDRESSES;
 

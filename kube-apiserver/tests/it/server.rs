@@ -1,7 +1,6 @@
 //! One etcd and one kube-apiserver on free ports in their own directory, killed when dropped.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -10,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use component_base::tls::{ClientTls, Pem};
+use free_port::free_port;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -44,7 +44,7 @@ impl Answer {
 impl Cluster {
     pub async fn start() -> Result<Cluster> {
         let dir = TempDir::new()?;
-        let (etcd_port, peer_port, port) = (free_port()?, free_port()?, free_port()?);
+        let (etcd_port, peer_port, port) = (free_port(), free_port(), free_port());
         let etcd = start_etcd(&dir, etcd_port, peer_port)?;
         write_files(&dir)?;
         let api = start_api(&dir, etcd_port, port)?;
@@ -161,10 +161,6 @@ impl Drop for Cluster {
             drop(child.wait());
         }
     }
-}
-
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 fn log_file(dir: &TempDir, name: &str) -> Result<Stdio> {

@@ -18,7 +18,7 @@ fn start(server: &Server, args: &[&str]) -> Running {
 fn a_dead_endpoint_delays_nothing() {
     let Some(etcd) = any_etcd() else { return };
     let server = Server::start(&etcd, &[]);
-    let endpoints = format!("127.0.0.1:{},{}", crate::server::free_port(), server.endpoint());
+    let endpoints = format!("127.0.0.1:{},{}", free_port::free_port(), server.endpoint());
     let put = run(&mut command(&ours(), 3, &endpoints, &["put", "a", "1"]), "");
     assert_eq!(
         (put.code, put.text().as_str()),
@@ -51,7 +51,7 @@ fn a_dead_endpoint_delays_nothing() {
 
 #[test]
 fn nobody_there_is_told_at_the_deadline() {
-    let endpoint = format!("127.0.0.1:{}", crate::server::free_port());
+    let endpoint = format!("127.0.0.1:{}", free_port::free_port());
     let get = run(
         &mut command(&ours(), 3, &endpoint, &["get", "a", "--command-timeout=300ms"]),
         "",

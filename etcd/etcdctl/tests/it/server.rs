@@ -1,10 +1,11 @@
 //! An etcd of any make, in a folder and on ports of its own.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use free_port::free_port;
 use tempfile::TempDir;
 
 use crate::programs::{Output, PATIENCE, command, ours, run};
@@ -15,14 +16,6 @@ pub struct Server {
     pub peer_port: u16,
     scheme: &'static str,
     pub folder: TempDir,
-}
-
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
 }
 
 impl Server {
