@@ -12,6 +12,7 @@
 pub mod check;
 pub mod compact;
 pub mod hash;
+pub mod history;
 pub mod index;
 pub mod key;
 pub mod range;
@@ -165,21 +166,25 @@ impl Store {
             .index
             .read()
             .step(&cursor, range, WALK_STEP, &mut |key, history| {
-                index::at(history, revision).map_or(ControlFlow::Continue(()), |version| visit(key, version))
+                let version = history.at(revision);
+                version.map_or(ControlFlow::Continue(()), |version| visit(key, &version))
             })
         {
             cursor = next;
         }
     }
 
-    /// Visits every version, live or not, of the keys in `range`.
-    pub fn walk_history(&self, range: &KeyRange, mut visit: impl FnMut(&[u8], &[Version])) {
+    /// Visits every version, live or not, of the keys in `range`; of each key at least from the version on that was there before `from`.
+    pub fn walk_history(&self, range: &KeyRange, from: i64, mut visit: impl FnMut(&[u8], &[Version])) {
         let mut cursor = range.start();
+        let mut versions = Vec::new();
         while let Some(next) = self
             .index
             .read()
             .step(&cursor, range, WALK_STEP, &mut |key, history| {
-                visit(key, history);
+                versions.clear();
+                history.unpack(from, &mut versions);
+                visit(key, &versions);
                 ControlFlow::Continue(())
             })
         {

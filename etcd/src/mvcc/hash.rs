@@ -52,7 +52,7 @@ impl Store {
             ControlFlow::Break(())
         });
         let mut collector = Collector::new(self);
-        self.walk_history(&all, |_, history| {
+        self.walk_history(&all, 0, |_, history| {
             let live = index::at(history, hashed.revision).map(|version| (version.main, version.sub));
             for version in history {
                 let is_live = live == Some((version.main, version.sub));

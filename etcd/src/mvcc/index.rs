@@ -4,14 +4,11 @@ use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 
 use bytes::Bytes;
-use smallvec::SmallVec;
 
+use super::history::History;
 use super::key::KeyRange;
 use crate::storage::Storage;
 use crate::storage::record::{Loc, Version};
-
-/// Most keys have one version after a compaction.
-pub type History = SmallVec<[Version; 1]>;
 
 #[derive(Default)]
 pub struct Index {
@@ -52,19 +49,19 @@ impl Index {
         let grouped = versions
             .chunk_by(|left, right| left.0 == right.0)
             .filter_map(|chunk| {
-                let mut history: History = chunk.iter().map(|(_, version)| *version).collect();
-                for version in history.drain(..dropped_by(&history, compacted)) {
-                    segment(&version)
+                let history: Vec<Version> = chunk.iter().map(|(_, version)| *version).collect();
+                let (gone, left) = history.split_at(dropped_by(&history, compacted));
+                for version in gone {
+                    segment(version)
                         .into_iter()
-                        .for_each(|segment| segment.bury(&version));
+                        .for_each(|segment| segment.bury(version));
                 }
-                for version in &history {
+                for version in left {
                     segment(version)
                         .into_iter()
                         .for_each(|segment| segment.count(version));
                 }
-                history.shrink_to_fit();
-                (!history.is_empty()).then(|| (Box::from(&chunk[0].0[..]), history))
+                Some((Box::from(&chunk[0].0[..]), History::pack(left)?))
             });
         Index {
             keys: grouped.collect(),
@@ -80,43 +77,32 @@ impl Index {
     }
 
     pub fn get(&self, key: &[u8], revision: i64) -> Option<Version> {
-        at(self.keys.get(key)?, revision).copied()
+        self.keys.get(key)?.at(revision)
     }
 
     /// The newest version, a tombstone too.
     pub fn newest(&self, key: &[u8]) -> Option<&Version> {
-        self.keys.get(key)?.last()
+        self.keys.get(key).map(History::newest)
     }
 
     /// The version with the same revision as `version`, wherever it lies.
-    pub fn find(&self, key: &[u8], version: &Version) -> Option<&Version> {
-        let history = self.keys.get(key)?;
-        history
-            .binary_search_by_key(&order(version), order)
-            .ok()
-            .map(|place| &history[place])
+    pub fn find(&self, key: &[u8], version: &Version) -> Option<Version> {
+        self.keys.get(key)?.find(order(version))
     }
 
     pub fn insert(&mut self, key: &[u8], version: Version) {
         match self.keys.get_mut(key) {
             Some(history) => history.push(version),
             None => {
-                self.keys.insert(Box::from(key), SmallVec::from_elem(version, 1));
+                self.keys.insert(Box::from(key), History::new(version));
             }
         }
     }
 
     pub fn relocate(&mut self, key: &[u8], from: &Version, to: Loc) -> bool {
-        let Some(history) = self.keys.get_mut(key) else {
-            return false;
-        };
-        match history.binary_search_by_key(&order(from), order) {
-            Ok(place) if history[place].loc == from.loc => {
-                history[place].loc = to;
-                true
-            }
-            _ => false,
-        }
+        self.keys
+            .get_mut(key)
+            .is_some_and(|history| history.relocate(from, to))
     }
 
     /// Visits at most `count` keys from `cursor` on. Returns where to go on, None at the end.
@@ -125,13 +111,14 @@ impl Index {
         cursor: &Bound<Vec<u8>>,
         range: &KeyRange,
         count: usize,
-        visit: &mut dyn FnMut(&[u8], &[Version]) -> ControlFlow<()>,
+        visit: &mut dyn FnMut(&[u8], &History) -> ControlFlow<()>,
     ) -> Option<Bound<Vec<u8>>> {
-        let bounds = (cursor.as_ref().map(Vec::as_slice), Bound::Unbounded);
-        for (visited, (key, history)) in self.keys.range::<[u8], _>(bounds).enumerate() {
-            if !range.is_before_end(key) {
-                return None;
-            }
+        let from = cursor.as_ref().map(Vec::as_slice);
+        let is_before_end = |from: &[u8]| range.is_before_end(from);
+        if !matches!(from, Bound::Included(first) if is_before_end(first)) {
+            return None;
+        }
+        for (visited, (key, history)) in self.keys.range::<[u8], _>((from, range.end())).enumerate() {
             if visited == count {
                 return Some(Bound::Included(key.to_vec()));
             }
@@ -160,12 +147,7 @@ impl Index {
             if visited == count {
                 break;
             }
-            let gone = dropped_by(history, revision);
-            history.drain(..gone).for_each(|version| dropped(&version));
-            if gone > 0 {
-                history.shrink_to_fit();
-            }
-            if history.is_empty() {
+            if !history.compact(revision, &mut dropped) {
                 empty.push(key.clone());
             }
             last = (visited + 1 == count).then(|| key.clone());
@@ -185,7 +167,7 @@ fn order(version: &Version) -> (i64, u32) {
 mod tests {
     use super::*;
 
-    fn history(mains: &[(i64, bool)]) -> History {
+    fn history(mains: &[(i64, bool)]) -> Vec<Version> {
         let version = |(main, put): &(i64, bool)| Version {
             main: *main,
             create: 1,

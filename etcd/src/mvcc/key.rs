@@ -35,6 +35,14 @@ impl KeyRange {
         Bound::Included(self.first().to_vec())
     }
 
+    pub fn end(&self) -> Bound<&[u8]> {
+        match self {
+            KeyRange::Single(key) => Bound::Included(key),
+            KeyRange::Range(_, end) => Bound::Excluded(end),
+            KeyRange::From(_) => Bound::Unbounded,
+        }
+    }
+
     pub fn contains(&self, key: &[u8]) -> bool {
         key >= &self.first()[..] && self.is_before_end(key)
     }

@@ -84,7 +84,7 @@ fn revisions(database: &Database) -> Vec<i64> {
 
 fn history(store: &Store) -> Vec<(String, Vec<i64>)> {
     let mut out = Vec::new();
-    store.walk_history(&KeyRange::all(), |key, history| {
+    store.walk_history(&KeyRange::all(), 0, |key, history| {
         let mains = history.iter().map(|version| version.main).collect();
         out.push((String::from_utf8_lossy(key).into_owned(), mains));
     });

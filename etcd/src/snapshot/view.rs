@@ -22,7 +22,7 @@ impl View {
     /// [`Store::hold_history`] since before the view was made: what a later compaction drops would be missing.
     pub fn rows(&self, store: &Store) -> io::Result<(Vec<Row>, Segments)> {
         let mut rows = Collector::new(store);
-        store.walk_history(&KeyRange::all(), |_, history| {
+        store.walk_history(&KeyRange::all(), 0, |_, history| {
             let end = history.partition_point(|version| version.main <= self.revision);
             let start = index::dropped_by(&history[..end], self.compacted);
             history[start..end].iter().for_each(|version| rows.add(version));

@@ -80,7 +80,7 @@ fn next_of(bodies: &Bodies, from: i64) -> i64 {
 
 fn changes(store: &Store, job: &Job, held: &mut Held) -> Vec<Change> {
     let mut changes = Vec::new();
-    store.walk_history(&job.interest.range, |_, history| {
+    store.walk_history(&job.interest.range, job.from, |_, history| {
         let start = history.partition_point(|version| version.main < job.from);
         let end = history.partition_point(|version| version.main <= job.until);
         for place in start..end {
