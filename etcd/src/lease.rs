@@ -5,6 +5,7 @@
 //! checkpoints a lease's remaining time is agreed on from time to time, and a new leader gives only that.
 
 use std::cmp::Reverse;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, BinaryHeap, HashMap};
 use std::ops::ControlFlow;
 
@@ -43,7 +44,6 @@ struct Lease {
     checkpointing: bool,
     /// None on a member that does not lead.
     expiry: Option<Millis>,
-    keys: BTreeSet<Bytes>,
     /// Proposed for revocation and not yet revoked.
     revoking: bool,
 }
@@ -58,6 +58,8 @@ pub struct TimeToLive {
 #[derive(Default)]
 pub struct Lessor {
     leases: HashMap<i64, Lease>,
+    /// The keys of those leases that have some.
+    attached: HashMap<i64, BTreeSet<Bytes>>,
     /// Earliest first; an item whose time is not its lease's any more is stale.
     queue: BinaryHeap<Reverse<(Millis, i64)>>,
     min_ttl_seconds: i64,
@@ -80,7 +82,6 @@ impl Lessor {
                 remaining_seconds,
                 checkpointing: false,
                 expiry: None,
-                keys: BTreeSet::new(),
                 revoking: false,
             },
         );
@@ -113,15 +114,21 @@ impl Lessor {
 
     /// The keys that go with the lease, in order.
     pub fn revoke(&mut self, id: i64) -> Result<Vec<Bytes>, LeaseError> {
-        let lease = self.leases.remove(&id).ok_or(LeaseError::NotFound)?;
-        Ok(lease.keys.into_iter().collect())
+        self.leases.remove(&id).ok_or(LeaseError::NotFound)?;
+        let keys = self.attached.remove(&id);
+        Ok(keys.into_iter().flatten().collect())
     }
 
     pub fn keys_of(&self, id: i64) -> Result<Vec<Bytes>, LeaseError> {
-        self.leases
-            .get(&id)
-            .map(|lease| lease.keys.iter().cloned().collect())
-            .ok_or(LeaseError::NotFound)
+        match self.exists(id) {
+            true => Ok(self.attached_keys(id)),
+            false => Err(LeaseError::NotFound),
+        }
+    }
+
+    fn attached_keys(&self, id: i64) -> Vec<Bytes> {
+        let keys = self.attached.get(&id);
+        keys.into_iter().flatten().cloned().collect()
     }
 
     /// Returns the granted seconds. A lease that has expired is not renewed any more; whether it is gone is known once its revocation was applied.
@@ -213,7 +220,7 @@ impl Lessor {
         let left_ms = lease
             .expiry
             .map_or(lease.ttl_seconds as u64 * 1000, |expiry| expiry.since(now));
-        let keys = lease.keys.iter().cloned().collect();
+        let keys = self.attached_keys(id);
         Some(TimeToLive {
             remaining_seconds: (left_ms / 1000) as i64,
             granted_seconds: lease.ttl_seconds,
@@ -311,15 +318,19 @@ impl Leases for Lessor {
     }
 
     fn attach(&mut self, lease: i64, key: &Bytes) {
-        if let Some(lease) = self.leases.get_mut(&lease) {
+        if self.exists(lease) {
             // A slice of a request would keep all of the request.
-            lease.keys.insert(Bytes::copy_from_slice(key));
+            let key = Bytes::copy_from_slice(key);
+            self.attached.entry(lease).or_default().insert(key);
         }
     }
 
     fn detach(&mut self, lease: i64, key: &[u8]) {
-        if let Some(lease) = self.leases.get_mut(&lease) {
-            lease.keys.remove(key);
+        if let Entry::Occupied(mut keys) = self.attached.entry(lease) {
+            keys.get_mut().remove(key);
+            if keys.get().is_empty() {
+                keys.remove();
+            }
         }
     }
 }
