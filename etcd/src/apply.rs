@@ -641,6 +641,8 @@ impl Applier {
                 bytes,
                 segments: self.state.store.storage.segments(),
             });
+        } else {
+            self.writer.reuse(bytes);
         }
         self.changes.clear();
         if std::mem::take(&mut self.members_changed) {

@@ -5,6 +5,7 @@
 //! [`load`] reads everything back at start; [`keeper`] makes it durable, seals segments and [`reclaim`]s dead space on its own thread.
 //! The layout is in `docs/format.md`, and in [`record`] and [`manifest`].
 
+pub mod fetch;
 pub mod held;
 pub mod import;
 pub mod keeper;
@@ -25,16 +26,15 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
 use crate::disk::Disk;
+use fetch::Fetched;
 use record::{Loc, RECORD_HEADER_BYTES};
 use segment::Segment;
 pub use writer::Writer;
 
 /// Size of a segment; a single larger entry makes a larger one.
 pub const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
-/// Neighbouring records are fetched with one read of at most this size.
-const READ_BYTES: usize = 256 * 1024;
-/// Records closer than this are read together with what lies between them.
-const READ_GAP: u32 = 4096;
+/// Of records that are to be held in memory so many are fetched at once.
+const READ_RECORDS: usize = 256;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
@@ -172,32 +172,13 @@ impl Storage {
 
     /// The encoded KeyValues at `locs`, in their order, with few reads.
     pub fn read_many(&self, before: &Segments, locs: &[Loc]) -> io::Result<Vec<Bytes>> {
-        let mut order: Vec<u32> = (0..locs.len() as u32).collect();
-        order.sort_unstable_by_key(|place| (locs[*place as usize].segment, locs[*place as usize].offset));
-        let mut out = vec![Bytes::new(); locs.len()];
-        let mut rest = &order[..];
-        while !rest.is_empty() {
-            let (run, tail) = rest.split_at(run_length(rest, locs));
-            self.read_run(before, run, locs, &mut out)?;
-            rest = tail;
+        let mut out = Vec::with_capacity(locs.len());
+        let mut fetched = Fetched::default();
+        for piece in locs.chunks(READ_RECORDS) {
+            fetched.read(self, before, piece)?;
+            out.extend(fetched.iter().map(Bytes::copy_from_slice));
         }
         Ok(out)
-    }
-
-    fn read_run(&self, before: &Segments, run: &[u32], locs: &[Loc], out: &mut [Bytes]) -> io::Result<()> {
-        let (first, last) = (locs[run[0] as usize], locs[run[run.len() - 1] as usize]);
-        let segment = self.find(before, first.segment)?;
-        let mut bytes = BytesMut::zeroed((last.offset + last.length - first.offset) as usize);
-        segment.file.read_at(&mut bytes, first.offset.into())?;
-        let bytes = bytes.freeze();
-        for place in run {
-            let loc = locs[*place as usize];
-            let start = (loc.offset - first.offset) as usize;
-            let record = bytes.slice(start..start + loc.length as usize);
-            record::check(&record).map_err(|what| segment.damaged(loc.offset, what))?;
-            out[*place as usize] = record.slice(RECORD_HEADER_BYTES..);
-        }
-        Ok(())
     }
 }
 
@@ -213,26 +194,6 @@ fn contains(segments: &[Arc<Segment>], number: u32) -> bool {
 
 fn find_in(segments: &[Arc<Segment>], number: u32) -> Option<Arc<Segment>> {
     place_of(segments, number).map(|place| segments[place].clone())
-}
-
-/// How many of the sorted places lie close enough together for one read.
-fn run_length(sorted: &[u32], locs: &[Loc]) -> usize {
-    let first = locs[sorted[0] as usize];
-    let mut end = first.offset + first.length;
-    let mut length = 1;
-    for place in &sorted[1..] {
-        let loc = locs[*place as usize];
-        let next_end = loc.offset + loc.length;
-        if loc.segment != first.segment
-            || loc.offset > end.saturating_add(READ_GAP)
-            || (next_end - first.offset) as usize > READ_BYTES
-        {
-            break;
-        }
-        end = end.max(next_end);
-        length += 1;
-    }
-    length
 }
 
 #[cfg(test)]

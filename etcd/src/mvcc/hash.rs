@@ -10,6 +10,7 @@ use super::index;
 use super::key::KeyRange;
 use super::rows::{Collector, Row};
 use super::{Error, Store};
+use crate::storage::fetch::Fetched;
 use crate::storage::{Segments, Storage};
 
 const BATCH: usize = 4096;
@@ -90,11 +91,13 @@ pub struct HashPlan {
 impl HashPlan {
     pub fn compute(&self, storage: &Storage, pace: Pace) -> io::Result<KvHash> {
         let mut hasher = KvHasher::new();
+        let mut fetched = Fetched::default();
         for batch in self.rows.chunks(BATCH) {
             let start = Instant::now();
             let locs: Vec<_> = batch.iter().map(|row| row.loc).collect();
-            for (row, kv) in batch.iter().zip(storage.read_many(&self.segments, &locs)?) {
-                hasher.add(&bucket_key(row.main, row.sub.into(), row.is_tombstone), &kv);
+            fetched.read(storage, &self.segments, &locs)?;
+            for (row, kv) in batch.iter().zip(fetched.iter()) {
+                hasher.add(&bucket_key(row.main, row.sub.into(), row.is_tombstone), kv);
             }
             if pace == Pace::Half {
                 std::thread::sleep(start.elapsed().min(MAX_REST));

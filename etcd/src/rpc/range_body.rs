@@ -2,6 +2,7 @@
 //! costs the places of its values and not the values.
 
 use std::io;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -18,21 +19,21 @@ use crate::mvcc::range::{Items, Selected};
 use crate::mvcc::response::{header_len, range_len, write_header, write_message, write_range_end};
 use crate::mvcc::{Error, Store};
 use crate::storage::Segments;
+use crate::storage::fetch::Fetched;
 use crate::storage::record::{Loc, RECORD_HEADER_BYTES};
 
 /// Up to this size an answer of one piece is one buffer.
-const SMALL_BYTES: usize = 64 * 1024;
-/// Records are fetched in pieces of at most so many, and so many bytes.
+const SMALL_BYTES: usize = 32 * 1024;
+/// Records are fetched in pieces of at most so many, and so many bytes: what little time passes over does not leave the processor's caches.
 const PIECE_RECORDS: usize = 1024;
-const PIECE_BYTES: usize = 128 * 1024;
+const PIECE_BYTES: usize = 48 * 1024;
+/// HTTP/2's frames, where nobody asks for larger ones: what does not fill one goes with the next piece.
+const FRAME_BYTES: usize = 16 * 1024;
 /// gRPC's lengths are read as signed by some clients.
 const MAX_BYTES: usize = i32::MAX as usize;
 
 struct RangeBody {
-    store: Arc<Store>,
-    segments: Segments,
-    items: Items,
-    place: usize,
+    pieces: Pieces,
     head: BytesMut,
     more: bool,
     count: i64,
@@ -64,17 +65,16 @@ pub fn reply(store: &Arc<Store>, header: ResponseHeader, selected: Selected) -> 
     head.put_u8(0);
     head.put_u32(length as u32);
     write_header(&header, &mut head);
+    let pieces = Pieces::new(store.clone(), segments, items);
+    let is_small = length <= SMALL_BYTES && pieces.is_last();
     let mut body = RangeBody {
-        store: store.clone(),
-        segments,
-        items,
-        place: 0,
+        pieces,
         head,
         more,
         count,
         state: Sending::Items,
     };
-    if length > SMALL_BYTES || body.items.len() > PIECE_RECORDS {
+    if !is_small {
         return Ok(Reply::Stream(body.boxed_unsync()));
     }
     body.head.reserve(length);
@@ -96,47 +96,89 @@ impl RangeBody {
     /// The next bytes; the state moves on behind the last item.
     fn piece(&mut self) -> io::Result<Bytes> {
         let mut out = std::mem::take(&mut self.head);
-        let (fetched, left) = next_piece(&self.store, &self.segments, &self.items, self.place)?;
-        out.reserve(fetched.iter().map(|kv| kv.len() + 6).sum::<usize>() + 16);
-        fetched.iter().for_each(|kv| write_message(2, kv, &mut out));
-        self.place += fetched.len();
-        if left == 0 {
-            write_range_end(self.more, self.count, &mut out);
-            self.state = Sending::Trailers;
+        while self.state == Sending::Items && out.len() < FRAME_BYTES {
+            let left = self.pieces.fetch()?;
+            out.reserve(self.pieces.kvs().map(|kv| kv.len() + 6).sum::<usize>() + 16);
+            self.pieces.kvs().for_each(|kv| write_message(2, kv, &mut out));
+            if left == 0 {
+                write_range_end(self.more, self.count, &mut out);
+                self.state = Sending::Trailers;
+            }
+        }
+        if self.state == Sending::Items {
+            let whole = out.len() - out.len() % FRAME_BYTES;
+            self.head = BytesMut::from(&out[whole..]);
+            out.truncate(whole);
         }
         Ok(out.freeze())
     }
 }
 
-/// The encoded KeyValues of the piece that begins at `place`, and how many items follow it.
-pub fn next_piece(
-    store: &Store,
-    segments: &Segments,
-    items: &Items,
-    place: usize,
-) -> io::Result<(Vec<Bytes>, usize)> {
-    match items {
-        Items::Stored(locs) => {
-            let piece = piece_of(&locs[place..]);
-            let left = locs.len() - place - piece.len();
-            Ok((store.storage.read_many(segments, piece)?, left))
+/// What a Range selected, piece by piece.
+pub struct Pieces {
+    store: Arc<Store>,
+    segments: Segments,
+    items: Items,
+    /// Of the items, in the piece at hand.
+    at_hand: Range<usize>,
+    fetched: Fetched,
+}
+
+impl Pieces {
+    pub fn new(store: Arc<Store>, segments: Segments, items: Items) -> Pieces {
+        Pieces {
+            store,
+            segments,
+            items,
+            at_hand: 0..0,
+            fetched: Fetched::default(),
         }
-        Items::Encoded(kvs) => {
-            let end = kvs.len().min(place + PIECE_RECORDS);
-            Ok((kvs[place..end].to_vec(), kvs.len() - end))
+    }
+
+    fn next(&self) -> Range<usize> {
+        let start = self.at_hand.end;
+        let length = match &self.items {
+            Items::Stored(locs) => piece_of(&locs[start..]),
+            Items::Encoded(kvs) => PIECE_RECORDS.min(kvs.len() - start),
+        };
+        start..start + length
+    }
+
+    /// Whether nothing follows the next piece.
+    fn is_last(&self) -> bool {
+        self.next().end == self.items.len()
+    }
+
+    /// Goes on to the next piece. Returns how many items follow it.
+    pub fn fetch(&mut self) -> io::Result<usize> {
+        let next = self.next();
+        if let Items::Stored(locs) = &self.items {
+            self.fetched
+                .read(&self.store.storage, &self.segments, &locs[next.clone()])?;
         }
+        self.at_hand = next;
+        Ok(self.items.len() - self.at_hand.end)
+    }
+
+    /// The encoded KeyValues of the piece at hand.
+    pub fn kvs(&self) -> impl Iterator<Item = &[u8]> {
+        let encoded = match &self.items {
+            Items::Stored(_) => &[][..],
+            Items::Encoded(kvs) => &kvs[self.at_hand.clone()],
+        };
+        self.fetched.iter().chain(encoded.iter().map(|kv| &kv[..]))
     }
 }
 
-fn piece_of(locs: &[Loc]) -> &[Loc] {
+/// How many of the records make a piece.
+fn piece_of(locs: &[Loc]) -> usize {
     let mut bytes = 0;
     let fits = |loc: &&Loc| {
         let first = bytes == 0;
         bytes += loc.length as usize;
         first || bytes <= PIECE_BYTES
     };
-    let count = locs.iter().take(PIECE_RECORDS).take_while(fits).count();
-    &locs[..count]
+    locs.iter().take(PIECE_RECORDS).take_while(fits).count()
 }
 
 impl http_body::Body for RangeBody {

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -15,13 +14,12 @@ use http_body_util::BodyExt as _;
 
 use super::caller::Caller;
 use super::grpc::{Answer, PREFIX_BYTES, Reply, ok_trailers, seal, trailers};
-use super::range_body::next_piece;
+use super::range_body::Pieces;
 use super::status::{Code, Status};
-use crate::mvcc::range::{Items, Selected};
+use crate::mvcc::range::Selected;
 use crate::mvcc::response::{header_len, range_len, write_header, write_message, write_range_end};
-use crate::mvcc::{self, Store, check};
+use crate::mvcc::{self, check};
 use crate::server::EtcdServer;
-use crate::storage::Segments;
 
 /// How often a read of the current revision is repeated when compactions keep passing it.
 const READ_ATTEMPTS: usize = 8;
@@ -90,10 +88,7 @@ fn select(server: &EtcdServer, request: &RangeRequest) -> Answer {
                     segments,
                 } = selected?;
                 let body = StreamBody {
-                    store: store.clone(),
-                    segments,
-                    items,
-                    place: 0,
+                    pieces: Pieces::new(store.clone(), segments, items),
                     header: server.header(current),
                     more,
                     count,
@@ -107,10 +102,7 @@ fn select(server: &EtcdServer, request: &RangeRequest) -> Answer {
 }
 
 struct StreamBody {
-    store: Arc<Store>,
-    segments: Segments,
-    items: Items,
-    place: usize,
+    pieces: Pieces,
     header: ResponseHeader,
     more: bool,
     count: i64,
@@ -126,18 +118,17 @@ enum Sending {
 
 impl StreamBody {
     fn next_message(&mut self) -> io::Result<Bytes> {
-        let (kvs, left) = next_piece(&self.store, &self.segments, &self.items, self.place)?;
-        self.place += kvs.len();
+        let left = self.pieces.fetch()?;
         if left == 0 {
             self.state = Sending::Trailers;
         }
-        Ok(self.message(&kvs, left == 0))
+        Ok(self.message(left == 0))
     }
 
-    fn message(&self, kvs: &[Bytes], last: bool) -> Bytes {
+    fn message(&self, last: bool) -> Bytes {
         let (more, count) = if last { (self.more, self.count) } else { (false, 0) };
         let header = if last { header_len(&self.header) } else { 0 };
-        let length = header + range_len(kvs.iter().map(Bytes::len), more, count);
+        let length = header + range_len(self.pieces.kvs().map(<[u8]>::len), more, count);
         let mut out = BytesMut::with_capacity(PREFIX_BYTES + length + 11);
         out.put_bytes(0, PREFIX_BYTES);
         prost::encoding::encode_key(
@@ -149,7 +140,7 @@ impl StreamBody {
         if last {
             write_header(&self.header, &mut out);
         }
-        kvs.iter().for_each(|kv| write_message(KVS, kv, &mut out));
+        self.pieces.kvs().for_each(|kv| write_message(KVS, kv, &mut out));
         write_range_end(more, count, &mut out);
         seal(out)
     }

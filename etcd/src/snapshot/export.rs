@@ -4,7 +4,6 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use bbolt::{Layout, Plan, WriteError, Writer};
-use bytes::Bytes;
 use ring::digest::{Context, SHA256};
 
 use super::SnapshotError;
@@ -14,6 +13,7 @@ use crate::mvcc::hash::bucket_key;
 use crate::mvcc::rows::Row;
 use crate::mvcc::{self, Store};
 use crate::storage::Segments;
+use crate::storage::fetch::Fetched;
 use crate::storage::record::{Loc, RECORD_HEADER_BYTES};
 
 /// Values are fetched in pieces of at most so many, and so many bytes.
@@ -87,20 +87,18 @@ impl Export {
 
     fn write_keys<W: Write>(&self, writer: &mut Writer<W>) -> Result<(), SnapshotError> {
         let mut rest = &self.rows[..];
+        let mut fetched = Fetched::default();
         while !rest.is_empty() {
             let (piece, tail) = rest.split_at(piece_length(rest));
-            for (row, kv) in piece.iter().zip(self.fetch(piece)?) {
-                writer.item(&key(row), &kv)?;
+            let locs: Vec<Loc> = piece.iter().map(|row| row.loc).collect();
+            let read = fetched.read(&self.store.storage, &self.segments, &locs);
+            read.map_err(mvcc::Error::Io)?;
+            for (row, kv) in piece.iter().zip(fetched.iter()) {
+                writer.item(&key(row), kv)?;
             }
             rest = tail;
         }
         Ok(())
-    }
-
-    fn fetch(&self, piece: &[Row]) -> Result<Vec<Bytes>, SnapshotError> {
-        let locs: Vec<Loc> = piece.iter().map(|row| row.loc).collect();
-        let read = self.store.storage.read_many(&self.segments, &locs);
-        Ok(read.map_err(mvcc::Error::Io)?)
     }
 }
 

@@ -31,6 +31,8 @@ pub struct Keeper {
 /// Given up when the disk is so full that not even MANIFEST can be written: space could not be reclaimed otherwise.
 const BALLAST: &str = "ballast";
 const BALLAST_BYTES: u64 = 256 * 1024;
+/// Of a segment that is read from one end to the other.
+const WINDOW_BYTES: usize = 256 * 1024;
 
 impl Keeper {
     pub fn new(
@@ -211,18 +213,67 @@ impl Keeper {
 
 /// Appends the footer to a closed segment and cuts off what was reserved and not used.
 pub fn seal(segment: &Segment) -> io::Result<()> {
-    let used = segment.used();
-    let mut bytes = vec![0; used as usize];
-    segment.file.read_at(&mut bytes, 0)?;
     let mut footer = BytesMut::new();
-    let mut offset = SEGMENT_HEADER_BYTES;
-    while (offset as u64) < used {
-        let (_, payload) = record::decode_frame(&bytes[offset..])
-            .ok_or_else(|| segment.damaged(offset as u32, "a frame that does not check"))?;
-        footer_items(&mut footer, payload, offset + FRAME_HEADER_BYTES);
-        offset += FRAME_HEADER_BYTES + payload.len();
+    let mut frames = Frames::new(segment);
+    while let Some((start, payload)) = frames.next()? {
+        footer_items(&mut footer, payload, start);
     }
-    write_footer(segment, used, footer)
+    write_footer(segment, segment.used(), footer)
+}
+
+/// The frames of a segment, read through a window: a whole segment in memory would be most of what the process holds.
+struct Frames<'a> {
+    segment: &'a Segment,
+    used: usize,
+    /// Of the next frame.
+    offset: usize,
+    /// What the file holds from `offset` on, behind `seen` bytes that are done with.
+    window: Vec<u8>,
+    seen: usize,
+}
+
+impl Frames<'_> {
+    fn new(segment: &Segment) -> Frames<'_> {
+        Frames {
+            segment,
+            used: segment.used() as usize,
+            offset: SEGMENT_HEADER_BYTES,
+            window: Vec::new(),
+            seen: 0,
+        }
+    }
+
+    /// A payload and where it begins; None at the end.
+    fn next(&mut self) -> io::Result<Option<(usize, &[u8])>> {
+        if self.offset >= self.used {
+            return Ok(None);
+        }
+        self.fill(FRAME_HEADER_BYTES)?;
+        self.fill(record::frame_len(&self.window[self.seen..]))?;
+        let Some((_, payload)) = record::decode_frame(&self.window[self.seen..]) else {
+            return Err(self
+                .segment
+                .damaged(self.offset as u32, "a frame that does not check"));
+        };
+        let start = self.offset + FRAME_HEADER_BYTES;
+        self.seen += FRAME_HEADER_BYTES + payload.len();
+        self.offset = start + payload.len();
+        Ok(Some((start, payload)))
+    }
+
+    /// So many bytes are in the window, unless the segment ends before.
+    fn fill(&mut self, bytes: usize) -> io::Result<()> {
+        if self.window.len() - self.seen >= bytes {
+            return Ok(());
+        }
+        self.window.drain(..self.seen);
+        self.seen = 0;
+        let have = self.window.len();
+        let wanted = bytes.max(WINDOW_BYTES).min(self.used - self.offset);
+        self.window.resize(wanted.max(have), 0);
+        let at = self.offset + have;
+        self.segment.file.read_at(&mut self.window[have..], at as u64)
+    }
 }
 
 pub fn write_footer(segment: &Segment, offset: u64, mut footer: BytesMut) -> io::Result<()> {

@@ -183,6 +183,14 @@ pub fn finish_frame(out: &mut BytesMut, header: FrameHeader) {
     out[4..8].copy_from_slice(&check.to_le_bytes());
 }
 
+/// How long the frame is whose header begins `bytes`, as far as that can be believed.
+pub fn frame_len(bytes: &[u8]) -> usize {
+    let payload = bytes
+        .get(..FRAME_HEADER_BYTES)
+        .map_or(0, |header| u32_at(header, 0));
+    FRAME_HEADER_BYTES + payload as usize
+}
+
 /// A frame at the start of `bytes`: its header and payload, None at the end or where it does not check.
 pub fn decode_frame(bytes: &[u8]) -> Option<(FrameHeader, &[u8])> {
     if bytes.len() < FRAME_HEADER_BYTES {

@@ -35,13 +35,21 @@ impl Liveness for Everything {
 }
 
 pub(crate) fn load(disk: &FakeDisk) -> Result<Loaded, StorageError> {
-    load::load(Arc::new(disk.clone()), Path::new("/store"), 9, SEGMENT)
+    load_sized(disk, SEGMENT)
+}
+
+fn load_sized(disk: &FakeDisk, segment_bytes: u64) -> Result<Loaded, StorageError> {
+    load::load(Arc::new(disk.clone()), Path::new("/store"), 9, segment_bytes)
 }
 
 impl Fixture {
     pub(crate) fn new() -> Fixture {
+        Fixture::sized(SEGMENT)
+    }
+
+    fn sized(segment_bytes: u64) -> Fixture {
         let disk = FakeDisk::new();
-        let loaded = load(&disk).unwrap();
+        let loaded = load_sized(&disk, segment_bytes).unwrap();
         let writer = Writer::new(loaded.storage.clone(), None, loaded.meta, loaded.frame).unwrap();
         Fixture {
             disk,
@@ -115,6 +123,53 @@ fn records_come_back_in_the_order_in_which_they_were_asked() {
         read.iter().map(|kv| value(kv)[0]).collect::<Vec<_>>(),
         [41, 4, 5, 50, 1]
     );
+}
+
+#[test]
+fn a_buffer_that_is_used_again_holds_what_was_asked_for_last() {
+    let mut fixture = Fixture::new();
+    let versions: Vec<Version> = (1..=30)
+        .map(|main| fixture.put(main, 1, &format!("k{main}"), &[main as u8; 900]))
+        .collect();
+    let mut fetched = fetch::Fetched::default();
+    for places in [&[3, 1, 29, 2][..], &[0], &[], &[7, 8, 30 - 1, 9, 0]] {
+        let locs: Vec<Loc> = places.iter().map(|place: &usize| versions[*place].loc).collect();
+        let segments = fixture.storage.segments();
+        fetched.read(&fixture.storage, &segments, &locs).unwrap();
+        let keys: Vec<_> = fetched
+            .iter()
+            .map(|kv| record::key_of(kv).unwrap().to_vec())
+            .collect();
+        let wanted: Vec<_> = places
+            .iter()
+            .map(|place| format!("k{}", place + 1).into_bytes())
+            .collect();
+        assert_eq!(keys, wanted);
+    }
+}
+
+/// Sealing reads a window of a segment at a time: small frames, and one that is larger than the window.
+#[test]
+fn the_footer_lists_what_a_segment_holds_however_its_frames_lie() {
+    const LARGE: u64 = 2 * 1024 * 1024;
+    let mut fixture = Fixture::sized(LARGE);
+    let first = fixture.storage.segments()[0].clone();
+    let mut main = 1;
+    while !fixture.writer.roll_if_full().unwrap() {
+        let size = match main {
+            40 => 700 * 1024,
+            _ => 1000 + main as usize % 7 * 800,
+        };
+        fixture.put(main, 1, &format!("k{main}"), &vec![b'v'; size]);
+        main += 1;
+    }
+    assert!(main > 300);
+    fixture.put(main, 1, "in the next", b"v");
+    fixture.keep();
+    assert!(first.footer().is_some());
+    let mut loaded = load_sized(&fixture.disk, LARGE).unwrap();
+    loaded.versions.sort_by_key(|(_, version)| version.main);
+    assert!(loaded.versions == fixture.versions);
 }
 
 #[test]

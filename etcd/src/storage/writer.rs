@@ -17,6 +17,8 @@ use crate::disk::Fill;
 
 /// A frame is flushed at the end of the entry that takes it beyond this.
 pub const FRAME_BYTES: usize = 1024 * 1024;
+/// What is kept from one frame to the next; more is rarely needed.
+const KEPT_BYTES: usize = 256 * 1024;
 /// Room that a segment must have for another frame to begin in it, as a share of the segment.
 const ROLL_ROOM: u64 = 8;
 
@@ -154,7 +156,7 @@ impl Writer {
         };
         self.offset += self.frame.len() as u64;
         self.active.set_used(self.offset);
-        let bytes = self.frame.split().freeze();
+        let bytes = std::mem::take(&mut self.frame).freeze();
         *self.written.lock() = Written {
             segment: self.active.clone(),
             offset: self.offset,
@@ -162,6 +164,17 @@ impl Writer {
         };
         record::begin_frame(&mut self.frame);
         Ok((place, bytes))
+    }
+
+    /// What [`Writer::flush`] returned, and nobody else wants, is the next frame's room. Call before anything is put into it.
+    pub fn reuse(&mut self, bytes: Bytes) {
+        if let Ok(mut room) = bytes.try_into_mut()
+            && room.capacity() <= KEPT_BYTES
+        {
+            room.clear();
+            record::begin_frame(&mut room);
+            self.frame = room;
+        }
     }
 
     /// Goes on in the next segment when this one is full. Call between frames. True when a segment was closed.
