@@ -26,6 +26,8 @@ const H2_PING_TIMEOUT: Duration = Duration::from_secs(15);
 /// Receive windows of HTTP/2; upstream's for streams.
 const H2_STREAM_WINDOW: u32 = 256 * 1024;
 const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What a response may be ahead of its connection: beyond the socket's own buffer more only costs memory.
+const H2_SEND_BUFFER: usize = 64 * 1024;
 
 pub(super) struct Server {
     pub tls: Option<ServerConfigHandle>,
@@ -164,6 +166,7 @@ impl Server {
             .max_header_list_size(MAX_HEADER_BYTES)
             .initial_stream_window_size(H2_STREAM_WINDOW)
             .initial_connection_window_size(H2_CONNECTION_WINDOW)
+            .max_send_buf_size(H2_SEND_BUFFER)
             .keep_alive_interval(H2_PING_INTERVAL)
             .keep_alive_timeout(H2_PING_TIMEOUT);
         match protocol {
