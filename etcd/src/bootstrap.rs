@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use component_base::allocator;
 use etcd_api::{membershippb, raftpb, walpb};
 use parking_lot::{Mutex, RwLock};
 use raft::eraftpb::{ConfState, Entry, EntryType, Message, MessageType, SnapshotMetadata};
@@ -508,6 +509,7 @@ impl Running {
                 }
                 apply_jobs.push(ApplyJob::Reserve);
                 server.space.notify_one();
+                allocator::collect();
                 if asked.stop {
                     return;
                 }

@@ -12,6 +12,8 @@ use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
+use crate::allocator;
+
 /// A timer that is due before all others makes its own thread's poll return once for nothing. Deadlines of requests are further away than
 /// this, so with a tick they never are.
 const TICK: Duration = Duration::from_secs(1);
@@ -64,7 +66,11 @@ impl Thread {
         let (running, mut ended) = oneshot::channel();
         let handle = runtime.handle().clone();
         std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-            runtime.block_on(async { while tokio::time::timeout(TICK, &mut ended).await.is_err() {} });
+            runtime.block_on(async {
+                while tokio::time::timeout(TICK, &mut ended).await.is_err() {
+                    allocator::collect();
+                }
+            });
         })?;
         Ok(Thread {
             runtime: handle,

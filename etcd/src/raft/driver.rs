@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use component_base::allocator;
 use etcd_api::{raftpb, walpb};
 use raft::eraftpb::{ConfState, Entry, EntryType, Message, MessageType, SnapshotMetadata};
 use tokio::sync::oneshot;
@@ -186,6 +187,7 @@ impl<O: Outside> Driver<O> {
                 self.status
                     .last_tick_ms
                     .store(crate::clock::uptime_ms(now), Ordering::SeqCst);
+                allocator::collect();
             }
         }
     }

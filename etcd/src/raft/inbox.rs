@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use component_base::allocator;
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+/// Whoever waits longer keeps no memory meanwhile that it does not use.
+const BRIEF: Duration = Duration::from_millis(200);
 
 pub struct Inbox<T> {
     queue: Mutex<Queue<T>>,
@@ -63,9 +67,13 @@ impl<T> Inbox<T> {
             Some(timeout) => {
                 self.filled.wait_for(&mut queue, timeout);
             }
-            None => self
-                .filled
-                .wait_while(&mut queue, |queue| queue.items.is_empty() && !queue.closed),
+            None => {
+                let nothing = |queue: &mut Queue<T>| queue.items.is_empty() && !queue.closed;
+                if self.filled.wait_while_for(&mut queue, nothing, BRIEF).timed_out() {
+                    MutexGuard::unlocked(&mut queue, allocator::collect);
+                    self.filled.wait_while(&mut queue, nothing);
+                }
+            }
         }
     }
 
