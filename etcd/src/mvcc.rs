@@ -1,7 +1,7 @@
 //! Keys, revisions and their history.
 //!
 //! A write comes from the apply thread as a [`txn::WriteTxn`]: it looks at the [`index`], appends records to the store's frame, and enters
-//! the new versions. The revision becomes visible to readers when the frame is written ([`Store::publish`]). A read picks a
+//! the new versions into their keys' [`history`]. The revision becomes visible to readers when the frame is written ([`Store::publish`]). A read picks a
 //! revision, walks the index in small steps under a lock that it holds for microseconds ([`Store::walk`]), and fetches
 //! values afterwards. [`range`] is the Range request over that, [`compact`] drops history, [`hash`] is etcd's KV hash
 //! over [`rows`], which stay readable however long it takes.

@@ -2,7 +2,7 @@
 //!
 //! The apply thread owns the [`Writer`]: records go into a frame, a frame becomes visible and, after a crash, is there as a whole
 //! together with its consistent index. Readers resolve a [`Loc`] of the index through [`Storage`] without any lock of the writer.
-//! [`load`] reads everything back at start; [`keeper`] makes it durable, seals segments and [`reclaim`]s dead space on its own thread.
+//! Many of them are [`fetch`]ed at once. [`load`] reads everything back at start; [`keeper`] makes it durable, seals segments and [`reclaim`]s dead space on its own thread.
 //! The layout is in `docs/format.md`, and in [`record`] and [`manifest`].
 
 pub mod fetch;

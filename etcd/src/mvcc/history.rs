@@ -166,12 +166,10 @@ fn blocks_at(blocks: &[Box<Block>], revision: i64) -> &[Box<Block>] {
 
 /// The block with this revision. Versions of one transaction may lie in several.
 fn place_of(blocks: &[Box<Block>], revision: (i64, u32)) -> Option<usize> {
-    let until = blocks_at(blocks, revision.0);
-    let begins_before = |block: &Box<Block>| {
+    blocks_at(blocks, revision.0).iter().rposition(|block| {
         let first = block.versions().next();
         first.is_some_and(|first| order(&first) <= revision)
-    };
-    until.iter().rposition(begins_before)
+    })
 }
 
 impl Block {
