@@ -34,7 +34,7 @@ pub use writer::Writer;
 /// Size of a segment; a single larger entry makes a larger one.
 pub const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 /// Of records that are to be held in memory so many are fetched at once.
-const READ_RECORDS: usize = 256;
+const READ_RECORDS: usize = 64;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {

@@ -13,7 +13,7 @@ use super::{Error, Store};
 use crate::storage::fetch::Fetched;
 use crate::storage::{Segments, Storage};
 
-const BATCH: usize = 4096;
+const BATCH: usize = 512;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KvHash {

@@ -16,7 +16,7 @@ const READ_GAP: u32 = 4096;
 pub struct Fetched {
     /// Keeps its length: what comes next is written over it.
     bytes: Vec<u8>,
-    places: Vec<Range<u32>>,
+    places: Vec<Range<usize>>,
     order: Vec<(Loc, u32)>,
 }
 
@@ -61,23 +61,13 @@ impl Fetched {
             let start = at + (loc.offset - first.offset) as usize;
             let end = start + loc.length as usize;
             record::check(&self.bytes[start..end]).map_err(|what| segment.damaged(loc.offset, what))?;
-            self.places[*place as usize] = (start + RECORD_HEADER_BYTES) as u32..end as u32;
+            self.places[*place as usize] = start + RECORD_HEADER_BYTES..end;
         }
         Ok(end)
     }
 
-    pub fn len(&self) -> usize {
-        self.places.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.places.is_empty()
-    }
-
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        self.places
-            .iter()
-            .map(|place| &self.bytes[place.start as usize..place.end as usize])
+        self.places.iter().map(|place| &self.bytes[place.clone()])
     }
 }
 
