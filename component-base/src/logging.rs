@@ -1,21 +1,27 @@
-//! klog's text lines, its JSON lines and etcd's zap lines on stderr, from `tracing` events.
+//! klog's text lines, its JSON lines and etcd's zap lines, from `tracing` events; on stderr, etcd's also where its flags say.
 //!
 //! `info!(pod = %key, "Pod status updated")` becomes
 //! `I1025 00:15:15.525108       1 status.rs:116] "Pod status updated" pod="kube-system/kubedns"`.
 //! `debug!` is V(4), `trace!` is V(6); events of dependencies need four more.
 
+pub(crate) mod etcd;
+mod journal;
 mod line;
+mod output;
+mod rotate;
 
 use std::cell::RefCell;
-use std::io::Write as _;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use arc_swap::ArcSwapOption;
 use tracing::subscriber::Interest;
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::{Context, SubscriberExt};
+
+use crate::flags::Flags;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -25,6 +31,8 @@ pub enum Format {
     Json,
     /// etcd's zap JSON.
     Zap,
+    /// zap's lines for people.
+    Console,
 }
 
 const DEBUG_VERBOSITY: u32 = 4;
@@ -47,6 +55,8 @@ const FOREIGN: &[&str] = &[
 ];
 
 static VERBOSITY: AtomicU32 = AtomicU32::new(0);
+/// What etcd's flags say, in etcd alone.
+static ETCD: ArcSwapOption<etcd::Settings> = ArcSwapOption::const_empty();
 
 /// Installs the subscriber; a second call only changes the verbosity.
 pub fn init(component: &'static str, format: Format, verbosity: u32) {
@@ -76,6 +86,15 @@ pub fn init_with_modules(
     };
     // Tests call init more than once in a process; the first subscriber stays.
     tracing::subscriber::set_global_default(tracing_subscriber::registry().with(logger)).ok();
+}
+
+/// Follows etcd's flags: at the start, and again when a configuration file has changed them.
+pub fn follow_etcd_flags(flags: &Flags) -> Result<(), String> {
+    let settings = etcd::begin(flags)?;
+    VERBOSITY.fetch_max(settings.verbosity, Ordering::Relaxed);
+    ETCD.store(Some(Arc::new(settings)));
+    tracing::callsite::rebuild_interest_cache();
+    Ok(())
 }
 
 pub fn verbosity() -> u32 {
@@ -162,7 +181,7 @@ impl<S: Subscriber> Layer<S> for Logger {
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(match self.most {
+        Some(match self.most.max(verbosity()) {
             0..DEBUG_VERBOSITY => LevelFilter::INFO,
             DEBUG_VERBOSITY..TRACE_VERBOSITY => LevelFilter::DEBUG,
             _ => LevelFilter::TRACE,
@@ -180,19 +199,25 @@ impl<S: Subscriber> Layer<S> for Logger {
 
 impl Logger {
     fn write(&self, event: &Event<'_>, buffer: &mut Vec<u8>) {
+        let (etcd, level) = (ETCD.load(), *event.metadata().level());
+        if let Some(etcd) = &*etcd
+            && etcd.level.is_none_or(|least| level > least)
+        {
+            return;
+        }
         buffer.clear();
         let context = line::Context {
             component: self.component,
             pid: self.pid,
             now: line::Now::read(),
         };
-        match self.format {
+        match etcd.as_ref().map_or(self.format, |etcd| etcd.format) {
             Format::Text => line::text(event, &context, buffer),
             Format::Json => line::json(event, &context, buffer),
             Format::Zap => line::zap(event, &context, buffer),
+            Format::Console => line::console(event, &context, buffer),
         }
-        // Whoever closed our stderr cannot be told about it.
-        std::io::stderr().write_all(buffer).ok();
+        output::write(level, buffer);
         if buffer.capacity() > BUFFER_KEPT_BYTES {
             *buffer = Vec::new();
         }

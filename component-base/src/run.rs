@@ -86,11 +86,10 @@ fn start_logging(component: &'static str, flags: &Flags) -> Result<(), String> {
             flags.int("v")
         )
     })?;
-    let verbosity = if flags.is_declared("log-level") && flags.string("log-level") == "debug" {
-        verbosity.max(4)
-    } else {
-        verbosity
-    };
+    if component == "etcd" {
+        logging::follow_etcd_flags(flags)?;
+    }
+    let verbosity = verbosity.max(logging::verbosity());
     logging::init_with_modules(component, format, verbosity, modules(flags.string("vmodule"))?);
     logging::install_panic_hook();
     flags

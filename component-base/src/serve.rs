@@ -1,12 +1,16 @@
 //! Serving HTTP/1.1 and HTTP/2 on one port, with TLS or without.
 //!
 //! A connection's way: accept (capped) -> TLS handshake with a deadline -> protocol by ALPN, or by the first bytes on
-//! plain ports -> requests with their [`ConnInfo`] to the handler -> GOAWAY and a grace when the drain begins.
+//! plain ports -> requests with their [`ConnInfo`] to the handler, past a guard that looks at HTTP/2's frames -> GOAWAY when the drain
+//! begins, and the end when what was asked for before is answered, or with a grace.
 
 mod authority;
 mod catch;
 mod connection;
 mod debug;
+mod frames;
+mod guarded;
+mod socket;
 mod threads;
 
 use std::future::Future;
@@ -18,14 +22,16 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use hyper::body::Incoming;
 use hyper::{Request, Response};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use crate::drain::Drain;
 use crate::http::Body;
 use crate::tls::{ClientIdentity, ServerConfigHandle};
 
+use socket::Socket;
+
 pub use debug::{DebugRoutes, configz, debug_routes};
+pub use socket::{Listener, SocketOptions, bind, bind_unix, bind_with};
 pub use threads::Threads;
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -42,6 +48,9 @@ pub const MAX_H2_STREAMS: u32 = 250;
 pub const MAX_HEADER_BYTES: u32 = 64 * 1024;
 /// How long connections may finish what they began after the drain did.
 pub const CONNECTION_GRACE: Duration = Duration::from_secs(20);
+/// A silent HTTP/2 peer is pinged after this time, and dropped when it does not answer.
+pub const H2_PING_INTERVAL: Duration = Duration::from_secs(30);
+pub const H2_PING_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Bounds of one listener.
 #[derive(Clone, Debug)]
@@ -51,7 +60,11 @@ pub struct Limits {
     pub handshake_deadline: Duration,
     pub header_deadline: Duration,
     pub connection_grace: Duration,
-    /// On plain ports a URL is taken where HTTP/2 wants an authority.
+    /// Interval and timeout; None for no pings.
+    pub h2_ping: Option<(Duration, Duration)>,
+    /// Clients that ping more often are told off as grpc-go does; None where they may.
+    pub min_h2_ping_interval: Option<Duration>,
+    /// On plain ports and Unix sockets a URL or a path is taken where HTTP/2 wants an authority.
     pub url_authorities: bool,
 }
 
@@ -63,6 +76,8 @@ impl Default for Limits {
             handshake_deadline: HANDSHAKE_DEADLINE,
             header_deadline: HEADER_DEADLINE,
             connection_grace: CONNECTION_GRACE,
+            h2_ping: Some((H2_PING_INTERVAL, H2_PING_TIMEOUT)),
+            min_h2_ping_interval: None,
             url_authorities: false,
         }
     }
@@ -86,44 +101,12 @@ where
     Arc::new(move |request| Box::pin(f(request)))
 }
 
-/// Binds `host:port` (an address, `[v6]:port`, or `:port` for all) before anything else is started.
-pub fn bind(address: impl ToString) -> Result<TcpListener> {
-    let text = address.to_string();
-    let full = if text.starts_with(':') {
-        format!("[::]{text}")
-    } else {
-        text.clone()
-    };
-    let parsed: SocketAddr = full
-        .parse()
-        .with_context(|| format!("invalid listen address {text:?}, want IP:port"))?;
-    listen(parsed).with_context(|| format!("failed to create listener: failed to listen on {text}"))
-}
-
-/// Reuses the address, so that a restart does not wait for old connections to leave TIME_WAIT.
-fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    use socket2::{Domain, Protocol, Socket, Type};
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM.nonblocking().cloexec(),
-        Some(Protocol::TCP),
-    )?;
-    socket.set_reuse_address(true)?;
-    if address.is_ipv6() && address.ip().is_unspecified() {
-        socket.set_only_v6(false)?;
-    }
-    socket.bind(&address.into())?;
-    socket.listen(LISTEN_BACKLOG)?;
-    TcpListener::from_std(socket.into())
-}
-
-const LISTEN_BACKLOG: i32 = 1024;
 /// After accept failed for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts until the drain begins, then waits for its connections (within the grace).
 pub async fn serve(
-    listener: TcpListener,
+    listener: impl Into<Listener>,
     tls: Option<ServerConfigHandle>,
     handler: Handler,
     limits: Limits,
@@ -135,14 +118,15 @@ pub async fn serve(
 /// The same with the connections on threads of their own.
 pub async fn serve_on(
     threads: Option<Arc<Threads>>,
-    listener: TcpListener,
+    listener: impl Into<Listener>,
     tls: Option<ServerConfigHandle>,
     handler: Handler,
     limits: Limits,
     drain: Drain,
 ) -> Result<()> {
     let _hold = drain.hold();
-    let local = listener.local_addr().context("listener address")?;
+    let listener = listener.into();
+    let local = listener.local().context("listener address")?;
     let slots = Arc::new(Semaphore::new(limits.max_connections));
     let server = Arc::new(connection::Server {
         tls,
@@ -173,9 +157,9 @@ pub async fn serve_on(
     Ok(())
 }
 
-fn begin<F, Fut>(threads: Option<&Threads>, stream: TcpStream, connection: F)
+fn begin<F, Fut>(threads: Option<&Threads>, stream: Socket, connection: F)
 where
-    F: FnOnce(TcpStream) -> Fut + Send + 'static,
+    F: FnOnce(Socket) -> Fut + Send + 'static,
     Fut: Future<Output = ()> + Send + 'static,
 {
     let Some(threads) = threads else {

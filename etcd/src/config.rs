@@ -71,6 +71,11 @@ pub struct Config {
     pub max_request_bytes: usize,
     pub max_txn_ops: usize,
     pub max_concurrent_streams: u32,
+    pub keepalive: KeepAlive,
+    pub socket_reuse_port: bool,
+    pub memory_mlock: bool,
+    pub no_fsync: bool,
+    pub downgrade_check: Duration,
     pub warning_apply_duration: Duration,
     pub warning_unary_duration: Duration,
     pub watch_progress_notify_interval: Duration,
@@ -88,20 +93,37 @@ pub struct Config {
     pub auth: auth::Options,
 }
 
-/// An address to listen on, and whether it speaks TLS.
+/// What to listen on, and whether it speaks TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenUrl {
     pub text: String,
-    pub address: SocketAddr,
+    pub place: Place,
     pub tls: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+/// `--grpc-keepalive-*`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeepAlive {
+    /// Interval and timeout of our pings.
+    pub ping: Option<(Duration, Duration)>,
+    /// How often clients may ping.
+    pub min_time: Option<Duration>,
+    /// Over TLS etcd's HTTP server answers for gRPC and minds no pings, unless HTTP has URLs of its own. Whoever gives the flag means it.
+    pub min_time_over_tls: bool,
 }
 
 impl Config {
     pub fn from_flags(mut flags: Flags) -> Result<Config> {
         if !flags.string("config-file").is_empty() {
             file::read(&mut flags)?;
+            component_base::logging::follow_etcd_flags(&flags).map_err(anyhow::Error::msg)?;
         }
-        unsupported(&flags)?;
         effect::warn(&flags);
         let (heartbeat, election) = timing(&flags)?;
         let name = flags.string("name").to_owned();
@@ -148,6 +170,11 @@ impl Config {
             max_request_bytes: at_least_one(&flags, "max-request-bytes")? as usize,
             max_txn_ops: at_least_one(&flags, "max-txn-ops")? as usize,
             max_concurrent_streams: at_least_one(&flags, "max-concurrent-streams")?.min(MAX_STREAMS) as u32,
+            keepalive: keepalive(&flags),
+            socket_reuse_port: flags.bool("socket-reuse-port"),
+            memory_mlock: flags.bool("memory-mlock") || flags.bool("experimental-memory-mlock"),
+            no_fsync: flags.bool("unsafe-no-fsync"),
+            downgrade_check: renamed(&flags, "downgrade-check-time", "experimental-downgrade-check-time"),
             warning_apply_duration: renamed(
                 &flags,
                 "warning-apply-duration",
@@ -187,20 +214,6 @@ impl Config {
     }
 }
 
-/// What this version cannot do yet must not be ignored silently.
-fn unsupported(flags: &Flags) -> Result<()> {
-    const NOT_YET: &[(&str, &str)] = &[(
-        "unsafe-no-fsync",
-        "--unsafe-no-fsync is not supported: what is acknowledged is durable",
-    )];
-    for (name, message) in NOT_YET {
-        if flags.bool(name) {
-            bail!("{message}");
-        }
-    }
-    Ok(())
-}
-
 fn timing(flags: &Flags) -> Result<(Duration, Duration)> {
     let (heartbeat, election) = (flags.int("heartbeat-interval"), flags.int("election-timeout"));
     if heartbeat <= 0 {
@@ -223,6 +236,17 @@ fn timing(flags: &Flags) -> Result<(Duration, Duration)> {
         Duration::from_millis(heartbeat as u64),
         Duration::from_millis(election as u64),
     ))
+}
+
+/// As etcd: no time is no rule, and no pings.
+fn keepalive(flags: &Flags) -> KeepAlive {
+    let some = |name: &str| Some(flags.duration(name)).filter(|time| !time.is_zero());
+    KeepAlive {
+        ping: some("grpc-keepalive-interval").zip(some("grpc-keepalive-timeout")),
+        min_time: some("grpc-keepalive-min-time"),
+        min_time_over_tls: flags.is_set("grpc-keepalive-min-time")
+            || !flags.string("listen-client-http-urls").is_empty(),
+    }
 }
 
 fn quota(flags: &Flags) -> Result<u64> {
@@ -338,14 +362,15 @@ fn urls(flags: &Flags, name: &str) -> Result<Vec<String>> {
     Ok(urls)
 }
 
-/// Scheme and host:port.
+/// Scheme and host:port, or the path of a Unix socket.
 fn split_url(url: &str) -> Result<(&str, &str)> {
     let Some((scheme, rest)) = url.split_once("://") else {
         bail!("URL scheme must be http, https, unix, or unixs: {url}")
     };
     match scheme {
         "http" | "https" => {}
-        "unix" | "unixs" => bail!("unix sockets are not supported: {url}"),
+        "unix" | "unixs" if rest.is_empty() => bail!("URL names no socket: {url}"),
+        "unix" | "unixs" => return Ok((scheme, rest)),
         _ => bail!("URL scheme must be http, https, unix, or unixs: {url}"),
     }
     let host = rest.trim_end_matches('/');
@@ -364,6 +389,13 @@ fn split_url(url: &str) -> Result<(&str, &str)> {
 fn listen_urls(flags: &Flags, name: &str) -> Result<Vec<ListenUrl>> {
     let parse = |url: &String| -> Result<ListenUrl> {
         let (scheme, host) = split_url(url)?;
+        if scheme.starts_with("unix") {
+            return Ok(ListenUrl {
+                text: url.clone(),
+                place: Place::Unix(host.into()),
+                tls: scheme == "unixs",
+            });
+        }
         let host = host
             .strip_prefix("localhost:")
             .map_or_else(|| host.to_owned(), |port| format!("127.0.0.1:{port}"));
@@ -372,7 +404,7 @@ fn listen_urls(flags: &Flags, name: &str) -> Result<Vec<ListenUrl>> {
             .map_err(|_| anyhow::anyhow!("expected IP in URL for binding ({url})"))?;
         Ok(ListenUrl {
             text: url.clone(),
-            address,
+            place: Place::Tcp(address),
             tls: scheme == "https",
         })
     };

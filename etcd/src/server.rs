@@ -136,6 +136,8 @@ pub struct EtcdServer {
     pub unfinished: Unfinished,
     /// Streams that require a leader end when this changes.
     pub leader_lost: watch::Sender<()>,
+    /// So do all that have no end of their own, once this is true.
+    pub stopping: watch::Sender<bool>,
     pub store_full: AtomicBool,
     pub live_bytes: AtomicU64,
     /// The way to the other members.
@@ -199,6 +201,7 @@ impl EtcdServer {
             leases_changed: Notify::new(),
             unfinished: Unfinished::default(),
             leader_lost: watch::Sender::new(()),
+            stopping: watch::Sender::new(false),
             store_full: AtomicBool::new(false),
             live_bytes,
             transport,

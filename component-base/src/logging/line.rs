@@ -85,15 +85,48 @@ pub(super) fn json(event: &Event<'_>, context: &Context, out: &mut Vec<u8>) {
 pub(super) fn zap(event: &Event<'_>, context: &Context, out: &mut Vec<u8>) {
     let fields = Fields::of(event);
     let date = context.now.date;
-    let level = match *event.metadata().level() {
+    write!(out, "{{\"level\":\"{}\",\"ts\":\"", level(event)).ok();
+    timestamp(date, out);
+    write!(out, "\",\"logger\":\"{}\",\"caller\":", context.component).ok();
+    caller(event, out);
+    out.extend_from_slice(b",\"msg\":");
+    json_string(&fields.message, out);
+    json_pairs(&fields, out);
+    out.extend_from_slice(b"}\n");
+}
+
+/// zap for people: `2026-11-23T03:16:37.123456Z warn file.rs:1 message {"key": "value"}`, with tabs between.
+pub(super) fn console(event: &Event<'_>, context: &Context, out: &mut Vec<u8>) {
+    let (fields, metadata) = (Fields::of(event), event.metadata());
+    timestamp(context.now.date, out);
+    let file = base_name(metadata.file().unwrap_or("???"));
+    let line = metadata.line().unwrap_or(1);
+    write!(out, "\t{}\t{file}:{line}\t{}", level(event), fields.message).ok();
+    for (place, (name, value)) in fields.pairs.iter().enumerate() {
+        out.extend_from_slice(if place == 0 { b"\t{" } else { b", " });
+        json_string(name, out);
+        out.extend_from_slice(b": ");
+        value.json(out);
+    }
+    if !fields.pairs.is_empty() {
+        out.push(b'}');
+    }
+    out.push(b'\n');
+}
+
+fn level(event: &Event<'_>) -> &'static str {
+    match *event.metadata().level() {
         Level::ERROR => "error",
         Level::WARN => "warn",
         Level::INFO => "info",
         Level::DEBUG | Level::TRACE => "debug",
-    };
+    }
+}
+
+fn timestamp(date: OffsetDateTime, out: &mut Vec<u8>) {
     write!(
         out,
-        "{{\"level\":\"{level}\",\"ts\":\"{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}Z\",\"logger\":\"{}\",\"caller\":",
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}Z",
         date.year(),
         date.month() as u8,
         date.day(),
@@ -101,14 +134,8 @@ pub(super) fn zap(event: &Event<'_>, context: &Context, out: &mut Vec<u8>) {
         date.minute(),
         date.second(),
         date.microsecond(),
-        context.component,
     )
     .ok();
-    caller(event, out);
-    out.extend_from_slice(b",\"msg\":");
-    json_string(&fields.message, out);
-    json_pairs(&fields, out);
-    out.extend_from_slice(b"}\n");
 }
 
 fn letter(level: &Level) -> char {
@@ -357,5 +384,14 @@ mod tests {
             (&value["level"], &value["ts"]),
             (&"warn".into(), &"2025-10-25T00:15:15.525108Z".into())
         );
+    }
+
+    #[test]
+    fn console_lines_are_zaps_for_people() {
+        let line = rendered(console, || tracing::warn!(took = "1s", n = 2, "slow"));
+        let (head, rest) = line.split_once("\tline.rs:").unwrap();
+        assert_eq!(head, "2025-10-25T00:15:15.525108Z\twarn");
+        let (_, rest) = rest.split_once('\t').unwrap();
+        assert_eq!(rest, "slow\t{\"took\": \"1s\", \"n\": 2}\n");
     }
 }

@@ -1,5 +1,5 @@
-//! Clients that put a URL where HTTP/2 has an authority: etcd's of 3.4 do, for every plain endpoint that they are told of. Go's server lets it
-//! pass; h2 calls it a protocol error. Here the scheme is taken out before h2 sees it.
+//! Clients that put a URL where HTTP/2 has an authority, or the path of a Unix socket: etcd's of 3.4 do, for every plain endpoint that they are
+//! told of. Go's server lets it pass; h2 calls it a protocol error. Here the scheme is taken out before h2 sees it, and a path is localhost.
 //!
 //! The first request of a connection decides: of one that does as it should nothing more is looked at. Of the others every block of headers is
 //! walked, and an authority is written anew where it stands literally; the entries of HPACK's table keep their places by that.
@@ -162,7 +162,7 @@ struct Fields<'a> {
 }
 
 impl Fields<'_> {
-    /// The next field; for an authority with a scheme, where its value begins, and what it should have been. None for what cannot be read.
+    /// The next field; for an authority that is none, where its value begins, and what it should have been. None for what cannot be read.
     #[allow(clippy::option_option, reason = "unreadable, uninteresting, to be changed")]
     fn next(&mut self) -> Option<Option<(usize, String)>> {
         let first = *self.block.get(self.at)?;
@@ -191,7 +191,10 @@ impl Fields<'_> {
             true => decoded(value)?,
             false => String::from_utf8(value.to_vec()).ok()?,
         };
-        let host = SCHEMES.iter().find_map(|scheme| value.strip_prefix(scheme));
+        let host = match value.starts_with('/') {
+            true => Some("localhost"),
+            false => SCHEMES.iter().find_map(|scheme| value.strip_prefix(scheme)),
+        };
         Some(host.map(|host| (from, host.to_owned())))
     }
 
@@ -356,6 +359,8 @@ mod tests {
             data.clone(),
         ];
         assert_eq!(through(&sent), wanted.concat());
+        let by_path = through(&[settings.clone(), frame(HEADERS, 4, &block("/run/etcd.sock"))]);
+        assert_eq!(by_path, [settings.clone(), frame(HEADERS, 4, &block("localhost"))].concat());
         // Padding and priority go along with it.
         let padded = [&[2][..], &[0, 0, 0, 0, 15], &block("https://etcd:2379"), &[0, 0]].concat();
         let sent = [settings.clone(), frame(HEADERS, 4 | PADDED | PRIORITY, &padded)];

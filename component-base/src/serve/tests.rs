@@ -165,6 +165,99 @@ async fn a_drain_lets_requests_finish_and_closes_idle_connections() {
     assert!(TcpStream::connect(address).await.is_err());
 }
 
+/// HTTP/2 without a library: the preface, settings, and what is asked.
+async fn raw_h2(address: SocketAddr, pieces: &[&[u8]]) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    // A byte alone does not make it another protocol.
+    stream.write_all(b"P").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let begin = b"RI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    stream.write_all(begin).await.unwrap();
+    for piece in pieces {
+        stream.write_all(piece).await.unwrap();
+    }
+    stream
+}
+
+const PING: &[u8] = b"\0\0\x08\x06\0\0\0\0\0pingpong";
+
+async fn rest(mut stream: TcpStream) -> Vec<u8> {
+    let mut rest = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut rest)).await;
+    read.expect("the connection is not closed").unwrap();
+    rest
+}
+
+fn tells(bytes: &[u8], reason: &str) -> bool {
+    let calm = [&[0, 0, 0, 11], reason.as_bytes()].concat();
+    bytes.windows(calm.len()).any(|window| window == calm)
+}
+
+#[tokio::test]
+async fn who_pings_too_often_is_told_so_and_let_go() {
+    let limits = Limits {
+        min_h2_ping_interval: Some(Duration::from_secs(5)),
+        ..Limits::default()
+    };
+    let (address, _drain, _task) = start(limits).await;
+    let told = rest(raw_h2(address, &[PING; 4]).await).await;
+    assert!(tells(&told, "too_many_pings"), "{told:?}");
+    // Where nobody minds, they are answered.
+    let (address, _drain, _task) = start(Limits::default()).await;
+    let mut stream = raw_h2(address, &[PING; 50]).await;
+    let (mut seen, mut piece) = (Vec::<u8>::new(), [0; 4096]);
+    while seen.windows(8).filter(|window| window == b"pingpong").count() < 50 {
+        let length = stream.read(&mut piece).await.unwrap();
+        assert!(length > 0, "closed");
+        seen.extend(&piece[..length]);
+    }
+}
+
+#[tokio::test]
+async fn a_drain_does_not_wait_for_who_ignores_it() {
+    let (address, drain, task) = start(Limits::default()).await;
+    let idle = raw_h2(address, &[]).await;
+    // GET /slow, as HPACK's static table and one literal have it.
+    let slow = b"\0\0\x09\x01\x05\0\0\0\x01\x82\x86\x04\x05/slow";
+    let asking = raw_h2(address, &[slow]).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    drain.start();
+    let begun = Instant::now();
+    // Neither acknowledges anything; what was asked for is answered.
+    let answer = rest(asking).await;
+    assert!(answer.ends_with(b"slow"), "{answer:?}");
+    rest(idle).await;
+    task.await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_unix_socket_is_a_listener_as_any_other() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let (path, drain) = (folder.path().join("s"), Drain::new());
+    let serving = serve_on(
+        Some(Threads::start("unix", 1).unwrap()),
+        bind_unix(&path).unwrap(),
+        None,
+        handler(answer),
+        Limits::default(),
+        drain.clone(),
+    );
+    let task = tokio::spawn(serving);
+    let mut stream = tokio::net::UnixStream::connect(&path).await.unwrap();
+    stream
+        .write_all(format!("GET / HTTP/1.1\r\n{CLOSE}").as_bytes())
+        .await
+        .unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    assert!(text.ends_with("HTTP/1.1 127.0.0.1"), "{text}");
+    drain.start();
+    task.await.unwrap().unwrap();
+    assert!(!path.exists());
+}
+
 #[tokio::test]
 async fn connections_that_say_nothing_are_dropped_at_the_deadline() {
     let limits = Limits {

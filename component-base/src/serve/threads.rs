@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
+use super::socket::Socket;
 use crate::allocator;
 
 /// A timer that is due before all others makes its own thread's poll return once for nothing. Deadlines of requests are further away than
@@ -38,20 +38,20 @@ impl Threads {
     }
 
     /// Hands a connection to the thread that has the fewest.
-    pub(super) fn spawn<F, Fut>(&self, stream: TcpStream, connection: F) -> std::io::Result<()>
+    pub(super) fn spawn<F, Fut>(&self, stream: Socket, connection: F) -> std::io::Result<()>
     where
-        F: FnOnce(TcpStream) -> Fut + Send + 'static,
+        F: FnOnce(Socket) -> Fut + Send + 'static,
         Fut: Future<Output = ()> + Send,
     {
         let fewest = |thread: &&Thread| thread.connections.load(Ordering::Relaxed);
         let Some(thread) = self.all.iter().min_by_key(fewest) else {
             return Ok(());
         };
-        let stream = stream.into_std()?;
+        let stream = stream.detach()?;
         let counted = Counted::new(&thread.connections);
         thread.runtime.spawn(async move {
             let _counted = counted;
-            match TcpStream::from_std(stream) {
+            match stream.attach() {
                 Ok(stream) => connection(stream).await,
                 Err(error) => tracing::error!(err = %error, "A connection could not be registered"),
             }

@@ -4,18 +4,7 @@ use component_base::flags::Flags;
 
 /// Name, and why nothing comes of it.
 const NONE: &[(&str, &str)] = &[
-    ("socket-reuse-port", "listeners never share a port"),
     ("socket-reuse-address", "listeners always reuse the address"),
-    (
-        "enable-log-rotation",
-        "logs go to stderr; whoever reads them rotates them",
-    ),
-    (
-        "log-rotation-config-json",
-        "logs go to stderr; whoever reads them rotates them",
-    ),
-    ("log-outputs", "logs go to stderr"),
-    ("logger", "there is one logger"),
     ("enable-pprof", "there is no profiler in this binary"),
     ("enable-distributed-tracing", "there is no tracing in this binary"),
     (
@@ -34,7 +23,6 @@ const NONE: &[(&str, &str)] = &[
         "distributed-tracing-sampling-rate",
         "there is no tracing in this binary",
     ),
-    ("memory-mlock", "values are not kept in memory"),
     ("backend-bbolt-freelist-type", "there is no bbolt"),
     ("backend-batch-limit", "batches follow the load"),
     ("backend-batch-interval", "batches follow the load"),
@@ -53,19 +41,9 @@ const NONE: &[(&str, &str)] = &[
         "bootstrap-defrag-threshold-megabytes",
         "space is reclaimed while serving",
     ),
-    ("grpc-keepalive-min-time", "pings of clients are always answered"),
-    (
-        "grpc-keepalive-interval",
-        "silent connections are pinged every 30 s",
-    ),
-    ("grpc-keepalive-timeout", "silent connections have 15 s to answer"),
     (
         "raft-write-timeout",
         "a peer that takes nothing is noticed by its full queue",
-    ),
-    (
-        "downgrade-check-time",
-        "the leader looks after the cluster's version every second",
     ),
     ("metrics", "every metric is always exported"),
     ("discovery-fallback", "there is no proxy"),

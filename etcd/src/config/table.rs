@@ -50,9 +50,13 @@ const BOOLS: &[(&str, bool, &str)] = &[
     (
         "memory-mlock",
         false,
-        "Has no effect: values are not kept in memory.",
+        "Keep what etcd has in memory from being swapped out.",
     ),
-    ("unsafe-no-fsync", false, "Not supported."),
+    (
+        "unsafe-no-fsync",
+        false,
+        "Disables fsync, unsafe, will cause data loss.",
+    ),
     (
         "force-new-cluster",
         false,
@@ -286,14 +290,22 @@ const STRINGS: &[(&str, &str, &str)] = &[
         "zap",
         "Currently only supports 'zap' for structured logging.",
     ),
-    ("log-outputs", "default", "Logs go to stderr."),
+    (
+        "log-outputs",
+        "default",
+        "Comma-separated: 'stderr' ('default'), 'stdout', files; or 'systemd/journal' alone.",
+    ),
     (
         "log-level",
         "info",
         "Configures log level. Only supports debug, info, warn, error, panic, or fatal.",
     ),
-    ("log-format", "json", "Configures log format."),
-    ("log-rotation-config-json", "", "Configures log rotation."),
+    ("log-format", "json", "Configures log format. Only supports json, console."),
+    (
+        "log-rotation-config-json",
+        r#"{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}"#,
+        "Configures log rotation: size in MB, age in days, number of backups, times, gzip.",
+    ),
     (
         "auto-compaction-retention",
         "0",

@@ -13,7 +13,8 @@ fn without_flags_it_is_etcds_default_member() {
         ("default", "default=http://localhost:2380")
     );
     assert_eq!(config.data_dir, PathBuf::from("default.etcd"));
-    assert_eq!(config.listen_client_urls[0].address.to_string(), "127.0.0.1:2379");
+    let default = Place::Tcp("127.0.0.1:2379".parse().unwrap());
+    assert_eq!(config.listen_client_urls[0].place, default);
     assert_eq!((config.election_ticks(), config.min_lease_ttl()), (10, 2));
 }
 
@@ -67,6 +68,35 @@ fn bad_usage_names_the_flag() {
         let error = format!("{:#}", parse(args).err().expect("bad usage must be refused"));
         assert!(error.contains(expected), "{args:?}: {error}");
     }
+}
+
+#[test]
+fn unix_urls_name_a_socket_file() {
+    let config = parse(&[
+        "--listen-client-urls=unix:///run/etcd.sock,unix://localhost:1",
+        "--advertise-client-urls=unix:///run/etcd.sock",
+    ])
+    .unwrap();
+    let places: Vec<&Place> = config.listen_client_urls.iter().map(|url| &url.place).collect();
+    let paths = ["/run/etcd.sock", "localhost:1"].map(|path| Place::Unix(path.into()));
+    assert_eq!(places, [&paths[0], &paths[1]]);
+    let error = parse(&["--listen-client-urls=unixs:///s", "--advertise-client-urls=unixs:///s"]);
+    let error = format!("{:#}", error.err().unwrap());
+    assert!(error.contains("--cert-file"), "{error}");
+}
+
+#[test]
+fn keepalive_follows_its_flags() {
+    let seconds = |seconds| Some(Duration::from_secs(seconds));
+    let config = parse(&[]).unwrap().keepalive;
+    assert_eq!(config.ping, seconds(7200).zip(seconds(20)));
+    assert_eq!((config.min_time, config.min_time_over_tls), (seconds(5), false));
+    let config = parse(&["--grpc-keepalive-interval=0", "--grpc-keepalive-min-time=1s"]).unwrap();
+    assert_eq!(config.keepalive.ping, None);
+    assert_eq!(
+        (config.keepalive.min_time, config.keepalive.min_time_over_tls),
+        (seconds(1), true)
+    );
 }
 
 #[test]
@@ -136,7 +166,6 @@ const OTHER_DEFAULTS: &[(&str, &str)] = &[
         "the checks are on by default",
     ),
     ("initial-cluster", "made from name and peer URLs, as etcd's is"),
-    ("log-rotation-config-json", "logs are not rotated"),
     ("backend-bbolt-freelist-type", "what etcd's zero stands for"),
     ("compaction-batch-limit", "what etcd's zero stands for"),
     ("compaction-sleep-interval", "what etcd's zero stands for"),

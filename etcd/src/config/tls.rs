@@ -108,7 +108,10 @@ fn self_signed(flags: &Flags, prefix: &str, listen: &str) -> Result<(Pem, Pem)> 
     let whose = if prefix.is_empty() { "client" } else { "peer" };
     let urls = urls(flags, listen)?;
     let host = |url: &String| {
-        let (_, host) = split_url(url).ok()?;
+        let (scheme, host) = split_url(url).ok()?;
+        if scheme.starts_with("unix") {
+            return Some("localhost".to_owned());
+        }
         let (name, _) = host.rsplit_once(':')?;
         Some(name.trim_start_matches('[').trim_end_matches(']').to_owned())
     };

@@ -9,10 +9,9 @@ use component_base::serve::BoxFuture;
 use http::{Request, Response};
 
 use super::grpc::{self, Answer, Inbound, Reply, lasting, unary};
-use super::require_leader::{self, while_led};
 use super::status::{Code, Status};
 use super::{
-    auth, cluster, downgrade, election, health, kv, lease, lock, maintenance, range_stream, snapshot, watch,
+    auth, cluster, downgrade, election, endless, health, kv, lease, lock, maintenance, range_stream, snapshot, watch,
 };
 use crate::server::{EtcdServer, ServerError};
 
@@ -283,11 +282,12 @@ pub async fn serve(server: Arc<EtcdServer>, request: Request<Inbound>) -> Respon
     };
     let (method, counted, start) = (&METHODS[place], &COUNTED[place], Instant::now());
     counted.started.inc();
-    let requires_leader = require_leader::is_required(&request);
+    let requires_leader = endless::requires_leader(&request);
     let answer = match refusal(&server, method, requires_leader) {
         Some(error) => Err(error.into()),
-        None if requires_leader && WHILE_LED.contains(&method.path) => {
-            while_led(&server, (method.call)(server.clone(), request).await)
+        None if endless::is_endless(method.path) => {
+            let answer = (method.call)(server.clone(), request).await;
+            endless::until_told(&server, answer, requires_leader)
         }
         None => (method.call)(server, request).await,
     };
@@ -301,13 +301,6 @@ const FOR_LEARNERS: &[&str] = &[
     "etcdserverpb.Maintenance/Status",
     "etcdserverpb.Maintenance/Snapshot",
     "grpc.health.v1.Health/Check",
-];
-
-/// Streams that a client may want to end when its member has lost the leader; the others end by themselves.
-const WHILE_LED: &[&str] = &[
-    "etcdserverpb.Watch/Watch",
-    "etcdserverpb.Lease/LeaseKeepAlive",
-    "v3electionpb.Election/Observe",
 ];
 
 fn refusal(server: &EtcdServer, method: &Method, requires_leader: bool) -> Option<ServerError> {

@@ -101,6 +101,10 @@ impl Store {
         self.index
     }
 
+    pub fn end_watches(&mut self) {
+        self.watchers.end();
+    }
+
     pub fn watchers(&self) -> usize {
         self.watchers.len()
     }

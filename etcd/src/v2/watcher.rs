@@ -74,6 +74,12 @@ impl Watchers {
         }
     }
 
+    /// Nobody hears of anything any more.
+    pub fn end(&mut self) {
+        self.by_key.clear();
+        self.count = 0;
+    }
+
     pub fn leave(&mut self, key: &str, id: u64) {
         self.retain(key, |watcher| watcher.id != id);
     }

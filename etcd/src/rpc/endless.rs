@@ -1,6 +1,7 @@
-//! Clients that require a leader (`hasleader: true`): refused while there is none, and their streams are cancelled once there was none for a while.
+//! Streams without an end of their own: they end when this member stops, and for clients that require a leader (`hasleader: true`) when there
+//! was none for a while. Such clients are refused as long as there is none.
 
-use std::future::Future;
+use std::future::{Future, pending};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -18,7 +19,19 @@ use crate::server::{EtcdServer, ServerError};
 /// A stream that breaks costs more than a request that is refused: etcd waits for so many election timeouts without a leader.
 const MAX_NO_LEADER: u32 = 3;
 
-pub fn is_required<B>(request: &Request<B>) -> bool {
+/// All others end by themselves.
+const METHODS: &[&str] = &[
+    "etcdserverpb.Watch/Watch",
+    "etcdserverpb.Lease/LeaseKeepAlive",
+    "v3electionpb.Election/Observe",
+    "grpc.health.v1.Health/Watch",
+];
+
+pub fn is_endless(method: &str) -> bool {
+    METHODS.contains(&method)
+}
+
+pub fn requires_leader<B>(request: &Request<B>) -> bool {
     let value = request.headers().get("hasleader");
     value.is_some_and(|value| value == "true")
 }
@@ -38,32 +51,48 @@ impl EtcdServer {
             }
         }
     }
+
+    /// Nobody has to wait for the end of what has none.
+    pub fn end_streams(&self) {
+        self.stopping.send_replace(true);
+        self.state.v2.write().end_watches();
+    }
 }
 
-/// A stream that ends with the server's next loss of its leader.
-pub fn while_led(server: &EtcdServer, answer: Answer) -> Answer {
+/// The same stream until it is told to end.
+pub fn until_told(server: &EtcdServer, answer: Answer, requires_leader: bool) -> Answer {
     let Ok(Reply::Stream(body)) = answer else {
         return answer;
     };
-    let mut lost = server.leader_lost.subscribe();
-    // Its sender is the server's own.
-    let lost = async move {
-        lost.changed().await.ok();
+    let mut stopping = server.stopping.subscribe();
+    let mut lost = requires_leader.then(|| server.leader_lost.subscribe());
+    // Their senders are the server's own.
+    let end = async move {
+        let lost = async {
+            match &mut lost {
+                Some(lost) => drop(lost.changed().await),
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            _ = stopping.wait_for(|stopping| *stopping) => ServerError::Stopped,
+            () = lost => ServerError::NoLeader,
+        }
     };
-    let body = WhileLed {
+    let body = UntilTold {
         body: Some(body),
-        lost: Box::pin(lost),
+        end: Box::pin(end),
     };
     Ok(Reply::Stream(body.boxed_unsync()))
 }
 
-struct WhileLed {
+struct UntilTold {
     /// None after the end: who writes into it learns that nobody reads any more.
     body: Option<Body>,
-    lost: Pin<Box<dyn Future<Output = ()> + Send>>,
+    end: Pin<Box<dyn Future<Output = ServerError> + Send>>,
 }
 
-impl http_body::Body for WhileLed {
+impl http_body::Body for UntilTold {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -75,12 +104,12 @@ impl http_body::Body for WhileLed {
             return Poll::Ready(None);
         };
         let next = Pin::new(body).poll_frame(context);
-        if next.is_ready() || self.lost.as_mut().poll(context).is_pending() {
+        if next.is_ready() {
             return next;
         }
+        let error = std::task::ready!(self.end.as_mut().poll(context));
         self.body = None;
-        let status = Status::from(ServerError::NoLeader);
-        Poll::Ready(Some(Ok(Frame::trailers(trailers(&status)))))
+        Poll::Ready(Some(Ok(Frame::trailers(trailers(&Status::from(error))))))
     }
 
     fn is_end_stream(&self) -> bool {
