@@ -11,8 +11,8 @@ mod output;
 mod rotate;
 
 use std::cell::RefCell;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
 use tracing::subscriber::Interest;

@@ -62,8 +62,8 @@ pub struct Limits {
     pub connection_grace: Duration,
     /// Interval and timeout; None for no pings.
     pub h2_ping: Option<(Duration, Duration)>,
-    /// Clients that ping more often are told off as grpc-go does; None where they may.
-    pub min_h2_ping_interval: Option<Duration>,
+    /// None where clients ping as they like.
+    pub h2_ping_rule: Option<PingRule>,
     /// On plain ports and Unix sockets a URL or a path is taken where HTTP/2 wants an authority.
     pub url_authorities: bool,
 }
@@ -77,10 +77,18 @@ impl Default for Limits {
             header_deadline: HEADER_DEADLINE,
             connection_grace: CONNECTION_GRACE,
             h2_ping: Some((H2_PING_INTERVAL, H2_PING_TIMEOUT)),
-            min_h2_ping_interval: None,
+            h2_ping_rule: None,
             url_authorities: false,
         }
     }
+}
+
+/// Clients that ping more often are closed as grpc-go does it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PingRule {
+    pub min_interval: Duration,
+    /// Not on plain ports alone.
+    pub over_tls: bool,
 }
 
 /// In the extensions of every request, as `Arc<ConnInfo>`.

@@ -24,6 +24,7 @@ use crate::auth::AuthStore;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::disk::real::{self, DirLock, RealDisk};
+use crate::disk::unsynced::Unsynced;
 use crate::disk::{Disk, Fill};
 use crate::lease::Lessor;
 use crate::membership::{Change, Member as ClusterMember};
@@ -82,7 +83,18 @@ pub enum ApplyJob {
 const DIAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub async fn start(config: &Config) -> Result<Member> {
-    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    if config.memory_mlock {
+        lock_memory()?;
+    }
+    let disk: Arc<dyn Disk> = match config.no_fsync {
+        false => Arc::new(RealDisk),
+        true => {
+            tracing::warn!(
+                "--unsafe-no-fsync: what is acknowledged is not durable; a loss of power loses it, or the whole store"
+            );
+            Arc::new(Unsynced(RealDisk))
+        }
+    };
     let lock = prepare(&*disk, config)?;
     for dir in probed(config) {
         probe(&*disk, &dir, config.election)?;
@@ -90,6 +102,15 @@ pub async fn start(config: &Config) -> Result<Member> {
     let client = peer_client(config)?;
     let opened = open(&disk, config, &client).await?;
     Running::start(config, opened, lock, client)
+}
+
+/// Index, log and what is allocated later, page by page as they are touched; values stay in files, where the page cache is the kernel's.
+fn lock_memory() -> Result<()> {
+    use rustix::mm::{MlockAllFlags, mlockall};
+    let all = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
+    mlockall(all).context(
+        "--memory-mlock: cannot lock memory; raise the limit (ulimit -l unlimited, LimitMEMLOCK=infinity) or give the process CAP_IPC_LOCK",
+    )
 }
 
 fn peer_client(config: &Config) -> Result<Client> {

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use component_base::flags::Flags;
+use component_base::serve::PingRule;
 use component_base::tls::{Allowed, ClientTls, ServerTls};
 
 pub use discovery::{Discovery, Service};
@@ -75,7 +76,6 @@ pub struct Config {
     pub socket_reuse_port: bool,
     pub memory_mlock: bool,
     pub no_fsync: bool,
-    pub downgrade_check: Duration,
     pub warning_apply_duration: Duration,
     pub warning_unary_duration: Duration,
     pub watch_progress_notify_interval: Duration,
@@ -112,10 +112,8 @@ pub enum Place {
 pub struct KeepAlive {
     /// Interval and timeout of our pings.
     pub ping: Option<(Duration, Duration)>,
-    /// How often clients may ping.
-    pub min_time: Option<Duration>,
-    /// Over TLS etcd's HTTP server answers for gRPC and minds no pings, unless HTTP has URLs of its own. Whoever gives the flag means it.
-    pub min_time_over_tls: bool,
+    /// How often clients may.
+    pub rule: Option<PingRule>,
 }
 
 impl Config {
@@ -174,7 +172,6 @@ impl Config {
             socket_reuse_port: flags.bool("socket-reuse-port"),
             memory_mlock: flags.bool("memory-mlock") || flags.bool("experimental-memory-mlock"),
             no_fsync: flags.bool("unsafe-no-fsync"),
-            downgrade_check: renamed(&flags, "downgrade-check-time", "experimental-downgrade-check-time"),
             warning_apply_duration: renamed(
                 &flags,
                 "warning-apply-duration",
@@ -243,9 +240,12 @@ fn keepalive(flags: &Flags) -> KeepAlive {
     let some = |name: &str| Some(flags.duration(name)).filter(|time| !time.is_zero());
     KeepAlive {
         ping: some("grpc-keepalive-interval").zip(some("grpc-keepalive-timeout")),
-        min_time: some("grpc-keepalive-min-time"),
-        min_time_over_tls: flags.is_set("grpc-keepalive-min-time")
-            || !flags.string("listen-client-http-urls").is_empty(),
+        rule: some("grpc-keepalive-min-time").map(|min_interval| PingRule {
+            min_interval,
+            // There etcd's HTTP server answers for gRPC and minds no pings, unless HTTP has URLs of its own. Whoever gives the flag means it.
+            over_tls: flags.is_set("grpc-keepalive-min-time")
+                || !flags.string("listen-client-http-urls").is_empty(),
+        }),
     }
 }
 

@@ -1,9 +1,11 @@
 //! The disk behind two small traits: what the WAL and the store need of a file system and nothing more.
 //!
-//! [`real`] is the kernel's; [`fake`] forgets and tears what was not synced when it is told to crash.
+//! [`real`] is the kernel's; [`unsynced`] is any other that syncs nothing; [`fake`] forgets and tears what was not synced when it is told to
+//! crash.
 
 pub mod fake;
 pub mod real;
+pub mod unsynced;
 
 use std::io;
 use std::path::Path;

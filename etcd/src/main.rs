@@ -5,20 +5,23 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use component_base::drain::Drain;
 use component_base::flags::Flags;
-use component_base::serve::{self, Handler, Limits, Threads};
+use component_base::serve::{self, Handler, Limits, Listener, SocketOptions, Threads};
 use component_base::tls::{ServerConfigHandle, ServerTls};
 use component_base::{sd_notify, version};
 use etcd::bootstrap::{self, Member};
 use etcd::compactor;
-use etcd::config::{self, Config, ListenUrl};
+use etcd::config::{self, Config, ListenUrl, Place};
 use etcd::descriptors::{self, Connections};
 use etcd::http;
 use etcd::peer::handler::PeerHandler;
-use tokio::net::TcpListener;
+use etcd::server::REQUEST_TIMEOUT;
 use tracing::{error, info};
 
 /// Between this member's removal and its end: who asked for it may be asking here.
 const REMOVED_GRACE: Duration = Duration::from_secs(1);
+
+/// etcd's, for what other members have under way.
+const PEER_GRACE: Duration = Duration::from_secs(1);
 
 /// Threads on which clients' connections live.
 const CLIENT_THREADS: usize = 2;
@@ -59,6 +62,7 @@ async fn run(flags: Flags, drain: Drain) -> Result<()> {
         ended(&member, &drain).await;
     }
     info!(name = %config.name, "closing etcd server");
+    member.server.end_streams();
     member.server.hand_over().await;
     member.server.transport.stop();
     for task in serving {
@@ -120,10 +124,10 @@ async fn ended(member: &Member, drain: &Drain) {
 
 /// Every port, bound before the data directory is touched.
 struct Listeners {
-    client: Vec<(ListenUrl, TcpListener)>,
-    client_http: Vec<(ListenUrl, TcpListener)>,
-    peer: Vec<(ListenUrl, TcpListener)>,
-    metrics: Vec<(ListenUrl, TcpListener)>,
+    client: Vec<(ListenUrl, Listener)>,
+    client_http: Vec<(ListenUrl, Listener)>,
+    peer: Vec<(ListenUrl, Listener)>,
+    metrics: Vec<(ListenUrl, Listener)>,
     connections: Connections,
     client_tls: Option<ServerConfigHandle>,
     peer_tls: Option<ServerConfigHandle>,
@@ -131,6 +135,9 @@ struct Listeners {
 
 impl Listeners {
     fn bind(config: &Config) -> Result<Listeners> {
+        let socket = SocketOptions {
+            reuse_port: config.socket_reuse_port,
+        };
         let load = |tls: &Option<ServerTls>| tls.clone().map(ServerTls::load).transpose();
         Ok(Listeners {
             client_tls: load(&config.client_tls)?,
@@ -141,10 +148,10 @@ impl Listeners {
                     + config.listen_metrics_urls.len(),
                 config.listen_peer_urls.len(),
             ),
-            client: bind_all(&config.listen_client_urls)?,
-            client_http: bind_all(&config.listen_client_http_urls)?,
-            peer: bind_all(&config.listen_peer_urls)?,
-            metrics: bind_all(&config.listen_metrics_urls)?,
+            client: bind_all(&config.listen_client_urls, socket)?,
+            client_http: bind_all(&config.listen_client_http_urls, socket)?,
+            peer: bind_all(&config.listen_peer_urls, socket)?,
+            metrics: bind_all(&config.listen_metrics_urls, SocketOptions::default())?,
         })
     }
 
@@ -156,6 +163,7 @@ impl Listeners {
         let urls = std::mem::take(&mut self.peer);
         let limits = Limits {
             max_connections: self.connections.peers,
+            connection_grace: PEER_GRACE,
             ..Limits::default()
         };
         serve_all(
@@ -182,9 +190,16 @@ impl Listeners {
         let limits = Limits {
             max_h2_streams: config.max_concurrent_streams,
             max_connections: self.connections.clients,
+            connection_grace: REQUEST_TIMEOUT,
+            h2_ping: config.keepalive.ping,
+            h2_ping_rule: config.keepalive.rule,
             // Clients of etcd 3.4 send one to every plain endpoint that the members list has.
             url_authorities: true,
             ..Limits::default()
+        };
+        let http_limits = Limits {
+            h2_ping_rule: None,
+            ..limits.clone()
         };
         let tls = &self.client_tls;
         // The peers are not among them: a heartbeat may not stand behind a range of a thousand keys.
@@ -195,7 +210,7 @@ impl Listeners {
             tls,
             &client_http,
             "client http",
-            &limits,
+            &http_limits,
             drain,
             None,
         ));
@@ -204,7 +219,7 @@ impl Listeners {
             tls,
             &plain,
             "metrics",
-            &limits,
+            &http_limits,
             drain,
             None,
         ));
@@ -215,7 +230,7 @@ impl Listeners {
 type Serving = tokio::task::JoinHandle<Result<()>>;
 
 fn serve_all(
-    urls: Vec<(ListenUrl, TcpListener)>,
+    urls: Vec<(ListenUrl, Listener)>,
     tls: &Option<ServerConfigHandle>,
     handler: &Handler,
     what: &str,
@@ -223,7 +238,7 @@ fn serve_all(
     drain: &Drain,
     threads: Option<Arc<Threads>>,
 ) -> Vec<Serving> {
-    let serve_one = |(url, listener): (ListenUrl, TcpListener)| {
+    let serve_one = |(url, listener): (ListenUrl, Listener)| {
         let tls = if url.tls { tls.clone() } else { None };
         announce(&url, what);
         tokio::spawn(serve::serve_on(
@@ -238,17 +253,19 @@ fn serve_all(
     urls.into_iter().map(serve_one).collect()
 }
 
-fn bind_all(urls: &[ListenUrl]) -> Result<Vec<(ListenUrl, TcpListener)>> {
-    urls.iter()
-        .map(|url| Ok((url.clone(), serve::bind(url.address)?)))
-        .collect()
+fn bind_all(urls: &[ListenUrl], options: SocketOptions) -> Result<Vec<(ListenUrl, Listener)>> {
+    let bind = |url: &ListenUrl| match &url.place {
+        Place::Tcp(address) => serve::bind_with(address, options).map(Listener::from),
+        Place::Unix(path) => serve::bind_unix(path),
+    };
+    urls.iter().map(|url| Ok((url.clone(), bind(url)?))).collect()
 }
 
 fn announce(url: &ListenUrl, what: &str) {
     match url.tls {
-        true => info!(traffic = what, address = %url.address, "serving {what} traffic securely"),
+        true => info!(traffic = what, address = %url.text, "serving {what} traffic securely"),
         false => {
-            info!(traffic = what, address = %url.address, "serving {what} traffic insecurely; this is strongly discouraged!")
+            info!(traffic = what, address = %url.text, "serving {what} traffic insecurely; this is strongly discouraged!")
         }
     }
 }

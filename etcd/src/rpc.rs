@@ -12,7 +12,6 @@ pub mod concurrency;
 pub mod downgrade;
 pub mod election;
 mod endless;
-mod endless;
 pub mod grpc;
 pub mod health;
 pub mod kv;

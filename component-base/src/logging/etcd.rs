@@ -77,7 +77,9 @@ fn sinks(flags: &Flags) -> Result<Vec<Sink>, String> {
     let rotation = match flags.bool("enable-log-rotation") {
         false => None,
         true if outputs.iter().filter(is_file).count() != 1 => {
-            return Err("--log-outputs requires a single file path when --enable-log-rotation is set".to_owned());
+            return Err(
+                "--log-outputs requires a single file path when --enable-log-rotation is set".to_owned(),
+            );
         }
         true => Some(Rotation::parse(flags.string("log-rotation-config-json"))?),
     };
@@ -96,8 +98,9 @@ fn sink(output: &str, rotation: Option<&Rotation>) -> Result<Sink, String> {
             let path = Path::new(output.strip_prefix(FILE_SCHEME).unwrap_or(output));
             match rotation {
                 None => Sink::file(path),
-                Some(rotation) => Rotating::open(path, rotation.clone())
-                    .map(|file| Sink::Rotating(Mutex::new(file))),
+                Some(rotation) => {
+                    Rotating::open(path, rotation.clone()).map(|file| Sink::Rotating(Mutex::new(file)))
+                }
             }
         }
     };

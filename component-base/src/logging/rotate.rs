@@ -241,7 +241,10 @@ mod tests {
         let [backup, current] = &found[..] else {
             panic!("{found:?}")
         };
-        assert!(put_aside_at(&path, backup).is_some() && current == "etcd.log", "{found:?}");
+        assert!(
+            put_aside_at(&path, backup).is_some() && current == "etcd.log",
+            "{found:?}"
+        );
         let size = |name: &str| fs::metadata(path.with_file_name(name)).unwrap().len();
         assert_eq!((size(backup), size(current)), (MIB, 1024));
     }

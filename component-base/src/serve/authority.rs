@@ -360,7 +360,10 @@ mod tests {
         ];
         assert_eq!(through(&sent), wanted.concat());
         let by_path = through(&[settings.clone(), frame(HEADERS, 4, &block("/run/etcd.sock"))]);
-        assert_eq!(by_path, [settings.clone(), frame(HEADERS, 4, &block("localhost"))].concat());
+        assert_eq!(
+            by_path,
+            [settings.clone(), frame(HEADERS, 4, &block("localhost"))].concat()
+        );
         // Padding and priority go along with it.
         let padded = [&[2][..], &[0, 0, 0, 0, 15], &block("https://etcd:2379"), &[0, 0]].concat();
         let sent = [settings.clone(), frame(HEADERS, 4 | PADDED | PRIORITY, &padded)];

@@ -138,7 +138,9 @@ impl Server {
         if protocol != Protocol::Http2 {
             return self.serve(stream, protocol, info, None).await;
         }
-        let frames = Frames::new(self.limits.min_h2_ping_interval, Instant::now());
+        let rule = self.limits.h2_ping_rule;
+        let rule = rule.filter(|rule| rule.over_tls || !info.tls);
+        let frames = Frames::new(rule.map(|rule| rule.min_interval), Instant::now());
         let frames = Arc::new(Mutex::new(frames));
         let stream = Guarded::new(stream, frames.clone());
         self.serve(stream, protocol, info, Some(frames)).await;

@@ -62,8 +62,7 @@ pub fn bind_with(address: impl ToString, options: SocketOptions) -> Result<TcpLi
     let parsed: SocketAddr = full
         .parse()
         .with_context(|| format!("invalid listen address {text:?}, want IP:port"))?;
-    listen(parsed, options)
-        .with_context(|| format!("failed to create listener: failed to listen on {text}"))
+    listen(parsed, options).with_context(|| format!("failed to create listener: failed to listen on {text}"))
 }
 
 /// Reuses the address, so that a restart does not wait for old connections to leave TIME_WAIT.

@@ -197,7 +197,10 @@ fn tells(bytes: &[u8], reason: &str) -> bool {
 #[tokio::test]
 async fn who_pings_too_often_is_told_so_and_let_go() {
     let limits = Limits {
-        min_h2_ping_interval: Some(Duration::from_secs(5)),
+        h2_ping_rule: Some(PingRule {
+            min_interval: Duration::from_secs(5),
+            over_tls: false,
+        }),
         ..Limits::default()
     };
     let (address, _drain, _task) = start(limits).await;

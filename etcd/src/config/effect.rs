@@ -4,24 +4,27 @@ use component_base::flags::Flags;
 
 /// Name, and why nothing comes of it.
 const NONE: &[(&str, &str)] = &[
-    ("socket-reuse-address", "listeners always reuse the address"),
+    ("socket-reuse-address", "listeners always do, as Go's"),
     ("enable-pprof", "there is no profiler in this binary"),
-    ("enable-distributed-tracing", "there is no tracing in this binary"),
+    (
+        "enable-distributed-tracing",
+        "spans are not exported yet; /metrics has the time of every method",
+    ),
     (
         "distributed-tracing-address",
-        "there is no tracing in this binary",
+        "spans are not exported yet; /metrics has the time of every method",
     ),
     (
         "distributed-tracing-service-name",
-        "there is no tracing in this binary",
+        "spans are not exported yet; /metrics has the time of every method",
     ),
     (
         "distributed-tracing-instance-id",
-        "there is no tracing in this binary",
+        "spans are not exported yet; /metrics has the time of every method",
     ),
     (
         "distributed-tracing-sampling-rate",
-        "there is no tracing in this binary",
+        "spans are not exported yet; /metrics has the time of every method",
     ),
     ("backend-bbolt-freelist-type", "there is no bbolt"),
     ("backend-batch-limit", "batches follow the load"),
@@ -44,6 +47,10 @@ const NONE: &[(&str, &str)] = &[
     (
         "raft-write-timeout",
         "a peer that takes nothing is noticed by its full queue",
+    ),
+    (
+        "downgrade-check-time",
+        "the leader looks after the cluster's version every second",
     ),
     ("metrics", "every metric is always exported"),
     ("discovery-fallback", "there is no proxy"),

@@ -300,7 +300,11 @@ const STRINGS: &[(&str, &str, &str)] = &[
         "info",
         "Configures log level. Only supports debug, info, warn, error, panic, or fatal.",
     ),
-    ("log-format", "json", "Configures log format. Only supports json, console."),
+    (
+        "log-format",
+        "json",
+        "Configures log format. Only supports json, console.",
+    ),
     (
         "log-rotation-config-json",
         r#"{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}"#,

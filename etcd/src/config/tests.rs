@@ -80,7 +80,10 @@ fn unix_urls_name_a_socket_file() {
     let places: Vec<&Place> = config.listen_client_urls.iter().map(|url| &url.place).collect();
     let paths = ["/run/etcd.sock", "localhost:1"].map(|path| Place::Unix(path.into()));
     assert_eq!(places, [&paths[0], &paths[1]]);
-    let error = parse(&["--listen-client-urls=unixs:///s", "--advertise-client-urls=unixs:///s"]);
+    let error = parse(&[
+        "--listen-client-urls=unixs:///s",
+        "--advertise-client-urls=unixs:///s",
+    ]);
     let error = format!("{:#}", error.err().unwrap());
     assert!(error.contains("--cert-file"), "{error}");
 }
@@ -90,13 +93,16 @@ fn keepalive_follows_its_flags() {
     let seconds = |seconds| Some(Duration::from_secs(seconds));
     let config = parse(&[]).unwrap().keepalive;
     assert_eq!(config.ping, seconds(7200).zip(seconds(20)));
-    assert_eq!((config.min_time, config.min_time_over_tls), (seconds(5), false));
+    let rule = |seconds, over_tls| {
+        Some(PingRule {
+            min_interval: Duration::from_secs(seconds),
+            over_tls,
+        })
+    };
+    assert_eq!(config.rule, rule(5, false));
     let config = parse(&["--grpc-keepalive-interval=0", "--grpc-keepalive-min-time=1s"]).unwrap();
     assert_eq!(config.keepalive.ping, None);
-    assert_eq!(
-        (config.keepalive.min_time, config.keepalive.min_time_over_tls),
-        (seconds(1), true)
-    );
+    assert_eq!(config.keepalive.rule, rule(1, true));
 }
 
 #[test]

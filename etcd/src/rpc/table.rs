@@ -11,7 +11,8 @@ use http::{Request, Response};
 use super::grpc::{self, Answer, Inbound, Reply, lasting, unary};
 use super::status::{Code, Status};
 use super::{
-    auth, cluster, downgrade, election, endless, health, kv, lease, lock, maintenance, range_stream, snapshot, watch,
+    auth, cluster, downgrade, election, endless, health, kv, lease, lock, maintenance, range_stream,
+    snapshot, watch,
 };
 use crate::server::{EtcdServer, ServerError};
 

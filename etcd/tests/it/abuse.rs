@@ -306,11 +306,12 @@ async fn streams_that_are_reset_at_once_leave_nothing_behind() {
     let etcd = Etcd::start();
     let neighbour = Neighbour::of(&etcd).await;
     let port = etcd.port;
-    let sent = blocking(move || {
+    let (sent, told) = blocking(move || {
         let (start, mut sent, head) = (Instant::now(), 0_u64, call("/etcdserverpb.Watch/Watch"));
+        let mut told = Vec::new();
         while start.elapsed() < Duration::from_secs(3) {
             let mut connection = Connection::open(port);
-            for number in 0..20_000 {
+            for number in 0..5_000 {
                 let stream = 2 * number + 1;
                 let mut both = frame(HEADERS, END_HEADERS, stream, &head);
                 both.extend(frame(RST_STREAM, 0, stream, &[0, 0, 0, 8]));
@@ -319,11 +320,17 @@ async fn streams_that_are_reset_at_once_leave_nothing_behind() {
                 }
                 sent += 1;
             }
+            let goaway = connection.wait_for(GOAWAY, PATIENCE);
+            told.push(goaway.map(|frame| frame.payload[7]));
         }
-        sent
+        (sent, told)
     })
     .await;
-    println!("{sent} streams were reset");
+    println!("{sent} streams were reset on {} connections", told.len());
+    assert!(
+        told.iter().all(|reason| *reason == Some(ENHANCE_YOUR_CALM)),
+        "{told:?}"
+    );
     neighbour.goes_on_beside("rapid reset", 64 * MIB).await;
     wait_for(|| {
         etcd.get("/metrics")

@@ -9,6 +9,7 @@ pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
 pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
+pub const PING: u8 = 6;
 pub const GOAWAY: u8 = 7;
 pub const CONTINUATION: u8 = 9;
 pub const END_STREAM: u8 = 1;
@@ -111,6 +112,10 @@ impl Connection {
                 return Some(frame);
             }
         }
+    }
+
+    pub fn is_closed(&mut self) -> bool {
+        matches!(self.stream.read(&mut [0; 16]), Ok(0))
     }
 
     fn take(&mut self, bytes: usize) -> Option<Vec<u8>> {

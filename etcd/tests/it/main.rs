@@ -21,6 +21,7 @@ mod http;
 mod http2;
 mod members;
 mod network;
+mod operations;
 mod permissions;
 mod quorum;
 mod range_stream;
