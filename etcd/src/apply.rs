@@ -32,9 +32,10 @@ use crate::mvcc::{self, Store};
 use crate::peer::headers;
 use crate::raft::conf_change;
 use crate::snapshot::View;
-use crate::storage::Writer;
+use crate::storage::held::Held;
 use crate::storage::import::Imported;
 use crate::storage::record::{FrameHeader, Loc};
+use crate::storage::{Segments, Writer};
 use crate::v2;
 use crate::watch::{Batch, Hub};
 
@@ -190,6 +191,8 @@ pub struct Applier {
     revision: i64,
     frame: FrameHeader,
     changes: Vec<Change>,
+    /// As they were before the first of these changes looked for what was there.
+    before: Option<Segments>,
     done: Vec<(u64, Applied)>,
     compactions: Vec<i64>,
     full: bool,
@@ -219,6 +222,7 @@ impl Applier {
             revision,
             frame,
             changes: Vec::new(),
+            before: None,
             done: Vec::new(),
             compactions: Vec::new(),
             full: false,
@@ -372,11 +376,15 @@ impl Applier {
         run: impl FnOnce(&mut WriteTxn<'_>) -> Result<Response, mvcc::Error>,
     ) -> Result<Answer, ApplyError> {
         let mut lessor = self.state.lessor.lock();
+        let segments = self.state.store.storage.segments();
+        if watched && self.before.is_none() {
+            self.before = Some(segments.clone());
+        }
         let mut txn = WriteTxn {
             store: &self.state.store,
             writer: &mut self.writer,
             leases: &mut *lessor,
-            segments: self.state.store.storage.segments(),
+            segments,
             begin: self.revision,
             sub: 0,
             changes: watched.then_some(&mut self.changes),
@@ -625,6 +633,21 @@ impl Applier {
         self.reserve();
     }
 
+    /// The changes of this frame with the segments that their previous values lie in, whatever was reclaimed since they were found. None when
+    /// one of them is gone all the same: whoever watches reads history, which says where it is now.
+    fn readable(&mut self, watched: bool) -> (Option<Vec<Change>>, Segments) {
+        let storage = &self.state.store.storage;
+        let mut held = Held::since(self.before.take().unwrap_or_default());
+        let changes = watched.then(|| std::mem::take(&mut self.changes));
+        for prev in changes.iter().flatten().filter_map(|change| change.prev) {
+            held.hold(storage, prev.loc.segment);
+        }
+        match held.list() {
+            Ok(segments) => (changes, segments),
+            Err(_) => (None, storage.segments()),
+        }
+    }
+
     fn finish_frame(&mut self, watched: bool) {
         self.frame.revision = self.revision;
         let (place, bytes) = self.flush();
@@ -633,17 +656,18 @@ impl Applier {
         self.effects.frame_written(self.frame.index, bytes.len() as u64);
         // Asked again: whoever came after the first asking has seen the revision before this frame, and catches up.
         if self.revision > before && (watched || self.hub.is_watched()) {
-            let changes = watched.then(|| std::mem::take(&mut self.changes));
+            let (changes, segments) = self.readable(watched);
             self.hub.publish(Batch {
                 revision: self.revision,
                 changes,
                 place,
                 bytes,
-                segments: self.state.store.storage.segments(),
+                segments,
             });
         } else {
             self.writer.reuse(bytes);
         }
+        self.before = None;
         self.changes.clear();
         if std::mem::take(&mut self.members_changed) {
             self.effects.members_changed();

@@ -3,6 +3,7 @@
 mod auth;
 mod checkpoint;
 mod install;
+mod watched;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -373,6 +373,17 @@ mod tests {
     }
 
     #[test]
+    fn what_the_view_says_comes_back_as_no_row_of_ours() {
+        let rows = exported(Meta::new());
+        let mut back = Meta::new();
+        for key in [SCHEDULED_COMPACT, FINISHED_COMPACT, CONSISTENT_INDEX, TERM] {
+            let value = &rows.buckets[META][key];
+            assert!(import(META.as_bytes(), key, value, &mut back), "{key:?}");
+        }
+        assert!(back.is_empty(), "{back:?}");
+    }
+
+    #[test]
     fn a_cluster_at_an_older_version_writes_that_versions_database() {
         let key = (meta::CLUSTER, Bytes::from_static(meta::CLUSTER_VERSION));
         let rows = exported([(key, Bytes::from_static(b"3.5.0"))].into());

@@ -218,6 +218,13 @@ async fn a_member_that_was_stopped_beyond_the_log_gets_a_snapshot() {
     cluster.spawn(stopped, "new", &[]);
     cluster.wait_ready().await;
     cluster.agree().await;
+    let mut past = serializable("leased");
+    past.revision = 300;
+    let refused = cluster.nodes[stopped].kv().await.range(past).await.unwrap_err();
+    assert_eq!(
+        refused.message(),
+        "etcdserver: mvcc: required revision has been compacted"
+    );
     // It can stand in for the others.
     cluster.nodes[asleep].kill();
     kv.put(put("later", "2")).await.unwrap();

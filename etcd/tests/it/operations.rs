@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use etcd_api::etcdserverpb::watch_request::RequestUnion;
 use etcd_api::etcdserverpb::{WatchCreateRequest, WatchRequest};
+use free_port::free_port;
 use tempfile::TempDir;
 use tonic::Code;
 
@@ -263,4 +264,26 @@ fn without_fsync_and_with_locked_memory_it_serves_and_says_so() {
         return;
     }
     assert!(locked(&Etcd::start_with(&["--memory-mlock"])));
+}
+
+#[test]
+fn the_probe_times_the_disk_of_the_log_and_that_of_the_store_where_it_is_another() {
+    let probed = |etcd: &Etcd| -> Vec<String> {
+        let log = etcd.log();
+        let lines = log.lines().filter(|line| line.contains("fdatasync"));
+        let dir = |line: &str| {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            line["dir"].as_str().unwrap().to_owned()
+        };
+        lines.map(dir).collect()
+    };
+    let etcd = Etcd::start();
+    assert_eq!(probed(&etcd), [etcd.dir.join("member/wal").display().to_string()]);
+    let folder = TempDir::new().unwrap();
+    let wal = folder.path().join("wal").display().to_string();
+    let etcd = Etcd::start_with(&[&format!("--wal-dir={wal}")]);
+    assert_eq!(
+        probed(&etcd),
+        [wal, etcd.dir.join("member").display().to_string()]
+    );
 }
