@@ -327,8 +327,10 @@ async fn streams_that_are_reset_at_once_leave_nothing_behind() {
     })
     .await;
     println!("{sent} streams were reset on {} connections", told.len());
+    // A reset may overtake it.
+    assert!(told.contains(&Some(ENHANCE_YOUR_CALM)), "{told:?}");
     assert!(
-        told.iter().all(|reason| *reason == Some(ENHANCE_YOUR_CALM)),
+        told.iter().flatten().all(|reason| *reason == ENHANCE_YOUR_CALM),
         "{told:?}"
     );
     neighbour.goes_on_beside("rapid reset", 64 * MIB).await;

@@ -12,7 +12,7 @@ use etcd_api::etcdserverpb::{
     PutRequest, TxnRequest, alarm_request::AlarmAction,
 };
 
-use crate::harness::{http_get, prefix, put};
+use crate::harness::{http_get, prefix, put, revision_of};
 use crate::members::Cluster;
 
 /// Changes the value of a key where it lies, with checksums that fit: what a disk would not tell.
@@ -186,7 +186,7 @@ async fn a_changed_leader_is_found_by_what_a_compaction_found() {
     assert!(alarms(&cluster, victim).await.is_empty());
     let mut kv = cluster.nodes[victim].kv().await;
     let more: PutRequest = put("k7-later", "value");
-    let revision = kv.put(more).await.unwrap().into_inner().header.unwrap().revision;
+    let revision = revision_of(&mut kv, more).await;
     kv.delete_range(DeleteRangeRequest {
         key: "k7-later".into(),
         ..Default::default()
@@ -210,14 +210,7 @@ async fn equal_members_pass_every_check() {
     let mut kv = cluster.nodes[leader].kv().await;
     for number in 0..60 {
         let request = put(format!("k{}", number % 20), format!("{number}"));
-        let revision = kv
-            .put(request)
-            .await
-            .unwrap()
-            .into_inner()
-            .header
-            .unwrap()
-            .revision;
+        let revision = revision_of(&mut kv, request).await;
         if number % 20 == 19 {
             kv.compact(CompactionRequest {
                 revision: revision - 5,

