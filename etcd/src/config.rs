@@ -123,6 +123,10 @@ impl Config {
             component_base::logging::follow_etcd_flags(&flags).map_err(anyhow::Error::msg)?;
         }
         effect::warn(&flags);
+        for name in ["listen-peer-urls", "initial-advertise-peer-urls"] {
+            let checked = urls(&flags, name)?.iter().try_for_each(|url| peer_url(url));
+            checked.with_context(|| format!("--{name}"))?;
+        }
         let (heartbeat, election) = timing(&flags)?;
         let name = flags.string("name").to_owned();
         let advertise_peer = urls(&flags, "initial-advertise-peer-urls")?;
@@ -291,7 +295,15 @@ pub fn check_urls(urls: &[String]) -> Result<()> {
     if urls.is_empty() {
         bail!("no URL was given");
     }
-    urls.iter().try_for_each(|url| split_url(url).map(|_| ()))
+    urls.iter().try_for_each(|url| peer_url(url))
+}
+
+/// Members are on hosts of their own.
+fn peer_url(url: &str) -> Result<()> {
+    match split_url(url)?.0 {
+        "unix" | "unixs" => bail!("members do not reach each other over Unix sockets: {url}"),
+        _ => Ok(()),
+    }
 }
 
 fn cluster_state(flags: &Flags) -> Result<String> {

@@ -197,6 +197,8 @@ impl Server {
         while left() && begun.elapsed() < self.limits.connection_grace {
             tokio::time::sleep(LOOK_INTERVAL).await;
         }
+        // The last answer may still lie in TLS.
+        tokio::time::sleep(UNDER_WAY).await;
     }
 
     fn builder(&self, protocol: Protocol) -> Builder<TokioExecutor> {

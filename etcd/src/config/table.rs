@@ -560,7 +560,7 @@ const REMOVED: &[(&str, bool, &str)] = &[
     ("proxy-read-timeout", true, V2_GONE),
     ("debug", false, "use --log-level=debug"),
     ("log-package-levels", true, "use --log-level"),
-    ("log-output", true, "logs go to stderr"),
+    ("log-output", true, "use --log-outputs"),
     (
         "experimental-backend-bbolt-freelist-type",
         true,

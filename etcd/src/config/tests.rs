@@ -64,6 +64,10 @@ fn bad_usage_names_the_flag() {
         ),
         (&["--listen-client-url=x"], "--listen-client-urls"),
         (&["--max-txn-ops=-1"], "--max-txn-ops"),
+        (
+            &["--listen-peer-urls=unix://localhost:2380"],
+            "--listen-peer-urls",
+        ),
     ] {
         let error = format!("{:#}", parse(args).err().expect("bad usage must be refused"));
         assert!(error.contains(expected), "{args:?}: {error}");
