@@ -41,6 +41,7 @@ use crate::raft::inbox::Inbox;
 use crate::raft::log::Log;
 use crate::raft::log_thread::{Job, LogStatus, LogThread, fatal};
 use crate::raft::node::{Node, Timing};
+use crate::raft::run::Loop;
 use crate::raft::stage::{Stage, Worker};
 use crate::server::{EtcdServer, Limits, Parts};
 use crate::snapshot::View;
@@ -461,10 +462,12 @@ impl Running {
         )?;
         let log = Stage::new(running.jobs.clone(), log_thread);
         let applying = Stage::new(running.apply_jobs.clone(), running.applying(applier));
-        driver.stages = vec![applying.clone(), log.clone()];
+        let raft = Loop::new(driver, vec![applying.clone(), log.clone()]);
         threads.push(thread("etcd-wal", move || log.run())?);
         threads.push(thread("etcd-apply", move || applying.run())?);
-        threads.push(thread("etcd-raft", move || driver.run())?);
+        let stand_in = raft.clone();
+        threads.push(thread("etcd-raft", move || raft.run())?);
+        threads.push(thread("etcd-raft-spare", move || stand_in.stand_in())?);
         Ok(Member {
             server,
             threads,
@@ -635,8 +638,8 @@ fn apply(applier: &mut Applier, entries: Vec<Entry>, server: &EtcdServer, events
     }
     server.raft.applied.store(last, Ordering::SeqCst);
     server.applied.send_replace(last);
-    // A leader reads the index when it has something to do anyway; only who may have to campaign is woken.
-    if !server.raft.is_leader.load(Ordering::SeqCst) {
+    // The raft thread reads the index when it has something to do anyway; only who may have to campaign is woken.
+    if server.raft.leader.load(Ordering::SeqCst) == 0 {
         events.push(Event::Applied);
     }
 }

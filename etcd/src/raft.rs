@@ -15,4 +15,5 @@ pub mod log;
 pub mod log_thread;
 pub mod node;
 pub mod read;
+pub mod run;
 pub mod stage;

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 /// Connections kept open to one address between requests.
-const IDLE_PER_ADDRESS: usize = 8;
+const IDLE_PER_ADDRESS: usize = 64;
 /// Members, versions, lease answers: nothing here is large.
 const MAX_ANSWER_BYTES: usize = 8 * 1024 * 1024;
 

@@ -13,15 +13,12 @@ use tracing::{error, info, warn};
 use super::inbox::Inbox;
 use super::log_thread::Job;
 use super::node::{Follower, Node, Persist, Work};
-use super::stage::Attend;
 use crate::apply::Arrived;
 
 /// A question to the leader that was not answered within so many ticks is asked again.
 const READ_RETRY_TICKS: u32 = 5;
 /// Proposals in one message, by their size.
 const PROPOSE_BYTES: usize = 1024 * 1024;
-/// With no more than so many events at once, a member without peers does what follows from them on this thread.
-const FEW: usize = 16;
 /// Proposals that wait for a leader.
 const MAX_HELD: usize = 20_000;
 
@@ -79,7 +76,13 @@ pub struct Status {
 /// Where the driver's decisions go.
 pub trait Outside: Send {
     fn apply(&mut self, entries: Vec<Entry>);
+    /// It may wait for [`Outside::flush`].
     fn send(&mut self, messages: Vec<Message>);
+    fn flush(&mut self) {}
+    /// Until something has happened, at most so long; then what has happened.
+    fn wait(&mut self, events: &Inbox<Event>, batch: &mut Vec<Event>, timeout: Duration) {
+        events.drain(batch, Some(timeout));
+    }
     /// Raft decides next whether it wants this store.
     fn arrived(&mut self, arrived: Box<Arrived>);
     /// It does: the store is to be replaced by the one that has arrived; [`Event::Durable`] tells when it is.
@@ -102,8 +105,8 @@ pub struct Driver<O> {
     pub tick: Duration,
     /// A gap between two ticks as long as this is a stall.
     pub election: Duration,
-    /// What this thread may do itself while it has nothing better to do, in the order in which answers are nearest.
-    pub stages: Vec<Arc<dyn Attend>>,
+    last_tick: Instant,
+    woke: Instant,
     reads: Vec<oneshot::Sender<u64>>,
     asked: Option<Asked>,
     reads_asked: u64,
@@ -154,7 +157,8 @@ impl<O: Outside> Driver<O> {
             outside,
             tick,
             election: tick * 10,
-            stages: Vec::new(),
+            last_tick: Instant::now(),
+            woke: Instant::now(),
             reads: Vec::new(),
             asked: None,
             reads_asked,
@@ -169,51 +173,35 @@ impl<O: Outside> Driver<O> {
         }
     }
 
-    pub fn run(mut self) {
-        self.start();
-        let mut batch = Vec::new();
-        let mut last_tick = Instant::now();
-        loop {
-            let wait = (last_tick + self.tick).saturating_duration_since(Instant::now());
-            self.events.drain(&mut batch, Some(wait));
-            // One look at the clock: a stall between two looks would be nobody's.
-            let now = Instant::now();
-            let since = now - last_tick;
-            if !self.round(&mut batch, since) {
-                return self.jobs.push(Job::Stop);
-            }
-            if since >= self.tick {
-                last_tick = now;
-                self.status
-                    .last_tick_ms
-                    .store(crate::clock::uptime_ms(now), Ordering::SeqCst);
-                allocator::collect();
-            }
-        }
+    /// Until something has happened or a tick is due; then what has happened. Whoever asks after a stall is answered once the leases have been
+    /// extended by it.
+    pub fn wait(&mut self, batch: &mut Vec<Event>) {
+        let wait = (self.last_tick + self.tick).saturating_duration_since(Instant::now());
+        self.outside.wait(&self.events, batch, wait);
+        // One look at the clock: a stall between two looks would be nobody's.
+        self.woken(Instant::now());
     }
 
-    /// A turn and what is due after so long a time. Whoever asks after a stall is answered once the leases have been extended by it.
-    fn round(&mut self, batch: &mut Vec<Event>, since: Duration) -> bool {
+    pub fn woken(&mut self, now: Instant) {
+        self.woke = now;
+        let since = now - self.last_tick;
         if since >= self.election {
             self.outside.stalled(since - self.tick);
         }
-        let goes_on = self.attentive_turn(batch);
-        if goes_on && since >= self.tick {
-            self.on_tick();
-        }
-        goes_on
     }
 
-    /// A turn, and with it what follows from little. Whoever has peers owes them its heartbeats, which may not stand behind a disk.
-    fn attentive_turn(&mut self, batch: &mut Vec<Event>) -> bool {
-        if batch.len() > FEW || !self.node.is_sole_member() {
-            return self.turn(batch);
+    /// What is due since this thread woke.
+    pub fn tick_if_due(&mut self) {
+        if self.woke - self.last_tick < self.tick {
+            return;
         }
-        self.stages.iter().for_each(|stage| stage.attend());
-        let goes_on = self.turn(batch);
-        self.stages.iter().for_each(|stage| stage.help());
-        self.stages.iter().for_each(|stage| stage.leave());
-        goes_on
+        self.last_tick = self.woke;
+        self.on_tick();
+        self.outside.flush();
+        self.status
+            .last_tick_ms
+            .store(crate::clock::uptime_ms(self.woke), Ordering::SeqCst);
+        allocator::collect();
     }
 
     /// Before the first [`Driver::turn`].
@@ -235,6 +223,7 @@ impl<O: Outside> Driver<O> {
         self.flush_proposals();
         self.ask_reads();
         self.work();
+        self.outside.flush();
         true
     }
 

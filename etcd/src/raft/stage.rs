@@ -35,6 +35,8 @@ pub struct Stage<T, W> {
 pub trait Attend: Send + Sync {
     /// Until [`Attend::leave`], what is pushed wakes nobody.
     fn attend(&self);
+    /// Whether something was pushed since.
+    fn is_wanted(&self) -> bool;
     /// Does what was pushed since.
     fn help(&self);
     fn leave(&self);
@@ -69,6 +71,10 @@ impl<T: Send, W: Worker<T>> Stage<T, W> {
 impl<T: Send, W: Worker<T>> Attend for Stage<T, W> {
     fn attend(&self) {
         self.inbox.attend();
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.inbox.is_wanted()
     }
 
     fn help(&self) {

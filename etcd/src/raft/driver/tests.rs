@@ -476,7 +476,12 @@ fn nothing_of_a_snapshot_is_written_before_the_store_was_replaced() {
 fn a_stall_is_known_before_anything_that_came_meanwhile_is_heard() {
     let mut cluster = Cluster::new(8, 0);
     let driver = &mut cluster.members.get_mut(&1).unwrap().driver;
-    let mut round = |since| driver.round(&mut vec![Event::SpaceChanged], since);
+    let now = Instant::now();
+    let mut round = |since| {
+        driver.last_tick = now - since;
+        driver.woken(now);
+        driver.turn(&mut vec![Event::SpaceChanged])
+    };
     assert!(round(Duration::from_millis(999)));
     assert!(round(Duration::from_secs(1)));
     assert_eq!(
