@@ -8,6 +8,7 @@ mod authority;
 mod catch;
 mod connection;
 mod debug;
+mod detach;
 mod frames;
 mod guarded;
 mod socket;
@@ -31,6 +32,7 @@ use crate::tls::{ClientIdentity, ServerConfigHandle};
 use socket::Socket;
 
 pub use debug::{DebugRoutes, configz, debug_routes};
+pub use detach::{Detach, Taken};
 pub use socket::{Listener, SocketOptions, bind, bind_unix, bind_with};
 pub use threads::Threads;
 
@@ -66,6 +68,8 @@ pub struct Limits {
     pub h2_ping_rule: Option<PingRule>,
     /// On plain ports and Unix sockets a URL or a path is taken where HTTP/2 wants an authority.
     pub url_authorities: bool,
+    /// Handlers may take HTTP/1 connections over: their requests carry a [`Detach`].
+    pub detachable: bool,
 }
 
 impl Default for Limits {
@@ -79,6 +83,7 @@ impl Default for Limits {
             h2_ping: Some((H2_PING_INTERVAL, H2_PING_TIMEOUT)),
             h2_ping_rule: None,
             url_authorities: false,
+            detachable: false,
         }
     }
 }

@@ -34,6 +34,7 @@ use crate::peer::client::Client;
 use crate::peer::headers::Local;
 use crate::peer::remote::Shared;
 use crate::peer::snapshot;
+use crate::peer::streams::{self, Streams};
 use crate::peer::transport::{Network as _, Transport};
 use crate::raft::conf_change;
 use crate::raft::driver::{Driver, Event, Outside, Status, raft_conf_state};
@@ -446,7 +447,7 @@ impl Running {
             events.clone(),
             running.jobs.clone(),
             raft,
-            running.outside(),
+            running.outside()?,
             config.heartbeat,
             conf_state,
         );
@@ -486,14 +487,15 @@ impl Running {
         }
     }
 
-    fn outside(&self) -> ServerOutside {
-        ServerOutside {
+    fn outside(&self) -> Result<ServerOutside> {
+        Ok(ServerOutside {
+            streams: Streams::new(&self.events).context("cannot wait for peers")?,
             server: self.server.clone(),
             apply_jobs: self.apply_jobs.clone(),
             runtime: Handle::current(),
             led: false,
             arrived: None,
-        }
+        })
     }
 
     fn applying(&self, mut applier: Applier) -> Applying {
@@ -722,6 +724,7 @@ fn on_removal(removed: &watch::Sender<bool>) -> Arc<dyn Fn() + Send + Sync> {
 }
 
 struct ServerOutside {
+    streams: Streams,
     server: Arc<EtcdServer>,
     apply_jobs: Arc<Inbox<ApplyJob>>,
     runtime: Handle,
@@ -748,7 +751,11 @@ impl Outside for ServerOutside {
         }
         let is_store = |message: &Message| message.msg_type == MessageType::MsgSnapshot as i32;
         let (stores, messages): (Vec<_>, Vec<_>) = messages.into_iter().partition(is_store);
-        self.server.transport.send(messages);
+        let unsent: Vec<_> = messages
+            .into_iter()
+            .filter_map(|message| self.streams.send(message))
+            .collect();
+        self.server.transport.send(unsent);
         for message in stores {
             match self.server.transport.peer(message.to) {
                 Some(peer) => drop(
@@ -758,6 +765,22 @@ impl Outside for ServerOutside {
                 None => self.server.events.push(Event::Snapshot(message.to, false)),
             }
         }
+    }
+
+    fn flush(&mut self) {
+        self.streams.flush();
+    }
+
+    fn wait(&mut self, events: &Inbox<Event>, batch: &mut Vec<Event>, timeout: Duration) {
+        self.streams.wait(events, batch, timeout);
+    }
+
+    fn open(&mut self, opened: streams::Opened) {
+        self.streams.open(opened);
+    }
+
+    fn close_stopped(&mut self) {
+        self.streams.close_stopped();
     }
 
     fn arrived(&mut self, arrived: Box<Arrived>) {

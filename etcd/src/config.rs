@@ -287,6 +287,7 @@ fn retention(flags: &Flags) -> Result<Retention> {
     Ok(Retention {
         snapshot_count: at_least_one(flags, "snapshot-count")? as u64,
         catchup_entries: flags.int(catchup).max(0) as u64,
+        ..Retention::default()
     })
 }
 

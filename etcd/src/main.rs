@@ -164,6 +164,8 @@ impl Listeners {
         let limits = Limits {
             max_connections: self.connections.peers,
             connection_grace: PEER_GRACE,
+            // Streams go to the raft thread.
+            detachable: true,
             ..Limits::default()
         };
         serve_all(

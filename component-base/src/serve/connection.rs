@@ -18,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::authority::UrlAuthority;
 use super::catch::CatchPanic;
+use super::detach::{Detach, Lent, Lending};
 use super::frames::Frames;
 use super::guarded::Guarded;
 use super::socket::Socket;
@@ -110,6 +111,9 @@ impl Server {
         if local_socket && self.limits.url_authorities && protocol == Protocol::Http2 {
             return self.http(UrlAuthority::new(stream), protocol, info).await;
         }
+        if self.limits.detachable && protocol == Protocol::Http1 {
+            return self.lend(Lending::Tls(stream), info).await;
+        }
         self.http(stream, protocol, info).await;
     }
 
@@ -128,7 +132,15 @@ impl Server {
         if protocol == Protocol::Http2 && self.limits.url_authorities {
             return self.http(UrlAuthority::new(stream), protocol, info).await;
         }
+        if self.limits.detachable && protocol == Protocol::Http1 {
+            return self.lend(Lending::Plain(stream), info).await;
+        }
         self.http(stream, protocol, info).await;
+    }
+
+    async fn lend(&self, lending: Lending, info: ConnInfo) {
+        let (lent, detach) = Lent::new(lending);
+        self.serve(lent, Protocol::Http1, info, None, Some(detach)).await;
     }
 
     async fn http<S>(&self, stream: S, protocol: Protocol, info: ConnInfo)
@@ -136,14 +148,14 @@ impl Server {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         if protocol != Protocol::Http2 {
-            return self.serve(stream, protocol, info, None).await;
+            return self.serve(stream, protocol, info, None, None).await;
         }
         let rule = self.limits.h2_ping_rule;
         let rule = rule.filter(|rule| rule.over_tls || !info.tls);
         let frames = Frames::new(rule.map(|rule| rule.min_interval), Instant::now());
         let frames = Arc::new(Mutex::new(frames));
         let stream = Guarded::new(stream, frames.clone());
-        self.serve(stream, protocol, info, Some(frames)).await;
+        self.serve(stream, protocol, info, Some(frames), None).await;
     }
 
     async fn serve<S>(
@@ -152,6 +164,7 @@ impl Server {
         protocol: Protocol,
         info: ConnInfo,
         frames: Option<Arc<Mutex<Frames>>>,
+        detach: Option<Detach>,
     ) where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -163,6 +176,9 @@ impl Server {
         let service = service_fn(move |mut request: Request<Incoming>| {
             asking.store(true, Ordering::Relaxed);
             request.extensions_mut().insert(info.clone());
+            if let Some(detach) = &detach {
+                request.extensions_mut().insert(detach.clone());
+            }
             let response = CatchPanic(handler(request));
             async move { Ok::<_, Infallible>(response.await) }
         });

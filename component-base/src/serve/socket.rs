@@ -149,6 +149,13 @@ impl Socket {
         })
     }
 
+    pub fn into_tcp(self) -> Option<TcpStream> {
+        match self {
+            Socket::Tcp(stream) => Some(stream),
+            Socket::Unix(_) => None,
+        }
+    }
+
     pub fn is_unix(&self) -> bool {
         matches!(self, Socket::Unix(_))
     }

@@ -186,7 +186,7 @@ impl Life {
             state: state.clone(),
             clock: clock.clone(),
         };
-        let driver = Driver::new(
+        let mut driver = Driver::new(
             node,
             ids.member,
             events.clone(),
@@ -196,6 +196,7 @@ impl Life {
             Duration::from_micros(TICK_US),
             conf_state,
         );
+        driver.lazy = plan.lazy;
         let driver = Arc::new(Mutex::new(driver));
         let (asked, compactions, told) = (
             Arc::<Mutex<Asked>>::default(),

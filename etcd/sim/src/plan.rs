@@ -26,6 +26,8 @@ pub struct Plan {
     pub outbox_bytes: usize,
     pub retention: Retention,
     pub pre_vote: bool,
+    /// Leaders tell of commits by the way.
+    pub lazy: bool,
     /// Operations that end the busy part, answered or not.
     pub operations: u64,
     pub think_us: u64,
@@ -75,7 +77,7 @@ impl Plan {
         let random = &mut random;
         let members = [1, 1, 3, 3, 3, 3, 3, 3, 5].choose(random).copied().unwrap_or(3);
         let lossy = random.random_bool(0.5);
-        Plan {
+        let mut plan = Plan {
             seed,
             members,
             clients: random.random_range(3..=8),
@@ -91,8 +93,10 @@ impl Plan {
             retention: Retention {
                 snapshot_count: random.random_range(5..100),
                 catchup_entries: random.random_range(1..20),
+                ..Retention::default()
             },
             pre_vote: random.random_bool(0.8),
+            lazy: false,
             operations: random.random_range(100..400),
             think_us: 1 << random.random_range(11..17),
             delay_us: 1 << random.random_range(6..12),
@@ -111,6 +115,9 @@ impl Plan {
                 false => NEVER,
             },
             broken: None,
-        }
+        };
+        plan.lazy = random.random_bool(0.5);
+        plan.retention.tail_bytes = 1 << random.random_range(6..16);
+        plan
     }
 }

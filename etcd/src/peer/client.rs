@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 /// Connections kept open to one address between requests.
 const IDLE_PER_ADDRESS: usize = 64;
@@ -45,15 +46,21 @@ pub struct Client {
     idle: Mutex<HashMap<String, Vec<SendRequest<Body>>>>,
 }
 
+/// To a peer, with its session.
+pub(super) enum Connection {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
 /// Scheme, host and port of a peer URL.
-struct Target<'a> {
+pub(super) struct Target<'a> {
     url: &'a str,
     tls: bool,
     authority: &'a str,
 }
 
 impl<'a> Target<'a> {
-    fn parse(url: &'a str) -> Result<Target<'a>, ClientError> {
+    pub(super) fn parse(url: &'a str) -> Result<Target<'a>, ClientError> {
         let (scheme, rest) = url
             .split_once("://")
             .ok_or_else(|| ClientError::Url { url: url.to_owned() })?;
@@ -72,7 +79,11 @@ impl<'a> Target<'a> {
         host.trim_start_matches('[').trim_end_matches(']')
     }
 
-    fn failed(&self, source: impl Into<BoxError>) -> ClientError {
+    pub(super) fn authority(&self) -> &'a str {
+        self.authority
+    }
+
+    pub(super) fn failed(&self, source: impl Into<BoxError>) -> ClientError {
         ClientError::Exchange {
             url: self.url.to_owned(),
             source: source.into(),
@@ -97,15 +108,28 @@ impl Client {
     }
 
     async fn connect(&self, target: &Target<'_>) -> Result<SendRequest<Body>, ClientError> {
-        let connect = self.connect_without_bound(target);
-        tokio::time::timeout(self.dial_timeout, connect)
+        let connect = async {
+            match self.socket(target).await? {
+                Connection::Plain(stream) => handshake(target, stream).await,
+                Connection::Tls(stream) => handshake(target, *stream).await,
+            }
+        };
+        self.within_dial_timeout(target, connect).await
+    }
+
+    pub(super) async fn within_dial_timeout<T>(
+        &self,
+        target: &Target<'_>,
+        dial: impl Future<Output = Result<T, ClientError>>,
+    ) -> Result<T, ClientError> {
+        tokio::time::timeout(self.dial_timeout, dial)
             .await
             .unwrap_or_else(|_| {
                 Err(target.unreachable(format!("no connection within {:?}", self.dial_timeout)))
             })
     }
 
-    async fn connect_without_bound(&self, target: &Target<'_>) -> Result<SendRequest<Body>, ClientError> {
+    pub(super) async fn socket(&self, target: &Target<'_>) -> Result<Connection, ClientError> {
         let stream = TcpStream::connect(target.authority)
             .await
             .map_err(|error| target.unreachable(error))?;
@@ -113,7 +137,7 @@ impl Client {
             .set_nodelay(true)
             .map_err(|error| target.unreachable(error))?;
         if !target.tls {
-            return handshake(target, stream).await;
+            return Ok(Connection::Plain(stream));
         }
         let tls = self.tls.as_ref().ok_or_else(|| {
             target.unreachable(
@@ -123,11 +147,8 @@ impl Client {
         let name =
             ServerName::try_from(target.host().to_owned()).map_err(|error| target.unreachable(error))?;
         let session = TlsConnector::from(tls.current()).connect(name, stream).await;
-        handshake(
-            target,
-            session.map_err(|error| target.unreachable(describe_refusal(&error)))?,
-        )
-        .await
+        let session = session.map_err(|error| target.unreachable(describe_refusal(&error)))?;
+        Ok(Connection::Tls(Box::new(session)))
     }
 
     fn idle(&self, authority: &str) -> Option<SendRequest<Body>> {

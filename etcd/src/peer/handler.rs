@@ -14,6 +14,7 @@ use tracing::warn;
 
 use super::headers;
 use super::remote::{MAX_MESSAGE_BYTES, accepts};
+use super::socket::Socket;
 use super::stream::Kind;
 use super::transport::Transport;
 use super::{corrupt, lease, metrics, snapshot, wire};
@@ -185,14 +186,39 @@ impl PeerHandler {
         if headers::id(headers::text(request.headers(), headers::RAFT_TO)) != Some(self.server.member) {
             return text(StatusCode::PRECONDITION_FAILED, "to field mismatch\n");
         }
-        match self.transport.attach(from, kind) {
-            Some(body) => Response::new(body),
-            None => {
-                self.transport
-                    .add_remote(from, headers::text(request.headers(), headers::PEER_URLS));
-                text(StatusCode::NOT_FOUND, "error sender not found\n")
+        let Some(peer) = self.transport.member(from) else {
+            self.transport
+                .add_remote(from, headers::text(request.headers(), headers::PEER_URLS));
+            return text(StatusCode::NOT_FOUND, "error sender not found\n");
+        };
+        let detached = request
+            .extensions()
+            .get::<serve::Detach>()
+            .and_then(serve::Detach::take);
+        let attached = match detached {
+            Some(socket) => {
+                Socket::server(socket).and_then(|socket| peer.attach(kind, socket, self.head().as_bytes()))
+            }
+            None => Err(std::io::ErrorKind::NotConnected.into()),
+        };
+        match attached {
+            // Nobody is there any more to be told so.
+            Ok(()) => status(StatusCode::OK),
+            Err(error) => {
+                warn!("remote-peer-id" = %format!("{from:x}"), error = %error, "failed to begin a stream");
+                status(StatusCode::INTERNAL_SERVER_ERROR)
             }
         }
+    }
+
+    /// Of an answer that is a stream.
+    fn head(&self) -> String {
+        format!(
+            "HTTP/1.1 200 OK\r\n{}: {:x}\r\n{}: {ETCD_VERSION}\r\ntransfer-encoding: chunked\r\n\r\n",
+            headers::CLUSTER_ID,
+            self.server.cluster,
+            headers::SERVER_VERSION
+        )
     }
 
     async fn snapshot(&self, request: Request<Incoming>) -> Response<Body> {

@@ -3,11 +3,12 @@
 //! `0` is a heartbeat of the link; `1`, a count, then each entry behind its length, and the commit index is an append whose index and term
 //! follow from the one before; `2` and a length is a whole message. Numbers are big-endian and eight bytes wide.
 
-use bytes::{Buf as _, BufMut as _, BytesMut};
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use etcd_api::raftpb;
 use prost::Message as _;
 
-use super::reader::{ReadError, Reader};
+use super::reader::ReadError;
+use super::remote::MAX_MESSAGE_BYTES;
 
 const LINK_HEARTBEAT: u8 = 0;
 const APP_ENTRIES: u8 = 1;
@@ -57,6 +58,13 @@ impl Encoder {
     }
 }
 
+#[derive(Debug, PartialEq)]
+pub enum Incoming {
+    Message(raftpb::Message),
+    /// Of the link.
+    Heartbeat,
+}
+
 pub struct Decoder {
     local: u64,
     remote: u64,
@@ -74,19 +82,30 @@ impl Decoder {
         }
     }
 
-    /// The next message; None for a heartbeat of the link.
-    pub async fn decode(&mut self, reader: &mut Reader) -> Result<Option<raftpb::Message>, ReadError> {
-        match reader.take(1).await?[0] {
-            LINK_HEARTBEAT => Ok(None),
-            APP_ENTRIES => self.entries(reader).await.map(Some),
-            APP => self.whole(reader).await.map(Some),
+    /// The next message that is whole.
+    pub fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Incoming>, ReadError> {
+        let Some(kind) = buffer.first() else {
+            return Ok(None);
+        };
+        match *kind {
+            LINK_HEARTBEAT => {
+                buffer.advance(1);
+                Ok(Some(Incoming::Heartbeat))
+            }
+            APP_ENTRIES => self.entries(buffer),
+            APP => self.whole(buffer),
             kind => Err(ReadError::Malformed(format!(
                 "failed to parse type {kind} in msgappv2 stream"
             ))),
         }
     }
 
-    async fn entries(&mut self, reader: &mut Reader) -> Result<raftpb::Message, ReadError> {
+    fn entries(&mut self, buffer: &mut BytesMut) -> Result<Option<Incoming>, ReadError> {
+        let Some(length) = entries_length(buffer)? else {
+            return Ok(None);
+        };
+        let mut bytes = own(buffer, length);
+        bytes.advance(1);
         let mut message = raftpb::Message {
             r#type: MSG_APP,
             from: self.remote,
@@ -96,32 +115,68 @@ impl Decoder {
             index: self.index,
             ..raftpb::Message::default()
         };
-        let count = number(reader).await?;
-        let mut bytes: u64 = 0;
-        for _ in 0..count {
-            let length = number(reader).await?;
-            bytes = bytes.saturating_add(length).saturating_add(ENTRY_BYTES);
-            reader.check_length(bytes)?;
-            let entry = reader.take(length as usize).await?;
-            message.entries.push(raftpb::Entry::decode(entry)?);
+        for _ in 0..bytes.get_u64() {
+            let length = bytes.get_u64() as usize;
+            message
+                .entries
+                .push(raftpb::Entry::decode(bytes.split_to(length))?);
             self.index += 1;
         }
-        message.commit = number(reader).await?;
-        Ok(message)
+        message.commit = bytes.get_u64();
+        Ok(Some(Incoming::Message(message)))
     }
 
-    async fn whole(&mut self, reader: &mut Reader) -> Result<raftpb::Message, ReadError> {
-        let length = number(reader).await?;
-        reader.check_length(length)?;
-        let message = raftpb::Message::decode(reader.take(length as usize).await?)?;
+    fn whole(&mut self, buffer: &mut BytesMut) -> Result<Option<Incoming>, ReadError> {
+        let Some(length) = number_at(buffer, 1) else {
+            return Ok(None);
+        };
+        check_length(length)?;
+        let end = 9 + length as usize;
+        if buffer.len() < end {
+            return Ok(None);
+        }
+        let mut bytes = own(buffer, end);
+        bytes.advance(9);
+        let message = raftpb::Message::decode(bytes)?;
         self.term = message.term;
         self.index = message.entries.last().map_or(message.index, |entry| entry.index);
-        Ok(message)
+        Ok(Some(Incoming::Message(message)))
     }
 }
 
-pub async fn number(reader: &mut Reader) -> Result<u64, ReadError> {
-    Ok(reader.take(8).await?.get_u64())
+/// How long an append of entries alone is. None when it is not whole.
+fn entries_length(buffer: &BytesMut) -> Result<Option<usize>, ReadError> {
+    let Some(count) = number_at(buffer, 1) else {
+        return Ok(None);
+    };
+    let (mut at, mut total) = (9_usize, 0_u64);
+    for _ in 0..count {
+        let Some(length) = number_at(buffer, at) else {
+            return Ok(None);
+        };
+        total = total.saturating_add(length).saturating_add(ENTRY_BYTES);
+        check_length(total)?;
+        at += 8 + length as usize;
+    }
+    Ok((buffer.len() >= at + 8).then_some(at + 8))
+}
+
+/// Of a message that came: what is kept of it keeps nothing else.
+pub fn own(buffer: &mut BytesMut, length: usize) -> Bytes {
+    let bytes = Bytes::copy_from_slice(&buffer[..length]);
+    buffer.advance(length);
+    bytes
+}
+
+pub fn number_at(buffer: &BytesMut, at: usize) -> Option<u64> {
+    buffer.get(at..at + 8).map(|mut bytes| bytes.get_u64())
+}
+
+pub fn check_length(length: u64) -> Result<(), ReadError> {
+    match length <= MAX_MESSAGE_BYTES {
+        true => Ok(()),
+        false => Err(ReadError::TooLarge(length)),
+    }
 }
 
 #[cfg(test)]
@@ -150,8 +205,8 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn what_follows_is_short_and_everything_comes_back() {
+    #[test]
+    fn what_follows_is_short_and_everything_comes_back() {
         let sent = [
             append(2, 1, 4, &[5, 6]),
             append(2, 2, 6, &[7]),
@@ -171,24 +226,28 @@ mod tests {
             .collect();
         Encoder::heartbeat(&mut out);
         assert_eq!(kinds, [APP, APP_ENTRIES, APP_ENTRIES, APP, APP]);
-        let mut reader = Reader::of(component_base::http::full(out.freeze()), 1 << 20);
         let mut decoder = Decoder::new(1, 2);
-        for message in sent {
-            assert_eq!(decoder.decode(&mut reader).await.unwrap(), Some(message));
+        let mut came = BytesMut::new();
+        let mut messages = Vec::new();
+        // Byte by byte: nothing is taken before it is whole.
+        for byte in out {
+            came.put_u8(byte);
+            messages.extend(decoder.decode(&mut came).unwrap());
         }
-        assert_eq!(decoder.decode(&mut reader).await.unwrap(), None);
-        assert!(matches!(decoder.decode(&mut reader).await, Err(ReadError::Ended)));
+        assert!(came.is_empty());
+        let mut expected: Vec<_> = sent.into_iter().map(Incoming::Message).collect();
+        expected.push(Incoming::Heartbeat);
+        assert_eq!(messages, expected);
     }
 
-    #[tokio::test]
-    async fn a_length_beyond_all_bounds_is_refused_before_anything_is_read() {
+    #[test]
+    fn a_length_beyond_all_bounds_is_refused_before_anything_is_read() {
         for kind in [APP_ENTRIES, APP] {
             let mut out = BytesMut::new();
             out.put_u8(kind);
             out.put_u64(u64::MAX);
             out.put_u64(u64::MAX);
-            let mut reader = Reader::of(component_base::http::full(out.freeze()), 1 << 20);
-            let refused = Decoder::new(1, 2).decode(&mut reader).await;
+            let refused = Decoder::new(1, 2).decode(&mut out);
             assert!(matches!(refused, Err(ReadError::TooLarge(_))), "{refused:?}");
         }
     }

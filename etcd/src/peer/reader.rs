@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use component_base::http::{Body, BoxError};
 use http_body_util::BodyExt as _;
 
@@ -71,6 +71,10 @@ impl Reader {
             Some(first) if first.len() >= bytes => Ok(first.split_to(bytes)),
             _ => Ok(self.gather(bytes)),
         }
+    }
+
+    pub async fn number(&mut self) -> Result<u64, ReadError> {
+        Ok(self.take(8).await?.get_u64())
     }
 
     fn gather(&mut self, bytes: usize) -> Bytes {

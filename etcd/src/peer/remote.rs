@@ -1,26 +1,28 @@
 //! One other member: its queues, the streams that we read from it, and whether it is there.
 
+use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use component_base::http::Body;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use http_body_util::BodyExt as _;
 use parking_lot::{Mutex, RwLock};
 use prost::Message as _;
 use raft::eraftpb::{Message, MessageType};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tracing::{debug, info, warn};
 
-use super::client::{Client, ClientError, incoming};
+use super::client::{Client, ClientError};
+use super::dial::Dialed;
 use super::headers::{self, Local};
-use super::msgapp::{self, number};
-use super::reader::{ReadError, Reader};
-use super::stream::{Kind, Lane, NotTaken, StreamBody, is_link_heartbeat, size_of};
-use super::{metrics, wire};
+use super::incoming::{Body, Reading};
+use super::reader::ReadError;
+use super::socket::Socket;
+use super::stream::{Kind, Writer, size_of};
+use super::streams::{End, Opened};
+use super::{metrics, msgapp, wire};
 use crate::raft::driver::Event;
 use crate::raft::inbox::Inbox;
 
@@ -29,9 +31,6 @@ const PIPELINE_MESSAGES: usize = 64;
 const PIPELINE_WORKERS: usize = 4;
 const PIPELINE_BYTES: usize = 32 * 1024 * 1024;
 const POST_TIMEOUT: Duration = Duration::from_secs(10);
-/// Messages that wait for the raft thread; beyond it what came is dropped, and appends are not read on.
-const MAX_WAITING_EVENTS: usize = 4096;
-const READ_ON_BELOW: usize = 1024;
 /// No member sends an append of more than a few proposals of the largest size.
 pub const MAX_MESSAGE_BYTES: u64 = 128 * 1024 * 1024;
 /// Between two attempts to reach a peer.
@@ -50,23 +49,15 @@ pub struct Shared {
     pub removed: Arc<dyn Fn() + Send + Sync>,
 }
 
-impl Shared {
-    fn heartbeat(&self) -> Duration {
-        self.read_timeout / 3
-    }
-}
-
 pub struct Peer {
     pub id: u64,
     shared: Arc<Shared>,
     urls: RwLock<Vec<String>>,
     /// Which of the URLs answered last.
     picked: AtomicUsize,
-    app: Arc<Lane>,
-    other: Arc<Lane>,
     pipeline: mpsc::Sender<Message>,
     pipeline_load: AtomicUsize,
-    streams: AtomicU64,
+    stopped: AtomicBool,
     active: Mutex<Option<Instant>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -86,11 +77,9 @@ impl Peer {
             shared: shared.clone(),
             urls: RwLock::new(urls),
             picked: AtomicUsize::new(0),
-            app: Arc::default(),
-            other: Arc::default(),
             pipeline,
             pipeline_load: AtomicUsize::new(0),
-            streams: AtomicU64::new(0),
+            stopped: AtomicBool::new(false),
             active: Mutex::new(None),
             tasks: Mutex::default(),
         });
@@ -110,8 +99,8 @@ impl Peer {
 
     pub fn stop(&self) {
         self.tasks.lock().drain(..).for_each(|task| task.abort());
-        self.app.close();
-        self.other.close();
+        self.stopped.store(true, Ordering::SeqCst);
+        self.shared.events.push(Event::PeerStopped);
         let (local, remote) = self.labels();
         metrics::ACTIVE_PEERS.remove(&[&local, &remote]);
         info!("remote-peer-id" = %remote, "stopped remote peer");
@@ -177,23 +166,9 @@ impl Peer {
         self.shared.events.push(Event::Unreachable(self.id));
     }
 
-    /// Never waits. What cannot be taken is reported to raft, which sends it again when the peer answers.
+    /// Posts a message for which there is no stream. Never waits. What cannot be taken is reported to raft, which sends it again when the peer
+    /// answers.
     pub fn send(&self, message: Message) {
-        let is_append = message.msg_type == MessageType::MsgAppend as i32;
-        let first = if is_append { &self.app } else { &self.other };
-        let message = match first.send(message) {
-            Ok(()) => return,
-            Err(NotTaken::Full) => return self.dropped("its stream"),
-            Err(NotTaken::NoStream(message)) => *message,
-        };
-        let message = match is_append {
-            false => message,
-            true => match self.other.send(message) {
-                Ok(()) => return,
-                Err(NotTaken::Full) => return self.dropped("its stream"),
-                Err(NotTaken::NoStream(message)) => *message,
-            },
-        };
         let size = size_of(&message);
         let waiting = self.pipeline_load.fetch_add(size, Ordering::Relaxed);
         if waiting + size > PIPELINE_BYTES || self.pipeline.try_send(message).is_err() {
@@ -202,33 +177,43 @@ impl Peer {
         }
     }
 
-    fn dropped(&self, what: &str) {
+    pub fn dropped(&self, what: &str) {
         let (_, remote) = self.labels();
         metrics::SENT_FAILURES.with(&[&remote]).inc();
         debug!("remote-peer-id" = %remote, what, "dropped internal Raft message since sending buffer is full");
         self.unreachable();
     }
 
-    /// The peer has dialed us: what is sent to it goes into the answer.
-    pub fn attach(self: &Arc<Self>, kind: Kind) -> Body {
+    /// The peer has dialed us: what is sent to it goes into the answer, which begins with `head`.
+    pub fn attach(self: &Arc<Self>, kind: Kind, socket: Socket, head: &[u8]) -> io::Result<()> {
         let (_, remote) = self.labels();
-        let lane = match kind {
-            Kind::MsgApp => &self.app,
-            Kind::Message => &self.other,
-        };
-        let id = self.streams.fetch_add(1, Ordering::Relaxed);
-        let peer = Arc::downgrade(self);
-        let ended = move |lost: bool| {
-            let Some(peer) = peer.upgrade() else { return };
-            if lost {
-                peer.unreachable();
-            }
-            debug!("remote-peer-id" = %format!("{:x}", peer.id), "stream-writer-type" = kind.name(), "lost TCP streaming connection with remote peer");
-        };
+        let writer = Writer::new(socket, kind, head, metrics::SENT_BYTES.with(&[&remote]))?;
         info!("remote-peer-id" = %remote, "stream-writer-type" = kind.name(), "established TCP streaming connection with remote peer");
         self.activate();
-        let sent = metrics::SENT_BYTES.with(&[&remote]);
-        StreamBody::new(id, kind, lane, self.shared.heartbeat(), sent, Box::new(ended)).boxed_unsync()
+        self.open(End::Writing(kind, writer));
+        Ok(())
+    }
+
+    fn open(self: &Arc<Self>, end: End) {
+        let peer = self.clone();
+        let opened = Box::new(Opened { peer, end });
+        self.shared.events.push(Event::Stream(opened));
+    }
+
+    pub fn stream_ended(&self, kind: Kind, why: &ReadError, lost: bool) {
+        if lost {
+            self.unreachable();
+        }
+        debug!("remote-peer-id" = %format!("{:x}", self.id), "stream-writer-type" = kind.name(), error = %why, "lost TCP streaming connection with remote peer");
+    }
+
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::SeqCst)
+    }
+
+    /// A stream that is silent for so long is broken.
+    pub fn read_timeout(&self) -> Duration {
+        self.shared.read_timeout
     }
 
     async fn post_all(self: Arc<Self>, posts: Arc<tokio::sync::Mutex<mpsc::Receiver<Message>>>) {
@@ -298,9 +283,9 @@ impl Peer {
     }
 
     /// Until it breaks, and why it did.
-    async fn read_stream(&self, kind: Kind) -> ReadError {
-        let mut reader = match self.dial(kind).await {
-            Ok(reader) => reader,
+    async fn read_stream(self: &Arc<Self>, kind: Kind) -> ReadError {
+        let (socket, body, rest) = match self.dial(kind).await {
+            Ok(dialed) => dialed,
             Err(error) => {
                 self.url_failed();
                 return error;
@@ -308,66 +293,24 @@ impl Peer {
         };
         self.activate();
         info!("remote-peer-id" = %format!("{:x}", self.id), "stream-reader-type" = kind.name(), "established TCP streaming connection with remote peer");
-        let mut decoder = msgapp::Decoder::new(self.shared.local.member, self.id);
-        loop {
-            let message = match kind {
-                Kind::MsgApp => decoder.decode(&mut reader).await,
-                Kind::Message => general(&mut reader).await,
-            };
-            match message {
-                Ok(Some(message)) => self.received(kind, message).await,
-                Ok(None) => {}
-                Err(error) => return error,
-            }
-        }
+        let decoder = msgapp::Decoder::new(self.shared.local.member, self.id);
+        let (ended, end) = oneshot::channel();
+        self.open(End::Reading(Reading::new(
+            socket, body, rest, kind, decoder, ended,
+        )));
+        end.await.unwrap_or(ReadError::Ended)
     }
 
-    async fn dial(&self, kind: Kind) -> Result<Reader, ReadError> {
+    async fn dial(&self, kind: Kind) -> Result<(Socket, Body, BytesMut), ReadError> {
         let local = &self.shared.local;
         let path = format!("{}/{:x}", kind.path(), local.member);
         let mut headers = local.headers();
         if let Ok(to) = HeaderValue::try_from(format!("{:x}", self.id)) {
             headers.insert(headers::RAFT_TO, to);
         }
-        let answer = self
-            .shared
-            .client
-            .open(
-                &self.url(),
-                Method::GET,
-                &path,
-                &headers,
-                component_base::http::empty(),
-            )
-            .await
-            .map_err(|error| ReadError::Transport(error.into()))?;
-        let (status, body) = (answer.status(), incoming(answer.into_body()));
-        if status == StatusCode::OK {
-            return Ok(Reader::of(body, MAX_MESSAGE_BYTES).patient(self.shared.read_timeout));
-        }
-        let said = component_base::http::read_limited(body, 4096)
-            .await
-            .unwrap_or_default();
-        Err(ReadError::Malformed(self.refused(status, &said)))
-    }
-
-    async fn received(&self, kind: Kind, message: etcd_api::raftpb::Message) {
-        let (_, remote) = self.labels();
-        metrics::RECEIVED_BYTES
-            .with(&[&remote])
-            .add(message.encoded_len() as f64);
-        let events = &self.shared.events;
-        while kind == Kind::MsgApp && events.len() > READ_ON_BELOW {
-            // Appends wait in the socket: their sender is told by its full queue.
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-        let taken = events.len() <= MAX_WAITING_EVENTS;
-        match wire::from_raftpb(message) {
-            Ok(message) if taken && accepts(&self.shared.local, &message) => {
-                events.push(Event::Step(Box::new(message)))
-            }
-            Ok(_) => metrics::RECEIVED_FAILURES.with(&[&remote]).inc(),
-            Err(error) => warn!("remote-peer-id" = %remote, error = %error, "failed to decode Raft message"),
+        match self.shared.client.dial(&self.url(), &path, &headers).await? {
+            Dialed::Stream(socket, body, rest) => Ok((socket, body, rest)),
+            Dialed::Refused(status, said) => Err(ReadError::Malformed(self.refused(status, &said))),
         }
     }
 
@@ -415,14 +358,6 @@ pub fn accepts(local: &Local, message: &Message) -> bool {
         && message.from != 0
         && message.msg_type != MessageType::MsgSnapshot as i32
         && wire::is_sound(message)
-}
-
-/// A message of the general stream; None for a heartbeat of the link.
-async fn general(reader: &mut Reader) -> Result<Option<etcd_api::raftpb::Message>, ReadError> {
-    let length = number(reader).await?;
-    reader.check_length(length)?;
-    let message = etcd_api::raftpb::Message::decode(reader.take(length as usize).await?)?;
-    Ok((!is_link_heartbeat(&message)).then_some(message))
 }
 
 impl From<ClientError> for ReadError {

@@ -23,7 +23,6 @@ use tracing::{info, warn};
 
 use super::client::incoming;
 use super::handler::decode_head;
-use super::msgapp::number;
 use super::reader::{ReadError, Reader};
 use super::remote::Peer;
 use super::stream::length_delimited;
@@ -314,7 +313,7 @@ pub async fn receive(server: &Arc<EtcdServer>, body: Incoming) -> Result<(), Rec
 }
 
 async fn head(reader: &mut Reader) -> Result<raftpb::Message, ReadError> {
-    let length = number(reader).await?;
+    let length = reader.number().await?;
     reader.check_length(length)?;
     Ok(decode_head(reader.take(length as usize).await?)?)
 }

@@ -1,32 +1,27 @@
 //! The sending end of a stream: the body of an answer that a peer asked for and never ends.
 
-use std::future::Future as _;
-use std::pin::Pin;
+use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bytes::{BufMut as _, Bytes, BytesMut};
-use component_base::http::BoxError;
+use bytes::{BufMut as _, BytesMut};
 use component_base::metrics::CounterValue;
 use etcd_api::raftpb;
-use http_body::Frame;
-use parking_lot::Mutex;
 use prost::Message as _;
 use raft::eraftpb::Message;
-use tokio::sync::mpsc;
-use tokio::time::{Instant, Sleep};
 
-use super::msgapp;
-use super::wire;
+use super::socket::{Received, Socket};
+use super::{msgapp, wire};
 
 /// etcd's: messages that wait for one stream.
 const QUEUE_MESSAGES: usize = 4096;
 /// And what they may hold; beyond it the peer counts as unreachable, and raft probes instead of sending on.
 const QUEUE_BYTES: usize = 64 * 1024 * 1024;
-/// A frame of the body is closed at this size.
-const FRAME_BYTES: usize = 256 * 1024;
+/// A chunk of the body is closed at this size.
+const CHUNK_BYTES: usize = 256 * 1024;
+/// Eight digits and the end of their line.
+const CHUNK_HEAD: usize = 10;
 /// What a message takes beside its entries.
 const MESSAGE_BYTES: usize = 64;
 
@@ -55,80 +50,9 @@ impl Kind {
     }
 }
 
-/// Bytes that wait in a queue.
-#[derive(Default)]
-struct Load(AtomicUsize);
-
 pub fn size_of(message: &Message) -> usize {
     let entries: usize = message.entries.iter().map(|entry| entry.data.len() + 16).sum();
     MESSAGE_BYTES + entries
-}
-
-/// A place for the stream that the peer may or may not have open.
-#[derive(Default)]
-pub struct Lane {
-    writer: Mutex<Option<Writer>>,
-}
-
-struct Writer {
-    id: u64,
-    sender: mpsc::Sender<Message>,
-    load: Arc<Load>,
-}
-
-/// Why a message was not taken.
-#[derive(Debug)]
-pub enum NotTaken {
-    NoStream(Box<Message>),
-    Full,
-}
-
-impl Lane {
-    pub fn send(&self, message: Message) -> Result<(), NotTaken> {
-        let mut writer = self.writer.lock();
-        let Some(open) = writer.as_ref() else {
-            return Err(NotTaken::NoStream(Box::new(message)));
-        };
-        let size = size_of(&message);
-        if open.load.0.load(Ordering::Relaxed) + size > QUEUE_BYTES {
-            return Err(NotTaken::Full);
-        }
-        open.load.0.fetch_add(size, Ordering::Relaxed);
-        match open.sender.try_send(message) {
-            Ok(()) => Ok(()),
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                open.load.0.fetch_sub(size, Ordering::Relaxed);
-                Err(NotTaken::Full)
-            }
-            Err(mpsc::error::TrySendError::Closed(message)) => {
-                *writer = None;
-                Err(NotTaken::NoStream(Box::new(message)))
-            }
-        }
-    }
-
-    /// Takes the place of an earlier stream, which ends.
-    fn attach(&self, id: u64) -> (mpsc::Receiver<Message>, Arc<Load>) {
-        let (sender, receiver) = mpsc::channel(QUEUE_MESSAGES);
-        let load = Arc::new(Load::default());
-        *self.writer.lock() = Some(Writer {
-            id,
-            sender,
-            load: load.clone(),
-        });
-        (receiver, load)
-    }
-
-    fn detach(&self, id: u64) {
-        let mut writer = self.writer.lock();
-        if writer.as_ref().is_some_and(|open| open.id == id) {
-            *writer = None;
-        }
-    }
-
-    pub fn close(&self) {
-        *self.writer.lock() = None;
-    }
 }
 
 enum Encoding {
@@ -172,98 +96,115 @@ pub fn is_link_heartbeat(message: &raftpb::Message) -> bool {
     message.r#type == raftpb::MessageType::MsgHeartbeat as i32 && message.from == 0 && message.to == 0
 }
 
-pub struct StreamBody {
-    id: u64,
-    lane: Arc<Lane>,
-    messages: mpsc::Receiver<Message>,
-    load: Arc<Load>,
+/// Messages that wait for the socket, in the encoding of their stream.
+pub struct Writer {
+    socket: Socket,
     encoding: Encoding,
-    idle: Pin<Box<Sleep>>,
-    heartbeat: Duration,
+    queue: VecDeque<Message>,
+    load: usize,
+    last: Instant,
+    /// One chunk of the answer's body.
+    chunk: BytesMut,
     sent: Arc<CounterValue>,
-    /// Called with whether messages were lost.
-    ended: Box<dyn Fn(bool) + Send + Sync>,
 }
 
-impl StreamBody {
-    pub fn new(
-        id: u64,
-        kind: Kind,
-        lane: &Arc<Lane>,
-        heartbeat: Duration,
-        sent: Arc<CounterValue>,
-        ended: Box<dyn Fn(bool) + Send + Sync>,
-    ) -> StreamBody {
-        let (messages, load) = lane.attach(id);
-        StreamBody {
-            id,
-            lane: lane.clone(),
-            messages,
-            load,
+impl Writer {
+    /// `head` is the answer's.
+    pub fn new(socket: Socket, kind: Kind, head: &[u8], sent: Arc<CounterValue>) -> io::Result<Writer> {
+        let mut writer = Writer {
+            socket,
             encoding: match kind {
                 Kind::MsgApp => Encoding::MsgApp(msgapp::Encoder::default()),
                 Kind::Message => Encoding::Message,
             },
-            idle: Box::pin(tokio::time::sleep(heartbeat)),
-            heartbeat,
+            queue: VecDeque::new(),
+            load: 0,
+            last: Instant::now(),
+            chunk: BytesMut::new(),
             sent,
-            ended,
-        }
-    }
-
-    fn push(&mut self, message: Message, out: &mut BytesMut) {
-        self.load.0.fetch_sub(size_of(&message), Ordering::Relaxed);
-        self.encoding.encode(&wire::to_raftpb(message), out);
-    }
-
-    /// All that waits, up to the size of a frame. None when the stream has ended.
-    fn gather(&mut self, context: &mut Context<'_>) -> Poll<Option<BytesMut>> {
-        let mut out = BytesMut::new();
-        while out.len() < FRAME_BYTES {
-            match self.messages.poll_recv(context) {
-                Poll::Ready(Some(message)) => self.push(message, &mut out),
-                Poll::Ready(None) if out.is_empty() => return Poll::Ready(None),
-                Poll::Pending if out.is_empty() => return Poll::Pending,
-                _ => break,
-            }
-        }
-        Poll::Ready(Some(out))
-    }
-}
-
-impl http_body::Body for StreamBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let out = match self.gather(context) {
-            Poll::Ready(None) => return Poll::Ready(None),
-            Poll::Ready(Some(out)) => out,
-            Poll::Pending => {
-                std::task::ready!(self.idle.as_mut().poll(context));
-                let mut out = BytesMut::new();
-                self.encoding.heartbeat(&mut out);
-                out
-            }
         };
-        let next = Instant::now() + self.heartbeat;
-        self.idle.as_mut().reset(next);
-        // The timer must know this task again, or nothing would wake it.
-        if self.idle.as_mut().poll(context).is_ready() {
-            context.waker().wake_by_ref();
-        }
-        self.sent.add(out.len() as f64);
-        Poll::Ready(Some(Ok(Frame::data(out.freeze()))))
+        writer.socket.write(head)?;
+        writer.socket.flush()?;
+        Ok(writer)
     }
-}
 
-impl Drop for StreamBody {
-    fn drop(&mut self) {
-        self.lane.detach(self.id);
-        let lost = self.messages.try_recv().is_ok();
-        (self.ended)(lost);
+    pub fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    pub fn has_waiting(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Whether the socket is to say when it takes more.
+    pub fn is_behind(&self) -> bool {
+        self.socket.is_behind()
+    }
+
+    /// False when too much waits already.
+    pub fn push(&mut self, message: Message) -> bool {
+        let size = size_of(&message);
+        if self.queue.len() >= QUEUE_MESSAGES || self.load + size > QUEUE_BYTES {
+            return false;
+        }
+        self.load += size;
+        self.queue.push_back(message);
+        true
+    }
+
+    /// Writes what waits, as far as the socket takes it.
+    pub fn pump(&mut self) -> io::Result<()> {
+        loop {
+            self.socket.flush()?;
+            if self.socket.is_behind() || self.queue.is_empty() {
+                return Ok(());
+            }
+            self.begin_chunk();
+            while self.chunk.len() < CHUNK_BYTES
+                && let Some(message) = self.queue.pop_front()
+            {
+                self.load -= size_of(&message);
+                self.encoding.encode(&wire::to_raftpb(message), &mut self.chunk);
+            }
+            self.end_chunk()?;
+        }
+    }
+
+    /// The other side gives a stream up that is silent.
+    pub fn keep_alive(&mut self, heartbeat: Duration) -> io::Result<()> {
+        if self.last.elapsed() < heartbeat || self.socket.is_behind() {
+            return Ok(());
+        }
+        self.begin_chunk();
+        self.encoding.heartbeat(&mut self.chunk);
+        self.end_chunk()?;
+        self.socket.flush()
+    }
+
+    /// Nothing that counts ever comes from whoever reads.
+    pub fn receive(&mut self, scratch: &mut [u8]) -> io::Result<Received> {
+        let mut ignored = BytesMut::new();
+        let received = self.socket.receive(scratch, &mut ignored)?;
+        self.socket.flush()?;
+        Ok(received)
+    }
+
+    fn begin_chunk(&mut self) {
+        self.chunk.clear();
+        self.chunk.put_bytes(b'0', CHUNK_HEAD);
+    }
+
+    fn end_chunk(&mut self) -> io::Result<()> {
+        let length = self.chunk.len() - CHUNK_HEAD;
+        let head = format!("{length:08x}\r\n");
+        self.chunk[..CHUNK_HEAD].copy_from_slice(head.as_bytes());
+        self.chunk.put_slice(b"\r\n");
+        self.sent.add(length as f64);
+        self.last = Instant::now();
+        let written = self.socket.write(&self.chunk);
+        if self.chunk.capacity() > 2 * CHUNK_BYTES {
+            self.chunk = BytesMut::new();
+        }
+        written
     }
 }

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use component_base::http::Body;
 use parking_lot::RwLock;
 use raft::eraftpb::Message;
 use tokio::runtime::Handle;
@@ -13,7 +12,6 @@ use tracing::info;
 use super::client::Client;
 use super::headers::Local;
 use super::remote::{Acquaintance, Peer, Shared};
-use super::stream::Kind;
 use crate::membership::Member;
 
 /// Strangers that gave us an address to answer to.
@@ -67,10 +65,9 @@ impl Transport {
         known.or_else(|| self.remotes.read().get(&id).cloned())
     }
 
-    /// The stream that a member has asked for. None when it is no member that we know.
-    pub fn attach(&self, from: u64, kind: Kind) -> Option<Body> {
-        let peer = self.peers.read().get(&from).cloned()?;
-        Some(peer.attach(kind))
+    /// One of the members that we know.
+    pub fn member(&self, id: u64) -> Option<Arc<Peer>> {
+        self.peers.read().get(&id).cloned()
     }
 
     /// Notes where an unknown member can be answered: we may have fallen behind its joining.
@@ -99,6 +96,7 @@ impl Transport {
 }
 
 impl Network for Transport {
+    /// What finds no stream.
     fn send(&self, messages: Vec<Message>) {
         for message in messages {
             // The last a removed member hears is that it was removed: it finds out by itself.
@@ -145,7 +143,7 @@ impl Network for Transport {
     }
 
     fn active_for(&self, id: u64) -> Option<Duration> {
-        let peer = self.peers.read().get(&id).cloned()?;
+        let peer = self.member(id)?;
         peer.active_since().map(|since| Instant::now() - since)
     }
 }

@@ -14,11 +14,14 @@ use super::inbox::Inbox;
 use super::log_thread::Job;
 use super::node::{Follower, Node, Persist, Work};
 use crate::apply::Arrived;
+use crate::peer::streams::Opened;
 
 /// A question to the leader that was not answered within so many ticks is asked again.
 const READ_RETRY_TICKS: u32 = 5;
 /// Proposals in one message, by their size.
 const PROPOSE_BYTES: usize = 1024 * 1024;
+/// Followers hear so soon of a commit, if nothing else is sent to them first.
+const TELL_WITHIN: Duration = Duration::from_millis(1);
 /// Proposals that wait for a leader.
 const MAX_HELD: usize = 20_000;
 
@@ -50,6 +53,9 @@ pub enum Event {
     /// The first election need not wait so many ticks of its timeout.
     AdvanceTicks(usize),
     SpaceChanged,
+    /// To or from a peer.
+    Stream(Box<Opened>),
+    PeerStopped,
     Stop,
 }
 
@@ -93,6 +99,8 @@ pub trait Outside: Send {
     /// The clock of this process stood still for so long.
     fn stalled(&mut self, gap: Duration);
     fn space_changed(&mut self);
+    fn open(&mut self, _: Opened) {}
+    fn close_stopped(&mut self) {}
 }
 
 pub struct Driver<O> {
@@ -107,6 +115,10 @@ pub struct Driver<O> {
     pub election: Duration,
     last_tick: Instant,
     woke: Instant,
+    /// Followers hear of a commit with the next append, which is soon to come.
+    pub lazy: bool,
+    last_proposal: Option<Instant>,
+    untold_since: Option<Instant>,
     reads: Vec<oneshot::Sender<u64>>,
     asked: Option<Asked>,
     reads_asked: u64,
@@ -159,6 +171,9 @@ impl<O: Outside> Driver<O> {
             election: tick * 10,
             last_tick: Instant::now(),
             woke: Instant::now(),
+            lazy: false,
+            last_proposal: None,
+            untold_since: None,
             reads: Vec::new(),
             asked: None,
             reads_asked,
@@ -176,10 +191,29 @@ impl<O: Outside> Driver<O> {
     /// Until something has happened or a tick is due; then what has happened. Whoever asks after a stall is answered once the leases have been
     /// extended by it.
     pub fn wait(&mut self, batch: &mut Vec<Event>) {
-        let wait = (self.last_tick + self.tick).saturating_duration_since(Instant::now());
+        let mut until = self.last_tick + self.tick;
+        if let Some(since) = self.untold_since {
+            until = until.min(since + TELL_WITHIN);
+        }
+        let wait = until.saturating_duration_since(Instant::now());
         self.outside.wait(&self.events, batch, wait);
         // One look at the clock: a stall between two looks would be nobody's.
         self.woken(Instant::now());
+        self.judge_pace(batch);
+    }
+
+    /// Where proposals follow each other closely the next one tells of the commit of the one before.
+    fn judge_pace(&mut self, batch: &[Event]) {
+        if batch.iter().any(|event| matches!(event, Event::Propose(_))) {
+            let now = Instant::now();
+            let last = self.last_proposal.replace(now);
+            self.lazy = last.is_some_and(|last| now - last < TELL_WITHIN);
+        } else if self
+            .untold_since
+            .is_some_and(|since| since.elapsed() >= TELL_WITHIN)
+        {
+            self.lazy = false;
+        }
     }
 
     pub fn woken(&mut self, now: Instant) {
@@ -309,6 +343,8 @@ impl<O: Outside> Driver<O> {
             Event::Forget(index) => self.node.forget(index),
             Event::AdvanceTicks(ticks) => (0..ticks).for_each(|_| self.node.tick()),
             Event::SpaceChanged => self.outside.space_changed(),
+            Event::Stream(opened) => self.outside.open(*opened),
+            Event::PeerStopped => self.outside.close_stopped(),
             Event::Stop => {}
         }
     }
@@ -437,6 +473,17 @@ impl<O: Outside> Driver<O> {
     }
 
     fn work(&mut self) {
+        self.do_work();
+        if self.node.tell_commits(self.lazy) {
+            self.do_work();
+        }
+        self.untold_since = match self.lazy && self.node.has_untold() {
+            true => self.untold_since.or_else(|| Some(Instant::now())),
+            false => None,
+        };
+    }
+
+    fn do_work(&mut self) {
         while let Some(work) = self.node.work() {
             self.run_work(work);
             self.publish();

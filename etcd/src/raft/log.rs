@@ -89,6 +89,22 @@ impl Log {
         self.bytes = 0;
     }
 
+    /// Keeps no more than so many bytes of what lies up to `index`, which was applied; half of them go at once, so that this is rare.
+    pub fn trim(&mut self, bytes: u64, index: u64) {
+        if self.bytes <= bytes {
+            return;
+        }
+        let mut left = self.bytes;
+        let goes = |entry: &&Entry| {
+            let goes = left > bytes / 2 && entry.index <= index;
+            left -= entry.data.len() as u64;
+            goes
+        };
+        if let Some(last) = self.entries.iter().take_while(goes).last() {
+            self.compact(last.index);
+        }
+    }
+
     /// Forgets entries up to `index`, which were applied.
     pub fn compact(&mut self, index: u64) {
         let count = index.min(self.last()).saturating_sub(self.before.0) as usize;

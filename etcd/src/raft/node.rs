@@ -1,5 +1,7 @@
 //! The deciding half of raft: no IO, no clock, no threads.
 
+use std::collections::HashMap;
+
 use etcd_api::raftpb;
 use raft::eraftpb::{
     ConfChange, ConfChangeType, ConfState, Entry, HardState, Message, MessageType, SnapshotMetadata,
@@ -23,6 +25,16 @@ pub struct Node {
     /// This leader was removed. Somebody must tell the others that this was committed, so it leads on as a member, which raft knows no leader without:
     /// a quorum that has one member more meets every quorum of the others. Once it leads no more it is none.
     removal: Option<ConfChange>,
+    telling: Telling,
+}
+
+/// Who has been told how far this leader has committed. It travels with every append and heartbeat, so a message for it alone can often be spared.
+#[derive(Default)]
+struct Telling {
+    term: u64,
+    told: HashMap<u64, u64>,
+    /// Up to where members wait for it: they have forwarded proposals.
+    waiting: HashMap<u64, u64>,
 }
 
 /// What is to be done, in this order: answer reads, apply, send, persist, send what waited for that.
@@ -60,6 +72,8 @@ pub struct Timing {
 pub struct Retention {
     pub snapshot_count: u64,
     pub catchup_entries: u64,
+    /// Bytes that nobody is known to need: for a member that is behind when the leader changes.
+    pub tail_bytes: u64,
 }
 
 impl Default for Retention {
@@ -67,6 +81,7 @@ impl Default for Retention {
         Retention {
             snapshot_count: 10_000,
             catchup_entries: 5_000,
+            tail_bytes: 4 * 1024 * 1024,
         }
     }
 }
@@ -89,6 +104,8 @@ impl Node {
             max_inflight_msgs: MAX_INFLIGHT_MESSAGES,
             max_committed_size_per_ready: MAX_COMMITTED_BYTES,
             check_quorum: true,
+            // See [`Node::tell_commits`].
+            skip_bcast_commit: true,
             pre_vote: timing.pre_vote,
             // 0 leaves it to raft.
             min_election_tick: timing.timeout_ticks.unwrap_or(0),
@@ -103,6 +120,7 @@ impl Node {
             id,
             retention: Retention::default(),
             removal: None,
+            telling: Telling::default(),
         })
     }
 
@@ -178,7 +196,67 @@ impl Node {
         if message.msg_type == MessageType::MsgTimeoutNow as i32 && self.is_installing() {
             return Ok(());
         }
-        self.raw.step(message)
+        let forwarded = message.msg_type == MessageType::MsgPropose as i32 && self.is_leader();
+        let from = message.from;
+        let stepped = self.raw.step(message);
+        if forwarded && stepped.is_ok() {
+            let last = self.raw.raft.raft_log.last_index();
+            self.telling.waiting.insert(from, last);
+        }
+        stepped
+    }
+
+    fn untold(&self) -> impl Iterator<Item = u64> {
+        let (telling, committed) = (&self.telling, self.committed());
+        let is_untold = move |id: &u64| telling.told.get(id).is_none_or(|told| *told < committed);
+        let others = self.raw.raft.prs().iter().map(|(id, _)| *id);
+        others.filter(move |id| self.is_leader() && *id != self.id && is_untold(id))
+    }
+
+    pub fn has_untold(&self) -> bool {
+        self.untold().next().is_some()
+    }
+
+    /// Tells the others how far this leader has committed, whom no other message has told; with `lazy`, only those who wait for it. Whether any
+    /// was to be told.
+    pub fn tell_commits(&mut self, lazy: bool) -> bool {
+        let (committed, before) = (self.committed(), &self.telling.told);
+        let waits = |id: &u64| {
+            let from = self.telling.waiting.get(id);
+            from.is_some_and(|index| before.get(id).is_none_or(|told| told < index))
+        };
+        let ids: Vec<u64> = self.untold().filter(|id| !lazy || waits(id)).collect();
+        for id in &ids {
+            // One that cannot be sent anything now is told by what it is sent next.
+            self.raw.raft.send_append(*id);
+            self.telling.told.insert(*id, committed);
+        }
+        !ids.is_empty()
+    }
+
+    /// What messages say by the way.
+    fn note_told(&mut self, messages: &[Message]) {
+        let term = self.term();
+        if self.telling.term != term {
+            self.telling = Telling {
+                term,
+                ..Telling::default()
+            };
+        }
+        for message in messages {
+            match MessageType::try_from(message.msg_type) {
+                Ok(MessageType::MsgAppend | MessageType::MsgHeartbeat) => {
+                    let told = self.telling.told.entry(message.to).or_default();
+                    *told = message.commit.max(*told);
+                }
+                // Who reads must have applied what it is told of here.
+                Ok(MessageType::MsgReadIndexResp) => {
+                    let waiting = self.telling.waiting.entry(message.to).or_default();
+                    *waiting = message.index.max(*waiting);
+                }
+                _ => {}
+            }
+        }
     }
 
     /// A leader counts on more than this member's log holds: the log was lost, and raft would take its word for a bug.
@@ -281,15 +359,25 @@ impl Node {
             return log.applied;
         }
         self.raw.advance_apply_to(known);
-        let (alone, retention) = (self.is_sole_member(), self.retention);
+        let (alone, retention, everywhere) = (self.is_sole_member(), self.retention, self.on_everyone());
         let store = self.raw.mut_store();
         store.set_applied(known);
         if alone {
             store.compact(known);
         } else {
             forget(store, known, retention);
+            store.trim(retention.tail_bytes, known.min(everywhere));
         }
         known
+    }
+
+    /// Up to where no member needs entries, as far as this one knows: a follower does not hear how far others are.
+    fn on_everyone(&self) -> u64 {
+        let matched = self.raw.raft.prs().iter().map(|(_, progress)| progress.matched);
+        match self.is_leader() {
+            true => matched.min().unwrap_or(0),
+            false => u64::MAX,
+        }
     }
 
     /// Applied entries up to `index` are forgotten, whoever may want them.
@@ -337,6 +425,7 @@ impl Node {
             messages,
             persist: Some(persist),
         };
+        self.note_told(&work.messages);
         self.remember(&work);
         self.raw.advance_append_async(ready);
         Some(work)

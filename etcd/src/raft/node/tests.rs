@@ -200,3 +200,120 @@ fn what_is_applied_beyond_what_raft_knows_is_noted_later() {
     let known = leader.committed();
     assert_eq!(leader.applied(known + 100), known);
 }
+
+/// A leader of three with `count` proposals of a KiB behind it, which 2 has and 3 has up to `third`.
+fn leader_of_three(count: u64, third: u64) -> Node {
+    let mut leader = node(1, &[1, 2, 3]);
+    let answer = |kind: MessageType, from, term, index| {
+        let mut message = Message {
+            from,
+            to: 1,
+            term,
+            index,
+            ..Message::default()
+        };
+        message.set_msg_type(kind);
+        message
+    };
+    (0..40).for_each(|_| leader.tick());
+    settle(&mut leader);
+    let term = leader.term();
+    for kind in [
+        MessageType::MsgRequestPreVoteResponse,
+        MessageType::MsgRequestVoteResponse,
+    ] {
+        for term in [term, term + 1] {
+            leader.step(answer(kind, 2, term, 0)).unwrap();
+            settle(&mut leader);
+        }
+    }
+    assert!(leader.is_leader());
+    let term = leader.term();
+    for _ in 0..count {
+        leader.propose([vec![0; 1024]]).unwrap();
+        settle(&mut leader);
+    }
+    let last = leader.raw.raft.raft_log.last_index();
+    let mut acknowledge = |from, index| {
+        leader
+            .step(answer(MessageType::MsgAppendResponse, from, term, index))
+            .unwrap();
+        settle(&mut leader);
+    };
+    acknowledge(3, third.min(last));
+    acknowledge(2, last);
+    leader.propose([b"one more".to_vec()]).unwrap();
+    settle(&mut leader);
+    let answer = answer(MessageType::MsgAppendResponse, 2, term, last + 1);
+    leader.step(answer).unwrap();
+    settle(&mut leader);
+    assert_eq!(leader.committed(), last + 1);
+    leader
+}
+
+#[test]
+fn what_everyone_has_is_kept_for_a_while_and_what_somebody_lacks_for_longer() {
+    let kept = |third| leader_of_three(6000, third).raw.store().kept();
+    let (tail, bytes) = kept(u64::MAX);
+    assert!(
+        bytes <= Retention::default().tail_bytes / 2 && tail >= 2000,
+        "{tail} entries, {bytes} bytes"
+    );
+    let (behind, _) = kept(1000);
+    assert!((5000..5010).contains(&behind), "{behind} entries");
+}
+
+#[test]
+fn a_commit_is_told_at_once_to_who_waits_for_it_and_to_others_by_the_way() {
+    let mut leader = leader_of_three(1, u64::MAX);
+    let appends = |leader: &mut Node| {
+        let mut to = Vec::new();
+        while let Some(work) = leader.work() {
+            let number = work.persist.map_or(0, |persist| persist.number);
+            let append = MessageType::MsgAppend as i32;
+            let sent = work.messages.iter().filter(|message| message.msg_type == append);
+            to.extend(sent.map(|message| (message.to, message.entries.len())));
+            leader.persisted(number);
+        }
+        to.sort();
+        to
+    };
+    leader.tell_commits(false);
+    appends(&mut leader);
+    let acknowledge = |leader: &mut Node| {
+        let mut message = Message {
+            from: 2,
+            to: 1,
+            term: leader.term(),
+            index: leader.raw.raft.raft_log.last_index(),
+            ..Message::default()
+        };
+        message.set_msg_type(MessageType::MsgAppendResponse);
+        leader.step(message).unwrap();
+    };
+    leader.propose([b"own".to_vec()]).unwrap();
+    assert_eq!(appends(&mut leader), [(2, 1), (3, 1)]);
+    acknowledge(&mut leader);
+    assert!(!leader.tell_commits(true) && leader.has_untold());
+    assert_eq!(appends(&mut leader), []);
+    // The next append says it by the way.
+    leader.propose([b"own".to_vec()]).unwrap();
+    assert_eq!(appends(&mut leader), [(2, 1), (3, 1)]);
+    assert!(!leader.has_untold());
+    let mut forwarded = Message {
+        from: 3,
+        to: 1,
+        entries: vec![Entry::default()],
+        ..Message::default()
+    };
+    forwarded.set_msg_type(MessageType::MsgPropose);
+    leader.step(forwarded).unwrap();
+    appends(&mut leader);
+    acknowledge(&mut leader);
+    assert!(leader.tell_commits(true));
+    assert_eq!(appends(&mut leader), [(3, 0)]);
+    // Nobody waits for what is left, and the time for it has come.
+    assert!(leader.tell_commits(false));
+    assert_eq!(appends(&mut leader), [(2, 0)]);
+    assert!(!leader.has_untold());
+}
