@@ -24,6 +24,7 @@ use crate::clock::Clock;
 use crate::lease::LeaseError;
 use crate::membership::MemberError;
 use crate::mvcc::{self, Store, check};
+use crate::peer::lease::Renewals;
 use crate::peer::transport::{Network, Transport};
 use crate::raft::driver::{Event, Status};
 use crate::raft::inbox::Inbox;
@@ -142,6 +143,7 @@ pub struct EtcdServer {
     pub live_bytes: AtomicU64,
     /// The way to the other members.
     pub transport: Arc<Transport>,
+    renewals: Arc<Renewals>,
     /// The cluster has removed this member.
     pub removed: watch::Sender<bool>,
     learner: AtomicBool,
@@ -205,6 +207,7 @@ impl EtcdServer {
             store_full: AtomicBool::new(false),
             live_bytes,
             transport,
+            renewals: Arc::default(),
             removed,
             learner: AtomicBool::new(false),
             next_id: AtomicU64::new(first_id(member)),

@@ -13,6 +13,7 @@ use etcd_checker::{Operation, Request, Response, Timeline, serializable, watch};
 use prost::Message as _;
 
 use crate::faults::Down;
+use crate::member::Life;
 use crate::world::World;
 
 /// How long the busy part may take.
@@ -206,7 +207,13 @@ impl World {
             )
         };
         let members: Vec<String> = self.members.iter().map(member).collect();
-        format!("{members:#?}, collected {}", self.collector.collected())
+        let due = self.members.iter().map(|member| member.life.as_ref().map(Life::due));
+        let due: Vec<_> = due.collect();
+        let waiting: Vec<bool> = self.clients.iter().map(|client| client.is_waiting()).collect();
+        format!(
+            "{members:#?}, collected {}, parts with work {due:?}, clients that wait {waiting:?}",
+            self.collector.collected()
+        )
     }
 
     fn judge(mut self) -> Result<Summary, String> {

@@ -330,7 +330,11 @@ impl Life {
     }
 
     pub fn is_idle(&self) -> bool {
-        !PARTS.into_iter().any(|part| self.is_due(part))
+        self.due().is_empty()
+    }
+
+    pub fn due(&self) -> Vec<Part> {
+        PARTS.into_iter().filter(|part| self.is_due(*part)).collect()
     }
 
     pub fn turn(&mut self, part: Part) {

@@ -61,7 +61,7 @@ impl PeerHandler {
             }
             "/version" => crate::http::version(&self.server),
             "/downgrade/enabled" => self.with_method(Method::GET, request, |_| self.downgrade()).await,
-            "/leases" | "/leases/internal" => {
+            "/leases" | "/leases/internal" | lease::MANY => {
                 self.with_method(Method::POST, request, |request| self.lease(request))
                     .await
             }
@@ -306,13 +306,14 @@ impl PeerHandler {
     }
 
     async fn lease(&self, request: Request<Incoming>) -> Response<Body> {
-        let internal = request.uri().path().starts_with("/leases/internal");
+        let path = request.uri().path().to_owned();
         let Ok(bytes) = read_limited(request.into_body(), MAX_REQUEST_BYTES).await else {
             return text(StatusCode::BAD_REQUEST, "error reading body\n");
         };
-        let answer = match internal {
-            true => lease::serve_time_to_live(&self.server, bytes).await,
-            false => lease::serve_renew(&self.server, bytes).await,
+        let answer = match path.as_str() {
+            _ if path.starts_with("/leases/internal") => lease::serve_time_to_live(&self.server, bytes).await,
+            lease::MANY => lease::serve_renew_many(&self.server, bytes).await,
+            _ => lease::serve_renew(&self.server, bytes).await,
         };
         match answer {
             Ok(bytes) => typed(StatusCode::OK, PROTOBUF, bytes),

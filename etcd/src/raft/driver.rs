@@ -20,6 +20,8 @@ use crate::peer::streams::Opened;
 const READ_RETRY_TICKS: u32 = 5;
 /// Proposals in one message, by their size.
 const PROPOSE_BYTES: usize = 1024 * 1024;
+/// Whoever is asked first whether this member leads answers within this time, or the others are asked too.
+const ANSWER_WITHIN: Duration = Duration::from_millis(2);
 /// Followers hear so soon of a commit, if nothing else is sent to them first.
 const TELL_WITHIN: Duration = Duration::from_millis(1);
 /// Proposals that wait for a leader.
@@ -119,6 +121,7 @@ pub struct Driver<O> {
     pub lazy: bool,
     last_proposal: Option<Instant>,
     untold_since: Option<Instant>,
+    spared_since: Option<Instant>,
     reads: Vec<oneshot::Sender<u64>>,
     asked: Option<Asked>,
     reads_asked: u64,
@@ -174,6 +177,7 @@ impl<O: Outside> Driver<O> {
             lazy: false,
             last_proposal: None,
             untold_since: None,
+            spared_since: None,
             reads: Vec::new(),
             asked: None,
             reads_asked,
@@ -195,11 +199,23 @@ impl<O: Outside> Driver<O> {
         if let Some(since) = self.untold_since {
             until = until.min(since + TELL_WITHIN);
         }
+        if let Some(since) = self.spared_since {
+            until = until.min(since + ANSWER_WITHIN);
+        }
         let wait = until.saturating_duration_since(Instant::now());
         self.outside.wait(&self.events, batch, wait);
         // One look at the clock: a stall between two looks would be nobody's.
         self.woken(Instant::now());
         self.judge_pace(batch);
+        if self
+            .spared_since
+            .is_some_and(|since| since.elapsed() >= ANSWER_WITHIN)
+            && self.node.ask_spared()
+        {
+            self.spared_since = None;
+            self.work();
+            self.outside.flush();
+        }
     }
 
     /// Where proposals follow each other closely the next one tells of the commit of the one before.
@@ -266,6 +282,7 @@ impl<O: Outside> Driver<O> {
             self.status.heartbeat_failures.fetch_add(1, Ordering::Relaxed);
         }
         self.node.tick();
+        self.node.ask_spared();
         if let Some(asked) = &mut self.asked {
             asked.ticks += 1;
             if asked.ticks >= READ_RETRY_TICKS
@@ -479,6 +496,15 @@ impl<O: Outside> Driver<O> {
         }
         self.untold_since = match self.lazy && self.node.has_untold() {
             true => self.untold_since.or_else(|| Some(Instant::now())),
+            false => None,
+        };
+        self.note_spared();
+    }
+
+    /// Since when a question waits for those who were asked first.
+    fn note_spared(&mut self) {
+        self.spared_since = match self.node.has_spared() {
+            true => self.spared_since.or_else(|| Some(Instant::now())),
             false => None,
         };
     }

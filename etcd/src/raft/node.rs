@@ -26,6 +26,10 @@ pub struct Node {
     /// a quorum that has one member more meets every quorum of the others. Once it leads no more it is none.
     removal: Option<ConfChange>,
     telling: Telling,
+    /// Questions of reads to members that need not be asked as long as others answer.
+    spared: Vec<Message>,
+    /// The member that has answered such a question last.
+    prompt: u64,
 }
 
 /// Who has been told how far this leader has committed. It travels with every append and heartbeat, so a message for it alone can often be spared.
@@ -121,6 +125,8 @@ impl Node {
             retention: Retention::default(),
             removal: None,
             telling: Telling::default(),
+            spared: Vec::new(),
+            prompt: 0,
         })
     }
 
@@ -175,7 +181,53 @@ impl Node {
     }
 
     pub fn read_index(&mut self, context: Vec<u8>) {
+        let before = self.raw.raft.msgs.len();
         self.raw.read_index(context);
+        self.spare_some(before);
+    }
+
+    /// Raft asks everyone whether this member still leads, and needs the answers of a quorum: whoever answered last is asked, and as many others
+    /// as that takes. The rest is asked by [`Node::ask_spared`].
+    fn spare_some(&mut self, before: usize) {
+        let conf = self.raw.raft.prs().conf().to_conf_state();
+        if !self.is_leader() || !conf.voters_outgoing.is_empty() {
+            return;
+        }
+        let mut needed = conf.voters.len() / 2;
+        let mut asked = self.raw.raft.msgs.split_off(before.min(self.raw.raft.msgs.len()));
+        let is_question = |message: &Message| {
+            message.msg_type == MessageType::MsgHeartbeat as i32 && !message.context.is_empty()
+        };
+        asked.sort_by_key(|message| message.to != self.prompt);
+        let mut spared = Vec::new();
+        for message in asked {
+            let counts = conf.voters.contains(&message.to);
+            match is_question(&message) && (needed == 0 || !counts) {
+                true => spared.push(message),
+                false => {
+                    needed -= usize::from(is_question(&message));
+                    self.raw.raft.msgs.push(message);
+                }
+            }
+        }
+        if !spared.is_empty() {
+            self.spared = spared;
+        }
+    }
+
+    pub fn has_spared(&self) -> bool {
+        !self.spared.is_empty()
+    }
+
+    /// Whoever was asked has not answered in time. Whether there was somebody else to ask.
+    pub fn ask_spared(&mut self) -> bool {
+        let spared = std::mem::take(&mut self.spared);
+        let asks = self.is_leader() && self.raw.raft.pending_read_count() > 0;
+        let term = self.term();
+        let current = spared.into_iter().filter(|message| asks && message.term == term);
+        let before = self.raw.raft.msgs.len();
+        self.raw.raft.msgs.extend(current);
+        self.raw.raft.msgs.len() > before
     }
 
     /// A leader can answer reads once an entry of its term was committed; a follower asks whoever leads.
@@ -196,9 +248,17 @@ impl Node {
         if message.msg_type == MessageType::MsgTimeoutNow as i32 && self.is_installing() {
             return Ok(());
         }
-        let forwarded = message.msg_type == MessageType::MsgPropose as i32 && self.is_leader();
-        let from = message.from;
+        let leads = self.is_leader();
+        let forwarded = message.msg_type == MessageType::MsgPropose as i32 && leads;
+        let asks = message.msg_type == MessageType::MsgReadIndex as i32 && leads;
+        if message.msg_type == MessageType::MsgHeartbeatResponse as i32 && !message.context.is_empty() {
+            self.prompt = message.from;
+        }
+        let (from, before) = (message.from, self.raw.raft.msgs.len());
         let stepped = self.raw.step(message);
+        if asks {
+            self.spare_some(before);
+        }
         if forwarded && stepped.is_ok() {
             let last = self.raw.raft.raft_log.last_index();
             self.telling.waiting.insert(from, last);
@@ -426,6 +486,9 @@ impl Node {
             persist: Some(persist),
         };
         self.note_told(&work.messages);
+        if self.raw.raft.pending_read_count() == 0 {
+            self.spared.clear();
+        }
         self.remember(&work);
         self.raw.advance_append_async(ready);
         Some(work)

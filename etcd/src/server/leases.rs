@@ -78,6 +78,20 @@ impl EtcdServer {
         }
     }
 
+    /// Renews leases on the leader, as far as that needs nobody else; what they have then.
+    pub async fn renew_many_here(&self, ids: Vec<i64>) -> Result<Vec<(i64, i64)>, ServerError> {
+        if !self.ensure_leadership().await || !self.raft.settled.load(Ordering::SeqCst) {
+            return Err(ServerError::NotLeader);
+        }
+        let now = self.clock.now();
+        let mut lessor = self.state.lessor.lock();
+        let mut renew = |id: i64| match lessor.has_checkpoint(id) {
+            true => None,
+            false => lessor.renew(id, now).ok().map(|ttl| (id, ttl)),
+        };
+        Ok(ids.into_iter().filter_map(&mut renew).collect())
+    }
+
     /// Renews a lease wherever the leader is.
     pub async fn renew(&self, id: i64) -> Result<i64, ServerError> {
         let ask = async {
@@ -90,7 +104,7 @@ impl EtcdServer {
                     }
                 }
                 for url in self.leader_urls().await.unwrap_or_default() {
-                    match lease::renew(self.transport.client(), &url, id).await {
+                    match self.renewals.renew(&self.transport, &url, id).await {
                         Asked::Answered(ttl) => return Ok(ttl),
                         Asked::NotFound => return Err(ServerError::Lease(LeaseError::NotFound)),
                         Asked::Again => {}

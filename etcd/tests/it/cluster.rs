@@ -334,6 +334,14 @@ async fn members_are_added_promoted_and_removed() {
     assert!(unknown.contains("member not found"), "{unknown}");
 }
 
+/// What a lease has after a renewal through this member; 0 when there is none.
+async fn renewed(channel: Channel, id: i64) -> i64 {
+    let mut leases = LeaseClient::new(channel);
+    let requests = tokio_stream::iter([LeaseKeepAliveRequest { id }]);
+    let answers = leases.lease_keep_alive(requests).await.unwrap();
+    answers.into_inner().message().await.unwrap().unwrap().ttl
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leases_live_on_through_followers_and_other_leaders() {
     let mut cluster = Cluster::start(3, None, &[]).await;
@@ -354,6 +362,15 @@ async fn leases_live_on_through_followers_and_other_leaders() {
     };
     let told = leases.lease_time_to_live(asked).await.unwrap().into_inner();
     assert_eq!((told.granted_ttl, &told.keys[0][..]), (4, &b"leased"[..]));
+    // Many at once are asked for together; one that is not there costs the others nothing.
+    let channel = cluster.nodes[follower].channel().await;
+    let mut renewals = tokio::task::JoinSet::new();
+    for number in 0..64 {
+        let (id, expected) = if number % 8 == 0 { (number + 1, 0) } else { (granted.id, 4) };
+        let channel = channel.clone();
+        renewals.spawn(async move { assert_eq!(renewed(channel, id).await, expected) });
+    }
+    renewals.join_all().await;
     cluster.nodes[leader].kill();
     // Kept alive through a follower, across an election, for longer than it lives by itself.
     let start = Instant::now();
@@ -464,6 +481,13 @@ async fn members_of_the_go_etcd_share_a_cluster_with_ours() {
                 .await;
         }
         cluster.agree().await;
+        let mut leases = LeaseClient::new(cluster.nodes[place].channel().await);
+        let granted = leases.lease_grant(LeaseGrantRequest { ttl: 60, id: 0 }).await;
+        let id = granted.unwrap().into_inner().id;
+        cluster.agree().await;
+        for node in &cluster.nodes {
+            assert_eq!(renewed(node.channel().await, id).await, 60);
+        }
     }
     cluster.nodes[0].kill();
     let mut kv = cluster.nodes[2].kv().await;

@@ -317,3 +317,43 @@ fn a_commit_is_told_at_once_to_who_waits_for_it_and_to_others_by_the_way() {
     assert_eq!(appends(&mut leader), [(2, 0)]);
     assert!(!leader.has_untold());
 }
+
+#[test]
+fn a_read_asks_a_quorum_first_and_the_others_when_that_does_not_answer() {
+    let mut leader = leader_of_three(1, u64::MAX);
+    let asked = |leader: &mut Node| {
+        let mut to = Vec::new();
+        while let Some(work) = leader.work() {
+            let question = |message: &&Message| !message.context.is_empty();
+            to.extend(work.messages.iter().filter(question).map(|message| message.to));
+            leader.persisted(work.persist.map_or(0, |persist| persist.number));
+        }
+        to
+    };
+    leader.read_index(b"one".to_vec());
+    let first = asked(&mut leader);
+    let [first] = first[..] else { panic!("{first:?}") };
+    let other = 5 - first;
+    assert!(leader.has_spared() && leader.ask_spared());
+    assert_eq!(asked(&mut leader), [other]);
+    assert!(!leader.ask_spared());
+    let mut answer = Message {
+        from: other,
+        to: 1,
+        term: leader.term(),
+        context: b"one".to_vec().into(),
+        ..Message::default()
+    };
+    answer.set_msg_type(MessageType::MsgHeartbeatResponse);
+    leader.step(answer).unwrap();
+    let answered = leader.work().unwrap().read_states;
+    assert_eq!(answered.len(), 1);
+    // Whoever answered is asked next.
+    leader.read_index(b"two".to_vec());
+    assert_eq!(asked(&mut leader), [other]);
+    // Heartbeats go to everybody, with the question.
+    leader.tick();
+    let mut all = asked(&mut leader);
+    all.sort();
+    assert_eq!(all, [2, 3]);
+}
