@@ -207,7 +207,10 @@ impl World {
             )
         };
         let members: Vec<String> = self.members.iter().map(member).collect();
-        let due = self.members.iter().map(|member| member.life.as_ref().map(Life::due));
+        let due = self
+            .members
+            .iter()
+            .map(|member| member.life.as_ref().map(Life::due));
         let due: Vec<_> = due.collect();
         let waiting: Vec<bool> = self.clients.iter().map(|client| client.is_waiting()).collect();
         format!(

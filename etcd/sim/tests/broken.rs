@@ -3,7 +3,7 @@
 use etcd_sim::Plan;
 use etcd_sim::plan::Broken;
 
-const SEEDS: u64 = 1000;
+const SEEDS: u64 = 6000;
 
 fn is_found(broken: Broken, change: impl Fn(&mut Plan)) {
     let found = (0..SEEDS).find(|seed| {
@@ -14,6 +14,7 @@ fn is_found(broken: Broken, change: impl Fn(&mut Plan)) {
         change(&mut plan);
         etcd_sim::run_plan(plan, false).is_err()
     });
+    eprintln!("found {found:?}");
     assert!(found.is_some(), "{SEEDS} seeds do not find it");
 }
 

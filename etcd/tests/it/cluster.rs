@@ -366,7 +366,11 @@ async fn leases_live_on_through_followers_and_other_leaders() {
     let channel = cluster.nodes[follower].channel().await;
     let mut renewals = tokio::task::JoinSet::new();
     for number in 0..64 {
-        let (id, expected) = if number % 8 == 0 { (number + 1, 0) } else { (granted.id, 4) };
+        let (id, expected) = if number % 8 == 0 {
+            (number + 1, 0)
+        } else {
+            (granted.id, 4)
+        };
         let channel = channel.clone();
         renewals.spawn(async move { assert_eq!(renewed(channel, id).await, expected) });
     }
