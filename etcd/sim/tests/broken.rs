@@ -3,7 +3,7 @@
 use etcd_sim::Plan;
 use etcd_sim::plan::Broken;
 
-const SEEDS: u64 = 6000;
+const SEEDS: u64 = 1000;
 
 fn is_found(broken: Broken, change: impl Fn(&mut Plan)) {
     let found = (0..SEEDS).find(|seed| {
@@ -14,7 +14,6 @@ fn is_found(broken: Broken, change: impl Fn(&mut Plan)) {
         change(&mut plan);
         etcd_sim::run_plan(plan, false).is_err()
     });
-    eprintln!("found {found:?}");
     assert!(found.is_some(), "{SEEDS} seeds do not find it");
 }
 
@@ -32,5 +31,8 @@ fn reads_that_do_not_ask_the_leader_are_found() {
 fn a_renewal_that_a_checkpoint_forgets_is_found() {
     is_found(Broken::Checkpoint, |plan| {
         (plan.holders, plan.checkpoints, plan.skew) = (4, 50, 0);
+        // Where nothing else is rare.
+        plan.lazy = false;
+        plan.retention.tail_bytes = u64::MAX;
     });
 }

@@ -150,7 +150,7 @@ impl Reading {
                 Kind::Message => general(&mut self.buffer)?,
             };
             match incoming {
-                Some(Incoming::Message(message)) => return Ok(Some(message)),
+                Some(Incoming::Message(message)) => return Ok(Some(*message)),
                 Some(Incoming::Heartbeat) => {}
                 None => return Ok(None),
             }
@@ -176,7 +176,7 @@ fn general(buffer: &mut BytesMut) -> Result<Option<Incoming>, ReadError> {
     }
     let mut bytes = own(buffer, end);
     bytes.advance(8);
-    let message = raftpb::Message::decode(bytes)?;
+    let message = Box::new(raftpb::Message::decode(bytes)?);
     Ok(Some(match is_link_heartbeat(&message) {
         true => Incoming::Heartbeat,
         false => Incoming::Message(message),

@@ -60,7 +60,7 @@ impl Encoder {
 
 #[derive(Debug, PartialEq)]
 pub enum Incoming {
-    Message(raftpb::Message),
+    Message(Box<raftpb::Message>),
     /// Of the link.
     Heartbeat,
 }
@@ -123,7 +123,7 @@ impl Decoder {
             self.index += 1;
         }
         message.commit = bytes.get_u64();
-        Ok(Some(Incoming::Message(message)))
+        Ok(Some(Incoming::Message(Box::new(message))))
     }
 
     fn whole(&mut self, buffer: &mut BytesMut) -> Result<Option<Incoming>, ReadError> {
@@ -140,7 +140,7 @@ impl Decoder {
         let message = raftpb::Message::decode(bytes)?;
         self.term = message.term;
         self.index = message.entries.last().map_or(message.index, |entry| entry.index);
-        Ok(Some(Incoming::Message(message)))
+        Ok(Some(Incoming::Message(Box::new(message))))
     }
 }
 
@@ -235,7 +235,7 @@ mod tests {
             messages.extend(decoder.decode(&mut came).unwrap());
         }
         assert!(came.is_empty());
-        let mut expected: Vec<_> = sent.into_iter().map(Incoming::Message).collect();
+        let mut expected: Vec<_> = sent.into_iter().map(Box::new).map(Incoming::Message).collect();
         expected.push(Incoming::Heartbeat);
         assert_eq!(messages, expected);
     }
