@@ -18,7 +18,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::authority::UrlAuthority;
 use super::catch::CatchPanic;
-use super::detach::{Detach, Lent, Lending};
+use super::detach::{Detach, Lending, Lent};
 use super::frames::Frames;
 use super::guarded::Guarded;
 use super::socket::Socket;
