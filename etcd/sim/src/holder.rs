@@ -16,7 +16,6 @@ use tokio::sync::oneshot::Receiver;
 use tokio::sync::oneshot::error::TryRecvError;
 
 use crate::leases::{Leads, checkpoint, revoke};
-use crate::plan::Broken;
 use crate::world::World;
 
 const TIMEOUT_US: u64 = 3_000_000;
@@ -199,7 +198,6 @@ impl World {
         if paused {
             return Heard::Nothing;
         }
-        let takes_back = self.plan.broken != Some(Broken::Checkpoint);
         let id = match &pending.what {
             What::KeepAlive(id) => *id,
             _ => 0,
@@ -225,7 +223,7 @@ impl World {
                 Leads::No => Heard::Lost,
                 Leads::Asks => Heard::Nothing,
                 Leads::Yes if !life.status.settled.load(Ordering::SeqCst) => Heard::Lost,
-                Leads::Yes if takes_back && life.state.lessor.lock().has_checkpoint(id) => {
+                Leads::Yes if life.state.lessor.lock().has_checkpoint(id) => {
                     let term = life.status.term.load(Ordering::SeqCst);
                     let receiver = life.propose_leading(checkpoint(vec![(id, 0)]), term);
                     pending.waiting = Waiting::TakenBack(receiver);

@@ -52,18 +52,15 @@ pub enum Broken {
     Sync,
     /// Clients read what is there without asking the leader.
     ReadIndex,
-    /// Renewals are answered while a checkpoint says that less is left.
-    Checkpoint,
 }
 
 impl Broken {
-    pub const ALL: [Broken; 3] = [Broken::Sync, Broken::ReadIndex, Broken::Checkpoint];
+    pub const ALL: [Broken; 2] = [Broken::Sync, Broken::ReadIndex];
 
     pub fn name(self) -> &'static str {
         match self {
             Broken::Sync => "sync",
             Broken::ReadIndex => "read-index",
-            Broken::Checkpoint => "checkpoint",
         }
     }
 }
