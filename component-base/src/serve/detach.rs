@@ -24,6 +24,19 @@ pub(super) enum Lending {
     Tls(Box<TlsStream<Socket>>),
 }
 
+trait Stream: AsyncRead + AsyncWrite + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
+
+impl Lending {
+    fn stream(&mut self) -> Pin<&mut dyn Stream> {
+        match self {
+            Lending::Plain(stream) => Pin::new(stream),
+            Lending::Tls(stream) => Pin::new(stream),
+        }
+    }
+}
+
 /// In the extensions of the requests of a listener with [`super::Limits::detachable`].
 #[derive(Clone)]
 pub struct Detach(Arc<Mutex<Option<Lending>>>);
@@ -55,11 +68,11 @@ impl Lent {
 
     fn poll<T>(
         &self,
-        poll: impl FnOnce(Pin<&mut Lending>) -> Poll<io::Result<T>>,
+        poll: impl FnOnce(Pin<&mut dyn Stream>) -> Poll<io::Result<T>>,
         without: io::Result<T>,
     ) -> Poll<io::Result<T>> {
         match self.0.0.lock().as_mut() {
-            Some(socket) => poll(Pin::new(socket)),
+            Some(lending) => poll(lending.stream()),
             None => Poll::Ready(without),
         }
     }
@@ -69,62 +82,26 @@ fn gone<T>() -> io::Result<T> {
     Err(io::ErrorKind::BrokenPipe.into())
 }
 
-impl AsyncRead for Lending {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Lending::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            Lending::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
-        }
-    }
-}
-
-impl AsyncWrite for Lending {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Lending::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
-            Lending::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Lending::Plain(stream) => Pin::new(stream).poll_flush(context),
-            Lending::Tls(stream) => Pin::new(stream).poll_flush(context),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Lending::Plain(stream) => Pin::new(stream).poll_shutdown(context),
-            Lending::Tls(stream) => Pin::new(stream).poll_shutdown(context),
-        }
-    }
-}
-
 impl AsyncRead for Lent {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.poll(|socket| socket.poll_read(context, buffer), Ok(()))
+        self.poll(|stream| stream.poll_read(context, buffer), Ok(()))
     }
 }
 
 impl AsyncWrite for Lent {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll(|socket| socket.poll_write(context, bytes), gone())
+        self.poll(|stream| stream.poll_write(context, bytes), gone())
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll(|socket| socket.poll_flush(context), gone())
+        self.poll(|stream| stream.poll_flush(context), gone())
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll(|socket| socket.poll_shutdown(context), Ok(()))
+        self.poll(|stream| stream.poll_shutdown(context), Ok(()))
     }
 }
