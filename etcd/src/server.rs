@@ -4,6 +4,7 @@
 pub mod corruption;
 pub mod leases;
 pub mod members;
+mod proposal;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,10 +14,10 @@ use component_base::health::Health;
 use etcd_api::etcdserverpb::{
     AlarmRequest, AlarmType, InternalRaftRequest, RequestHeader, ResponseHeader, alarm_request::AlarmAction,
 };
-use prost::Message as _;
 use tokio::sync::{Notify, oneshot, watch};
 use tracing::warn;
 
+pub use self::proposal::Proposal;
 use crate::apply::{Applied, ApplyError, State};
 use crate::auth::{self, AuthInfo};
 use crate::bootstrap::ApplyJob;
@@ -239,28 +240,26 @@ impl EtcdServer {
     }
 
     /// Proposes what the server itself wants, and waits until it is applied here.
-    pub async fn propose(&self, request: InternalRaftRequest) -> Result<Applied, ServerError> {
+    pub fn propose(
+        &self,
+        request: InternalRaftRequest,
+    ) -> impl Future<Output = Result<Applied, ServerError>> + Send + '_ {
         // The revision is no matter: root may do everything under each.
         let root = AuthInfo {
             username: auth::ROOT.to_owned(),
             revision: 0,
         };
-        self.propose_as(request, root).await
+        self.propose_as(request.into(), root)
     }
 
     /// Proposes on behalf of a user.
-    pub async fn propose_as(
-        &self,
-        mut request: InternalRaftRequest,
-        who: AuthInfo,
-    ) -> Result<Applied, ServerError> {
+    pub async fn propose_as(&self, proposal: Proposal, who: AuthInfo) -> Result<Applied, ServerError> {
         let id = self.next_id();
-        request.header = Some(RequestHeader {
+        let data = proposal.signed(&RequestHeader {
             id,
             username: who.username,
             auth_revision: who.revision,
         });
-        let data = request.encode_to_vec();
         if data.len() > self.limits.max_request_bytes {
             return Err(ServerError::RequestTooLarge);
         }

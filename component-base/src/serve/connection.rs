@@ -12,7 +12,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::TlsAcceptor;
 
@@ -21,7 +20,7 @@ use super::catch::CatchPanic;
 use super::detach::{Detach, Lending, Lent};
 use super::frames::Frames;
 use super::guarded::Guarded;
-use super::socket::Socket;
+use super::socket::{Socket, Stream};
 use super::{ConnInfo, Handler, Limits, MAX_HEADER_BYTES};
 use crate::drain::Drain;
 use crate::tls::{self, ServerConfigHandle};
@@ -109,7 +108,9 @@ impl Server {
             client_cert,
         };
         if local_socket && self.limits.url_authorities && protocol == Protocol::Http2 {
-            return self.http(UrlAuthority::new(stream), protocol, info).await;
+            return self
+                .http(Box::new(UrlAuthority::new(stream)), protocol, info)
+                .await;
         }
         if self.limits.detachable && protocol == Protocol::Http1 {
             return self.lend(Lending::Tls(stream), info).await;
@@ -130,23 +131,23 @@ impl Server {
             client_cert: None,
         };
         if protocol == Protocol::Http2 && self.limits.url_authorities {
-            return self.http(UrlAuthority::new(stream), protocol, info).await;
+            return self
+                .http(Box::new(UrlAuthority::new(stream)), protocol, info)
+                .await;
         }
         if self.limits.detachable && protocol == Protocol::Http1 {
             return self.lend(Lending::Plain(stream), info).await;
         }
-        self.http(stream, protocol, info).await;
+        self.http(Box::new(stream), protocol, info).await;
     }
 
     async fn lend(&self, lending: Lending, info: ConnInfo) {
         let (lent, detach) = Lent::new(lending);
-        self.serve(lent, Protocol::Http1, info, None, Some(detach)).await;
+        self.serve(Box::new(lent), Protocol::Http1, info, None, Some(detach))
+            .await;
     }
 
-    async fn http<S>(&self, stream: S, protocol: Protocol, info: ConnInfo)
-    where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
+    async fn http(&self, stream: Box<dyn Stream>, protocol: Protocol, info: ConnInfo) {
         if protocol != Protocol::Http2 {
             return self.serve(stream, protocol, info, None, None).await;
         }
@@ -154,20 +155,18 @@ impl Server {
         let rule = rule.filter(|rule| rule.over_tls || !info.tls);
         let frames = Frames::new(rule.map(|rule| rule.min_interval), Instant::now());
         let frames = Arc::new(Mutex::new(frames));
-        let stream = Guarded::new(stream, frames.clone());
+        let stream = Box::new(Guarded::new(stream, frames.clone()));
         self.serve(stream, protocol, info, Some(frames), None).await;
     }
 
-    async fn serve<S>(
+    async fn serve(
         &self,
-        stream: S,
+        stream: Box<dyn Stream>,
         protocol: Protocol,
         info: ConnInfo,
         frames: Option<Arc<Mutex<Frames>>>,
         detach: Option<Detach>,
-    ) where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
+    ) {
         let peer = info.peer;
         let info = Arc::new(info);
         let handler = self.handler.clone();

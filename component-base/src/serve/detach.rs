@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::rustls::ServerConnection;
 use tokio_rustls::server::TlsStream;
 
-use super::socket::Socket;
+use super::socket::{Socket, Stream};
 
 /// A TCP connection, with what TLS has agreed on it.
 pub struct Taken {
@@ -23,10 +23,6 @@ pub(super) enum Lending {
     Plain(Socket),
     Tls(Box<TlsStream<Socket>>),
 }
-
-trait Stream: AsyncRead + AsyncWrite + Unpin {}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
 
 impl Lending {
     fn stream(&mut self) -> Pin<&mut dyn Stream> {

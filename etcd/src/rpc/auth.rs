@@ -27,9 +27,12 @@ use crate::auth::{AuthError, Reply, simple_token};
 /// How often a password is compared again because the rules changed while that went on.
 const ATTEMPTS: usize = 8;
 
-async fn propose(server: &Caller, request: InternalRaftRequest) -> Result<(ResponseHeader, Reply), Status> {
-    let applied = server.propose(request).await?;
-    reply_of(server, applied)
+fn propose(
+    server: &Caller,
+    request: InternalRaftRequest,
+) -> impl Future<Output = Result<(ResponseHeader, Reply), Status>> + Send + '_ {
+    let applied = server.propose(request);
+    async { reply_of(server, applied.await?) }
 }
 
 fn reply_of(server: &Caller, applied: Applied) -> Result<(ResponseHeader, Reply), Status> {
@@ -105,7 +108,7 @@ pub async fn authenticate(server: Caller, request: AuthenticateRequest) -> Answe
             ..Default::default()
         };
         // Nobody in particular asks for this one: a token that has ended must not stand in the way of a new one.
-        let applied = server.propose_as(request, Default::default()).await?;
+        let applied = server.propose_as(request.into(), Default::default()).await?;
         let (header, Reply::Authenticated { token, revision }) = reply_of(&server, applied)? else {
             return Err(unfit());
         };

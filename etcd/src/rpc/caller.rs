@@ -18,7 +18,7 @@ use crate::apply::{Applied, ApplyError};
 use crate::auth::check::Check;
 use crate::auth::token::TokenProvider;
 use crate::auth::{AuthError, AuthInfo, simple_token};
-use crate::server::{EtcdServer, REQUEST_TIMEOUT, ServerError};
+use crate::server::{EtcdServer, Proposal, REQUEST_TIMEOUT, ServerError};
 
 /// etcd's name of the token in gRPC, and the one that HTTP clients use.
 const TOKEN_HEADERS: [&str; 2] = ["token", "authorization"];
@@ -200,13 +200,20 @@ impl Caller {
     }
 
     /// Proposes as this user. An entry that was refused because the rules had changed before it is proposed again under the new ones.
-    pub async fn propose(&self, request: InternalRaftRequest) -> Result<Applied, ServerError> {
+    pub fn propose(
+        &self,
+        request: InternalRaftRequest,
+    ) -> impl Future<Output = Result<Applied, ServerError>> + Send + '_ {
+        self.propose_written(request.into())
+    }
+
+    async fn propose_written(&self, proposal: Proposal) -> Result<Applied, ServerError> {
         let Some(mut who) = self.who().await? else {
-            return self.server.propose_as(request, AuthInfo::default()).await;
+            return self.server.propose_as(proposal, AuthInfo::default()).await;
         };
         for _ in 1..ATTEMPTS {
-            let (request, before) = (request.clone(), who.revision);
-            let applied = self.server.propose_as(request, who).await?;
+            let before = who.revision;
+            let applied = self.server.propose_as(proposal.clone(), who).await?;
             if !matches!(applied.result, Err(ApplyError::Auth(AuthError::AuthOldRevision))) {
                 return Ok(applied);
             }
@@ -215,7 +222,7 @@ impl Caller {
                 _ => return Ok(applied),
             }
         }
-        self.server.propose_as(request, who).await
+        self.server.propose_as(proposal, who).await
     }
 }
 

@@ -116,14 +116,17 @@ pub async fn compact(server: Caller, request: CompactionRequest) -> Answer {
     Ok(answer)
 }
 
-async fn write(server: &Caller, request: InternalRaftRequest) -> Answer {
-    let Applied { revision, result } = server.propose(request).await?;
-    match result? {
-        apply::Answer::Kv(response) => reply(server, revision, &response),
-        _ => Err(Status::new(
-            Code::Internal,
-            "etcdserver: the answer does not fit the request",
-        )),
+fn write(server: &Caller, request: InternalRaftRequest) -> impl Future<Output = Answer> + Send + '_ {
+    let applied = server.propose(request);
+    async {
+        let Applied { revision, result } = applied.await?;
+        match result? {
+            apply::Answer::Kv(response) => reply(server, revision, &response),
+            _ => Err(Status::new(
+                Code::Internal,
+                "etcdserver: the answer does not fit the request",
+            )),
+        }
     }
 }
 
