@@ -11,6 +11,7 @@
 //! [`probe`] asks the disk, [`verdict`] compares what was kept. Any error ends the run: a measured run has none.
 
 mod connect;
+mod floor;
 mod grpc;
 mod measure;
 mod probe;
@@ -58,6 +59,7 @@ async fn main() -> Result<()> {
         Some(("compact", _)) => space::compact(&target()?, &pids).await,
         Some(("ready", _)) => space::ready(&target()?, &pids).await,
         Some(("probe", of)) => probe::disk(Path::new(text(of, "path"))),
+        Some(("floor", of)) => floor::run(Path::new(text(of, "path"))),
         Some(("verdict", of)) => verdict::print(Path::new(text(of, "path"))),
         _ => Ok(command().print_help()?),
     }
@@ -174,6 +176,11 @@ fn command() -> Command {
         .subcommand(
             Command::new("probe")
                 .about("fdatasync in a directory")
+                .arg(path()),
+        )
+        .subcommand(
+            Command::new("floor")
+                .about("what one client's requests take of the kernel alone")
                 .arg(path()),
         )
         .subcommand(
