@@ -408,6 +408,7 @@ impl Running {
             client,
             events: events.clone(),
             read_timeout: config.raft_read_timeout,
+            write_timeout: config.raft_write_timeout,
             removed: on_removal(&removed),
         }));
         let parts = Parts {

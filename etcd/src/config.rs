@@ -61,6 +61,7 @@ pub struct Config {
     pub max_learners: usize,
     pub retention: Retention,
     pub raft_read_timeout: Duration,
+    pub raft_write_timeout: Duration,
     /// Zero for never.
     pub corrupt_check: Duration,
     pub compact_hash_check: Duration,
@@ -162,6 +163,7 @@ impl Config {
             max_learners: at_least_one(&flags, "max-learners")? as usize,
             retention: retention(&flags)?,
             raft_read_timeout: flags.duration("raft-read-timeout").max(MIN_RAFT_TIMEOUT),
+            raft_write_timeout: flags.duration("raft-write-timeout").max(MIN_RAFT_TIMEOUT),
             corrupt_check: renamed(&flags, "corrupt-check-time", "experimental-corrupt-check-time"),
             compact_hash_check: compact_hash_check(&flags)?,
             features: Features::from_flags(&flags)?,

@@ -45,10 +45,6 @@ const NONE: &[(&str, &str)] = &[
         "space is reclaimed while serving",
     ),
     (
-        "raft-write-timeout",
-        "a peer that takes nothing is noticed by its full queue",
-    ),
-    (
         "downgrade-check-time",
         "the leader looks after the cluster's version every second",
     ),

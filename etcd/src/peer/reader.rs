@@ -13,6 +13,8 @@ pub enum ReadError {
     Ended,
     #[error("nothing came for {0:?}")]
     Silent(Duration),
+    #[error("nothing was taken for {0:?}")]
+    Stuck(Duration),
     #[error("{0}")]
     Transport(BoxError),
     #[error("a message of {0} bytes is larger than any member sends")]

@@ -45,6 +45,8 @@ pub struct Shared {
     pub events: Arc<Inbox<Event>>,
     /// `--raft-read-timeout`: a stream that is silent for so long is broken.
     pub read_timeout: Duration,
+    /// `--raft-write-timeout`: so is one that takes nothing for so long.
+    pub write_timeout: Duration,
     /// Told when the cluster says that this member is no part of it any more.
     pub removed: Arc<dyn Fn() + Send + Sync>,
 }
@@ -214,6 +216,10 @@ impl Peer {
     /// A stream that is silent for so long is broken.
     pub fn read_timeout(&self) -> Duration {
         self.shared.read_timeout
+    }
+
+    pub fn write_timeout(&self) -> Duration {
+        self.shared.write_timeout
     }
 
     async fn post_all(self: Arc<Self>, posts: Arc<tokio::sync::Mutex<mpsc::Receiver<Message>>>) {

@@ -3,6 +3,7 @@
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, BytesMut};
 use component_base::serve;
@@ -14,6 +15,8 @@ pub struct Socket {
     session: Option<Box<Connection>>,
     /// What could not be written yet, where there is no session to keep it.
     out: BytesMut,
+    /// When the kernel last took a part of what waits, or was first asked to.
+    waits_since: Option<Instant>,
 }
 
 /// What one read found.
@@ -51,6 +54,7 @@ impl Socket {
             tcp: tcp.into_std()?,
             session,
             out: BytesMut::new(),
+            waits_since: None,
         })
     }
 
@@ -100,8 +104,14 @@ impl Socket {
         }
     }
 
+    /// For how long nothing of what waits was taken: the peer reads no more, or the network is gone.
+    pub fn stuck_for(&self) -> Duration {
+        self.waits_since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
     /// Writes what the socket takes.
     pub fn flush(&mut self) -> io::Result<()> {
+        let mut waits_since = self.waits_since.take();
         while self.is_behind() {
             let written = match &mut self.session {
                 Some(session) => session.write_tls(&mut self.tcp),
@@ -109,10 +119,17 @@ impl Socket {
             };
             match written {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(length) if self.session.is_none() => self.out.advance(length),
-                Ok(_) => {}
+                Ok(length) => {
+                    waits_since = None;
+                    if self.session.is_none() {
+                        self.out.advance(length);
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if is_passing(&error) => return Ok(()),
+                Err(error) if is_passing(&error) => {
+                    self.waits_since = waits_since.or_else(|| Some(Instant::now()));
+                    return Ok(());
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -130,5 +147,39 @@ fn is_passing(error: &io::Error) -> bool {
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.tcp.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_is_stuck_until_the_peer_reads() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = tokio::net::TcpStream::connect(listener.local_addr().unwrap());
+        let (tcp, accepted) = (tcp.await.unwrap(), listener.accept().await.unwrap().0);
+        let mut socket = Socket::plain(tcp).unwrap();
+        socket.flush().unwrap();
+        assert_eq!(socket.stuck_for(), Duration::ZERO);
+        while !socket.is_behind() {
+            socket.write(&[0; 64 * 1024]).unwrap();
+            socket.flush().unwrap();
+        }
+        let pause = Duration::from_millis(50);
+        // The kernel may still find room for some of it.
+        let stuck = (0..100).any(|_| {
+            std::thread::sleep(pause);
+            socket.flush().unwrap();
+            socket.stuck_for() >= pause
+        });
+        assert!(stuck);
+        let mut taken = accepted.into_std().unwrap();
+        taken.set_nonblocking(false).unwrap();
+        while socket.is_behind() {
+            taken.read_exact(&mut [0; 64 * 1024]).unwrap();
+            socket.flush().unwrap();
+        }
+        assert_eq!(socket.stuck_for(), Duration::ZERO);
     }
 }

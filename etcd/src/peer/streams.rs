@@ -257,8 +257,11 @@ impl Streams {
                 self.close(token);
                 continue;
             }
-            let patience = stream.peer.read_timeout();
+            let (patience, stuck) = (stream.peer.read_timeout(), stream.peer.write_timeout());
             match &mut stream.end {
+                End::Writing(_, writer) if writer.socket().stuck_for() >= stuck => {
+                    self.failed(token, ReadError::Stuck(stuck));
+                }
                 End::Writing(_, writer) => {
                     let kept = writer.keep_alive(patience / 3);
                     self.written(token, kept);

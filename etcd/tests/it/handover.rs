@@ -7,6 +7,7 @@ use etcd_api::etcdserverpb::lease_client::LeaseClient;
 use etcd_api::etcdserverpb::{LeaseGrantRequest, LeaseTimeToLiveRequest, MemberAddRequest, PutRequest};
 use free_port::free_port;
 
+use crate::etcdctl::wait_for;
 use crate::harness::{Etcd, prefix, put};
 use crate::members::Cluster;
 
@@ -61,6 +62,25 @@ async fn a_stalled_leader_gives_leases_the_time_that_it_was_away() {
     // Not for ever.
     tokio::time::sleep(Duration::from_secs(6)).await;
     assert!(kv.range(prefix("k")).await.unwrap().into_inner().kvs.is_empty());
+}
+
+/// The kernel keeps its connection, and a leader would wait for it for minutes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_to_a_member_that_takes_nothing_is_given_up_and_made_anew() {
+    let flags = ["--raft-write-timeout=1s", "--log-level=debug"];
+    let cluster = Cluster::start(3, None, &flags).await;
+    let leader = cluster.leader().await;
+    let stopped = (leader + 1) % 3;
+    cluster.nodes[stopped].signal("-STOP");
+    let mut kv = cluster.nodes[leader].kv().await;
+    for number in 0..20 {
+        kv.put(put(format!("k{number}"), vec![0; 1024 * 1024]))
+            .await
+            .unwrap();
+    }
+    wait_for(|| cluster.nodes[leader].log().contains("nothing was taken for 1s"));
+    cluster.nodes[stopped].signal("-CONT");
+    cluster.agree().await;
 }
 
 #[tokio::test]
