@@ -946,6 +946,9 @@ impl Member {
         join(self.keeper);
         self.apply_jobs.push(ApplyJob::Stop);
         self.threads.into_iter().for_each(join);
+        if let Some(traces) = self.server.traces.get() {
+            traces.stop();
+        }
     }
 }
 

@@ -23,6 +23,7 @@ pub use table::flags;
 use crate::auth;
 use crate::compactor;
 use crate::raft::node::Retention;
+use crate::traces;
 
 /// What the cluster says about itself, and new members must be able to speak.
 pub const CLUSTER_VERSION: &str = "3.6.0";
@@ -61,6 +62,7 @@ pub struct Config {
     pub max_learners: usize,
     pub retention: Retention,
     pub raft_read_timeout: Duration,
+    pub tracing: Option<traces::Settings>,
     pub raft_write_timeout: Duration,
     /// Zero for never.
     pub corrupt_check: Duration,
@@ -162,6 +164,7 @@ impl Config {
             strict_reconfig_check: flags.bool("strict-reconfig-check"),
             max_learners: at_least_one(&flags, "max-learners")? as usize,
             retention: retention(&flags)?,
+            tracing: traces::Settings::from_flags(&flags)?,
             raft_read_timeout: flags.duration("raft-read-timeout").max(MIN_RAFT_TIMEOUT),
             raft_write_timeout: flags.duration("raft-write-timeout").max(MIN_RAFT_TIMEOUT),
             corrupt_check: renamed(&flags, "corrupt-check-time", "experimental-corrupt-check-time"),

@@ -12,7 +12,7 @@
 //! [`lease`], [`membership`], alarms and the [`quota`] change by entries too, and lie in the store's [`meta`] records, in the same frames.
 //! [`compactor`] compacts by itself when flags say so. [`snapshot`] writes and reads etcd's snapshot files.
 //! [`gateway`] speaks the v3 API in JSON, over the table of [`rpc`]; [`v2`] is the v2 keys API, a store of its own that changes by entries as well.
-//! [`descriptors`] limits how many connections there are. [`clock`] and [`disk`] are the two outside things that deciding code would otherwise touch; both have fakes.
+//! [`traces`] are of clients' calls. [`descriptors`] limits how many connections there are. [`clock`] and [`disk`] are the two outside things that deciding code would otherwise touch; both have fakes.
 //!
 //! [`peer`] carries raft's messages and snapshots between members as etcd's rafthttp does.
 //! [`auth`] stands beside all of this: who a request is from is read by [`rpc::caller`], and what that user may do is asked in [`apply`],
@@ -42,6 +42,7 @@ pub mod rpc;
 pub mod server;
 pub mod snapshot;
 pub mod storage;
+pub mod traces;
 pub mod v2;
 pub mod wal;
 pub mod watch;

@@ -15,6 +15,7 @@ use etcd::descriptors::{self, Connections};
 use etcd::http;
 use etcd::peer::handler::PeerHandler;
 use etcd::server::REQUEST_TIMEOUT;
+use etcd::traces::Traces;
 use tracing::{error, info};
 
 /// Between this member's removal and its end: who asked for it may be asking here.
@@ -180,6 +181,10 @@ impl Listeners {
     }
 
     fn serve_clients(self, config: &Config, member: &Member, drain: &Drain) -> Result<Vec<Serving>> {
+        if let Some(settings) = &config.tracing {
+            let traces = Traces::start(settings).context("cannot trace calls")?;
+            member.server.traces.set(traces).ok();
+        }
         let access = Arc::new(http::Access {
             host_whitelist: config.host_whitelist.clone(),
             cors: config.cors.clone(),

@@ -6,8 +6,8 @@ pub mod leases;
 pub mod members;
 mod proposal;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use component_base::health::Health;
@@ -34,6 +34,7 @@ use crate::raft::read;
 use crate::rpc::unfinished::Unfinished;
 use crate::snapshot::View;
 use crate::storage::keeper::Bell;
+use crate::traces::Traces;
 use crate::watch::Hub;
 
 /// etcd's: five seconds and two elections.
@@ -145,6 +146,8 @@ pub struct EtcdServer {
     /// The way to the other members.
     pub transport: Arc<Transport>,
     renewals: Arc<Renewals>,
+    /// Set where calls are traced.
+    pub traces: OnceLock<Traces>,
     /// The cluster has removed this member.
     pub removed: watch::Sender<bool>,
     learner: AtomicBool,
@@ -209,6 +212,7 @@ impl EtcdServer {
             live_bytes,
             transport,
             renewals: Arc::default(),
+            traces: OnceLock::new(),
             removed,
             learner: AtomicBool::new(false),
             next_id: AtomicU64::new(first_id(member)),

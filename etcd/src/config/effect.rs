@@ -6,26 +6,6 @@ use component_base::flags::Flags;
 const NONE: &[(&str, &str)] = &[
     ("socket-reuse-address", "listeners always do, as Go's"),
     ("enable-pprof", "there is no profiler in this binary"),
-    (
-        "enable-distributed-tracing",
-        "spans are not exported yet; /metrics has the time of every method",
-    ),
-    (
-        "distributed-tracing-address",
-        "spans are not exported yet; /metrics has the time of every method",
-    ),
-    (
-        "distributed-tracing-service-name",
-        "spans are not exported yet; /metrics has the time of every method",
-    ),
-    (
-        "distributed-tracing-instance-id",
-        "spans are not exported yet; /metrics has the time of every method",
-    ),
-    (
-        "distributed-tracing-sampling-rate",
-        "spans are not exported yet; /metrics has the time of every method",
-    ),
     ("backend-bbolt-freelist-type", "there is no bbolt"),
     ("backend-batch-limit", "batches follow the load"),
     ("backend-batch-interval", "batches follow the load"),

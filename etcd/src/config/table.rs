@@ -44,7 +44,11 @@ const BOOLS: &[(&str, bool, &str)] = &[
         false,
         "Has no effect: there is no profiler in this binary.",
     ),
-    ("enable-distributed-tracing", false, "Has no effect yet."),
+    (
+        "enable-distributed-tracing",
+        false,
+        "Send spans of clients' calls to an OpenTelemetry collector.",
+    ),
     ("enable-grpc-gateway", true, "Enable GRPC gateway."),
     ("enable-v2", false, "Accept etcd V2 client requests."),
     (

@@ -283,6 +283,10 @@ pub async fn serve(server: Arc<EtcdServer>, request: Request<Inbound>) -> Respon
     };
     let (method, counted, start) = (&METHODS[place], &COUNTED[place], Instant::now());
     counted.started.inc();
+    let call = server
+        .traces
+        .get()
+        .map(|traces| traces.call(method.path, &request));
     let requires_leader = endless::requires_leader(&request);
     let answer = match refusal(&server, method, requires_leader) {
         Some(error) => Err(error.into()),
@@ -293,7 +297,10 @@ pub async fn serve(server: Arc<EtcdServer>, request: Request<Inbound>) -> Respon
         None => (method.call)(server, request).await,
     };
     method.count(counted, &answer, start);
-    grpc::response(answer)
+    grpc::response(match call {
+        Some(call) => call.until(answer),
+        None => answer,
+    })
 }
 
 /// What a learner answers; a Range says in its body whether it may be.

@@ -119,6 +119,11 @@ impl Etcd {
         assert!(status.unwrap().success(), "kill -{name}");
     }
 
+    /// Waits until it has ended by itself.
+    pub fn ends(&mut self) {
+        self.child.wait().unwrap();
+    }
+
     pub fn restart(&mut self) {
         self.kill();
         self.start_again();

@@ -29,6 +29,7 @@ mod robustness;
 mod snapshot;
 mod start;
 mod tls;
+mod traces;
 mod traffic;
 mod v2;
 mod watch;
