@@ -300,6 +300,11 @@ impl Wal {
         Ok(())
     }
 
+    /// Of the last entry.
+    pub fn last_index(&self) -> u64 {
+        self.last_index
+    }
+
     pub fn segments(&self) -> usize {
         self.sealed.len() + 1
     }

@@ -449,6 +449,11 @@ impl Life {
         Some(matched(id)? * 100 / matched(self.ids.member)?.max(1))
     }
 
+    /// Up to where its log goes on its disk.
+    pub fn log_end(&self) -> u64 {
+        self.log.wal.last_index()
+    }
+
     fn hub(&mut self) {
         if self.hub_events.is_empty() {
             let mut batch = Vec::new();

@@ -1,7 +1,9 @@
 //! raft's messages and etcd's `raftpb`: the same numbers but for a few fields that only one side has.
 //!
 //! raft-rs uses the fields 13 to 16 for hints of its own (a requested snapshot, priorities, the term of a commit index); etcd has a vote and
-//! local responses there. None of them is ever sent, and none is read.
+//! local responses there. None of them is ever sent, and none is read. The term of a commit index travels all the same: with a vote, where etcd
+//! leaves the hint of a rejected append empty and does not look at it. Without it a leader that was removed could keep the others from electing
+//! one: it stands in no election any more, and refuses its vote to those that have not heard of the removal.
 
 use bytes::Bytes;
 use etcd_api::raftpb;
@@ -46,7 +48,22 @@ fn present(bytes: Bytes) -> Option<Bytes> {
     (!bytes.is_empty()).then_some(bytes)
 }
 
+/// Asks for a vote or answers that; its sender says how far it knows the log to be committed.
+fn is_of_vote(kind: i32) -> bool {
+    matches!(
+        MessageType::try_from(kind),
+        Ok(MessageType::MsgRequestVote
+            | MessageType::MsgRequestVoteResponse
+            | MessageType::MsgRequestPreVote
+            | MessageType::MsgRequestPreVoteResponse)
+    )
+}
+
 pub fn to_raftpb(message: eraftpb::Message) -> raftpb::Message {
+    let hint = match is_of_vote(message.msg_type) {
+        true => message.commit_term,
+        false => message.reject_hint,
+    };
     raftpb::Message {
         r#type: message.msg_type,
         to: message.to,
@@ -59,7 +76,7 @@ pub fn to_raftpb(message: eraftpb::Message) -> raftpb::Message {
         vote: 0,
         snapshot: message.snapshot.map(to_snapshot),
         reject: message.reject,
-        reject_hint: message.reject_hint,
+        reject_hint: hint,
         context: present(message.context),
         responses: Vec::new(),
     }
@@ -107,6 +124,10 @@ pub fn from_raftpb(message: raftpb::Message) -> Result<eraftpb::Message, WireErr
         return Err(WireError::Kind(message.r#type));
     }
     let entries: Result<Vec<_>, _> = message.entries.into_iter().map(from_entry).collect();
+    let (commit_term, reject_hint) = match is_of_vote(message.r#type) {
+        true => (message.reject_hint, 0),
+        false => (0, message.reject_hint),
+    };
     Ok(eraftpb::Message {
         msg_type: message.r#type,
         to: message.to,
@@ -118,7 +139,8 @@ pub fn from_raftpb(message: raftpb::Message) -> Result<eraftpb::Message, WireErr
         commit: message.commit,
         snapshot: message.snapshot.map(from_snapshot),
         reject: message.reject,
-        reject_hint: message.reject_hint,
+        reject_hint,
+        commit_term,
         context: message.context.unwrap_or_default(),
         ..eraftpb::Message::default()
     })
@@ -185,6 +207,22 @@ mod tests {
         (message.commit_term, message.request_snapshot, message.priority) = (0, 0, 0);
         assert_eq!(back, message);
         assert!(is_sound(&back));
+    }
+
+    #[test]
+    fn a_vote_says_how_far_its_sender_knows_the_log_to_be_committed() {
+        let mut message = eraftpb::Message {
+            to: 1,
+            from: 2,
+            term: 3,
+            commit: 6,
+            commit_term: 2,
+            reject: true,
+            ..Default::default()
+        };
+        message.set_msg_type(MessageType::MsgRequestVoteResponse);
+        let bytes = to_raftpb(message.clone()).encode_to_vec();
+        assert_eq!(decode(&bytes[..]), Ok(message));
     }
 
     #[test]

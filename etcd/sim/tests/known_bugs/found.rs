@@ -2,9 +2,11 @@
 
 use etcd::membership::Change;
 use etcd::raft::driver::Event;
+use etcd_sim::World;
 use etcd_sim::faults::Down;
+use prost::Message as _;
 
-use crate::scenario::{ask, life, put, quiet, until};
+use crate::scenario::{ask, cut_off, life, put, quiet, until};
 
 /// Its log holds the removal, and not that it was committed.
 #[test]
@@ -19,6 +21,29 @@ fn the_survivor_of_two_needs_no_vote_of_the_leader_that_it_removed() {
     world.down(other, Down::PowerLoss);
     until(&mut world, |world| (world.leader() == Some(other)).then_some(()));
     assert_eq!(life(&world, other).state.membership.read().members.len(), 1);
+}
+
+/// It stands for no election itself, and its log ends with what it could tell nobody any more.
+#[test]
+fn the_survivor_of_two_hears_of_the_removal_from_the_leader_that_refuses_its_vote() {
+    let mut world = quiet(2);
+    ask(&mut world, put("k", "a"));
+    let leader = until(&mut world, |world| world.leader());
+    let other = 1 - leader;
+    let id = world.members[leader].ids.member;
+    world.tell(leader, Event::ProposeConfChange(Change::Remove(id).entry(7)));
+    let knows = |world: &World, place| life(world, place).state.membership.read().is_removed(id);
+    until(&mut world, |world| knows(world, leader).then_some(()));
+    cut_off(&mut world, other, u64::MAX / 4);
+    let end = |world: &World| life(world, leader).log_end();
+    let before = end(&world);
+    world.tell(leader, Event::Propose(put("k", "b").encode_to_vec()));
+    until(&mut world, |world| (end(world) > before).then_some(()));
+    world.down(leader, Down::Kill);
+    assert!(!knows(&world, other), "it has heard of the removal before");
+    world.network.heal();
+    until(&mut world, |world| (world.leader() == Some(other)).then_some(()));
+    assert!(knows(&world, other));
 }
 
 /// 2469: a leader that does not know that it was replaced calls a lease gone.
