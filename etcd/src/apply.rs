@@ -133,7 +133,7 @@ pub struct State {
 /// What applying sets off elsewhere.
 pub trait Effects: Send {
     /// Raft must know a configuration change when it is applied. None when the server stops.
-    fn conf_change(&mut self, change: raftpb::ConfChange) -> Option<ConfState>;
+    fn conf_change(&mut self, index: u64, change: raftpb::ConfChange) -> Option<ConfState>;
     /// The members are others than before.
     fn members_changed(&mut self);
     /// This member is none any more.
@@ -557,7 +557,7 @@ impl Applier {
             warn!(index, change = ?read, error = %error, "validation on configuration change failed");
             return Err(error);
         }
-        if let Some(state) = self.effects.conf_change(change) {
+        if let Some(state) = self.effects.conf_change(index, change) {
             meta::put_conf_state(&mut self.writer, &state);
         }
         let changed = self.state.membership.write().apply(&read).cloned();

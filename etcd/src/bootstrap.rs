@@ -847,9 +847,10 @@ impl Effects for ServerEffects {
         self.server.removed.send_replace(true);
     }
 
-    fn conf_change(&mut self, change: raftpb::ConfChange) -> Option<ConfState> {
+    fn conf_change(&mut self, index: u64, change: raftpb::ConfChange) -> Option<ConfState> {
         let (sender, receiver) = std::sync::mpsc::channel();
-        self.events.push(Event::ConfChange(Box::new(change), sender));
+        self.events
+            .push(Event::ConfChange(index, Box::new(change), sender));
         // The driver may have stopped with the question in its inbox.
         receiver.recv_timeout(crate::server::REQUEST_TIMEOUT).ok()
     }

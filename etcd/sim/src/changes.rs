@@ -86,10 +86,13 @@ impl World {
         let Some(life) = &mut self.members[who].life else {
             return;
         };
+        let has_nothing = life.has_nothing();
         if life.told.removed.load(Ordering::SeqCst) {
             self.members[who].leaving = true;
         }
-        if self.members[who].leaving && self.may_leave(who) {
+        // One that was removed before anybody spoke to it hears of nothing: its operator stops it.
+        let leaves = self.members[who].leaving || has_nothing;
+        if leaves && self.may_leave(who) {
             return self.leave(who);
         }
         let Some(life) = &mut self.members[who].life else {

@@ -199,10 +199,11 @@ impl World {
                     life.status.committed.load(Ordering::SeqCst),
                     life.status.applied.load(Ordering::SeqCst),
                     life.state.store.current(),
+                    life.raft(),
                 )
             });
             format!(
-                "{:x}: (term, leader, committed, applied, revision) {status:?}",
+                "{:x}: (term, leader, committed, applied, revision, raft) {status:?}",
                 member.ids.member
             )
         };

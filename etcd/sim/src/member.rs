@@ -449,9 +449,17 @@ impl Life {
         Some(matched(id)? * 100 / matched(self.ids.member)?.max(1))
     }
 
+    pub fn raft(&self) -> etcd::raft::node::Situation {
+        self.driver.lock().node.situation()
+    }
+
     /// Up to where its log goes on its disk.
     pub fn log_end(&self) -> u64 {
         self.log.wal.last_index()
+    }
+
+    pub fn has_nothing(&self) -> bool {
+        self.log_end() == 0 && self.status.applied.load(Ordering::SeqCst) == 0
     }
 
     fn hub(&mut self) {

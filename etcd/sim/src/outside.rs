@@ -140,9 +140,10 @@ pub struct SimEffects {
 
 impl Effects for SimEffects {
     /// The apply thread waits for the driver; here it turns the driver itself.
-    fn conf_change(&mut self, change: raftpb::ConfChange) -> Option<ConfState> {
+    fn conf_change(&mut self, index: u64, change: raftpb::ConfChange) -> Option<ConfState> {
         let (sender, receiver) = std::sync::mpsc::channel();
-        self.events.push(Event::ConfChange(Box::new(change), sender));
+        self.events
+            .push(Event::ConfChange(index, Box::new(change), sender));
         turn_driver(&self.driver, &self.events);
         receiver.try_recv().ok()
     }

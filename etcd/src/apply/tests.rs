@@ -35,7 +35,7 @@ const STORE_SEGMENT: u64 = 32 * 1024;
 struct Quiet;
 
 impl Effects for Quiet {
-    fn conf_change(&mut self, _: raftpb::ConfChange) -> Option<ConfState> {
+    fn conf_change(&mut self, _: u64, _: raftpb::ConfChange) -> Option<ConfState> {
         None
     }
     fn members_changed(&mut self) {}

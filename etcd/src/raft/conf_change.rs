@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use etcd_api::raftpb;
 use prost::Message as _;
-use raft::eraftpb::{ConfChange, ConfChangeType, Entry, EntryType};
+use raft::eraftpb::{ConfChange, ConfChangeType, ConfState, Entry, EntryType};
 
 /// The entry that proposes `change`.
 pub fn entry(change: &raftpb::ConfChange) -> Entry {
@@ -43,6 +43,19 @@ pub fn for_raft(change: &raftpb::ConfChange) -> Option<ConfChange> {
     })
 }
 
+/// As raft does it, where raft itself is ahead.
+pub fn change(state: &mut ConfState, change: &raftpb::ConfChange) {
+    let Some(change) = for_raft(change) else { return };
+    for ids in [&mut state.voters, &mut state.learners] {
+        ids.retain(|id| *id != change.node_id);
+    }
+    match ConfChangeType::try_from(change.change_type) {
+        Ok(ConfChangeType::AddNode) => state.voters.push(change.node_id),
+        Ok(ConfChangeType::AddLearnerNode) => state.learners.push(change.node_id),
+        _ => {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,6 +74,21 @@ mod tests {
         let kinds = [0, 1, 2, 3].map(|kind| for_raft(&change(kind)).map(|change| change.change_type));
         assert_eq!(kinds, [Some(0), Some(1), None, Some(3)]);
         assert_eq!(decode(&entry(&change(2))), Some(change(2)));
+    }
+
+    #[test]
+    fn a_member_is_a_learner_then_a_voter_then_none() {
+        let mut state = ConfState {
+            voters: vec![1, 2],
+            ..ConfState::default()
+        };
+        let states = [3, 2, 0, 1].map(|kind| {
+            super::change(&mut state, &change(kind));
+            (state.voters.clone(), state.learners.clone())
+        });
+        let (two, three) = (vec![1, 2], vec![1, 2, 9]);
+        let learner = (two.clone(), vec![9]);
+        assert_eq!(states, [learner.clone(), learner, (three, vec![]), (two, vec![])]);
     }
 
     #[test]

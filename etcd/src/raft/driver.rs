@@ -1,7 +1,7 @@
 //! The doing half of raft: the thread that owns the node.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use component_base::allocator;
@@ -10,6 +10,7 @@ use raft::eraftpb::{ConfState, Entry, EntryType, Message, MessageType, SnapshotM
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
+use super::conf_change;
 use super::inbox::Inbox;
 use super::log_thread::Job;
 use super::node::{Follower, Node, Persist, Work};
@@ -47,7 +48,8 @@ pub enum Event {
     Persisted(u64, Vec<Message>),
     /// More was applied than when the node was asked to campaign last.
     Applied,
-    ConfChange(Box<raftpb::ConfChange>, std::sync::mpsc::Sender<ConfState>),
+    /// The entry at this index is being applied.
+    ConfChange(u64, Box<raftpb::ConfChange>, mpsc::Sender<ConfState>),
     /// The store is durable up to this index and term.
     Durable(u64, u64),
     /// Whoever lacks entries up to this index is sent the store.
@@ -71,7 +73,7 @@ pub struct Status {
     pub is_leader: AtomicBool,
     /// Leading, and whatever earlier leaders have answered was applied here.
     pub settled: AtomicBool,
-    /// The only voter, and leading: what it has published is what is linearizable.
+    /// The only member, and leading: what it has published is what is linearizable. A learner may have applied more, and be a voter already.
     pub alone: AtomicBool,
     pub leader_changes: AtomicU64,
     pub proposals_pending: AtomicU64,
@@ -133,7 +135,7 @@ pub struct Driver<O> {
     installing: Option<Installing>,
     /// What must have been applied before a leader is settled.
     settled_from: Option<u64>,
-    /// What must have been applied before the only voter may answer reads by itself.
+    /// What must have been applied before the only member may answer reads by itself.
     alone_from: Option<u64>,
 }
 
@@ -148,6 +150,20 @@ struct Asked {
 struct Installing {
     index: u64,
     persists: Vec<Persist>,
+    /// The configurations before, each with the snapshot that it came with: the store may still be on its way there.
+    earlier: Vec<(u64, ConfState)>,
+}
+
+impl Installing {
+    /// What a change that comes before the snapshot made of the configuration of its time.
+    fn change(&mut self, index: u64, change: &raftpb::ConfChange) -> ConfState {
+        let mut known = self.earlier.iter_mut().rev();
+        let Some((_, state)) = known.find(|(from, _)| *from < index) else {
+            return ConfState::default();
+        };
+        conf_change::change(state, change);
+        state.clone()
+    }
 }
 
 impl<O: Outside> Driver<O> {
@@ -355,7 +371,7 @@ impl<O: Outside> Driver<O> {
                 self.note_applied();
             }
             Event::Applied => self.campaign(),
-            Event::ConfChange(change, answer) => self.conf_change(&change, &answer),
+            Event::ConfChange(index, change, answer) => self.conf_change(index, &change, &answer),
             Event::Durable(index, term) => self.durable(index, term),
             Event::Forget(index) => self.node.forget(index),
             Event::AdvanceTicks(ticks) => (0..ticks).for_each(|_| self.node.tick()),
@@ -436,7 +452,13 @@ impl<O: Outside> Driver<O> {
         }
     }
 
-    fn conf_change(&mut self, change: &raftpb::ConfChange, answer: &std::sync::mpsc::Sender<ConfState>) {
+    /// A snapshot that raft has taken in holds the changes before it: made again, they would make a voter a learner once more.
+    fn conf_change(&mut self, index: u64, change: &raftpb::ConfChange, answer: &mpsc::Sender<ConfState>) {
+        if let Some(installing) = self.installing.as_mut().filter(|it| index <= it.index) {
+            // As below.
+            answer.send(installing.change(index, change)).ok();
+            return;
+        }
         match self.node.apply_conf_change(change) {
             Ok(state) => self.conf_state = state,
             Err(error) => warn!(error = %error, "a configuration change was refused"),
@@ -540,12 +562,15 @@ impl<O: Outside> Driver<O> {
 
     fn persist(&mut self, persist: Persist) {
         if let Some(snapshot) = &persist.snapshot {
-            self.conf_state = snapshot.conf_state.clone().unwrap_or_default();
+            let conf_state = snapshot.conf_state.clone().unwrap_or_default();
+            let before = std::mem::replace(&mut self.conf_state, conf_state);
             self.outside.install(snapshot);
             let installing = self.installing.get_or_insert_with(|| Installing {
                 index: 0,
                 persists: Vec::new(),
+                earlier: Vec::new(),
             });
+            installing.earlier.push((installing.index, before));
             installing.index = snapshot.index;
         }
         match &mut self.installing {
@@ -591,7 +616,7 @@ impl<O: Outside> Driver<O> {
         let (committed, can_read) = (self.node.committed(), leading && self.node.can_read());
         let since = |from: Option<u64>, holds: bool| holds.then(|| from.unwrap_or(committed));
         self.settled_from = since(self.settled_from, can_read);
-        self.alone_from = since(self.alone_from, can_read && self.node.is_sole_voter());
+        self.alone_from = since(self.alone_from, can_read && self.node.is_sole_member());
         let is_applied = |from: Option<u64>| from.is_some_and(|from| applied >= from);
         self.status
             .settled

@@ -1,6 +1,6 @@
 //! The deciding half of raft: no IO, no clock, no threads.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use etcd_api::raftpb;
 use raft::eraftpb::{
@@ -30,6 +30,9 @@ pub struct Node {
     spared: Vec<Message>,
     /// The member that has answered such a question last.
     prompt: u64,
+    durable_term: u64,
+    /// Terms on their way to the disk, each with the number of its [`Persist`].
+    terms: VecDeque<(u64, u64)>,
 }
 
 /// Who has been told how far this leader has committed. It travels with every append and heartbeat, so a message for it alone can often be spared.
@@ -97,6 +100,16 @@ pub struct Follower {
     pub matched: u64,
 }
 
+/// For whoever looks for the reason of a standstill.
+#[derive(Debug)]
+pub struct Situation {
+    pub role: StateRole,
+    pub conf_state: ConfState,
+    /// Index before the first entry, of the last one that was persisted, and of the last.
+    pub log: (u64, u64, u64),
+    pub is_installing: bool,
+}
+
 impl Node {
     pub fn new(id: u64, log: Log, applied: u64, timing: &Timing) -> raft::Result<Node> {
         let config = Config {
@@ -118,6 +131,7 @@ impl Node {
         };
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let mut raw = RawNode::new(&config, log, &logger)?;
+        let durable_term = raw.raft.term;
         raw.mut_store().set_applied(applied);
         Ok(Node {
             raw,
@@ -127,6 +141,8 @@ impl Node {
             telling: Telling::default(),
             spared: Vec::new(),
             prompt: 0,
+            durable_term,
+            terms: VecDeque::new(),
         })
     }
 
@@ -245,7 +261,7 @@ impl Node {
         {
             return Err(raft::Error::ProposalDropped);
         }
-        if message.msg_type == MessageType::MsgTimeoutNow as i32 && self.is_installing() {
+        if message.msg_type == MessageType::MsgTimeoutNow as i32 && self.must_not_campaign() {
             return Ok(());
         }
         let leads = self.is_leader();
@@ -326,11 +342,18 @@ impl Node {
             && message.commit > self.raw.raft.raft_log.last_index()
     }
 
-    /// Whoever waits for a store to be replaced does not campaign: raft would look for entries in the log that the snapshot has taken the place of.
     pub fn tick(&mut self) {
-        if !self.is_installing() {
+        if !self.must_not_campaign() {
             self.raw.tick();
         }
+    }
+
+    /// Whoever waits for a store to be replaced does not campaign: raft would look for entries in the log that the snapshot has taken the place of.
+    /// Nor does the only voter, which leads as soon as it does, before its log is on the disk: raft takes that for granted of a leader.
+    fn must_not_campaign(&self) -> bool {
+        let log = &self.raw.raft.raft_log;
+        let unsynced = || log.persisted < log.last_index() && !self.is_leader() && self.is_sole_voter();
+        self.is_installing() || unsynced()
     }
 
     fn is_installing(&self) -> bool {
@@ -358,14 +381,15 @@ impl Node {
         self.raw.raft.lead_transferee.is_some()
     }
 
-    /// Of a leader: the next change of the configuration must wait until the one before it was applied.
+    /// Of a leader: the next change of the configuration must wait until the one before it was applied. The removal of this leader is not done
+    /// while it leads: with another change, raft's quorums would no more meet those of the others.
     pub fn has_pending_conf_change(&self) -> bool {
-        self.is_leader() && self.raw.raft.has_pending_conf()
+        self.is_leader() && (self.raw.raft.has_pending_conf() || self.removal.is_some())
     }
 
     /// The only voter need not wait for an election timeout.
     pub fn campaign_if_alone(&mut self) -> raft::Result<()> {
-        if self.is_sole_voter() && !self.is_leader() && !self.is_installing() {
+        if self.is_sole_voter() && !self.is_leader() && !self.must_not_campaign() {
             self.raw.campaign()
         } else {
             Ok(())
@@ -406,7 +430,21 @@ impl Node {
         self.is_leader().then(|| progress.collect())
     }
 
+    pub fn situation(&self) -> Situation {
+        let (raft, log) = (&self.raw.raft, &self.raw.raft.raft_log);
+        Situation {
+            role: raft.state,
+            conf_state: raft.prs().conf().to_conf_state(),
+            log: (self.raw.store().before(), log.persisted, log.last_index()),
+            is_installing: self.is_installing(),
+        }
+    }
+
     pub fn persisted(&mut self, number: u64) {
+        while let Some((_, term)) = self.terms.front().filter(|(waits, _)| *waits <= number) {
+            self.durable_term = *term;
+            self.terms.pop_front();
+        }
         self.raw.on_persist_ready(number);
     }
 
@@ -458,8 +496,14 @@ impl Node {
             return None;
         }
         let mut ready = self.raw.ready();
-        let mut messages = ready.take_messages();
-        let mut messages_after = Vec::new();
+        if let Some(state) = ready.hs().filter(|state| state.term > self.durable_term) {
+            self.terms.push_back((ready.number(), state.term));
+        }
+        let (mut messages, mut messages_after) = (ready.take_messages(), Vec::new());
+        if self.is_leader() && !self.terms.is_empty() {
+            // The only voter leads as soon as it wants to. Without power it would forget that it did, and say something else in the same term.
+            messages_after = std::mem::take(&mut messages);
+        }
         for message in ready.take_persisted_messages() {
             match waits_for_disk(&message) {
                 true => messages_after.push(message),

@@ -11,7 +11,7 @@ use crate::watch::outbox::Outbox;
 struct Reclaims(Arc<Storage>);
 
 impl Effects for Reclaims {
-    fn conf_change(&mut self, _: raftpb::ConfChange) -> Option<ConfState> {
+    fn conf_change(&mut self, _: u64, _: raftpb::ConfChange) -> Option<ConfState> {
         None
     }
     fn members_changed(&mut self) {}

@@ -76,6 +76,14 @@ struct Machine {
 
 impl Machine {
     fn open(id: u64, disk: &FakeDisk, network: &FakeNetwork) -> Machine {
+        let conf_state = ConfState {
+            voters: vec![1, 2, 3],
+            ..ConfState::default()
+        };
+        Machine::of(conf_state, id, disk, network)
+    }
+
+    fn of(conf_state: ConfState, id: u64, disk: &FakeDisk, network: &FakeNetwork) -> Machine {
         let ids = Ids {
             cluster: 7,
             member: id,
@@ -84,10 +92,6 @@ impl Machine {
         let (wal, replay) = match Wal::identify(&*disk, dir).unwrap() {
             Some(ids) => Wal::open(disk, dir, ids, 1 << 20).unwrap(),
             None => (Wal::create(disk, dir, ids, 1 << 20).unwrap(), Default::default()),
-        };
-        let conf_state = ConfState {
-            voters: vec![1, 2, 3],
-            ..ConfState::default()
         };
         let hard_state: HardState = replay.hard_state;
         let log = Log::new(hard_state, conf_state.clone(), (0, 0), replay.entries);
@@ -373,6 +377,25 @@ fn a_leader_is_settled_once_an_entry_of_its_own_was_applied() {
     assert!(settled(member));
 }
 
+/// The learner may have become a voter by an entry that is not applied here yet.
+#[test]
+fn the_only_voter_does_not_answer_reads_by_itself_while_there_is_a_learner() {
+    let alone = |learners: Vec<u64>| {
+        let conf_state = ConfState {
+            voters: vec![1],
+            learners,
+            ..ConfState::default()
+        };
+        let mut member = Machine::of(conf_state, 1, &FakeDisk::new(), &FakeNetwork::default());
+        member.settle();
+        member.driver.on_tick();
+        assert!(member.driver.node.is_leader());
+        member.driver.status.alone.load(Ordering::SeqCst)
+    };
+    assert!(alone(vec![]));
+    assert!(!alone(vec![2]));
+}
+
 fn snapshot(index: u64) -> Message {
     let mut snapshot = Message {
         from: 2,
@@ -425,6 +448,32 @@ fn a_store_finds_its_own_snapshot_however_many_arrive_at_once() {
     member.settle();
     assert_eq!(*member.snapshots.lock(), [50, 60, 70]);
     assert!(member.driver.outside.arrived.is_none());
+}
+
+/// Its store is still being brought up to date, one entry after the other.
+#[test]
+fn a_change_from_before_a_snapshot_does_not_undo_what_the_snapshot_says() {
+    let mut cluster = Cluster::new(5, 0);
+    let member = cluster.members.get_mut(&1).unwrap();
+    member.event(Event::Step(Box::new(snapshot(50))));
+    let mut change = |index, kind| {
+        let change = raftpb::ConfChange {
+            id: 1,
+            r#type: kind as i32,
+            node_id: 3,
+            context: None,
+        };
+        let (sender, receiver) = mpsc::channel();
+        member.event(Event::ConfChange(index, Box::new(change), sender));
+        member.settle();
+        let answer: ConfState = receiver.try_recv().unwrap();
+        (answer.voters, member.driver.conf_state.voters.clone())
+    };
+    use raftpb::ConfChangeType::{ConfChangeAddLearnerNode, ConfChangeAddNode};
+    let all = vec![1, 2, 3];
+    assert_eq!(change(49, ConfChangeAddLearnerNode), (vec![1, 2], all.clone()));
+    assert_eq!(change(50, ConfChangeAddNode), (all.clone(), all));
+    assert_eq!(change(51, ConfChangeAddLearnerNode), (vec![1, 2], vec![1, 2]));
 }
 
 #[test]

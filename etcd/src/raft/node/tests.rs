@@ -93,6 +93,7 @@ fn a_leader_that_was_removed_leads_on_until_another_does() {
     leader.persisted(persist.number);
     settle(&mut leader);
     assert!(leader.is_leader());
+    assert!(leader.has_pending_conf_change(), "no other change meanwhile");
     let mut heartbeat = Message {
         from: 2,
         to: 1,
@@ -192,6 +193,76 @@ fn answers_to_heartbeats_do_not_wait_for_the_disk_and_votes_do() {
         .map(|message| message.msg_type)
         .collect();
     assert_eq!(kinds, [MessageType::MsgHeartbeatResponse as i32]);
+}
+
+#[test]
+fn the_only_voter_says_nothing_as_a_leader_before_its_term_is_on_the_disk() {
+    let mut leader = leader();
+    leader.apply_conf_change(&add_learner(2)).unwrap();
+    settle(&mut leader);
+    let (mut hard_state, conf_state) = (HardState::default(), leader.raw.store().conf_state().clone());
+    (hard_state.term, hard_state.commit) = (leader.term(), 1);
+    let log = Log::new(hard_state, conf_state, (1, 1), Vec::new());
+    let timing = Timing {
+        election_ticks: 10,
+        pre_vote: true,
+        timeout_ticks: None,
+    };
+    let mut restarted = Node::new(1, log, 1, &timing).unwrap();
+    restarted.campaign_if_alone().unwrap();
+    assert!(restarted.is_leader());
+    let (mut after, mut numbers) = (Vec::new(), Vec::new());
+    for _ in 0..2 {
+        restarted.propose([b"x".to_vec()]).unwrap();
+        restarted.raw.ping();
+        let work = restarted.work().unwrap();
+        assert_eq!(work.messages, []);
+        let persist = work.persist.unwrap();
+        after.extend(persist.messages_after);
+        numbers.push(persist.number);
+    }
+    assert!(after.iter().any(|message| message.to == 2), "{after:?}");
+    numbers.into_iter().for_each(|number| restarted.persisted(number));
+    restarted.raw.ping();
+    assert_ne!(restarted.work().unwrap().messages, []);
+}
+
+#[test]
+fn the_only_voter_that_is_left_leads_once_its_log_is_on_the_disk() {
+    let mut follower = node(1, &[1, 2]);
+    let append = |index: u64| {
+        let mut message = Message {
+            from: 2,
+            to: 1,
+            term: 1,
+            log_term: u64::from(index > 1),
+            index: index - 1,
+            commit: index - 1,
+            entries: vec![Entry {
+                term: 1,
+                index,
+                ..Entry::default()
+            }],
+            ..Message::default()
+        };
+        message.set_msg_type(MessageType::MsgAppend);
+        message
+    };
+    follower.step(append(1)).unwrap();
+    settle(&mut follower);
+    let leaves = raftpb::ConfChange {
+        r#type: ConfChangeType::ConfChangeRemoveNode as i32,
+        ..add_learner(2)
+    };
+    follower.step(append(2)).unwrap();
+    let number = follower.work().unwrap().persist.unwrap().number;
+    follower.apply_conf_change(&leaves).unwrap();
+    follower.applied(1);
+    (0..100).for_each(|_| follower.tick());
+    assert!(!follower.is_leader());
+    follower.persisted(number);
+    (0..100).for_each(|_| follower.tick());
+    assert!(follower.is_leader());
 }
 
 #[test]
