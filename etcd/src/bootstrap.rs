@@ -41,7 +41,8 @@ use crate::raft::driver::{Driver, Event, Outside, Status, raft_conf_state};
 use crate::raft::inbox::Inbox;
 use crate::raft::log::Log;
 use crate::raft::log_thread::{Job, LogStatus, LogThread, fatal};
-use crate::raft::node::{Node, Timing};
+use crate::raft::node::{MAX_MESSAGE_BYTES, Node, Timing};
+use crate::raft::older::Fetch;
 use crate::raft::run::Loop;
 use crate::raft::stage::{Stage, Worker};
 use crate::server::{EtcdServer, Limits, Parts};
@@ -50,6 +51,7 @@ use crate::storage::keeper::{Asked, Keeper};
 use crate::storage::load::{self, Loaded};
 use crate::storage::{self, Writer};
 use crate::wal::format::{Group, Ids};
+use crate::wal::past::Past;
 use crate::wal::{self, Wal, reader::Replay};
 use crate::watch::{Hub, hub};
 
@@ -448,7 +450,7 @@ impl Running {
             events.clone(),
             running.jobs.clone(),
             raft,
-            running.outside()?,
+            running.outside(wal.past())?,
             config.heartbeat,
             conf_state,
         );
@@ -488,7 +490,7 @@ impl Running {
         }
     }
 
-    fn outside(&self) -> Result<ServerOutside> {
+    fn outside(&self, past: Past) -> Result<ServerOutside> {
         Ok(ServerOutside {
             streams: Streams::new(&self.events).context("cannot wait for peers")?,
             server: self.server.clone(),
@@ -496,6 +498,7 @@ impl Running {
             runtime: Handle::current(),
             led: false,
             arrived: None,
+            past: Arc::new(past),
         })
     }
 
@@ -731,6 +734,7 @@ struct ServerOutside {
     runtime: Handle,
     led: bool,
     arrived: Option<Box<Arrived>>,
+    past: Arc<Past>,
 }
 
 impl Outside for ServerOutside {
@@ -795,6 +799,17 @@ impl Outside for ServerOutside {
             // Nothing of it was written yet: a restart begins where the store is.
             None => fatal(&"the snapshot that raft wants is gone"),
         }
+    }
+
+    fn fetch(&mut self, fetch: Fetch) {
+        let (past, events) = (self.past.clone(), self.server.events.clone());
+        self.runtime.spawn_blocking(move || {
+            let entries = past.read(&fetch, MAX_MESSAGE_BYTES);
+            let entries = entries.inspect_err(|error| {
+                warn!(index = fetch.low, error = %error, "older entries cannot be read; whoever lacks them is sent the store");
+            });
+            events.push(Event::Fetched(fetch.low, entries.ok()));
+        });
     }
 
     /// Its files go, which may take longer than a heartbeat may.

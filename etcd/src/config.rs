@@ -22,7 +22,7 @@ pub use table::flags;
 
 use crate::auth;
 use crate::compactor;
-use crate::raft::node::Retention;
+use crate::raft::node::{OLDER, Retention};
 use crate::traces;
 
 /// What the cluster says about itself, and new members must be able to speak.
@@ -289,9 +289,11 @@ fn retention(flags: &Flags) -> Result<Retention> {
         true => "experimental-snapshot-catchup-entries",
         false => "snapshot-catchup-entries",
     };
+    let catchup_entries = flags.int(catchup).max(0) as u64;
     Ok(Retention {
         snapshot_count: at_least_one(flags, "snapshot-count")? as u64,
-        catchup_entries: flags.int(catchup).max(0) as u64,
+        catchup_entries,
+        older_entries: catchup_entries.saturating_mul(OLDER),
         ..Retention::default()
     })
 }

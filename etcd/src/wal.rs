@@ -5,14 +5,18 @@
 //! ahead by a [`SpareJob`], run wherever the caller likes. The layout is in `docs/format.md`, and in [`format`].
 
 pub mod format;
+pub mod past;
 pub mod reader;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use crate::disk::{self, Disk, DiskFile, Fill};
 use format::{Group, Ids, SEGMENT_HEADER_BYTES, SegmentHeader};
+use past::Past;
 use reader::Replay;
 
 /// Size of a segment; a larger group gets a larger segment of its own.
@@ -61,7 +65,7 @@ pub struct Wal {
     segment_bytes: u64,
     current: Current,
     /// Older segments, each with the highest entry index that was written while it was current.
-    sealed: Vec<Sealed>,
+    sealed: Arc<Mutex<Vec<Sealed>>>,
     spare: Spare,
     sequence: u64,
     chain: u32,
@@ -76,7 +80,7 @@ struct Current {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-struct Sealed {
+pub struct Sealed {
     number: u64,
     last_index: u64,
 }
@@ -128,7 +132,7 @@ impl Wal {
             ids,
             segment_bytes,
             current,
-            sealed: Vec::new(),
+            sealed: Arc::default(),
             spare: Spare::Wanted,
             sequence: 0,
             chain: 0,
@@ -165,7 +169,7 @@ impl Wal {
             ids,
             segment_bytes,
             current,
-            sealed,
+            sealed: Arc::new(Mutex::new(sealed)),
             spare: Spare::Wanted,
             sequence: position.sequence,
             chain: position.chain,
@@ -228,7 +232,7 @@ impl Wal {
             chain: self.chain,
         };
         let next = install(&*self.disk, &self.dir, file, header)?;
-        self.sealed.push(Sealed {
+        self.sealed.lock().push(Sealed {
             number: self.current.number,
             last_index: self.last_index,
         });
@@ -286,18 +290,28 @@ impl Wal {
         self.current.size.saturating_sub(self.current.offset) + spare
     }
 
-    /// Removes segments that hold nothing beyond `index`, which the store and a snapshot record must cover durably.
-    pub fn release(&mut self, index: u64) -> io::Result<()> {
-        while self
-            .sealed
-            .first()
-            .is_some_and(|segment| segment.last_index <= index)
-        {
-            let path = self.dir.join(format::name(self.sealed[0].number));
-            self.disk.remove(&path)?;
-            self.sealed.remove(0);
+    /// Removes segments that hold nothing beyond `index`, which the store and a snapshot record must cover durably; so many of the last stay for
+    /// members that are behind. Returns up to where entries are gone.
+    pub fn release(&mut self, index: u64, kept: usize) -> io::Result<Option<u64>> {
+        let mut gone = None;
+        loop {
+            let sealed = self.sealed.lock();
+            let first = sealed.first().filter(|first| first.last_index <= index);
+            let Some(first) = first.filter(|_| sealed.len() > kept) else {
+                return Ok(gone);
+            };
+            let (number, last_index) = (first.number, first.last_index);
+            // Whoever reads older entries looks here, and must not wait for the disk.
+            drop(sealed);
+            self.disk.remove(&self.dir.join(format::name(number)))?;
+            self.sealed.lock().remove(0);
+            gone = gone.max(Some(last_index));
         }
-        Ok(())
+    }
+
+    /// For whoever reads older entries while this goes on.
+    pub fn past(&self) -> Past {
+        Past::new(self.disk.clone(), &self.dir, self.ids, self.sealed.clone())
     }
 
     /// Of the last entry.
@@ -306,7 +320,7 @@ impl Wal {
     }
 
     pub fn segments(&self) -> usize {
-        self.sealed.len() + 1
+        self.sealed.lock().len() + 1
     }
 }
 

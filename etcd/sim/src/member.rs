@@ -21,9 +21,11 @@ use etcd::raft::driver::{Driver, Event, Outside as _, Status};
 use etcd::raft::inbox::Inbox;
 use etcd::raft::log_thread::{Job, LogStatus, LogThread};
 use etcd::raft::node::Timing;
+use etcd::raft::older::Fetch;
 use etcd::storage::keeper::{Asked, Keeper};
 use etcd::storage::{Writer, load};
 use etcd::wal::format::Ids;
+use etcd::wal::past::Past;
 use etcd::wal::reader::Replay;
 use etcd::wal::{SpareJob, Wal};
 use etcd::watch::hub::{HubEvent, HubThread};
@@ -40,6 +42,8 @@ use crate::plan::Plan;
 pub const TICK_US: u64 = 100_000;
 pub const ELECTION_TICKS: usize = 10;
 pub const MIN_LEASE_TTL: i64 = 2;
+/// Of older entries that are read at once: little, so that some need several.
+const PIECE_BYTES: u64 = 512;
 const WAL_DIR: &str = "/member/wal";
 const STORE_DIR: &str = "/member/store";
 
@@ -52,9 +56,10 @@ pub enum Part {
     Hub,
     History,
     Spare,
+    Past,
 }
 
-pub const PARTS: [Part; 7] = [
+pub const PARTS: [Part; 8] = [
     Part::Driver,
     Part::Wal,
     Part::Apply,
@@ -62,6 +67,7 @@ pub const PARTS: [Part; 7] = [
     Part::Hub,
     Part::History,
     Part::Spare,
+    Part::Past,
 ];
 
 /// A process.
@@ -89,12 +95,16 @@ pub struct Life {
     pub members_at: u64,
     /// Leases whose end it has proposed, and when.
     pub revoking: Vec<(i64, u64)>,
+    past: Past,
+    fetches: Arc<Mutex<VecDeque<Fetch>>>,
     hub_thread: HubThread,
     hub_events: VecDeque<HubEvent>,
     history: Arc<Inbox<Option<catch_up::Job>>>,
     reading: VecDeque<catch_up::Job>,
     out: Arc<Mutex<Vec<Message>>>,
     pub next_id: u64,
+    /// Pieces of the log that were read from its files.
+    pub fetched: u64,
     ids: Ids,
     machine: FakeDisk,
 }
@@ -179,12 +189,14 @@ impl Life {
         );
         let clock = Arc::new(FakeClock::default());
         let out: Arc<Mutex<Vec<Message>>> = Arc::default();
+        let (past, fetches) = (wal.past(), Arc::<Mutex<VecDeque<_>>>::default());
         let outgoing = Outgoing {
             out: out.clone(),
             apply_jobs: apply_jobs.clone(),
             arrived: None,
             state: state.clone(),
             clock: clock.clone(),
+            fetches: fetches.clone(),
         };
         let mut driver = Driver::new(
             node,
@@ -271,12 +283,15 @@ impl Life {
             sure: None,
             members_at: frame.index,
             revoking: Vec::new(),
+            past,
+            fetches,
             hub_thread,
             hub_events: VecDeque::new(),
             history,
             reading: VecDeque::new(),
             out,
             next_id,
+            fetched: 0,
             ids,
             machine,
         })
@@ -326,6 +341,7 @@ impl Life {
             Part::Hub => !self.hub_events.is_empty() || !self.hub.is_idle(),
             Part::History => !self.reading.is_empty() || !self.history.is_empty(),
             Part::Spare => !self.spares.lock().is_empty(),
+            Part::Past => !self.fetches.lock().is_empty(),
         }
     }
 
@@ -347,6 +363,16 @@ impl Life {
             Part::Hub => self.hub(),
             Part::History => self.read_history(),
             Part::Spare => Spares::make(&self.spares),
+            Part::Past => self.read_past(),
+        }
+    }
+
+    fn read_past(&mut self) {
+        let next = self.fetches.lock().pop_front();
+        if let Some(fetch) = next {
+            let entries = self.past.read(&fetch, PIECE_BYTES).ok();
+            self.fetched += u64::from(entries.is_some());
+            self.events.push(Event::Fetched(fetch.low, entries));
         }
     }
 

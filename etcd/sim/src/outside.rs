@@ -14,6 +14,7 @@ use etcd::disk::fake::FakeDisk;
 use etcd::raft::driver::{Driver, Event, Outside};
 use etcd::raft::inbox::Inbox;
 use etcd::raft::log_thread::{Beside, Job};
+use etcd::raft::older::Fetch;
 use etcd::storage::keeper::Asked;
 use etcd::wal::SpareJob;
 use etcd_api::raftpb;
@@ -47,6 +48,7 @@ pub struct Outgoing {
     pub arrived: Option<Box<Arrived>>,
     pub state: Arc<State>,
     pub clock: Arc<FakeClock>,
+    pub fetches: Arc<Mutex<VecDeque<Fetch>>>,
 }
 
 impl Outside for Outgoing {
@@ -83,6 +85,10 @@ impl Outside for Outgoing {
 
     fn stalled(&mut self, gap: Duration) {
         self.state.lessor.lock().extend(gap.as_millis() as u64);
+    }
+
+    fn fetch(&mut self, fetch: Fetch) {
+        self.fetches.lock().push_back(fetch);
     }
 
     fn space_changed(&mut self) {}

@@ -115,6 +115,7 @@ impl Plan {
         };
         plan.lazy = random.random_bool(0.5);
         plan.retention.tail_bytes = 1 << random.random_range(6..16);
+        plan.retention.older_entries = [0, 30, 300, u64::MAX].choose(random).copied().unwrap_or(0);
         plan
     }
 }

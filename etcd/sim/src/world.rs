@@ -265,6 +265,8 @@ impl World {
             Some(Ok(life)) => {
                 self.say(|| format!("member {who} started"));
                 let member = &mut self.members[who];
+                // What the process before has heard of may have gone with it.
+                life.told.members_changed.store(true, Ordering::SeqCst);
                 member.begin(life, self.now);
                 member.next_tick = self.now + self.random.random_range(1..=member.tick_us);
                 self.after(who);
@@ -495,9 +497,10 @@ fn delay(part: Part, slow: bool, random: &mut StdRng) -> u64 {
         Part::Hub => (300, 100_000),
         Part::History => (2_000, 200_000),
         Part::Spare => (2_000, 2_000_000),
+        Part::Past => (1_000, 200_000),
     };
     let most = if random.random_ratio(1, 100) { rare } else { usual };
-    let factor = if slow && matches!(part, Part::Wal | Part::Keeper | Part::Spare) {
+    let factor = if slow && matches!(part, Part::Wal | Part::Keeper | Part::Spare | Part::Past) {
         50
     } else {
         1

@@ -202,7 +202,7 @@ impl Machine {
             conf_state: None,
         });
         self.wal.append(&mut group)?;
-        self.wal.release(frame.index)?;
+        self.wal.release(frame.index, 0)?;
         self.keeper.reclaim()?;
         Ok(())
     }

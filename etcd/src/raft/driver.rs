@@ -14,6 +14,7 @@ use super::conf_change;
 use super::inbox::Inbox;
 use super::log_thread::Job;
 use super::node::{Follower, Node, Persist, Work};
+use super::older::Fetch;
 use crate::apply::Arrived;
 use crate::peer::streams::Opened;
 
@@ -56,6 +57,10 @@ pub enum Event {
     Forget(u64),
     /// The first election need not wait so many ticks of its timeout.
     AdvanceTicks(usize),
+    /// What [`Outside::fetch`] was asked for, from this index; None when it cannot be read.
+    Fetched(u64, Option<Vec<Entry>>),
+    /// The log's files hold entries up to this index no more.
+    Released(u64),
     SpaceChanged,
     /// To or from a peer.
     Stream(Box<Opened>),
@@ -100,6 +105,8 @@ pub trait Outside: Send {
     /// What has arrived and was not installed is not wanted.
     fn decided(&mut self);
     fn leadership(&mut self, leading: bool);
+    /// Reads older entries beside this thread; [`Event::Fetched`] brings them.
+    fn fetch(&mut self, fetch: Fetch);
     /// The clock of this process stood still for so long.
     fn stalled(&mut self, gap: Duration);
     fn space_changed(&mut self);
@@ -375,6 +382,8 @@ impl<O: Outside> Driver<O> {
             Event::Durable(index, term) => self.durable(index, term),
             Event::Forget(index) => self.node.forget(index),
             Event::AdvanceTicks(ticks) => (0..ticks).for_each(|_| self.node.tick()),
+            Event::Fetched(low, entries) => self.node.fetched(low, entries),
+            Event::Released(index) => self.node.released(index),
             Event::SpaceChanged => self.outside.space_changed(),
             Event::Stream(opened) => self.outside.open(*opened),
             Event::PeerStopped => self.outside.close_stopped(),
@@ -476,11 +485,12 @@ impl<O: Outside> Driver<O> {
         }
         // Entries of the old log must not be released by a record that the new one lies before.
         if self.installing.is_none() {
-            self.jobs.push(Job::Snapshot(walpb::Snapshot {
+            let snapshot = walpb::Snapshot {
                 index,
                 term,
                 conf_state: Some(wal_conf_state(&self.conf_state)),
-            }));
+            };
+            self.jobs.push(Job::Snapshot(snapshot, self.node.kept_segments()));
         }
     }
 
@@ -515,6 +525,9 @@ impl<O: Outside> Driver<O> {
         self.do_work();
         if self.node.tell_commits(self.lazy) {
             self.do_work();
+        }
+        for fetch in self.node.fetches() {
+            self.outside.fetch(fetch);
         }
         self.untold_since = match self.lazy && self.node.has_untold() {
             true => self.untold_since.or_else(|| Some(Instant::now())),

@@ -1,16 +1,19 @@
-//! What raft reads of its log: the entries that it may still need, in memory.
+//! What raft reads of its log: the last entries in memory, [`older`](super::older) ones from the log's files.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot, SnapshotMetadata};
 use raft::{Error, GetEntriesContext, RaftState, Result, Storage, StorageError};
 
-#[derive(Default)]
+use super::older::{Fetch, Older};
+
 pub struct Log {
     hard_state: HardState,
     conf_state: ConfState,
-    /// Index and term of the entry before the first.
+    /// Index and term of the entry before the first in memory.
     before: (u64, u64),
+    older: RefCell<Older>,
     entries: VecDeque<Entry>,
     /// Bytes of the entries' data.
     bytes: u64,
@@ -29,13 +32,14 @@ impl Log {
             hard_state,
             conf_state,
             before,
+            older: RefCell::new(Older::none(before)),
             entries: entries.into(),
             bytes,
             applied: before.0,
         }
     }
 
-    /// Index of the entry before the first.
+    /// Index of the entry before the first in memory.
     pub fn before(&self) -> u64 {
         self.before.0
     }
@@ -84,6 +88,7 @@ impl Log {
     /// A snapshot takes the place of everything.
     pub fn install(&mut self, metadata: &SnapshotMetadata) {
         self.before = (metadata.index, metadata.term);
+        self.older = RefCell::new(Older::none(self.before));
         self.conf_state = metadata.conf_state.clone().unwrap_or_default();
         self.entries.clear();
         self.bytes = 0;
@@ -105,12 +110,32 @@ impl Log {
         }
     }
 
-    /// Forgets entries up to `index`, which were applied.
+    /// Entries up to `index`, which memory holds no more, cannot be read from the files either.
+    pub fn cut_older(&mut self, index: u64) {
+        self.older.get_mut().cut(index.min(self.before.0));
+    }
+
+    /// Pieces of the files that raft waits for and `wanted` says yes to.
+    pub fn fetches(&mut self, wanted: impl FnMut(u64) -> bool) -> Vec<Fetch> {
+        self.older.get_mut().fetches(wanted)
+    }
+
+    /// A piece that was read, or cannot be; returns who waits for it.
+    pub fn fetched(&mut self, low: u64, entries: Option<Vec<Entry>>) -> Vec<GetEntriesContext> {
+        self.older.get_mut().fetched(low, entries)
+    }
+
+    pub fn forget_pieces(&mut self) {
+        self.older.get_mut().forget_pieces();
+    }
+
+    /// Memory forgets entries up to `index`, which were applied.
     pub fn compact(&mut self, index: u64) {
         let count = index.min(self.last()).saturating_sub(self.before.0) as usize;
-        let mut freed = 0;
+        let (mut freed, older) = (0, self.older.get_mut());
         for gone in self.entries.drain(..count) {
             freed += gone.data.len() as u64;
+            older.push(gone.index, gone.term);
             self.before = (gone.index, gone.term);
         }
         self.bytes -= freed;
@@ -133,10 +158,15 @@ impl Storage for Log {
         low: u64,
         high: u64,
         max_size: impl Into<Option<u64>>,
-        _: GetEntriesContext,
+        context: GetEntriesContext,
     ) -> Result<Vec<Entry>> {
         if low < self.first() {
-            return Err(Error::Store(StorageError::Compacted));
+            let mut older = self.older.borrow_mut();
+            if low <= older.before() || !context.can_async() {
+                return Err(Error::Store(StorageError::Compacted));
+            }
+            let piece = older.take(low, high.min(self.first()), context);
+            return piece.ok_or(Error::Store(StorageError::LogTemporarilyUnavailable));
         }
         let start = (low - self.first()) as usize;
         let end = (high.saturating_sub(self.first()) as usize).min(self.entries.len());
@@ -156,11 +186,9 @@ impl Storage for Log {
     }
 
     fn term(&self, index: u64) -> Result<u64> {
-        if index == self.before.0 {
-            return Ok(self.before.1);
-        }
-        if index < self.before.0 {
-            return Err(Error::Store(StorageError::Compacted));
+        if index <= self.before.0 {
+            let term = self.older.borrow().term(index);
+            return term.ok_or(Error::Store(StorageError::Compacted));
         }
         let entry = self.entries.get((index - self.first()) as usize);
         entry
@@ -169,7 +197,7 @@ impl Storage for Log {
     }
 
     fn first_index(&self) -> Result<u64> {
-        Ok(self.first())
+        Ok(self.older.borrow().before() + 1)
     }
 
     fn last_index(&self) -> Result<u64> {

@@ -40,8 +40,8 @@ static WRITTEN_BYTES: LazyLock<metrics::Gauge> = LazyLock::new(|| {
 
 pub enum Job {
     Persist(Persist),
-    /// The store is durable up to here: remember it, and release what lies before.
-    Snapshot(walpb::Snapshot),
+    /// The store is durable up to here: remember it, and release what lies before but for so many files.
+    Snapshot(walpb::Snapshot, usize),
     Spare(io::Result<Arc<dyn DiskFile>>),
     Stop,
 }
@@ -90,6 +90,8 @@ pub struct LogThread {
     group: Group,
     /// A commit index that need not be synced alone waits here for the next group.
     pending: Option<raft::eraftpb::HardState>,
+    /// The store holds what the log says up to here.
+    releasable: u64,
 }
 
 impl LogThread {
@@ -108,6 +110,7 @@ impl LogThread {
             fatal,
             group: Group::default(),
             pending: None,
+            releasable: 0,
         }
     }
 
@@ -138,7 +141,7 @@ impl LogThread {
             Job::Persist(persist) => {
                 if let Some(metadata) = &persist.snapshot {
                     group.snapshot(&snapshot_record(metadata));
-                    round.release = Some(metadata.index);
+                    round.release = Some((metadata.index, 0));
                 }
                 persist.entries.iter().for_each(|entry| group.entry(entry));
                 if persist.hard_state.is_some() {
@@ -148,9 +151,9 @@ impl LogThread {
                 round.persisted = Some(persist.number);
                 round.messages.extend(persist.messages_after);
             }
-            Job::Snapshot(snapshot) => {
+            Job::Snapshot(snapshot, kept) => {
                 group.snapshot(&snapshot);
-                round.release = Some(snapshot.index);
+                round.release = Some((snapshot.index, kept));
                 round.must_sync = true;
             }
             Job::Spare(result) => self.spare_done(result),
@@ -168,12 +171,19 @@ impl LogThread {
         }
         self.append(group);
         self.report(round.persisted, round.messages);
-        if let Some(index) = round.release
-            && let Err(source) = self.wal.release(index)
-        {
-            warn!(error = %source, "failed to purge wal file");
+        if let Some((index, kept)) = round.release {
+            self.releasable = index;
+            self.release(kept);
         }
         None
+    }
+
+    fn release(&mut self, kept: usize) {
+        match self.wal.release(self.releasable, kept) {
+            Ok(Some(index)) => self.events.push(Event::Released(index)),
+            Ok(None) => {}
+            Err(source) => warn!(error = %source, "failed to purge wal file"),
+        }
     }
 
     fn report(&self, number: Option<u64>, messages: Vec<raft::eraftpb::Message>) {
@@ -245,7 +255,11 @@ impl LogThread {
         }
     }
 
-    fn set_full(&self, full: bool) {
+    fn set_full(&mut self, full: bool) {
+        if full {
+            // What is kept for members that are behind goes first.
+            self.release(0);
+        }
         if self.status.full.swap(full, Ordering::SeqCst) == full {
             return;
         }
@@ -287,7 +301,7 @@ struct Round {
     must_sync: bool,
     persisted: Option<u64>,
     messages: Vec<raft::eraftpb::Message>,
-    release: Option<u64>,
+    release: Option<(u64, usize)>,
     stop: bool,
 }
 

@@ -10,13 +10,16 @@ use raft::{Config, RawNode, ReadState, SnapshotStatus, SoftState, StateRole};
 
 use super::conf_change;
 use super::log::Log;
+use super::older::{Fetch, Flow};
 
 /// Limits and timing as etcd sets them.
-const MAX_MESSAGE_BYTES: u64 = 1024 * 1024;
+pub const MAX_MESSAGE_BYTES: u64 = 1024 * 1024;
 const MAX_INFLIGHT_MESSAGES: usize = 512;
 const MAX_COMMITTED_BYTES: u64 = 4 * 1024 * 1024;
-/// Entries kept for members that lag take no more than this, however many they are.
-const MAX_KEPT_BYTES: u64 = 64 * 1024 * 1024;
+/// Entries in memory for members that lag take no more than this, however many they are.
+const MAX_KEPT_BYTES: u64 = 16 * 1024 * 1024;
+/// So many of the log's files stay for members that lag.
+const KEPT_SEGMENTS: usize = 4;
 
 pub struct Node {
     raw: RawNode<Log>,
@@ -30,6 +33,7 @@ pub struct Node {
     spared: Vec<Message>,
     /// The member that has answered such a question last.
     prompt: u64,
+    flow: Flow,
     durable_term: u64,
     /// Terms on their way to the disk, each with the number of its [`Persist`].
     terms: VecDeque<(u64, u64)>,
@@ -74,13 +78,18 @@ pub struct Timing {
     pub timeout_ticks: Option<usize>,
 }
 
-/// Which applied entries stay in memory for members that lag: `--snapshot-count` and `--snapshot-catchup-entries`.
+/// Entries in the log's files for each that may stay in memory: they are read faster than a store is sent.
+pub const OLDER: u64 = 10;
+
+/// Which applied entries stay for members that lag. In memory: `--snapshot-count` and `--snapshot-catchup-entries`.
 #[derive(Clone, Copy, Debug)]
 pub struct Retention {
     pub snapshot_count: u64,
     pub catchup_entries: u64,
-    /// Bytes that nobody is known to need: for a member that is behind when the leader changes.
+    /// Bytes in memory that nobody is known to need.
     pub tail_bytes: u64,
+    /// Entries that are read from the log's files at most before a member is sent the store, which is as little then.
+    pub older_entries: u64,
 }
 
 impl Default for Retention {
@@ -88,7 +97,8 @@ impl Default for Retention {
         Retention {
             snapshot_count: 10_000,
             catchup_entries: 5_000,
-            tail_bytes: 4 * 1024 * 1024,
+            tail_bytes: 1024 * 1024,
+            older_entries: 5_000 * OLDER,
         }
     }
 }
@@ -141,6 +151,7 @@ impl Node {
             telling: Telling::default(),
             spared: Vec::new(),
             prompt: 0,
+            flow: Flow::default(),
             durable_term,
             terms: VecDeque::new(),
         })
@@ -462,9 +473,11 @@ impl Node {
         store.set_applied(known);
         if alone {
             store.compact(known);
+            store.cut_older(known);
         } else {
             forget(store, known, retention);
             store.trim(retention.tail_bytes, known.min(everywhere));
+            store.cut_older(known.saturating_sub(retention.older_entries));
         }
         known
     }
@@ -481,7 +494,51 @@ impl Node {
     /// Applied entries up to `index` are forgotten, whoever may want them.
     pub fn forget(&mut self, index: u64) {
         let applied = self.raw.raft.raft_log.applied;
-        self.raw.mut_store().compact(index.min(applied));
+        let store = self.raw.mut_store();
+        store.compact(index.min(applied));
+        store.cut_older(index);
+    }
+
+    /// How many of the log's files are to stay although the store holds what they say.
+    pub fn kept_segments(&self) -> usize {
+        match self.is_sole_member() || self.retention.older_entries == 0 {
+            true => 0,
+            false => KEPT_SEGMENTS,
+        }
+    }
+
+    /// The log's files hold entries up to `index` no more.
+    pub fn released(&mut self, index: u64) {
+        self.raw.mut_store().cut_older(index);
+    }
+
+    /// What raft waits for: to be read from the log's files, for [`Node::fetched`].
+    pub fn fetches(&mut self) -> Vec<Fetch> {
+        let (raft, leads) = (&self.raw.raft, self.is_leader());
+        self.flow.begin(raft.term);
+        let next: Vec<(u64, u64, u64)> = raft
+            .prs()
+            .iter()
+            .map(|(id, progress)| (*id, progress.matched, progress.next_idx))
+            .collect();
+        let flow = &mut self.flow;
+        let store = self.raw.mut_store();
+        if !leads {
+            store.forget_pieces();
+        }
+        store.fetches(|low| {
+            let waits = next.iter().filter(|(_, _, next)| leads && *next == low);
+            waits.fold(false, |may, (id, matched, _)| {
+                flow.may_begin(*id, *matched, low) || may
+            })
+        })
+    }
+
+    /// Entries from `low`, or none where they cannot be read: then whoever needs them is sent the store.
+    pub fn fetched(&mut self, low: u64, entries: Option<Vec<Entry>>) {
+        for context in self.raw.mut_store().fetched(low, entries) {
+            self.raw.on_entries_fetched(context);
+        }
     }
 
     /// The next thing to do, None when there is nothing.

@@ -110,6 +110,15 @@ fn numbers(disk: &dyn Disk, dir: &Path) -> Result<Vec<u64>, WalError> {
     }
 }
 
+/// Of the segment that is being written.
+pub fn last_number(disk: &dyn Disk, dir: &Path) -> Result<u64, WalError> {
+    let missing = || WalError::Missing {
+        dir: dir.to_owned(),
+        missing: 1,
+    };
+    numbers(disk, dir)?.last().copied().ok_or_else(missing)
+}
+
 struct SegmentReader {
     path: PathBuf,
     file: Arc<dyn DiskFile>,
@@ -310,7 +319,7 @@ fn decode_header(path: &Path, bytes: &[u8]) -> Result<SegmentHeader, WalError> {
     })
 }
 
-fn check_header(path: &Path, bytes: &[u8], number: u64, ids: Ids) -> Result<SegmentHeader, WalError> {
+pub fn check_header(path: &Path, bytes: &[u8], number: u64, ids: Ids) -> Result<SegmentHeader, WalError> {
     let corrupt = |what: &str| WalError::Corrupt {
         file: path.to_owned(),
         offset: 0,

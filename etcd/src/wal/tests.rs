@@ -1,5 +1,6 @@
 use super::*;
 use crate::disk::fake::FakeDisk;
+use crate::raft::older::Fetch;
 use raft::eraftpb::{Entry, HardState};
 
 const SEGMENT: u64 = 64 * 1024;
@@ -100,10 +101,61 @@ fn segments_roll_and_are_released() {
     let mut group = Group::default();
     group.snapshot(&walpb(35));
     wal.append(&mut group).unwrap();
-    wal.release(35).unwrap();
+    wal.release(35, 0).unwrap();
     assert_eq!(wal.segments(), 1);
     let (_, replay) = reopen(&disk).unwrap();
     assert_eq!(indexes(&replay), [36, 37, 38, 39, 40]);
+}
+
+/// What is read of `low..high`, and how often it had to be asked for.
+fn past(past: &past::Past, low: u64, high: u64, terms: &[(u64, u64)]) -> (Vec<Entry>, usize) {
+    let (mut found, mut times) = (Vec::new(), 0);
+    while low + (found.len() as u64) < high {
+        let fetch = Fetch {
+            low: low + found.len() as u64,
+            high,
+            terms: terms.to_vec(),
+        };
+        found.extend(past.read(&fetch, 40 * 1024).unwrap());
+        times += 1;
+    }
+    (found, times)
+}
+
+#[test]
+fn older_entries_are_read_back_without_those_that_were_superseded() {
+    let disk = FakeDisk::new();
+    let mut wal = Wal::create(Arc::new(disk.clone()), dir(), IDS, SEGMENT).unwrap();
+    let of_term = |term: u64, index: u64| Entry {
+        term,
+        ..entry(index, 4096)
+    };
+    for first in (1..=40).step_by(4) {
+        append(&mut wal, &[0, 1, 2, 3].map(|more| of_term(1, first + more)));
+    }
+    append(&mut wal, &[of_term(2, 31), of_term(2, 32)]);
+    (33..=60).for_each(|index| append(&mut wal, &[of_term(2, index)]));
+    assert!(wal.segments() > 3);
+    let terms = [(0, 1), (31, 2)];
+    let (entries, times) = past(&wal.past(), 3, 50, &terms);
+    let expected: Vec<Entry> = (3..50)
+        .map(|index| of_term(1 + u64::from(index > 30), index))
+        .collect();
+    assert_eq!(entries, expected);
+    assert!((6..=8).contains(&times), "{times} pieces of at most nine");
+    let reader = wal.past();
+    let mut group = Group::default();
+    group.snapshot(&walpb(60));
+    wal.append(&mut group).unwrap();
+    assert_eq!(wal.release(60, 9).unwrap(), None);
+    let gone = wal.release(60, 1).unwrap().unwrap();
+    assert_eq!(past(&reader, gone + 1, 60, &terms).0.len() as u64, 59 - gone);
+    let fetch = Fetch {
+        low: 3,
+        high: 9,
+        terms: terms.to_vec(),
+    };
+    assert!(reader.read(&fetch, 1024).is_err(), "it went with its segment");
 }
 
 fn walpb(index: u64) -> etcd_api::walpb::Snapshot {

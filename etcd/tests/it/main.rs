@@ -2,6 +2,7 @@
 
 mod abuse;
 mod auth;
+mod catchup;
 mod clients;
 mod cluster;
 mod concurrency;

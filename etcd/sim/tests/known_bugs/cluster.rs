@@ -17,6 +17,7 @@ use crate::scenario::{
 fn needs_snapshots(members: usize) -> World {
     quiet_with(members, |plan| {
         (plan.retention.snapshot_count, plan.retention.catchup_entries) = (5, 1);
+        plan.retention.older_entries = 0;
     })
 }
 

@@ -6,7 +6,7 @@ use etcd_sim::World;
 use etcd_sim::faults::Down;
 use prost::Message as _;
 
-use crate::scenario::{ask, cut_off, life, put, quiet, until};
+use crate::scenario::{ask, ask_at, cut_off, everywhere, life, put, quiet, quiet_with, until};
 
 /// Its log holds the removal, and not that it was committed.
 #[test]
@@ -44,6 +44,29 @@ fn the_survivor_of_two_hears_of_the_removal_from_the_leader_that_refuses_its_vot
     world.network.heal();
     until(&mut world, |world| (world.leader() == Some(other)).then_some(()));
     assert!(knows(&world, other));
+}
+
+#[test]
+fn who_is_behind_when_the_leader_changes_is_sent_entries_that_no_memory_holds() {
+    let mut world = quiet_with(3, |plan| {
+        (plan.retention.snapshot_count, plan.retention.catchup_entries) = (5, 1);
+        (plan.retention.tail_bytes, plan.retention.older_entries) = (64, u64::MAX);
+        plan.wal_segment_bytes = 4096;
+    });
+    ask(&mut world, put("k", "first"));
+    let leader = until(&mut world, |world| world.leader());
+    let (lagging, next) = ((leader + 1) % 3, (leader + 2) % 3);
+    cut_off(&mut world, lagging, 600_000_000);
+    let last = (0..40).map(|number| ask_at(&mut world, leader, put("k", &format!("{number}"))).revision);
+    let last = last.max().unwrap_or(0);
+    world.down(leader, Down::Kill);
+    world.members[leader].restart_at = world.now + 2_000_000;
+    world.network.heal();
+    world.members[lagging].paused_until = 0;
+    until(&mut world, |world| (world.leader() == Some(next)).then_some(()));
+    everywhere(&mut world, last);
+    assert!(life(&world, next).fetched > 1, "nothing was read back");
+    assert_eq!(world.snapshots, 0);
 }
 
 /// 2469: a leader that does not know that it was replaced calls a lease gone. 202960: no vote from a leader that was removed. 205250: the only voter

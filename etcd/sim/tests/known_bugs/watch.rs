@@ -21,6 +21,7 @@ fn issue_15271_a_watch_does_not_go_back_in_time_over_a_snapshot() {
     hold(|plan| {
         plan.members = 3;
         (plan.retention.snapshot_count, plan.retention.catchup_entries) = (5, 1);
+        plan.retention.older_entries = 0;
         often(plan, &[Kind::Partition, Kind::Pause]);
     });
 }

@@ -61,7 +61,7 @@ fn take_over(machine: &mut Machine) -> Result<(), PowerLost> {
         conf_state: None,
     });
     machine.wal.append(&mut group)?;
-    machine.wal.release(INDEX)?;
+    machine.wal.release(INDEX, 0)?;
     Ok(())
 }
 

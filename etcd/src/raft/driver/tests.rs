@@ -59,6 +59,7 @@ impl Outside for Recorder {
         self.arrived = None;
     }
     fn leadership(&mut self, _: bool) {}
+    fn fetch(&mut self, _: Fetch) {}
     fn stalled(&mut self, _: Duration) {
         self.calls.push("stalled");
     }

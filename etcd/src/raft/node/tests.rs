@@ -327,11 +327,55 @@ fn what_everyone_has_is_kept_for_a_while_and_what_somebody_lacks_for_longer() {
     let kept = |third| leader_of_three(6000, third).raw.store().kept();
     let (tail, bytes) = kept(u64::MAX);
     assert!(
-        bytes <= Retention::default().tail_bytes / 2 && tail >= 2000,
+        bytes <= Retention::default().tail_bytes / 2 && tail >= 500,
         "{tail} entries, {bytes} bytes"
     );
     let (behind, _) = kept(1000);
     assert!((5000..5010).contains(&behind), "{behind} entries");
+}
+
+/// As whoever reads the log's files would.
+fn read(fetch: &Fetch, count: u64) -> Vec<Entry> {
+    let entry = |index| Entry {
+        term: fetch.term(index).unwrap(),
+        index,
+        ..Entry::default()
+    };
+    (fetch.low..fetch.high.min(fetch.low + count))
+        .map(entry)
+        .collect()
+}
+
+#[test]
+fn a_member_that_is_behind_what_memory_holds_is_sent_what_is_read_for_it() {
+    let mut leader = leader_of_three(3000, u64::MAX);
+    let first = leader.raw.store().before() + 1;
+    assert!(first > 2000);
+    // A new leader finds out how far it is.
+    let refuse = |leader: &mut Node| {
+        leader.raw.raft.mut_prs().get_mut(3).unwrap().become_probe();
+        leader.raw.raft.mut_prs().get_mut(3).unwrap().matched = 1000;
+        leader.raw.raft.mut_prs().get_mut(3).unwrap().next_idx = 1001;
+        leader.raw.raft.send_append(3);
+    };
+    refuse(&mut leader);
+    let sent = |leader: &mut Node| {
+        let work = leader.work();
+        let sent = work.map_or_else(Vec::new, |work| work.messages);
+        let kind = |message: &Message| MessageType::try_from(message.msg_type).unwrap();
+        sent.iter()
+            .map(|message| (kind(message), message.index, message.entries.len()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(sent(&mut leader), []);
+    let fetches = leader.fetches();
+    assert_eq!((fetches[0].low, fetches[0].high, fetches.len()), (1001, first, 1));
+    leader.fetched(1001, Some(read(&fetches[0], 100)));
+    assert_eq!(sent(&mut leader), [(MessageType::MsgAppend, 1000, 100)]);
+    refuse(&mut leader);
+    assert_eq!(leader.fetches().len(), 1);
+    leader.fetched(1001, None);
+    assert_eq!(sent(&mut leader), [(MessageType::MsgSnapshot, 0, 0)]);
 }
 
 #[test]

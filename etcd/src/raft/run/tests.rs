@@ -20,6 +20,7 @@ impl Outside for Nowhere {
     fn install(&mut self, _: &SnapshotMetadata) {}
     fn decided(&mut self) {}
     fn leadership(&mut self, _: bool) {}
+    fn fetch(&mut self, _: crate::raft::older::Fetch) {}
     fn stalled(&mut self, _: Duration) {}
     fn space_changed(&mut self) {}
 }
