@@ -357,6 +357,9 @@ impl Node {
         if !self.must_not_campaign() {
             self.raw.tick();
         }
+        let members = self.raw.raft.prs();
+        self.flow
+            .tick(|id| members.get(id).map_or(0, |progress| progress.matched));
     }
 
     /// Whoever waits for a store to be replaced does not campaign: raft would look for entries in the log that the snapshot has taken the place of.

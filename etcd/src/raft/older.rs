@@ -10,6 +10,8 @@ use raft::eraftpb::Entry;
 const MAX_PIECES: usize = 4;
 /// Questions that one answer is for.
 const MAX_CONTEXTS: usize = 4;
+/// A member that has not followed for so long is sent one piece more.
+const STILL_TICKS: u32 = 5;
 /// Pieces that are being read; a member that is not among those asks again.
 const MAX_READS: usize = 8;
 
@@ -140,8 +142,15 @@ impl Older {
 #[derive(Default)]
 pub struct Flow {
     term: u64,
-    /// Where the last piece for a member begins.
-    begun: HashMap<u64, u64>,
+    begun: HashMap<u64, Begun>,
+}
+
+/// The last piece for a member.
+struct Begun {
+    low: u64,
+    matched: u64,
+    /// For so many ticks the member has not followed.
+    still: u32,
 }
 
 impl Flow {
@@ -154,12 +163,23 @@ impl Flow {
 
     /// Whether the piece from `low` may be read for a member that has all up to `matched`.
     pub fn may_begin(&mut self, member: u64, matched: u64, low: u64) -> bool {
-        let last = self.begun.get(&member);
-        let may = last.is_none_or(|last| low <= *last || *last <= matched + 1);
+        let last = self.begun.get(&member).map(|last| last.low);
+        let may = last.is_none_or(|last| low <= last || last <= matched + 1);
         if may {
-            self.begun.insert(member, low);
+            let still = 0;
+            self.begun.insert(member, Begun { low, matched, still });
         }
         may
+    }
+
+    /// Both pieces may have been lost: what comes after them makes the member say so.
+    pub fn tick(&mut self, matched: impl Fn(u64) -> u64) {
+        self.begun.retain(|member, last| {
+            let now = matched(*member);
+            last.still = if now > last.matched { 0 } else { last.still + 1 };
+            last.matched = now;
+            last.still < STILL_TICKS
+        });
     }
 }
 
@@ -217,6 +237,10 @@ mod tests {
         assert!(flow.may_begin(2, 99, 200) && !flow.may_begin(2, 99, 300));
         assert!(flow.may_begin(2, 99, 200), "once more");
         assert!(flow.may_begin(2, 199, 300));
+        (1..STILL_TICKS).for_each(|_| flow.tick(|_| 199));
+        assert!(!flow.may_begin(2, 199, 400));
+        flow.tick(|_| 199);
+        assert!(flow.may_begin(2, 199, 400), "they may have been lost");
         flow.begin(2);
         assert!(flow.may_begin(2, 0, 900));
     }

@@ -8,27 +8,11 @@ use crate::watch::hub::{HubEvent, HubThread};
 use crate::watch::outbox::Outbox;
 
 /// Takes away all segments that there are, between a frame's writing and its publication.
-struct Reclaims(Arc<Storage>);
-
-impl Effects for Reclaims {
-    fn conf_change(&mut self, _: u64, _: raftpb::ConfChange) -> Option<ConfState> {
-        None
-    }
-    fn members_changed(&mut self) {}
-    fn removed(&mut self) {}
-    fn compacted(&mut self, _: i64) {}
-    fn checkpoint(&mut self) {}
-    fn frame_written(&mut self, _: u64, _: u64) {
-        let all = self.0.segments();
-        self.0
-            .remove(&all.iter().map(|segment| segment.number).collect::<Vec<_>>());
-    }
-    fn space_changed(&mut self) {}
-    fn store_full(&mut self, _: bool) {}
-    fn leases_changed(&mut self) {}
-    fn fatal(&mut self, source: &io::Error) -> ! {
-        std::panic::panic_any(source.to_string())
-    }
+fn reclaims(storage: Arc<Storage>) -> Quiet {
+    Quiet(Box::new(move || {
+        let all = storage.segments();
+        storage.remove(&all.iter().map(|segment| segment.number).collect::<Vec<_>>());
+    }))
 }
 
 #[test]
@@ -57,7 +41,7 @@ fn a_previous_value_stays_readable_when_its_segment_is_reclaimed_before_the_fram
     let mut events = Vec::new();
     hub.drain(&mut events, None);
     events.drain(..).for_each(|event| thread.event(event));
-    machine.applier.effects = Box::new(Reclaims(store.storage.clone()));
+    machine.applier.effects = Box::new(reclaims(store.storage.clone()));
     machine.propose(put("new")).unwrap();
     hub.drain(&mut events, None);
     let Some(HubEvent::Batch(batch)) = events.pop() else {
