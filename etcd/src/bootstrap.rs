@@ -245,7 +245,7 @@ async fn open(disk: &Arc<dyn Disk>, config: &Config, client: &Client) -> Result<
             "repaired the torn tail of the WAL: nothing of it was acknowledged"
         );
     }
-    let mut loaded = load::load(
+    let loaded = load::load(
         disk.clone(),
         &config.data_dir.join("member/store"),
         ids.cluster,
@@ -255,7 +255,6 @@ async fn open(disk: &Arc<dyn Disk>, config: &Config, client: &Client) -> Result<
     let state = meta::read(&loaded, &mut lessor)?;
     finish_install(&mut wal, &mut replay, &loaded, &state)?;
     check_consistent(&config.data_dir, &replay, &loaded)?;
-    loaded.versions.shrink_to_fit();
     if config.force_new_cluster {
         alone::force(&mut wal, &mut replay, &state, ids.member, loaded.frame.index)?;
     }

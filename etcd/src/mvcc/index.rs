@@ -1,18 +1,21 @@
 //! The index: for every key its versions, oldest first.
+//!
+//! A tree of two levels: [`Leaf`]s of up to a hundred keys, found by a fence before the first of them.
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 
-use bytes::Bytes;
-
 use super::history::History;
 use super::key::KeyRange;
+use super::leaf::Leaf;
 use crate::storage::Storage;
 use crate::storage::record::{Loc, Version};
 
 #[derive(Default)]
 pub struct Index {
-    keys: BTreeMap<Box<[u8]>, History>,
+    /// By a key that is not behind any of the leaf's, and behind all of those before it; the first one's is empty.
+    leaves: BTreeMap<Box<[u8]>, Leaf>,
+    keys: usize,
 }
 
 /// The live version at `revision`.
@@ -32,13 +35,9 @@ pub fn dropped_by(history: &[Version], revision: i64) -> usize {
 }
 
 impl Index {
-    /// Sorts everything that the segments hold and drops what was compacted; counts what lives in each segment.
-    pub fn build(mut versions: Vec<(Bytes, Version)>, compacted: i64, storage: &Storage) -> Index {
-        versions.sort_unstable_by(|left, right| {
-            left.0
-                .cmp(&right.0)
-                .then_with(|| order(&left.1).cmp(&order(&right.1)))
-        });
+    /// Of what the segments hold, once all of it is here: drops what was compacted, and counts what lives in each segment. Returns the newest
+    /// revision that was there.
+    pub fn settle(&mut self, compacted: i64, storage: &Storage) -> i64 {
         let segments = storage.segments();
         let segment = |version: &Version| {
             segments
@@ -46,162 +45,183 @@ impl Index {
                 .ok()
                 .map(|place| &segments[place])
         };
-        let grouped = versions
-            .chunk_by(|left, right| left.0 == right.0)
-            .filter_map(|chunk| {
-                let history: Vec<Version> = chunk.iter().map(|(_, version)| *version).collect();
-                let (gone, left) = history.split_at(dropped_by(&history, compacted));
-                for version in gone {
-                    segment(version)
-                        .into_iter()
-                        .for_each(|segment| segment.bury(version));
-                }
-                for version in left {
-                    segment(version)
-                        .into_iter()
-                        .for_each(|segment| segment.count(version));
-                }
-                Some((Box::from(&chunk[0].0[..]), History::pack(left)?))
-            });
-        Index {
-            keys: grouped.collect(),
+        let mut newest = 0;
+        for history in self.leaves.values_mut().flat_map(Leaf::histories_mut) {
+            newest = newest.max(history.newest().main);
         }
+        let mut fence: Option<Box<[u8]>> = Some(Box::default());
+        while let Some(from) = fence {
+            fence = self.compact_step(&from, usize::MAX, compacted, |version| {
+                segment(version)
+                    .into_iter()
+                    .for_each(|segment| segment.bury(version));
+            });
+        }
+        for history in self.leaves.values_mut().flat_map(Leaf::histories_mut) {
+            history.for_each(|version| {
+                segment(&version)
+                    .into_iter()
+                    .for_each(|segment| segment.count(&version));
+            });
+        }
+        newest
     }
 
     pub fn len(&self) -> usize {
-        self.keys.len()
+        self.keys
     }
 
     pub fn is_empty(&self) -> bool {
-        self.keys.is_empty()
+        self.keys == 0
     }
 
     pub fn get(&self, key: &[u8], revision: i64) -> Option<Version> {
-        self.keys.get(key)?.at(revision)
+        self.history(key)?.at(revision)
     }
 
     /// The newest version, a tombstone too.
-    pub fn newest(&self, key: &[u8]) -> Option<&Version> {
-        self.keys.get(key).map(History::newest)
+    pub fn newest(&self, key: &[u8]) -> Option<Version> {
+        self.history(key).map(History::newest)
     }
 
     /// The version with the same revision as `version`, wherever it lies.
     pub fn find(&self, key: &[u8], version: &Version) -> Option<Version> {
-        self.keys.get(key)?.find(order(version))
+        self.history(key)?.find((version.main, version.sub))
     }
 
+    fn history(&self, key: &[u8]) -> Option<&History> {
+        let (_, leaf) = self.leaves.range::<[u8], _>(until(key)).next_back()?;
+        leaf.place(key).ok().map(|place| leaf.history(place))
+    }
+
+    /// In whatever order they come; newest last costs least.
     pub fn insert(&mut self, key: &[u8], version: Version) {
-        match self.keys.get_mut(key) {
-            Some(history) => history.push(version),
-            None => {
-                self.keys.insert(Box::from(key), History::new(version));
-            }
+        let Some((_, leaf)) = self.leaves.range_mut::<[u8], _>(until(key)).next_back() else {
+            self.leaves.insert(Box::default(), Leaf::default());
+            return self.insert(key, version);
+        };
+        let place = match leaf.place(key) {
+            Ok(place) => return leaf.history_mut(place).enter(version),
+            Err(place) => place,
+        };
+        if leaf.is_full_for(key) {
+            let later = leaf.split(place);
+            let fence = later.fence(leaf);
+            self.leaves.insert(fence, later);
+            return self.insert(key, version);
         }
+        leaf.insert(place, key, History::new(version));
+        self.keys += 1;
     }
 
     pub fn relocate(&mut self, key: &[u8], from: &Version, to: Loc) -> bool {
-        self.keys
-            .get_mut(key)
-            .is_some_and(|history| history.relocate(from, to))
+        let leaf = self.leaves.range_mut::<[u8], _>(until(key)).next_back();
+        let found = leaf.and_then(|(_, leaf)| leaf.place(key).ok().map(|place| leaf.history_mut(place)));
+        found.is_some_and(|history| history.relocate(from, to))
     }
 
     /// Visits at most `count` keys from `cursor` on. Returns where to go on, None at the end.
     pub fn step(
         &self,
-        cursor: &Bound<Vec<u8>>,
+        cursor: &[u8],
         range: &KeyRange,
         count: usize,
         visit: &mut dyn FnMut(&[u8], &History) -> ControlFlow<()>,
-    ) -> Option<Bound<Vec<u8>>> {
-        let from = cursor.as_ref().map(Vec::as_slice);
-        let is_before_end = |from: &[u8]| range.is_before_end(from);
-        if !matches!(from, Bound::Included(first) if is_before_end(first)) {
-            return None;
-        }
-        for (visited, (key, history)) in self.keys.range::<[u8], _>((from, range.end())).enumerate() {
-            if visited == count {
-                return Some(Bound::Included(key.to_vec()));
-            }
-            if visit(key, history).is_break() {
-                return None;
+    ) -> Option<Vec<u8>> {
+        let (mut key, mut visited) = (Vec::new(), 0);
+        for (place, leaf) in self.leaves_from(cursor) {
+            for place in place..leaf.len() {
+                leaf.read_key(place, &mut key);
+                if !range.is_before_end(&key) {
+                    return None;
+                }
+                if visited == count {
+                    return Some(key);
+                }
+                if visit(&key, leaf.history(place)).is_break() {
+                    return None;
+                }
+                visited += 1;
             }
         }
         None
     }
 
-    /// Compacts at most `count` keys after `cursor`; hands every dropped version to `dropped`. Returns where to go on.
+    /// Each with the place to begin at.
+    fn leaves_from(&self, key: &[u8]) -> impl Iterator<Item = (usize, &Leaf)> {
+        let first = self.leaves.range::<[u8], _>(until(key)).next_back();
+        let later = self
+            .leaves
+            .range::<[u8], _>((Bound::Excluded(key), Bound::Unbounded));
+        let begin = |(_, leaf): (_, &'_ Leaf)| leaf.place(key).unwrap_or_else(|place| place);
+        first
+            .into_iter()
+            .map(move |found| (begin(found), found.1))
+            .chain(later.map(|(_, leaf)| (0, leaf)))
+    }
+
+    /// Compacts from the leaf at `fence` on, until `count` keys were visited; hands every dropped version to `dropped`. Returns where to go on.
     pub fn compact_step(
         &mut self,
-        cursor: Bound<&[u8]>,
+        fence: &[u8],
         count: usize,
         revision: i64,
         mut dropped: impl FnMut(&Version),
     ) -> Option<Box<[u8]>> {
-        let mut empty = Vec::new();
-        let mut last = None;
-        for (visited, (key, history)) in self
-            .keys
-            .range_mut::<[u8], _>((cursor, Bound::Unbounded))
-            .enumerate()
-        {
-            if visited == count {
+        let (mut visited, mut shrunk, mut next) = (0, Vec::new(), None);
+        let from = (Bound::Included(fence), Bound::Unbounded);
+        for (fence, leaf) in self.leaves.range_mut::<[u8], _>(from) {
+            if visited >= count {
+                next = Some(fence.clone());
                 break;
             }
-            if !history.compact(revision, &mut dropped) {
-                empty.push(key.clone());
+            visited += leaf.len();
+            let gone = leaf.retain(|history| history.compact(revision, &mut dropped));
+            self.keys -= gone;
+            if gone > 0 {
+                shrunk.push(fence.clone());
             }
-            last = (visited + 1 == count).then(|| key.clone());
         }
-        for key in empty {
-            self.keys.remove(&key);
+        shrunk.iter().for_each(|fence| self.join(fence));
+        next
+    }
+
+    /// Leaves that lost keys are joined to the one before, so that few keys do not keep many leaves. The first one, whose fence is before
+    /// every key, stays.
+    fn join(&mut self, fence: &[u8]) {
+        let before = (Bound::Unbounded, Bound::Excluded(fence));
+        let fits = match (
+            self.leaves.range::<[u8], _>(before).next_back(),
+            self.leaves.get(fence),
+        ) {
+            (Some((_, before)), Some(leaf)) => leaf.is_empty() || before.can_take(leaf),
+            _ => false,
+        };
+        if !fits {
+            return;
         }
-        last
+        if let Some(leaf) = self.leaves.remove(fence)
+            && let Some((_, before)) = self.leaves.range_mut::<[u8], _>(before).next_back()
+            && !leaf.is_empty()
+        {
+            before.append(leaf);
+        }
     }
 }
 
-fn order(version: &Version) -> (i64, u32) {
-    (version.main, version.sub)
+impl<K: AsRef<[u8]>> FromIterator<(K, Version)> for Index {
+    fn from_iter<I: IntoIterator<Item = (K, Version)>>(versions: I) -> Index {
+        let mut index = Index::default();
+        for (key, version) in versions {
+            index.insert(key.as_ref(), version);
+        }
+        index
+    }
+}
+
+fn until(key: &[u8]) -> (Bound<&[u8]>, Bound<&[u8]>) {
+    (Bound::Unbounded, Bound::Included(key))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn history(mains: &[(i64, bool)]) -> Vec<Version> {
-        let version = |(main, put): &(i64, bool)| Version {
-            main: *main,
-            create: 1,
-            version: i64::from(*put),
-            lease: 0,
-            sub: 0,
-            loc: Loc::default(),
-        };
-        mains.iter().map(version).collect()
-    }
-
-    #[test]
-    fn a_read_sees_the_newest_version_at_its_revision() {
-        let versions = history(&[(2, true), (4, true), (6, false), (8, true)]);
-        let main = |revision| at(&versions, revision).map(|version| version.main);
-        assert_eq!(
-            [main(1), main(2), main(5), main(6), main(7), main(9)],
-            [None, Some(2), Some(4), None, None, Some(8)]
-        );
-    }
-
-    #[test]
-    fn compaction_keeps_what_reads_and_watches_at_its_revision_need() {
-        let versions = history(&[(2, true), (4, true), (6, false), (8, true)]);
-        let dropped = |revision| dropped_by(&versions, revision);
-        assert_eq!(
-            [dropped(1), dropped(2), dropped(3), dropped(4), dropped(5)],
-            [0, 0, 0, 1, 1]
-        );
-        assert_eq!(
-            dropped(6),
-            2,
-            "the tombstone at the compaction's own revision stays"
-        );
-        assert_eq!([dropped(7), dropped(8), dropped(9)], [3, 3, 3]);
-    }
-}
+mod tests;

@@ -6,7 +6,7 @@
 use std::io;
 use std::sync::Arc;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::{BufMut as _, BytesMut};
 
 use super::Storage;
 use super::keeper::{append_footer_item, write_footer};
@@ -16,6 +16,7 @@ use super::record::{
 use super::segment::{self, Origin, Segment};
 use super::writer::{self, Meta};
 use crate::disk::{Disk, Fill};
+use crate::mvcc::index::Index;
 
 const FRAME_BYTES: usize = 256 * 1024;
 
@@ -38,7 +39,7 @@ pub struct Imported {
     storage: Arc<Storage>,
     /// Sealed and durable.
     pub segments: Vec<Arc<Segment>>,
-    pub versions: Vec<(Bytes, Version)>,
+    pub versions: Index,
     /// Where the apply thread goes on; written, and made durable by the next checkpoint.
     pub active: Option<Arc<Segment>>,
     pub meta: Meta,
@@ -52,7 +53,7 @@ impl Import {
             done: Imported {
                 storage: storage.clone(),
                 segments: Vec::new(),
-                versions: Vec::new(),
+                versions: Index::default(),
                 active: None,
                 meta: Meta::new(),
                 frame: FrameHeader::default(),
@@ -93,9 +94,7 @@ impl Import {
             loc.offset,
         );
         let (large, full) = building.fill(segment_bytes);
-        self.done
-            .versions
-            .push((Bytes::copy_from_slice(key), Version { loc, ..version }));
+        self.done.versions.insert(key, Version { loc, ..version });
         match (large, full) {
             (_, true) => self.seal(),
             (true, _) => self.building()?.flush(),
