@@ -15,7 +15,6 @@ pub mod hash;
 pub mod history;
 pub mod index;
 pub mod key;
-pub mod leaf;
 pub mod range;
 pub mod response;
 pub mod rows;

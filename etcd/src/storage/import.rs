@@ -10,6 +10,7 @@ use bytes::{BufMut as _, BytesMut};
 
 use super::Storage;
 use super::keeper::{append_footer_item, write_footer};
+use super::meta_rows::MetaRows;
 use super::record::{
     self, FRAME_HEADER_BYTES, FrameHeader, Header, Kind, Loc, SEGMENT_HEADER_BYTES, Version,
 };
@@ -132,7 +133,7 @@ impl Import {
         self.done.active = Some(active.clone());
         let mut bytes = BytesMut::new();
         record::begin_frame(&mut bytes);
-        writer::append_all_meta(&mut bytes, &meta);
+        writer::append_all_meta(&mut bytes, &MetaRows::from(&meta));
         record::finish_frame(&mut bytes, frame);
         let offset = active.used();
         active.file.write_at(&bytes, offset)?;

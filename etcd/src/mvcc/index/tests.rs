@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use super::*;
 
 fn history(mains: &[(i64, bool)]) -> Vec<Version> {
@@ -164,38 +166,4 @@ fn what_segments_hold_in_any_order_is_settled_at_once() {
         .map(|version| u64::from(version.loc.length))
         .sum();
     assert_eq!(storage.live_bytes(), live);
-}
-
-/// Keys in order, in the opposite order and in none, as a store of objects has them.
-#[test]
-fn a_key_costs_little_more_than_its_history() {
-    const KEYS: usize = 20_000;
-    for (order, most) in [(1, 53), (KEYS - 1, 53), (12_347, 72)] {
-        let mut index = Index::default();
-        for number in 0..KEYS {
-            let key = format!("/registry/pods/default/{:08}", number * order % KEYS);
-            index.insert(key.as_bytes(), version(number as i64 + 2, 1));
-        }
-        assert_eq!(index.len(), KEYS);
-        let leaves = index.leaves.values().map(Leaf::allocated).sum::<usize>();
-        let places = index.leaves.len() * (size_of::<Leaf>() + size_of::<Box<[u8]>>());
-        let each = (leaves + places) / KEYS;
-        assert!(each <= most, "{each} bytes, in steps of {order}");
-    }
-}
-
-#[test]
-fn few_keys_that_are_left_keep_few_leaves() {
-    let mut index = Index::default();
-    for number in 0..10_000 {
-        let key = format!("/registry/events/default/{number:08}");
-        index.insert(key.as_bytes(), version(number + 2, 1));
-        if number % 100 != 0 {
-            index.insert(key.as_bytes(), version(number + 20_000, 0));
-        }
-    }
-    assert!(index.leaves.len() > 90);
-    assert_eq!(index.compact_step(b"", usize::MAX, 40_000, |_| {}), None);
-    assert_eq!(index.len(), 100);
-    assert!(index.leaves.len() < 6, "{} leaves", index.leaves.len());
 }

@@ -11,14 +11,15 @@
 //! and 10 KiB. `--bar` is six rows instead, those that the bar is set by. `compare` runs either against two binaries in turn.
 //!
 //! [`shapes`] is the table of loads (etcd's own benchmark, and the transactions of Kubernetes), [`matrix`] says which cells a run has and lets
-//! the servers rest between them, [`measure`] runs one cell, [`space`] fills and compacts. [`connect`] and [`grpc`] are the client, [`usage`]
-//! reads the servers' CPU time (to the nanosecond, [`cpu_clock`]) and memory, [`probe`] asks the disk, [`verdict`] compares what was kept.
-//! Any error ends the run: a measured run has none.
+//! the servers rest between them, [`measure`] runs one cell, [`space`] fills and compacts, [`hold`] tells what idle clients cost. [`connect`] and
+//! [`grpc`] are the client, [`usage`] reads the servers' CPU time (to the nanosecond, [`cpu_clock`]) and memory, [`probe`] asks the disk,
+//! [`verdict`] compares what was kept. Any error ends the run: a measured run has none.
 
 mod connect;
 mod cpu_clock;
 mod floor;
 mod grpc;
+mod hold;
 mod matrix;
 mod measure;
 mod probe;
@@ -59,6 +60,7 @@ async fn main() -> Result<()> {
             space::fill(&target()?, number(of, "keys"), number(of, "total"), size).await
         }
         Some(("compact", _)) => space::compact(&target()?, &pids).await,
+        Some(("hold", of)) => hold::run(&target()?, &pids, number(of, "count")).await,
         Some(("ready", _)) => space::ready(&target()?, &pids).await,
         Some(("probe", of)) => probe::disk(Path::new(text(of, "path"))),
         Some(("floor", of)) => floor::run(Path::new(text(of, "path"))),
@@ -127,6 +129,11 @@ fn command() -> Command {
                 .arg(number("size", "1024")),
         )
         .subcommand(Command::new("compact").about("compacts and defragments under a constant load of puts"))
+        .subcommand(
+            Command::new("hold")
+                .about("what idle leases, watchers, streams and connections cost the server's memory")
+                .arg(number("count", "1000")),
+        )
         .subcommand(Command::new("ready").about("waits for a linearizable read"))
         .subcommand(
             Command::new("probe")

@@ -1,9 +1,9 @@
 //! The shapes of load: etcd's own benchmark, and what Kubernetes does.
 
 pub mod kv;
-mod lease;
+pub mod lease;
 mod txn;
-mod watch;
+pub mod watch;
 
 use std::future::Future;
 use std::pin::Pin;

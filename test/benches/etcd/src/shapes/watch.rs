@@ -12,7 +12,7 @@ use super::kv;
 use crate::grpc::{Requests, Responses};
 use crate::measure::Client;
 
-const WATCH: &str = "etcdserverpb.Watch/Watch";
+pub const WATCH: &str = "etcdserverpb.Watch/Watch";
 pub const PUTTERS: usize = 4;
 /// Of the shape with a fixed number of puts.
 pub const FAN_OUT_PUTTERS: usize = 64;

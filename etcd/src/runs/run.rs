@@ -1,44 +1,53 @@
-//! A run of neighbouring keys with their histories: what the index is made of.
-//!
-//! What all of its keys begin with is there once. A key costs the rest of its bytes, four for where they end, and its history: no
-//! allocation of its own, and no pointers to it.
+//! Neighbouring keys with their values. What all of its keys begin with is there once.
 
-use super::history::History;
-
-/// Histories of so many keys fill an allocation of 4 KiB, and seven eighths of them one of 3.5 KiB.
-pub const MAX_KEYS: usize = 102;
-/// Long keys fill a leaf before they are many.
+/// Values of 40 bytes for so many keys fill an allocation of 4 KiB, and seven eighths of them one of 3.5 KiB.
+const MAX_KEYS: usize = 102;
+/// Long keys fill a run before they are many.
 const MAX_KEY_BYTES: usize = 8 * 1024;
 /// Room is made for so many keys at once.
 const GROWTH_KEYS: usize = 8;
 const GROWTH_BYTES: usize = 64;
 
-#[derive(Debug, Default)]
-pub struct Leaf {
+pub struct Run<V> {
     /// What all keys begin with, then what follows it in each of them.
     bytes: Vec<u8>,
     prefix: usize,
     /// Where in `bytes` each key ends.
     ends: Vec<u32>,
-    histories: Vec<History>,
+    values: Vec<V>,
 }
 
-impl Leaf {
+impl<V> Default for Run<V> {
+    fn default() -> Self {
+        Run {
+            bytes: Vec::new(),
+            prefix: 0,
+            ends: Vec::new(),
+            values: Vec::new(),
+        }
+    }
+}
+
+impl<V> Run<V> {
     pub fn len(&self) -> usize {
-        self.histories.len()
+        self.values.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.histories.is_empty()
+        self.values.is_empty()
     }
 
-    /// Whether `key` must find another leaf, once this one was split.
+    /// Whether `key` must find another run, once this one was split.
     pub fn is_full_for(&self, key: &[u8]) -> bool {
         let is_long = self.bytes.len() + key.len() > MAX_KEY_BYTES;
         self.len() >= MAX_KEYS || is_long && self.len() > 1
     }
 
-    pub fn can_take(&self, other: &Leaf) -> bool {
+    pub fn is_small(&self) -> bool {
+        self.len() < MAX_KEYS / 4
+    }
+
+    pub fn can_take(&self, other: &Run<V>) -> bool {
         self.len() + other.len() <= MAX_KEYS / 2 && self.bytes.len() + other.bytes.len() <= MAX_KEY_BYTES / 2
     }
 
@@ -61,16 +70,16 @@ impl Leaf {
         Err(low)
     }
 
-    pub fn history(&self, place: usize) -> &History {
-        &self.histories[place]
+    pub fn value(&self, place: usize) -> &V {
+        &self.values[place]
     }
 
-    pub fn history_mut(&mut self, place: usize) -> &mut History {
-        &mut self.histories[place]
+    pub fn value_mut(&mut self, place: usize) -> &mut V {
+        &mut self.values[place]
     }
 
-    pub fn histories_mut(&mut self) -> impl Iterator<Item = &mut History> {
-        self.histories.iter_mut()
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
+        self.values.iter_mut()
     }
 
     /// Writes the key over what is in `out`.
@@ -94,7 +103,7 @@ impl Leaf {
     }
 
     /// At the place where it belongs.
-    pub fn insert(&mut self, place: usize, key: &[u8], history: History) {
+    pub fn insert(&mut self, place: usize, key: &[u8], value: V) {
         let shared = match self.is_empty() {
             true => key.len(),
             false => common(&self.bytes[..self.prefix], key),
@@ -111,23 +120,23 @@ impl Leaf {
             .for_each(|end| *end += rest.len() as u32);
         reserve(&mut self.ends, 1, GROWTH_KEYS);
         self.ends.insert(place, (at + rest.len()) as u32);
-        reserve(&mut self.histories, 1, GROWTH_KEYS);
-        self.histories.insert(place, history);
+        reserve(&mut self.values, 1, GROWTH_KEYS);
+        self.values.insert(place, value);
     }
 
-    /// So that a key which shares only `shared` bytes fits in. An empty leaf takes all of `key`.
+    /// So that a key which shares only `shared` bytes fits in. An empty run takes all of `key`.
     fn shorten_prefix(&mut self, shared: usize, key: &[u8]) {
         if self.is_empty() {
             (self.bytes, self.prefix) = (key.to_vec(), shared);
         } else if shared < self.prefix {
             let items = std::mem::take(self).into_items();
-            *self = Leaf::sharing(shared, items);
+            *self = Run::sharing(shared, items);
         }
     }
 
-    /// Takes the later part off, of a leaf that is full for a key at `place`: where keys come in order, what stays is left full, for nothing
+    /// Takes the later part off, of a run that is full for a key at `place`: where keys come in order, what stays is left full, for nothing
     /// will be added to it.
-    pub fn split(&mut self, place: usize) -> Leaf {
+    pub fn split(&mut self, place: usize) -> Run<V> {
         let (most, least) = (self.len() * 7 / 8, self.len() / 8);
         let at = match place {
             late if late >= most => most,
@@ -136,78 +145,85 @@ impl Leaf {
         };
         let mut left = std::mem::take(self).into_items();
         let right = left.split_off(at.max(1));
-        *self = Leaf::of(left);
-        Leaf::of(right)
+        *self = Run::of(left);
+        Run::of(right)
+    }
+
+    pub fn remove(&mut self, place: usize) -> V {
+        let (start, end) = (self.start(place), self.ends.remove(place) as usize);
+        self.bytes.drain(start..end);
+        self.ends[place..]
+            .iter_mut()
+            .for_each(|behind| *behind -= (end - start) as u32);
+        self.values.remove(place)
     }
 
     /// Takes over what `later`, with keys behind all of this one's, has.
-    pub fn append(&mut self, later: Leaf) {
+    pub fn append(&mut self, later: Run<V>) {
         let mut items = std::mem::take(self).into_items();
         items.extend(later.into_items());
-        *self = Leaf::of(items);
+        *self = Run::of(items);
     }
 
     /// Returns how many keys went.
-    pub fn retain(&mut self, keep: impl FnMut(&mut History) -> bool) -> usize {
-        let kept: Vec<bool> = self.histories.iter_mut().map(keep).collect();
+    pub fn retain(&mut self, keep: impl FnMut(&mut V) -> bool) -> usize {
+        let kept: Vec<bool> = self.values.iter_mut().map(keep).collect();
         let gone = kept.iter().filter(|kept| !**kept).count();
         if gone > 0 {
             let items = std::mem::take(self).into_items();
             let left = items.into_iter().zip(kept);
-            *self = Leaf::of(left.filter_map(|(item, kept)| kept.then_some(item)).collect());
+            *self = Run::of(left.filter_map(|(item, kept)| kept.then_some(item)).collect());
         }
         gone
     }
 
     /// The shortest key that is behind all of `before` and not behind any of this.
-    pub fn fence(&self, before: &Leaf) -> Box<[u8]> {
+    pub fn fence(&self, before: &Run<V>) -> Box<[u8]> {
         let (last, mut first) = (before.key(before.len() - 1), self.key(0));
         first.truncate(common(&last, &first) + 1);
         first.into()
     }
 
-    fn into_items(mut self) -> Vec<(Vec<u8>, History)> {
-        let histories = std::mem::take(&mut self.histories).into_iter().enumerate();
-        histories
-            .map(|(place, history)| (self.key(place), history))
-            .collect()
+    fn into_items(mut self) -> Vec<(Vec<u8>, V)> {
+        let values = std::mem::take(&mut self.values).into_iter().enumerate();
+        values.map(|(place, value)| (self.key(place), value)).collect()
     }
 
     /// In order.
-    fn of(items: Vec<(Vec<u8>, History)>) -> Leaf {
+    fn of(items: Vec<(Vec<u8>, V)>) -> Run<V> {
         match (items.first(), items.last()) {
-            (Some(first), Some(last)) => Leaf::sharing(common(&first.0, &last.0), items),
-            _ => Leaf::default(),
+            (Some(first), Some(last)) => Run::sharing(common(&first.0, &last.0), items),
+            _ => Run::default(),
         }
     }
 
     /// Of keys in order that begin with the same `prefix` bytes; with no more room than they need.
-    fn sharing(prefix: usize, items: Vec<(Vec<u8>, History)>) -> Leaf {
+    fn sharing(prefix: usize, items: Vec<(Vec<u8>, V)>) -> Run<V> {
         let size: usize = items.iter().map(|(key, _)| key.len() - prefix).sum();
-        let mut leaf = Leaf {
+        let mut run = Run {
             bytes: Vec::with_capacity(prefix + size),
             prefix,
             ends: Vec::with_capacity(items.len()),
-            histories: Vec::with_capacity(items.len()),
+            values: Vec::with_capacity(items.len()),
         };
-        for (key, history) in items {
-            let from = if leaf.is_empty() { 0 } else { prefix };
-            leaf.bytes.extend_from_slice(&key[from..]);
-            leaf.ends.push(leaf.bytes.len() as u32);
-            leaf.histories.push(history);
+        for (key, value) in items {
+            let from = if run.is_empty() { 0 } else { prefix };
+            run.bytes.extend_from_slice(&key[from..]);
+            run.ends.push(run.bytes.len() as u32);
+            run.values.push(value);
         }
-        leaf
+        run
     }
 
     #[cfg(test)]
     pub fn allocated(&self) -> usize {
         self.bytes.capacity()
             + self.ends.capacity() * size_of::<u32>()
-            + self.histories.capacity() * size_of::<History>()
+            + self.values.capacity() * size_of::<V>()
     }
 }
 
-/// A leaf seldom grows to twice its size: room for a few more is enough.
+/// A run seldom grows to twice its size: room for a few more is enough.
 fn reserve<T>(items: &mut Vec<T>, more: usize, growth: usize) {
     if items.capacity() - items.len() < more {
         items.reserve_exact(more.max(growth));
