@@ -142,8 +142,9 @@ async fn keepalive_stream(connection: &Connection) -> Result<(Requests, Response
 
 async fn leases(connections: &[Connection], count: u64) -> Result<()> {
     let mut tasks = JoinSet::new();
-    for connection in connections.iter().cloned() {
-        let share = count / connections.len() as u64;
+    let share = count / connections.len() as u64;
+    for connection in connections {
+        let connection = connection.clone();
         tasks.spawn(async move {
             for _ in 0..share {
                 lease::granted(&connection).await?;
