@@ -12,8 +12,8 @@
 //!
 //! [`shapes`] is the table of loads (etcd's own benchmark, and the transactions of Kubernetes), [`matrix`] says which cells a run has and lets
 //! the servers rest between them, [`measure`] runs one cell, [`space`] fills and compacts, [`hold`] tells what idle clients cost. [`connect`] and
-//! [`grpc`] are the client, [`usage`] reads the servers' CPU time (to the nanosecond, [`cpu_clock`]) and memory, [`probe`] asks the disk,
-//! [`verdict`] compares what was kept. Any error ends the run: a measured run has none.
+//! [`grpc`] are the client, [`usage`] reads the servers' CPU time (to the nanosecond, [`cpu_clock`]) and memory, [`probe`] and [`floor`] ask the
+//! machine, [`verdict`] compares what was kept. Any error ends the run: a measured run has none.
 
 mod connect;
 mod cpu_clock;
