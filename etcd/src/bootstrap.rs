@@ -381,6 +381,8 @@ impl Running {
         });
         let writer =
             Writer::new(storage.clone(), active, meta, frame).context("cannot write to the store")?;
+        // Segments and the log were read whole.
+        allocator::collect();
         let timing = Timing {
             election_ticks: config.election_ticks(),
             pre_vote: config.pre_vote,
