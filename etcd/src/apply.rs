@@ -252,7 +252,7 @@ impl Applier {
             term: self.frame.term,
             revision: self.revision,
             compacted: self.state.store.compacted(),
-            meta: self.writer.meta().clone(),
+            meta: self.writer.meta(),
         }
     }
 

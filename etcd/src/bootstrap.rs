@@ -247,7 +247,7 @@ async fn open(disk: &Arc<dyn Disk>, config: &Config, client: &Client) -> Result<
             "repaired the torn tail of the WAL: nothing of it was acknowledged"
         );
     }
-    let mut loaded = load::load(
+    let loaded = load::load(
         disk.clone(),
         &config.data_dir.join("member/store"),
         ids.cluster,
@@ -257,7 +257,6 @@ async fn open(disk: &Arc<dyn Disk>, config: &Config, client: &Client) -> Result<
     let state = meta::read(&loaded, &mut lessor)?;
     finish_install(&mut wal, &mut replay, &loaded, &state)?;
     check_consistent(&config.data_dir, &replay, &loaded)?;
-    loaded.versions.shrink_to_fit();
     if config.force_new_cluster {
         alone::force(&mut wal, &mut replay, &state, ids.member, loaded.frame.index)?;
     }
@@ -384,6 +383,8 @@ impl Running {
         });
         let writer =
             Writer::new(storage.clone(), active, meta, frame).context("cannot write to the store")?;
+        // Segments and the log were read whole.
+        allocator::collect();
         let timing = Timing {
             election_ticks: config.election_ticks(),
             pre_vote: config.pre_vote,

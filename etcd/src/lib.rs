@@ -5,7 +5,7 @@
 //! 1. [`config`] read the flags, [`bootstrap`] opened the data directory and started the threads; [`http`] tells gRPC from the rest.
 //! 2. [`rpc`] reads the frame and checks the request; [`server`] wraps it into an `InternalRaftRequest` with an id and waits for that id.
 //! 3. [`raft`] decides: the entry goes to the thread of the [`wal`], where all that wait share one fdatasync, and comes back committed.
-//! 4. [`apply`] runs it in order on one thread: [`mvcc`] looks at its index, and appends records to a frame of the [`storage`].
+//! 4. [`apply`] runs it in order on one thread: [`mvcc`] looks at its index (in [`runs`] of neighbouring keys), and appends records to a frame of the [`storage`].
 //! 5. The frame is written, the revision published, the [`watch`] hub told, and the request answered.
 //! 6. Later [`storage::keeper`] makes the segment durable, releases the log, and reclaims what compactions left dead.
 //!
@@ -39,6 +39,7 @@ pub mod peer;
 pub mod quota;
 pub mod raft;
 pub mod rpc;
+pub mod runs;
 pub mod server;
 pub mod snapshot;
 pub mod storage;

@@ -66,18 +66,8 @@ pub struct Store {
 
 impl Store {
     /// From what the segments hold; history at or before `compacted` is dropped on the way.
-    pub fn open(
-        storage: Arc<Storage>,
-        versions: Vec<(Bytes, Version)>,
-        current: i64,
-        compacted: i64,
-    ) -> Self {
-        let newest = versions
-            .iter()
-            .map(|(_, version)| version.main)
-            .max()
-            .unwrap_or(0);
-        let index = Index::build(versions, compacted, &storage);
+    pub fn open(storage: Arc<Storage>, mut index: Index, current: i64, compacted: i64) -> Self {
+        let newest = index.settle(compacted, &storage);
         // A store that was never written to stands at revision 1, as etcd's does.
         let current = current.max(newest).max(compacted).max(1);
         Store {
@@ -132,9 +122,9 @@ impl Store {
     }
 
     /// Takes over everything that a snapshot of another member holds; its segments must be known to the storage already.
-    pub fn replace(&self, versions: Vec<(Bytes, Version)>, current: i64, compacted: i64) {
+    pub fn replace(&self, mut index: Index, current: i64, compacted: i64) {
         let _sweeping = self.sweeping.write();
-        let mut index = Index::build(versions, compacted, &self.storage);
+        index.settle(compacted, &self.storage);
         self.set_compacted(compacted);
         self.swept.store(compacted, Ordering::SeqCst);
         self.hashes.forget();
@@ -161,7 +151,7 @@ impl Store {
             }
             return;
         }
-        let mut cursor = range.start();
+        let mut cursor = range.first().to_vec();
         while let Some(next) = self
             .index
             .read()
@@ -176,7 +166,7 @@ impl Store {
 
     /// Visits every version, live or not, of the keys in `range`; of each key at least from the version on that was there before `from`.
     pub fn walk_history(&self, range: &KeyRange, from: i64, mut visit: impl FnMut(&[u8], &[Version])) {
-        let mut cursor = range.start();
+        let mut cursor = range.first().to_vec();
         let mut versions = Vec::new();
         while let Some(next) = self
             .index

@@ -11,6 +11,7 @@ pub mod import;
 pub mod keeper;
 pub mod load;
 pub mod manifest;
+pub mod meta_rows;
 pub mod reclaim;
 pub mod record;
 pub mod segment;

@@ -1,7 +1,5 @@
 //! Dropping history, in steps that no write waits for.
 
-use std::ops::Bound;
-
 use super::Store;
 
 /// Keys compacted under one lock of the index.
@@ -13,18 +11,20 @@ impl Store {
         let _sweeping = self.sweeping.write();
         self.plan_compaction_hash(revision);
         let mut dropped = 0;
-        let mut cursor: Option<Box<[u8]>> = None;
+        let mut fence: Box<[u8]> = Box::default();
         loop {
             let segments = self.storage.segments();
-            let from = cursor.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-            let next = self.index.write().compact_step(from, STEP, revision, |version| {
-                dropped += 1;
-                if let Ok(segment) = self.storage.find(&segments, version.loc.segment) {
-                    segment.discount(version);
-                }
-            });
+            let next = self
+                .index
+                .write()
+                .compact_step(&fence, STEP, revision, |version| {
+                    dropped += 1;
+                    if let Ok(segment) = self.storage.find(&segments, version.loc.segment) {
+                        segment.discount(version);
+                    }
+                });
             match next {
-                Some(next) => cursor = Some(next),
+                Some(next) => fence = next,
                 None => return dropped,
             }
             // Others want the lock too; it is not a fair one.

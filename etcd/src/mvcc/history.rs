@@ -1,4 +1,4 @@
-//! A key's versions, oldest first: the newest as it is, those before it packed into a third of the room.
+//! A key's versions, oldest first: the newest at hand, in a few bytes less than it would take, those before it packed into a third of the room.
 //!
 //! Nearly everything asks for the newest. The others are in blocks of one size, each with the versions of one stretch and with all that is
 //! needed to read them. Histories grow by turns, thousands of them at once: buffers that grew with them would leave a hole for each size
@@ -7,7 +7,7 @@
 use bytes::BufMut as _;
 use prost::encoding::{decode_varint, encode_varint};
 
-use super::index::{at, dropped_by};
+use super::index::dropped_by;
 use crate::storage::record::{Loc, Version};
 
 /// Together with their count 64 bytes, the line of a processor's cache. A version takes about 14 of them, and never more than 59.
@@ -20,13 +20,31 @@ const HAS_LEASE: u8 = 2;
 
 #[derive(Debug)]
 pub struct History {
-    newest: Version,
-    older: Option<Box<Older>>,
+    newest: Short,
+    rest: Option<Box<Rest>>,
 }
 
-/// Oldest first, and never empty.
-#[derive(Debug)]
-struct Older(Blocks);
+/// The newest version as nearly all are: without a lease, and with numbers of 32 bits.
+#[derive(Clone, Copy, Debug)]
+struct Short {
+    main: i64,
+    /// How many revisions before `main` the key was created; [`IN_REST`] when that, the version and the lease are in the rest.
+    age: u32,
+    version: u32,
+    sub: u32,
+    loc: Loc,
+}
+
+const IN_REST: u32 = u32::MAX;
+
+#[derive(Debug, Default)]
+struct Rest {
+    /// Oldest first.
+    older: Blocks,
+    create: i64,
+    version: i64,
+    lease: i64,
+}
 
 #[allow(clippy::vec_box, reason = "so that what grows is a few pointers")]
 type Blocks = Vec<Box<Block>>;
@@ -39,39 +57,114 @@ struct Block {
 
 impl History {
     pub fn new(version: Version) -> History {
-        History {
-            newest: version,
-            older: None,
-        }
+        let mut history = History {
+            newest: Short {
+                main: 0,
+                age: 0,
+                version: 0,
+                sub: 0,
+                loc: version.loc,
+            },
+            rest: None,
+        };
+        history.set_newest(version);
+        history
     }
 
     /// None of no versions.
     pub fn pack(versions: &[Version]) -> Option<History> {
         let (newest, older) = versions.split_last()?;
-        Some(History {
-            newest: *newest,
-            older: (!older.is_empty()).then(|| Box::new(Older(packed(older)))),
-        })
+        let mut history = History::new(*newest);
+        if !older.is_empty() {
+            history.rest().older = packed(older);
+        }
+        Some(history)
     }
 
     /// `version` is newer than all others.
     pub fn push(&mut self, version: Version) {
-        let before = std::mem::replace(&mut self.newest, version);
-        match &mut self.older {
-            Some(older) => push(&mut older.0, &before),
-            none => *none = Some(Box::new(Older(packed(&[before])))),
+        let before = self.newest();
+        push(&mut self.rest().older, &before);
+        self.set_newest(version);
+    }
+
+    /// In whatever order they come.
+    pub fn enter(&mut self, version: Version) {
+        if order(&version) > order(&self.newest()) {
+            return self.push(version);
         }
+        let older = &mut self.rest().older;
+        let Some(place) = place_of(older, order(&version)) else {
+            return older.insert(0, Box::new(Block::new(&version)));
+        };
+        // What comes next is likely the next one: its block is left open behind it.
+        let mut before: Vec<Version> = older[place].versions().collect();
+        let at = before.partition_point(|other| order(other) < order(&version));
+        let after = before.split_off(at);
+        before.push(version);
+        older.splice(place..=place, packed(&before).into_iter().chain(packed(&after)));
     }
 
     /// The newest version, a tombstone too.
-    pub fn newest(&self) -> &Version {
-        &self.newest
+    pub fn newest(&self) -> Version {
+        let Short {
+            main,
+            age,
+            version,
+            sub,
+            loc,
+        } = self.newest;
+        let (create, version, lease) = match &self.rest {
+            Some(rest) if age == IN_REST => (rest.create, rest.version, rest.lease),
+            _ => (main.wrapping_sub(age.into()), version.into(), 0),
+        };
+        Version {
+            main,
+            create,
+            version,
+            lease,
+            sub,
+            loc,
+        }
+    }
+
+    fn set_newest(&mut self, newest: Version) {
+        let Version {
+            main,
+            create,
+            version,
+            lease,
+            sub,
+            loc,
+        } = newest;
+        let age = u32::try_from(main.wrapping_sub(create))
+            .ok()
+            .filter(|age| *age != IN_REST);
+        let (age, short) = match (age, u32::try_from(version), lease) {
+            (Some(age), Ok(version), 0) => (age, version),
+            _ => {
+                let rest = self.rest();
+                (rest.create, rest.version, rest.lease) = (create, version, lease);
+                (IN_REST, 0)
+            }
+        };
+        self.newest = Short {
+            main,
+            age,
+            version: short,
+            sub,
+            loc,
+        };
+    }
+
+    fn rest(&mut self) -> &mut Rest {
+        self.rest.get_or_insert_default()
     }
 
     /// The live version at `revision`.
     pub fn at(&self, revision: i64) -> Option<Version> {
         if self.newest.main <= revision {
-            return at(std::slice::from_ref(&self.newest), revision).copied();
+            return Some(self.newest()).filter(|newest| !newest.is_tombstone());
         }
         let block = blocks_at(self.blocks(), revision).last()?;
         let until = block.versions().take_while(|version| version.main <= revision);
@@ -80,8 +173,8 @@ impl History {
 
     /// The version with this revision, wherever it lies.
     pub fn find(&self, revision: (i64, u32)) -> Option<Version> {
-        if revision == order(&self.newest) {
-            return Some(self.newest);
+        if revision == (self.newest.main, self.newest.sub) {
+            return Some(self.newest());
         }
         let place = place_of(self.blocks(), revision)?;
         self.blocks()[place]
@@ -92,23 +185,23 @@ impl History {
     /// False when `from` is not here, or lies elsewhere by now.
     pub fn relocate(&mut self, from: &Version, to: Loc) -> bool {
         let is_meant = |version: &Version| order(version) == order(from) && version.loc == from.loc;
-        if is_meant(&self.newest) {
+        if is_meant(&self.newest()) {
             self.newest.loc = to;
             return true;
         }
-        let Some(older) = &mut self.older else {
+        let Some(Rest { older, .. }) = self.rest.as_deref_mut() else {
             return false;
         };
-        let Some(place) = place_of(&older.0, order(from)) else {
+        let Some(place) = place_of(older, order(from)) else {
             return false;
         };
-        let mut versions: Vec<Version> = older.0[place].versions().collect();
+        let mut versions: Vec<Version> = older[place].versions().collect();
         let Some(version) = versions.iter_mut().find(|version| is_meant(version)) else {
             return false;
         };
         version.loc = to;
         // They may take more room than before.
-        older.0.splice(place..=place, packed(&versions));
+        older.splice(place..=place, packed(&versions));
         true
     }
 
@@ -118,7 +211,8 @@ impl History {
             .blocks()
             .first()
             .map_or(self.newest.main, |block| block.first());
-        if oldest > revision {
+        let is_alone = self.blocks().is_empty() && !self.newest().is_tombstone();
+        if oldest > revision || is_alone {
             return true;
         }
         let mut versions = Vec::new();
@@ -138,11 +232,16 @@ impl History {
         let before = self.blocks().partition_point(|block| block.first() < from);
         let blocks = &self.blocks()[before.saturating_sub(1)..];
         out.extend(blocks.iter().flat_map(|block| block.versions()));
-        out.push(self.newest);
+        out.push(self.newest());
+    }
+
+    pub fn for_each(&self, visit: impl FnMut(Version)) {
+        let older = self.blocks().iter().flat_map(|block| block.versions());
+        older.chain([self.newest()]).for_each(visit);
     }
 
     fn blocks(&self) -> &[Box<Block>] {
-        self.older.as_ref().map_or(&[], |older| &older.0)
+        self.rest.as_ref().map_or(&[], |rest| &rest.older)
     }
 }
 
@@ -274,6 +373,7 @@ fn order(version: &Version) -> (i64, u32) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::index::at;
     use super::*;
 
     fn version(main: i64, sub: u32) -> Version {
@@ -313,7 +413,7 @@ mod tests {
         let history = History::pack(&all).unwrap();
         assert!(history.blocks().len() > 3, "several blocks");
         assert_eq!(unpacked(&history, 0), all);
-        assert_eq!(history.newest(), all.last().unwrap());
+        assert_eq!(history.newest(), *all.last().unwrap());
         for one in &all {
             assert_eq!(history.find((one.main, one.sub)), Some(*one));
         }
@@ -336,6 +436,86 @@ mod tests {
             assert!(before.is_none_or(|before| out.contains(before)), "{from}");
         }
         assert!(unpacked(&history, last).len() < 10, "one block and the newest");
+    }
+
+    #[test]
+    fn versions_may_come_in_any_order() {
+        let all = versions();
+        let sorted = History::pack(&all).unwrap();
+        // Three runs, each in order, as segments that were copied have them.
+        let runs = [200..310, 90..200, 0..90, 310..all.len()];
+        let mut history: Option<History> = None;
+        for one in runs.into_iter().flat_map(|run| &all[run]) {
+            match &mut history {
+                Some(history) => history.enter(*one),
+                none => *none = Some(History::new(*one)),
+            }
+        }
+        let history = history.unwrap();
+        assert_eq!(unpacked(&history, 0), all);
+        assert!(history.blocks().len() <= sorted.blocks().len() + 3, "full blocks");
+        let mut scattered = History::new(all[7]);
+        for number in 1..all.len() {
+            scattered.enter(all[(7 + number * 131) % all.len()]);
+        }
+        assert_eq!(unpacked(&scattered, 0), all);
+    }
+
+    #[test]
+    fn what_does_not_fit_into_the_short_form_is_kept() {
+        let plain = Version {
+            lease: 0,
+            version: 3,
+            create: 900,
+            ..version(1000, 2)
+        };
+        let large = i64::from(u32::MAX);
+        for newest in [
+            plain,
+            Version { lease: -1, ..plain },
+            Version {
+                version: large + 1,
+                ..plain
+            },
+            Version {
+                version: large,
+                ..plain
+            },
+            Version {
+                create: 1000 - large,
+                ..plain
+            },
+            Version {
+                create: 1001 - large,
+                ..plain
+            },
+            Version {
+                create: 1001,
+                ..plain
+            },
+            Version {
+                version: 0,
+                create: 0,
+                main: large * 2,
+                ..plain
+            },
+            Version {
+                main: i64::MAX,
+                create: i64::MIN,
+                ..plain
+            },
+        ] {
+            assert_eq!(History::new(newest).newest(), newest);
+            let mut history = History::new(Version {
+                main: 1,
+                create: 1,
+                lease: 5,
+                ..plain
+            });
+            history.push(newest);
+            assert_eq!(history.newest(), newest, "after one with a lease");
+        }
+        assert_eq!(size_of::<History>(), 40);
     }
 
     #[test]

@@ -1,18 +1,16 @@
 //! The index: for every key its versions, oldest first.
 
-use std::collections::BTreeMap;
-use std::ops::{Bound, ControlFlow};
-
-use bytes::Bytes;
+use std::ops::ControlFlow;
 
 use super::history::History;
 use super::key::KeyRange;
+use crate::runs::Runs;
 use crate::storage::Storage;
 use crate::storage::record::{Loc, Version};
 
 #[derive(Default)]
 pub struct Index {
-    keys: BTreeMap<Box<[u8]>, History>,
+    keys: Runs<History>,
 }
 
 /// The live version at `revision`.
@@ -32,13 +30,9 @@ pub fn dropped_by(history: &[Version], revision: i64) -> usize {
 }
 
 impl Index {
-    /// Sorts everything that the segments hold and drops what was compacted; counts what lives in each segment.
-    pub fn build(mut versions: Vec<(Bytes, Version)>, compacted: i64, storage: &Storage) -> Index {
-        versions.sort_unstable_by(|left, right| {
-            left.0
-                .cmp(&right.0)
-                .then_with(|| order(&left.1).cmp(&order(&right.1)))
-        });
+    /// Of what the segments hold, once all of it is here: drops what was compacted, and counts what lives in each segment. Returns the newest
+    /// revision that was there.
+    pub fn settle(&mut self, compacted: i64, storage: &Storage) -> i64 {
         let segments = storage.segments();
         let segment = |version: &Version| {
             segments
@@ -46,26 +40,26 @@ impl Index {
                 .ok()
                 .map(|place| &segments[place])
         };
-        let grouped = versions
-            .chunk_by(|left, right| left.0 == right.0)
-            .filter_map(|chunk| {
-                let history: Vec<Version> = chunk.iter().map(|(_, version)| *version).collect();
-                let (gone, left) = history.split_at(dropped_by(&history, compacted));
-                for version in gone {
-                    segment(version)
-                        .into_iter()
-                        .for_each(|segment| segment.bury(version));
-                }
-                for version in left {
-                    segment(version)
-                        .into_iter()
-                        .for_each(|segment| segment.count(version));
-                }
-                Some((Box::from(&chunk[0].0[..]), History::pack(left)?))
-            });
-        Index {
-            keys: grouped.collect(),
+        let mut newest = 0;
+        for history in self.keys.values_mut() {
+            newest = newest.max(history.newest().main);
         }
+        let mut fence: Option<Box<[u8]>> = Some(Box::default());
+        while let Some(from) = fence {
+            fence = self.compact_step(&from, usize::MAX, compacted, |version| {
+                segment(version)
+                    .into_iter()
+                    .for_each(|segment| segment.bury(version));
+            });
+        }
+        for history in self.keys.values_mut() {
+            history.for_each(|version| {
+                segment(&version)
+                    .into_iter()
+                    .for_each(|segment| segment.count(&version));
+            });
+        }
+        newest
     }
 
     pub fn len(&self) -> usize {
@@ -81,22 +75,19 @@ impl Index {
     }
 
     /// The newest version, a tombstone too.
-    pub fn newest(&self, key: &[u8]) -> Option<&Version> {
+    pub fn newest(&self, key: &[u8]) -> Option<Version> {
         self.keys.get(key).map(History::newest)
     }
 
     /// The version with the same revision as `version`, wherever it lies.
     pub fn find(&self, key: &[u8], version: &Version) -> Option<Version> {
-        self.keys.get(key)?.find(order(version))
+        self.keys.get(key)?.find((version.main, version.sub))
     }
 
+    /// In whatever order they come; newest last costs least.
     pub fn insert(&mut self, key: &[u8], version: Version) {
-        match self.keys.get_mut(key) {
-            Some(history) => history.push(version),
-            None => {
-                self.keys.insert(Box::from(key), History::new(version));
-            }
-        }
+        let change = |history: &mut History| history.enter(version);
+        self.keys.enter(key, change, || History::new(version));
     }
 
     pub fn relocate(&mut self, key: &[u8], from: &Version, to: Loc) -> bool {
@@ -108,100 +99,49 @@ impl Index {
     /// Visits at most `count` keys from `cursor` on. Returns where to go on, None at the end.
     pub fn step(
         &self,
-        cursor: &Bound<Vec<u8>>,
+        cursor: &[u8],
         range: &KeyRange,
         count: usize,
         visit: &mut dyn FnMut(&[u8], &History) -> ControlFlow<()>,
-    ) -> Option<Bound<Vec<u8>>> {
-        let from = cursor.as_ref().map(Vec::as_slice);
-        let is_before_end = |from: &[u8]| range.is_before_end(from);
-        if !matches!(from, Bound::Included(first) if is_before_end(first)) {
-            return None;
-        }
-        for (visited, (key, history)) in self.keys.range::<[u8], _>((from, range.end())).enumerate() {
+    ) -> Option<Vec<u8>> {
+        let (mut visited, mut next) = (0, None);
+        // Where it ends is in `next`.
+        let _: ControlFlow<()> = self.keys.visit(cursor, |key, history| {
+            if !range.is_before_end(key) {
+                return ControlFlow::Break(());
+            }
             if visited == count {
-                return Some(Bound::Included(key.to_vec()));
+                next = Some(key.to_vec());
+                return ControlFlow::Break(());
             }
-            if visit(key, history).is_break() {
-                return None;
-            }
-        }
-        None
+            visited += 1;
+            visit(key, history)
+        });
+        next
     }
 
-    /// Compacts at most `count` keys after `cursor`; hands every dropped version to `dropped`. Returns where to go on.
+    /// Compacts from `fence` on, until `count` keys were visited; hands every dropped version to `dropped`. Returns where to go on.
     pub fn compact_step(
         &mut self,
-        cursor: Bound<&[u8]>,
+        fence: &[u8],
         count: usize,
         revision: i64,
         mut dropped: impl FnMut(&Version),
     ) -> Option<Box<[u8]>> {
-        let mut empty = Vec::new();
-        let mut last = None;
-        for (visited, (key, history)) in self
-            .keys
-            .range_mut::<[u8], _>((cursor, Bound::Unbounded))
-            .enumerate()
-        {
-            if visited == count {
-                break;
-            }
-            if !history.compact(revision, &mut dropped) {
-                empty.push(key.clone());
-            }
-            last = (visited + 1 == count).then(|| key.clone());
-        }
-        for key in empty {
-            self.keys.remove(&key);
-        }
-        last
+        self.keys
+            .retain(fence, count, |history| history.compact(revision, &mut dropped))
     }
 }
 
-fn order(version: &Version) -> (i64, u32) {
-    (version.main, version.sub)
+impl<K: AsRef<[u8]>> FromIterator<(K, Version)> for Index {
+    fn from_iter<I: IntoIterator<Item = (K, Version)>>(versions: I) -> Index {
+        let mut index = Index::default();
+        for (key, version) in versions {
+            index.insert(key.as_ref(), version);
+        }
+        index
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn history(mains: &[(i64, bool)]) -> Vec<Version> {
-        let version = |(main, put): &(i64, bool)| Version {
-            main: *main,
-            create: 1,
-            version: i64::from(*put),
-            lease: 0,
-            sub: 0,
-            loc: Loc::default(),
-        };
-        mains.iter().map(version).collect()
-    }
-
-    #[test]
-    fn a_read_sees_the_newest_version_at_its_revision() {
-        let versions = history(&[(2, true), (4, true), (6, false), (8, true)]);
-        let main = |revision| at(&versions, revision).map(|version| version.main);
-        assert_eq!(
-            [main(1), main(2), main(5), main(6), main(7), main(9)],
-            [None, Some(2), Some(4), None, None, Some(8)]
-        );
-    }
-
-    #[test]
-    fn compaction_keeps_what_reads_and_watches_at_its_revision_need() {
-        let versions = history(&[(2, true), (4, true), (6, false), (8, true)]);
-        let dropped = |revision| dropped_by(&versions, revision);
-        assert_eq!(
-            [dropped(1), dropped(2), dropped(3), dropped(4), dropped(5)],
-            [0, 0, 0, 1, 1]
-        );
-        assert_eq!(
-            dropped(6),
-            2,
-            "the tombstone at the compaction's own revision stays"
-        );
-        assert_eq!([dropped(7), dropped(8), dropped(9)], [3, 3, 3]);
-    }
-}
+mod tests;

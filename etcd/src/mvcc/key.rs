@@ -31,10 +31,6 @@ impl KeyRange {
         }
     }
 
-    pub fn start(&self) -> Bound<Vec<u8>> {
-        Bound::Included(self.first().to_vec())
-    }
-
     pub fn end(&self) -> Bound<&[u8]> {
         match self {
             KeyRange::Single(key) => Bound::Included(key),

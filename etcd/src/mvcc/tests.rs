@@ -27,7 +27,7 @@ fn store() -> Store {
     }
     Store::open(
         fixture.storage.clone(),
-        std::mem::take(&mut fixture.versions),
+        std::mem::take(&mut fixture.versions).into_iter().collect(),
         6,
         0,
     )

@@ -117,7 +117,6 @@ impl WriteTxn<'_> {
             .read()
             .newest(key)
             .filter(|version| !version.is_tombstone())
-            .copied()
     }
 
     /// [`WriteTxn::check_put`] has passed.

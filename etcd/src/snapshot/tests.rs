@@ -38,7 +38,7 @@ fn store() -> Arc<Store> {
     ] {
         fixture.put(main, version, key, &value);
     }
-    let versions = std::mem::take(&mut fixture.versions);
+    let versions = std::mem::take(&mut fixture.versions).into_iter().collect();
     Arc::new(Store::open(fixture.storage.clone(), versions, 6, 0))
 }
 

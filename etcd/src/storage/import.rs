@@ -6,16 +6,18 @@
 use std::io;
 use std::sync::Arc;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::{BufMut as _, BytesMut};
 
 use super::Storage;
 use super::keeper::{append_footer_item, write_footer};
+use super::meta_rows::MetaRows;
 use super::record::{
     self, FRAME_HEADER_BYTES, FrameHeader, Header, Kind, Loc, SEGMENT_HEADER_BYTES, Version,
 };
 use super::segment::{self, Origin, Segment};
 use super::writer::{self, Meta};
 use crate::disk::{Disk, Fill};
+use crate::mvcc::index::Index;
 
 const FRAME_BYTES: usize = 256 * 1024;
 
@@ -38,7 +40,7 @@ pub struct Imported {
     storage: Arc<Storage>,
     /// Sealed and durable.
     pub segments: Vec<Arc<Segment>>,
-    pub versions: Vec<(Bytes, Version)>,
+    pub versions: Index,
     /// Where the apply thread goes on; written, and made durable by the next checkpoint.
     pub active: Option<Arc<Segment>>,
     pub meta: Meta,
@@ -52,7 +54,7 @@ impl Import {
             done: Imported {
                 storage: storage.clone(),
                 segments: Vec::new(),
-                versions: Vec::new(),
+                versions: Index::default(),
                 active: None,
                 meta: Meta::new(),
                 frame: FrameHeader::default(),
@@ -93,9 +95,7 @@ impl Import {
             loc.offset,
         );
         let (large, full) = building.fill(segment_bytes);
-        self.done
-            .versions
-            .push((Bytes::copy_from_slice(key), Version { loc, ..version }));
+        self.done.versions.insert(key, Version { loc, ..version });
         match (large, full) {
             (_, true) => self.seal(),
             (true, _) => self.building()?.flush(),
@@ -133,7 +133,7 @@ impl Import {
         self.done.active = Some(active.clone());
         let mut bytes = BytesMut::new();
         record::begin_frame(&mut bytes);
-        writer::append_all_meta(&mut bytes, &meta);
+        writer::append_all_meta(&mut bytes, &MetaRows::from(&meta));
         record::finish_frame(&mut bytes, frame);
         let offset = active.used();
         active.file.write_at(&bytes, offset)?;

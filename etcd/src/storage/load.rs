@@ -14,6 +14,7 @@ use super::segment::{self, Origin, Segment};
 use super::writer::{Meta, split_meta};
 use super::{Storage, StorageError};
 use crate::disk::Disk;
+use crate::mvcc::index::Index;
 
 pub const TRAILER_BYTES: usize = 32;
 pub const TRAILER_MAGIC: [u8; 8] = *b"FKSEGEND";
@@ -22,8 +23,8 @@ pub const FOOTER_ITEM_BYTES: usize = RECORD_HEADER_BYTES + 8;
 
 pub struct Loaded {
     pub storage: Arc<Storage>,
-    /// Unsorted; keys are slices of what was read.
-    pub versions: Vec<(Bytes, Version)>,
+    /// Everything that the segments hold, what was compacted too.
+    pub versions: Index,
     pub meta: Meta,
     pub frame: FrameHeader,
     pub durable: Durable,
@@ -57,7 +58,7 @@ pub fn load(
         dir,
         cluster,
         durable: manifest.durable,
-        versions: Vec::new(),
+        versions: Index::default(),
         segments: Vec::new(),
     };
     let newest = manifest
@@ -120,7 +121,7 @@ struct Loader<'a> {
     dir: &'a Path,
     cluster: u64,
     durable: Durable,
-    versions: Vec<(Bytes, Version)>,
+    versions: Index,
     segments: Vec<Arc<Segment>>,
 }
 
@@ -154,7 +155,7 @@ impl Loader<'_> {
                     "a footer that cannot be decoded",
                 ));
             };
-            self.versions.push((key, version));
+            self.versions.insert(&key, version);
         }
         Ok(())
     }
@@ -241,8 +242,7 @@ impl Loader<'_> {
                         offset: (start + at) as u32,
                         length: length as u32,
                     };
-                    self.versions
-                        .push((Bytes::copy_from_slice(key), header.version_at(loc)));
+                    self.versions.insert(key, header.version_at(loc));
                 }
                 (kind, Some(tail)) => meta(&mut tail.meta, kind, &body)
                     .ok_or_else(|| corrupt("a meta record that cannot be decoded"))?,

@@ -1,3 +1,4 @@
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,6 +10,8 @@ use super::load::{self, Loaded};
 use super::record::{FrameHeader, Version};
 use super::*;
 use crate::disk::fake::FakeDisk;
+use crate::mvcc::history::History;
+use crate::mvcc::key::KeyRange;
 use crate::storage::keeper::Keeper;
 use crate::storage::reclaim::{Liveness, Move};
 
@@ -167,9 +170,15 @@ fn the_footer_lists_what_a_segment_holds_however_its_frames_lie() {
     fixture.put(main, 1, "in the next", b"v");
     fixture.keep();
     assert!(first.footer().is_some());
-    let mut loaded = load_sized(&fixture.disk, LARGE).unwrap();
-    loaded.versions.sort_by_key(|(_, version)| version.main);
-    assert!(loaded.versions == fixture.versions);
+    let loaded = load_sized(&fixture.disk, LARGE).unwrap();
+    let mut found = Vec::new();
+    let mut add = |key: &[u8], history: &History| {
+        history.for_each(|version| found.push((Bytes::copy_from_slice(key), version)));
+        ControlFlow::Continue(())
+    };
+    loaded.versions.step(b"", &KeyRange::all(), usize::MAX, &mut add);
+    found.sort_by_key(|(_, version)| version.main);
+    assert!(found == fixture.versions);
 }
 
 #[test]

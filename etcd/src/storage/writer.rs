@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use parking_lot::Mutex;
 
+use super::meta_rows::MetaRows;
 use super::record::{
     self, FRAME_HEADER_BYTES, FrameHeader, Header, Kind, Loc, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES,
     Version,
@@ -39,7 +40,7 @@ pub struct Writer {
     /// Reserved ahead: the headroom of a full disk.
     next: Option<Arc<Segment>>,
     frame: BytesMut,
-    meta: Meta,
+    meta: MetaRows,
     written: Arc<Mutex<Written>>,
 }
 
@@ -70,7 +71,7 @@ impl Writer {
             offset,
             next: None,
             frame: BytesMut::new(),
-            meta,
+            meta: MetaRows::from(&meta),
             written,
         };
         record::begin_frame(&mut writer.frame);
@@ -115,18 +116,18 @@ impl Writer {
         version
     }
 
-    pub fn meta(&self) -> &Meta {
-        &self.meta
+    pub fn meta(&self) -> Meta {
+        self.meta.to_map()
     }
 
     pub fn set_meta(&mut self, bucket: u8, key: Bytes, value: Bytes) {
         append_meta(&mut self.frame, Kind::MetaPut, bucket, &key, &value);
-        self.meta.insert((bucket, key), value);
+        self.meta.insert(bucket, &key, &value);
     }
 
     pub fn delete_meta(&mut self, bucket: u8, key: &Bytes) {
         append_meta(&mut self.frame, Kind::MetaDelete, bucket, key, &[]);
-        self.meta.remove(&(bucket, key.clone()));
+        self.meta.remove(bucket, key);
     }
 
     /// The encoded KeyValue at `loc`, which may lie in the frame that is not written yet.
@@ -206,7 +207,7 @@ impl Writer {
         self.offset = active.used();
         self.frame.clear();
         record::begin_frame(&mut self.frame);
-        self.meta = meta;
+        self.meta = MetaRows::from(&meta);
         *self.written.lock() = Written {
             segment: active.clone(),
             offset: self.offset,
@@ -239,11 +240,9 @@ pub(super) fn reserve(storage: &Storage) -> io::Result<Arc<Segment>> {
 }
 
 /// Everything anew, as the first frame of a segment begins.
-pub(super) fn append_all_meta(frame: &mut BytesMut, meta: &Meta) {
+pub(super) fn append_all_meta(frame: &mut BytesMut, meta: &MetaRows) {
     append_meta(frame, Kind::MetaReset, 0, &[], &[]);
-    for ((bucket, key), value) in meta {
-        append_meta(frame, Kind::MetaPut, *bucket, key, value);
-    }
+    meta.for_each(|bucket, key, value| append_meta(frame, Kind::MetaPut, bucket, key, value));
 }
 
 fn append_meta(frame: &mut BytesMut, kind: Kind, bucket: u8, key: &[u8], value: &[u8]) {

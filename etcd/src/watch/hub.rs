@@ -223,7 +223,7 @@ impl HubThread {
         let Some(stream) = self.streams.get_mut(&stream_id) else {
             return;
         };
-        let interest = Arc::new(interest(&request));
+        let interest = interest(&request);
         let refusal = stream.refuse(&request, &interest);
         // Counted before the revision is looked at, so that no frame in between is made without its changes (see `Applier::finish_frame`).
         let first = self.hub.watchers.fetch_add(1, Ordering::SeqCst) == 0;
@@ -255,7 +255,7 @@ impl HubThread {
         } else {
             request.start_revision
         };
-        let group = self.groups.join(Interest::clone(&interest), (stream_id, id));
+        let (group, interest) = self.groups.join(interest, (stream_id, id));
         let state = if next > self.seen {
             Seeing::Present
         } else {

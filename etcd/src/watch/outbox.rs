@@ -91,7 +91,7 @@ impl Outbox {
         let mut state = self.state.lock();
         let chunk = match state.ready.pop_front() {
             Some(chunk) => chunk,
-            None if !state.open.is_empty() => state.open.split().freeze(),
+            None if !state.open.is_empty() => state.take_open(),
             None if state.closed => return (Poll::Ready(Next::End), false),
             None => {
                 state.waker = Some(context.waker().clone());
@@ -110,9 +110,14 @@ impl Outbox {
 impl State {
     fn close_open(&mut self) {
         if !self.open.is_empty() {
-            let chunk = self.open.split().freeze();
+            let chunk = self.take_open();
             self.ready.push_back(chunk);
         }
+    }
+
+    /// The whole buffer: a stream that waits for events keeps no room for them.
+    fn take_open(&mut self) -> Bytes {
+        std::mem::take(&mut self.open).freeze()
     }
 }
 
@@ -140,6 +145,16 @@ mod tests {
         assert_eq!(take(&outbox).unwrap().0, large);
         assert_eq!(take(&outbox).unwrap().0, "4d");
         assert!(take(&outbox).is_none());
+    }
+
+    #[test]
+    fn what_was_taken_leaves_no_room_behind() {
+        let outbox = Outbox::default();
+        for _ in 0..100 {
+            outbox.push(b"head", &Bytes::from(vec![1; 500]));
+        }
+        assert!(take(&outbox).is_some());
+        assert_eq!(outbox.state.lock().open.capacity(), 0);
     }
 
     #[test]

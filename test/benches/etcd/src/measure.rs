@@ -1,6 +1,7 @@
-//! One cell of the matrix: a shape with so many clients and values of such a size, for a fixed time.
+//! One cell of the matrix: a shape with so many clients and values of such a size, for a fixed time or a fixed amount of work.
 //!
-//! All clients get ready, then start together; what ends within the window, which begins after a warm-up, counts.
+//! All clients get ready, then start together. What ends while the servers' CPU time is measured counts: after a warm-up, until the time is
+//! over; of a fixed amount of work everything.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,15 +9,22 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
-use tokio::sync::Barrier;
+use tokio::sync::{Barrier, watch};
 use tokio::task::JoinSet;
 
 use crate::grpc::Connection;
 use crate::shapes::Shape;
-use crate::usage::{self, Usage};
+use crate::usage;
 
 /// Part of the window's length.
 const WARM_UP: u32 = 5;
+
+#[derive(Clone, Copy, PartialEq)]
+enum Phase {
+    WarmUp,
+    Counted,
+    Over,
+}
 
 pub struct Cell {
     pub clients: usize,
@@ -29,18 +37,10 @@ pub struct Cell {
     pub seen: AtomicU64,
     pub epoch: Instant,
     ready: Barrier,
-    window: Duration,
+    phase: watch::Sender<Phase>,
 }
 
 impl Cell {
-    pub fn begins_after(&self) -> Duration {
-        self.window / WARM_UP
-    }
-
-    pub fn length(&self) -> Duration {
-        self.begins_after() + self.window
-    }
-
     pub fn next(&self) -> u64 {
         self.sent.fetch_add(1, Ordering::Relaxed)
     }
@@ -50,7 +50,6 @@ impl Cell {
 pub struct Client {
     pub cell: Arc<Cell>,
     pub number: usize,
-    start: Instant,
     latencies: Vec<Duration>,
 }
 
@@ -59,7 +58,6 @@ impl Client {
         Client {
             cell: cell.clone(),
             number,
-            start: cell.epoch,
             latencies: Vec::new(),
         }
     }
@@ -68,25 +66,28 @@ impl Client {
         self.cell.connections[self.number % self.cell.connections.len()].clone()
     }
 
-    /// Waits until all clients are ready; the clock starts here.
-    pub async fn ready(&mut self) {
+    /// Waits until all clients are ready.
+    pub async fn ready(&self) {
         self.cell.ready.wait().await;
-        self.start = Instant::now();
-    }
-
-    pub fn ends(&self) -> Instant {
-        self.start + self.cell.length()
     }
 
     pub fn is_running(&self) -> bool {
-        Instant::now() < self.ends()
+        *self.cell.phase.borrow() != Phase::Over
+    }
+
+    /// Returns when no more is counted.
+    pub fn over(&self) -> impl Future<Output = ()> + use<> {
+        let mut phase = self.cell.phase.subscribe();
+        async move {
+            // The cell ends with its sender.
+            phase.wait_for(|phase| *phase == Phase::Over).await.ok();
+        }
     }
 
     /// An operation that began then has just ended.
     pub fn done(&mut self, began: Instant) {
-        let now = Instant::now();
-        if now >= self.start + self.cell.begins_after() && now < self.ends() {
-            self.latencies.push(now - began);
+        if *self.cell.phase.borrow() == Phase::Counted {
+            self.latencies.push(began.elapsed());
         }
     }
 
@@ -117,7 +118,7 @@ pub async fn run(
         seen: AtomicU64::new(0),
         epoch: Instant::now(),
         ready: Barrier::new(clients + shape.loaders + 1),
-        window: settings.window,
+        phase: watch::Sender::new(Phase::WarmUp),
     });
     if let Some(prepare) = shape.prepare {
         prepare(cell.clone()).await.context("preparing")?;
@@ -129,24 +130,33 @@ pub async fn run(
     for number in 0..shape.loaders {
         tasks.spawn((shape.load)(Client::new(&cell, number)));
     }
+    if shape.fixed_work {
+        cell.phase.send_replace(Phase::Counted);
+    }
     tokio::select! {
         _ = cell.ready.wait() => {}
         // The others would wait for it for ever.
         Some(failed) = tasks.join_next() => drop(failed??),
     }
-    tokio::time::sleep(cell.begins_after()).await;
-    settings.pids.iter().copied().for_each(usage::reset_peak);
-    let (own, before, start) = (usage::own()?, total(settings)?, Instant::now());
-    tokio::time::sleep(settings.window).await;
-    let (own_after, after, took) = (usage::own()?, total(settings)?, start.elapsed());
-    let mut latencies = Vec::new();
-    while let Some(done) = tasks.join_next().await {
-        latencies.extend(done??);
+    if !shape.fixed_work {
+        tokio::time::sleep(settings.window / WARM_UP).await;
     }
+    settings.pids.iter().copied().for_each(usage::reset_peak);
+    let (own, before, start) = (usage::own()?, usage::of_all(&settings.pids)?, Instant::now());
+    cell.phase.send_replace(Phase::Counted);
+    let mut latencies = Vec::new();
+    if shape.fixed_work {
+        join(&mut tasks, &mut latencies).await?;
+    } else {
+        tokio::time::sleep(settings.window).await;
+    }
+    cell.phase.send_replace(Phase::Over);
+    let (own_after, after, took) = (usage::own()?, usage::of_all(&settings.pids)?, start.elapsed());
+    join(&mut tasks, &mut latencies).await?;
     latencies.sort_unstable();
     let each = |cpu: Duration| cpu.as_secs_f64() * 1e6 / latencies.len().max(1) as f64;
     println!(
-        "{:<15} {clients:>5} {size:>6} {:>10.1}/s  p50 {:>8.2} ms  p99 {:>8.2} ms  max {:>8.2} ms  cpu {:>8.1} us  resident {:>7.1} MiB  peak {:>7.1} MiB  client {:>6.1} us",
+        "{:<15} {clients:>5} {size:>6} {:>10.1}/s  p50 {:>8.2} ms  p99 {:>8.2} ms  max {:>8.2} ms  cpu {:>8.1} us  resident {:>7.1} MiB  peak {:>7.1} MiB  client {:>6.1} us  system {:>3.0} %",
         shape.name,
         latencies.len() as f64 / took.as_secs_f64(),
         percentile(&latencies, 50),
@@ -156,20 +166,16 @@ pub async fn run(
         after.resident_mib,
         after.peak_mib,
         each(own_after.cpu - own.cpu),
+        after.system_percent(&before),
     );
     Ok(())
 }
 
-/// Of all members: their CPU together, and the memory of the largest.
-fn total(settings: &Settings) -> Result<Usage> {
-    let mut total = Usage::default();
-    for pid in &settings.pids {
-        let used = usage::of(*pid)?;
-        total.cpu += used.cpu;
-        total.resident_mib = total.resident_mib.max(used.resident_mib);
-        total.peak_mib = total.peak_mib.max(used.peak_mib);
+async fn join(tasks: &mut JoinSet<Result<Vec<Duration>>>, latencies: &mut Vec<Duration>) -> Result<()> {
+    while let Some(done) = tasks.join_next().await {
+        latencies.extend(done??);
     }
-    Ok(total)
+    Ok(())
 }
 
 /// In milliseconds.

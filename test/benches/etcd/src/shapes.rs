@@ -1,9 +1,9 @@
 //! The shapes of load: etcd's own benchmark, and what Kubernetes does.
 
 pub mod kv;
-mod lease;
+pub mod lease;
 mod txn;
-mod watch;
+pub mod watch;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -25,6 +25,8 @@ pub struct Shape {
     pub prepare: Option<fn(Arc<Cell>) -> BoxFuture<Result<()>>>,
     /// What every client does; its tally is what the cell counts.
     pub client: fn(Client) -> BoxFuture<Result<Vec<Duration>>>,
+    /// Measured from the first operation to the last, however long that is.
+    pub fixed_work: bool,
     /// So many tasks beside the clients do [`Shape::load`].
     pub loaders: usize,
     pub load: fn(Client) -> BoxFuture<Result<Vec<Duration>>>,
@@ -70,12 +72,33 @@ pub static SHAPES: &[Shape] = &[
         |client| repeat(client, txn::kubernetes),
     ),
     Shape {
+        clients: &[256],
+        sizes: &[1024],
+        ..shape(
+            "pairs",
+            "as kube-apiserver: create if absent, then update if unchanged",
+            |client| repeat(client, txn::pair),
+        )
+    },
+    Shape {
         loaders: watch::PUTTERS,
         load: |client| Box::pin(watch::put_ahead(client)),
         ..shape(
             "watch",
             "watchers of every put; one event is an operation",
             |client| Box::pin(watch::watch(client)),
+        )
+    },
+    Shape {
+        clients: &[50],
+        sizes: &[512],
+        fixed_work: true,
+        loaders: watch::FAN_OUT_PUTTERS,
+        load: |client| Box::pin(watch::put_all(client)),
+        ..shape(
+            "fan-out",
+            "watchers of 4,000 puts, until each has seen all; one event is an operation",
+            |client| Box::pin(watch::watch_all(client)),
         )
     },
     Shape {
@@ -113,6 +136,7 @@ const fn shape(
         sizes: SIZES,
         prepare: None,
         client,
+        fixed_work: false,
         loaders: 0,
         load: |client| Box::pin(async { Ok(client.tally()) }),
     }

@@ -90,13 +90,8 @@ pub async fn compact(target: &Target, pids: &[u32]) -> Result<()> {
     let connection = connections[0].clone();
     let load = Load::start(connections);
     report("before", &connection, pids, load.during(QUIET).await?).await?;
-    let revision = status(&connection).await?.header.context("no header")?.revision;
     let start = Instant::now();
-    let request = CompactionRequest {
-        revision,
-        physical: false,
-    };
-    let _: CompactionResponse = connection.unary("etcdserverpb.KV/Compact", &request).await?;
+    compact_now(&connection, false).await?;
     println!(
         "compaction was answered after {:.3} s",
         start.elapsed().as_secs_f64()
@@ -113,7 +108,15 @@ pub async fn compact(target: &Target, pids: &[u32]) -> Result<()> {
     report("defragmentation", &connection, pids, load.during(AFTER).await?).await
 }
 
-async fn status(connection: &Connection) -> Result<StatusResponse> {
+/// All history; answered when the compaction is decided, or `physical`, when history is gone.
+pub async fn compact_now(connection: &Connection, physical: bool) -> Result<()> {
+    let revision = status(connection).await?.header.context("no header")?.revision;
+    let request = CompactionRequest { revision, physical };
+    let _: CompactionResponse = connection.unary("etcdserverpb.KV/Compact", &request).await?;
+    Ok(())
+}
+
+pub async fn status(connection: &Connection) -> Result<StatusResponse> {
     connection
         .unary("etcdserverpb.Maintenance/Status", &StatusRequest {})
         .await

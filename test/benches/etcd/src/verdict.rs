@@ -6,6 +6,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 
+/// What `compare` prints when a run had an error.
+const FAILED: &str = "failed";
 const RATE_OR_CPU: f64 = 3.0;
 const P99: f64 = 2.0;
 const RESIDENT: f64 = 3.0;
@@ -26,6 +28,11 @@ pub fn print(path: &Path) -> Result<()> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     let (rivals, rows) = read(&text);
     ensure!(rivals.len() >= 2, "{}: fewer than two rivals", path.display());
+    ensure!(
+        !text.lines().any(|line| line == FAILED),
+        "{}: a run failed: what it has is no comparison",
+        path.display()
+    );
     println!(
         "# {} beside {}: mean of the turns; ratios above 1 are in favour of {}",
         rivals[0], rivals[1], rivals[0]
@@ -36,6 +43,7 @@ pub fn print(path: &Path) -> Result<()> {
     let (mut met, mut all) = (0, 0);
     for ((_, row), of) in &rows {
         let (Some(ours), Some(theirs)) = (mean(of.get(&0)), mean(of.get(&1))) else {
+            println!("{row:<29} was measured with only one of the two");
             continue;
         };
         let [rate, _, p99, cpu, resident] = ours;

@@ -12,14 +12,14 @@ use crate::grpc::Connection;
 use crate::measure::{Cell, Client};
 
 const GRANT: &str = "etcdserverpb.Lease/LeaseGrant";
-const KEEP_ALIVE: &str = "etcdserverpb.Lease/LeaseKeepAlive";
+pub const KEEP_ALIVE: &str = "etcdserverpb.Lease/LeaseKeepAlive";
 const TTL_SECONDS: i64 = 3600;
 
 pub async fn grant(connection: Connection, _: Arc<Cell>) -> Result<()> {
     granted(&connection).await.map(drop)
 }
 
-async fn granted(connection: &Connection) -> Result<i64> {
+pub async fn granted(connection: &Connection) -> Result<i64> {
     let request = LeaseGrantRequest {
         ttl: TTL_SECONDS,
         id: 0,

@@ -54,9 +54,15 @@ pub async fn stm(connection: Connection, cell: Arc<Cell>) -> Result<()> {
     }
 }
 
+pub async fn pair(connection: Connection, cell: Arc<Cell>) -> Result<()> {
+    let key = object_key(&cell);
+    let created = put_if(&connection, &key, 0, &cell).await?;
+    put_if(&connection, &key, created, &cell).await.map(drop)
+}
+
 /// A whole life of an object.
 pub async fn kubernetes(connection: Connection, cell: Arc<Cell>) -> Result<()> {
-    let key: Bytes = format!("/registry/pods/default/{}-{:012}", cell.number, cell.next()).into();
+    let key = object_key(&cell);
     let created = put_if(&connection, &key, 0, &cell).await?;
     let read = get(&connection, key.clone()).await?;
     let kv = read.kvs.first().context("the key is missing")?;
@@ -70,6 +76,11 @@ pub async fn kubernetes(connection: Connection, cell: Arc<Cell>) -> Result<()> {
     let deleted = commit(&connection, unchanged, vec![delete], vec![get_of(key)]).await?;
     ensure!(deleted, "the delete was refused");
     Ok(())
+}
+
+/// Of an object that was never there.
+fn object_key(cell: &Cell) -> Bytes {
+    format!("/registry/pods/default/{}-{:012}", cell.number, cell.next()).into()
 }
 
 async fn put_if(connection: &Connection, key: &Bytes, revision: i64, cell: &Cell) -> Result<i64> {

@@ -12,8 +12,11 @@ use super::kv;
 use crate::grpc::{Requests, Responses};
 use crate::measure::Client;
 
-const WATCH: &str = "etcdserverpb.Watch/Watch";
+pub const WATCH: &str = "etcdserverpb.Watch/Watch";
 pub const PUTTERS: usize = 4;
+/// Of the shape with a fixed number of puts.
+pub const FAN_OUT_PUTTERS: usize = 64;
+const FAN_OUT_PUTS: u64 = 4000;
 /// So far puts may run ahead of the watchers, on average.
 const AHEAD: u64 = 64;
 const PAUSE: Duration = Duration::from_millis(1);
@@ -23,26 +26,67 @@ const PUTS_PER_SECOND: std::ops::RangeInclusive<u64> = 10..=200;
 const KEYS: u64 = 1000;
 const STAMP_BYTES: usize = 8;
 
+/// Until the time is over.
 pub async fn watch(mut client: Client) -> Result<Vec<Duration>> {
-    let (_requests, mut events) = open(&client).await?;
+    let mut watch = Watch::open(&client).await?;
     client.ready().await;
-    let (ends, mut last) = (client.ends(), 0);
+    let over = client.over();
+    tokio::pin!(over);
     loop {
-        let next = tokio::time::timeout_at(ends.into(), events.message::<WatchResponse>()).await;
-        let Ok(response) = next else {
-            return Ok(client.tally());
+        let response = tokio::select! {
+            response = watch.events.message() => response?,
+            () = &mut over => return Ok(client.tally()),
         };
-        for event in &response?.context("the stream ended")?.events {
+        watch.seen(&mut client, response)?;
+    }
+}
+
+/// Until every put was seen.
+pub async fn watch_all(mut client: Client) -> Result<Vec<Duration>> {
+    let mut watch = Watch::open(&client).await?;
+    client.ready().await;
+    while watch.count < FAN_OUT_PUTS {
+        let response = watch.events.message().await?;
+        watch.seen(&mut client, response)?;
+    }
+    Ok(client.tally())
+}
+
+struct Watch {
+    /// The watch ends with it.
+    _requests: Requests,
+    events: Responses,
+    /// Revision of the last event.
+    last: i64,
+    count: u64,
+}
+
+impl Watch {
+    async fn open(client: &Client) -> Result<Watch> {
+        let (requests, events) = open(client).await?;
+        Ok(Watch {
+            _requests: requests,
+            events,
+            last: 0,
+            count: 0,
+        })
+    }
+
+    fn seen(&mut self, client: &mut Client, response: Option<WatchResponse>) -> Result<()> {
+        for event in &response.context("the stream ended")?.events {
             let kv = event.kv.as_ref().context("an event has no key")?;
             ensure!(
-                kv.mod_revision > last,
-                "revision {} after {last}",
-                kv.mod_revision
+                kv.mod_revision > self.last,
+                "revision {} after {}",
+                kv.mod_revision,
+                self.last
             );
-            last = kv.mod_revision;
+            self.last = kv.mod_revision;
+            self.count += 1;
             client.cell.seen.fetch_add(1, Ordering::Relaxed);
-            client.done(put_at(&client, &kv.value)?);
+            client.done(put_at(client, &kv.value)?);
         }
+        Ok(())
     }
 }
 
@@ -66,34 +110,45 @@ fn prefix(client: &Client) -> String {
 }
 
 /// As fast as the watchers can follow.
-pub async fn put_ahead(mut client: Client) -> Result<Vec<Duration>> {
+pub async fn put_ahead(client: Client) -> Result<Vec<Duration>> {
     client.ready().await;
     while client.is_running() {
         let cell = client.cell.clone();
         let seen = cell.seen.load(Ordering::Relaxed) / cell.clients as u64;
         match cell.sent.load(Ordering::Relaxed) < seen + AHEAD {
-            true => put(&client).await?,
+            true => put(&client, cell.next()).await?,
             false => tokio::time::sleep(PAUSE).await,
         }
     }
     Ok(Vec::new())
 }
 
-pub async fn put_at_a_rate(mut client: Client) -> Result<Vec<Duration>> {
+pub async fn put_at_a_rate(client: Client) -> Result<Vec<Duration>> {
     let rate = (EVENTS_PER_SECOND / client.cell.clients as u64)
         .clamp(*PUTS_PER_SECOND.start(), *PUTS_PER_SECOND.end());
     client.ready().await;
     let mut ticks = tokio::time::interval(Duration::from_secs(1) / rate as u32);
     while client.is_running() {
         ticks.tick().await;
-        put(&client).await?;
+        put(&client, client.cell.next()).await?;
     }
     Ok(Vec::new())
 }
 
-async fn put(client: &Client) -> Result<()> {
+/// As fast as they are answered.
+pub async fn put_all(client: Client) -> Result<Vec<Duration>> {
+    client.ready().await;
+    loop {
+        match client.cell.next() {
+            number if number < FAN_OUT_PUTS => put(&client, number).await?,
+            _ => return Ok(Vec::new()),
+        }
+    }
+}
+
+async fn put(client: &Client, number: u64) -> Result<()> {
     let cell = &client.cell;
-    let key = format!("{}{:06}", prefix(client), cell.next() % KEYS);
+    let key = format!("{}{:06}", prefix(client), number % KEYS);
     let mut value = cell.value.to_vec();
     let stamp = (cell.epoch.elapsed().as_nanos() as u64).to_be_bytes();
     value[..STAMP_BYTES].copy_from_slice(&stamp);
