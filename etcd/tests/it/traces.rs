@@ -89,6 +89,16 @@ fn text(value: &str) -> Option<Value> {
     Some(Value::StringValue(value.to_owned()))
 }
 
+fn sampled() -> tonic::Request<RangeRequest> {
+    let mut request = tonic::Request::new(RangeRequest {
+        key: "k".into(),
+        ..Default::default()
+    });
+    let metadata = request.metadata_mut();
+    metadata.insert("traceparent", PARENT.parse().unwrap());
+    request
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collector_gets_a_span_for_each_call() {
     let (collector, address) = Collector::start().await;
@@ -100,14 +110,7 @@ async fn a_collector_gets_a_span_for_each_call() {
     ]);
     let mut kv = etcd.kv().await;
     kv.put(put("k", "v")).await.unwrap();
-    let mut range = tonic::Request::new(RangeRequest {
-        key: "k".into(),
-        ..Default::default()
-    });
-    range
-        .metadata_mut()
-        .insert("traceparent", PARENT.parse().unwrap());
-    kv.range(range).await.unwrap();
+    kv.range(sampled()).await.unwrap();
     let future = CompactionRequest {
         revision: 1000,
         physical: false,
@@ -162,14 +165,7 @@ async fn a_client_that_samples_decides_and_a_missing_collector_costs_nothing() {
         ]);
         let mut kv = etcd.kv().await;
         kv.put(put("k", "v")).await.unwrap();
-        let mut range = tonic::Request::new(RangeRequest {
-            key: "k".into(),
-            ..Default::default()
-        });
-        range
-            .metadata_mut()
-            .insert("traceparent", PARENT.parse().unwrap());
-        kv.range(range).await.unwrap();
+        kv.range(sampled()).await.unwrap();
         etcd.signal("TERM");
         etcd.ends();
     }
