@@ -1,6 +1,10 @@
-//! The deciding half of raft: no IO, no clock, no threads.
+//! The deciding half of raft: no IO, no clock, no threads. [`telling`] spares messages about commits, [`retention`] says what stays for members
+//! that lag.
 
-use std::collections::{HashMap, VecDeque};
+mod retention;
+mod telling;
+
+use std::collections::VecDeque;
 
 use etcd_api::raftpb;
 use raft::eraftpb::{
@@ -8,19 +12,17 @@ use raft::eraftpb::{
 };
 use raft::{Config, RawNode, ReadState, SnapshotStatus, SoftState, StateRole};
 
+use self::telling::Telling;
 use super::conf_change;
 use super::log::Log;
-use super::older::{Fetch, Flow};
+use super::older::Flow;
+
+pub use self::retention::{OLDER, Retention};
 
 /// Limits and timing as etcd sets them.
 pub const MAX_MESSAGE_BYTES: u64 = 1024 * 1024;
 const MAX_INFLIGHT_MESSAGES: usize = 512;
 const MAX_COMMITTED_BYTES: u64 = 4 * 1024 * 1024;
-/// Entries in memory for members that lag take no more than this, however many they are.
-const MAX_KEPT_BYTES: u64 = 16 * 1024 * 1024;
-/// So many of the log's files stay for members that lag.
-const KEPT_SEGMENTS: usize = 4;
-
 pub struct Node {
     raw: RawNode<Log>,
     id: u64,
@@ -37,15 +39,6 @@ pub struct Node {
     durable_term: u64,
     /// Terms on their way to the disk, each with the number of its [`Persist`].
     terms: VecDeque<(u64, u64)>,
-}
-
-/// Who has been told how far this leader has committed. It travels with every append and heartbeat, so a message for it alone can often be spared.
-#[derive(Default)]
-struct Telling {
-    term: u64,
-    told: HashMap<u64, u64>,
-    /// Up to where members wait for it: they have forwarded proposals.
-    waiting: HashMap<u64, u64>,
 }
 
 /// What is to be done, in this order: answer reads, apply, send, persist, send what waited for that.
@@ -76,31 +69,6 @@ pub struct Timing {
     pub pre_vote: bool,
     /// The election timeout in ticks; drawn anew by raft, between one and two elections, when None.
     pub timeout_ticks: Option<usize>,
-}
-
-/// Entries in the log's files for each that may stay in memory: they are read faster than a store is sent.
-pub const OLDER: u64 = 10;
-
-/// Which applied entries stay for members that lag. In memory: `--snapshot-count` and `--snapshot-catchup-entries`.
-#[derive(Clone, Copy, Debug)]
-pub struct Retention {
-    pub snapshot_count: u64,
-    pub catchup_entries: u64,
-    /// Bytes in memory that nobody is known to need.
-    pub tail_bytes: u64,
-    /// Entries that are read from the log's files at most before a member is sent the store, which is as little then.
-    pub older_entries: u64,
-}
-
-impl Default for Retention {
-    fn default() -> Self {
-        Retention {
-            snapshot_count: 10_000,
-            catchup_entries: 5_000,
-            tail_bytes: 1024 * 1024,
-            older_entries: 5_000 * OLDER,
-        }
-    }
 }
 
 /// How far a member has followed.
@@ -155,10 +123,6 @@ impl Node {
             durable_term,
             terms: VecDeque::new(),
         })
-    }
-
-    pub fn retain(&mut self, retention: Retention) {
-        self.retention = retention;
     }
 
     /// All that waited goes into one message, which costs followers one append.
@@ -293,59 +257,6 @@ impl Node {
         stepped
     }
 
-    fn untold(&self) -> impl Iterator<Item = u64> {
-        let (telling, committed) = (&self.telling, self.committed());
-        let is_untold = move |id: &u64| telling.told.get(id).is_none_or(|told| *told < committed);
-        let others = self.raw.raft.prs().iter().map(|(id, _)| *id);
-        others.filter(move |id| self.is_leader() && *id != self.id && is_untold(id))
-    }
-
-    pub fn has_untold(&self) -> bool {
-        self.untold().next().is_some()
-    }
-
-    /// Tells the others how far this leader has committed, whom no other message has told; with `lazy`, only those who wait for it. Whether any
-    /// was to be told.
-    pub fn tell_commits(&mut self, lazy: bool) -> bool {
-        let (committed, before) = (self.committed(), &self.telling.told);
-        let waits = |id: &u64| {
-            let from = self.telling.waiting.get(id);
-            from.is_some_and(|index| before.get(id).is_none_or(|told| told < index))
-        };
-        let ids: Vec<u64> = self.untold().filter(|id| !lazy || waits(id)).collect();
-        for id in &ids {
-            // One that cannot be sent anything now is told by what it is sent next.
-            self.raw.raft.send_append(*id);
-            self.telling.told.insert(*id, committed);
-        }
-        !ids.is_empty()
-    }
-
-    /// What messages say by the way.
-    fn note_told(&mut self, messages: &[Message]) {
-        let term = self.term();
-        if self.telling.term != term {
-            self.telling = Telling {
-                term,
-                ..Telling::default()
-            };
-        }
-        for message in messages {
-            match MessageType::try_from(message.msg_type) {
-                Ok(MessageType::MsgAppend | MessageType::MsgHeartbeat) => {
-                    let told = self.telling.told.entry(message.to).or_default();
-                    *told = message.commit.max(*told);
-                }
-                // Who reads must have applied what it is told of here.
-                Ok(MessageType::MsgReadIndexResp) => {
-                    let waiting = self.telling.waiting.entry(message.to).or_default();
-                    *waiting = message.index.max(*waiting);
-                }
-                _ => {}
-            }
-        }
-    }
-
     /// A leader counts on more than this member's log holds: the log was lost, and raft would take its word for a bug.
     pub fn has_lost_log(&self, message: &Message) -> bool {
         message.msg_type == MessageType::MsgHeartbeat as i32
@@ -462,88 +373,6 @@ impl Node {
         self.raw.on_persist_ready(number);
     }
 
-    /// Entries up to `index` were applied; they are forgotten unless a peer may want them. Returns up to where raft knows it: a snapshot
-    /// is in the store before the log knows of it.
-    pub fn applied(&mut self, index: u64) -> u64 {
-        let log = &self.raw.raft.raft_log;
-        let known = index.min(log.persisted).min(log.committed);
-        if known <= log.applied {
-            return log.applied;
-        }
-        self.raw.advance_apply_to(known);
-        let (alone, retention, everywhere) = (self.is_sole_member(), self.retention, self.on_everyone());
-        let store = self.raw.mut_store();
-        store.set_applied(known);
-        if alone {
-            store.compact(known);
-            store.cut_older(known);
-        } else {
-            forget(store, known, retention);
-            store.trim(retention.tail_bytes, known.min(everywhere));
-            store.cut_older(known.saturating_sub(retention.older_entries));
-        }
-        known
-    }
-
-    /// Up to where no member needs entries, as far as this one knows: a follower does not hear how far others are.
-    fn on_everyone(&self) -> u64 {
-        let matched = self.raw.raft.prs().iter().map(|(_, progress)| progress.matched);
-        match self.is_leader() {
-            true => matched.min().unwrap_or(0),
-            false => u64::MAX,
-        }
-    }
-
-    /// Applied entries up to `index` are forgotten, whoever may want them.
-    pub fn forget(&mut self, index: u64) {
-        let applied = self.raw.raft.raft_log.applied;
-        let store = self.raw.mut_store();
-        store.compact(index.min(applied));
-        store.cut_older(index);
-    }
-
-    /// How many of the log's files are to stay although the store holds what they say.
-    pub fn kept_segments(&self) -> usize {
-        match self.is_sole_member() || self.retention.older_entries == 0 {
-            true => 0,
-            false => KEPT_SEGMENTS,
-        }
-    }
-
-    /// The log's files hold entries up to `index` no more.
-    pub fn released(&mut self, index: u64) {
-        self.raw.mut_store().cut_older(index);
-    }
-
-    /// What raft waits for: to be read from the log's files, for [`Node::fetched`].
-    pub fn fetches(&mut self) -> Vec<Fetch> {
-        let (raft, leads) = (&self.raw.raft, self.is_leader());
-        self.flow.begin(raft.term);
-        let next: Vec<(u64, u64, u64)> = raft
-            .prs()
-            .iter()
-            .map(|(id, progress)| (*id, progress.matched, progress.next_idx))
-            .collect();
-        let flow = &mut self.flow;
-        let store = self.raw.mut_store();
-        if !leads {
-            store.forget_pieces();
-        }
-        store.fetches(|low| {
-            let waits = next.iter().filter(|(_, _, next)| leads && *next == low);
-            waits.fold(false, |may, (id, matched, _)| {
-                flow.may_begin(*id, *matched, low) || may
-            })
-        })
-    }
-
-    /// Entries from `low`, or none where they cannot be read: then whoever needs them is sent the store.
-    pub fn fetched(&mut self, low: u64, entries: Option<Vec<Entry>>) {
-        for context in self.raw.mut_store().fetched(low, entries) {
-            self.raw.on_entries_fetched(context);
-        }
-    }
-
     /// The next thing to do, None when there is nothing.
     pub fn work(&mut self) -> Option<Work> {
         if !self.is_leader()
@@ -621,17 +450,6 @@ fn waits_for_disk(message: &Message) -> bool {
             | MessageType::MsgRequestVoteResponse
             | MessageType::MsgRequestPreVoteResponse)
     )
-}
-
-fn forget(log: &mut Log, applied: u64, retention: Retention) {
-    let (entries, bytes) = log.kept();
-    if bytes > MAX_KEPT_BYTES {
-        // Half of them at once, so that this is rare.
-        return log.compact(applied.saturating_sub(entries / 2));
-    }
-    if entries > retention.snapshot_count + retention.catchup_entries {
-        log.compact(applied.saturating_sub(retention.catchup_entries));
-    }
 }
 
 #[cfg(test)]

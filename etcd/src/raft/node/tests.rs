@@ -1,4 +1,5 @@
 use super::*;
+use crate::raft::older::Fetch;
 use etcd_api::raftpb::ConfChangeType;
 
 fn node(id: u64, voters: &[u64]) -> Node {
