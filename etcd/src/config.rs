@@ -167,7 +167,7 @@ impl Config {
             tracing: traces::Settings::from_flags(&flags)?,
             raft_read_timeout: flags.duration("raft-read-timeout").max(MIN_RAFT_TIMEOUT),
             raft_write_timeout: flags.duration("raft-write-timeout").max(MIN_RAFT_TIMEOUT),
-            corrupt_check: renamed(&flags, "corrupt-check-time", "experimental-corrupt-check-time"),
+            corrupt_check: renamed(&flags, "corrupt-check-time"),
             compact_hash_check: compact_hash_check(&flags)?,
             features: Features::from_flags(&flags)?,
             heartbeat,
@@ -181,16 +181,8 @@ impl Config {
             socket_reuse_port: flags.bool("socket-reuse-port"),
             memory_mlock: flags.bool("memory-mlock") || flags.bool("experimental-memory-mlock"),
             no_fsync: flags.bool("unsafe-no-fsync"),
-            warning_apply_duration: renamed(
-                &flags,
-                "warning-apply-duration",
-                "experimental-warning-apply-duration",
-            ),
-            warning_unary_duration: renamed(
-                &flags,
-                "warning-unary-request-duration",
-                "experimental-warning-unary-request-duration",
-            ),
+            warning_apply_duration: renamed(&flags, "warning-apply-duration"),
+            warning_unary_duration: renamed(&flags, "warning-unary-request-duration"),
             watch_progress_notify_interval: progress_interval(&flags)?,
             client_tls: tls::server(&flags, "", CLIENT_LISTENERS)?,
             peer_tls: tls::server(&flags, "peer-", &["listen-peer-urls"])?,
@@ -321,22 +313,21 @@ fn cluster_state(flags: &Flags) -> Result<String> {
     }
 }
 
-/// The experimental spelling counts when only it was given.
-fn renamed(flags: &Flags, name: &str, experimental: &str) -> Duration {
-    let name = if flags.is_set(experimental) && !flags.is_set(name) {
-        experimental
-    } else {
-        name
-    };
-    flags.duration(name)
+/// The name under which a flag was given: the experimental one counts when only it was.
+pub fn spelling(flags: &Flags, name: &str) -> String {
+    let experimental = format!("experimental-{name}");
+    match flags.is_set(&experimental) && !flags.is_set(name) {
+        true => experimental,
+        false => name.to_owned(),
+    }
+}
+
+fn renamed(flags: &Flags, name: &str) -> Duration {
+    flags.duration(&spelling(flags, name))
 }
 
 fn progress_interval(flags: &Flags) -> Result<Duration> {
-    let interval = renamed(
-        flags,
-        "watch-progress-notify-interval",
-        "experimental-watch-progress-notify-interval",
-    );
+    let interval = renamed(flags, "watch-progress-notify-interval");
     if interval.is_zero() {
         bail!("invalid value for --watch-progress-notify-interval: must be positive");
     }
@@ -344,11 +335,7 @@ fn progress_interval(flags: &Flags) -> Result<Duration> {
 }
 
 fn compact_hash_check(flags: &Flags) -> Result<Duration> {
-    let interval = renamed(
-        flags,
-        "compact-hash-check-time",
-        "experimental-compact-hash-check-time",
-    );
+    let interval = renamed(flags, "compact-hash-check-time");
     if interval.is_zero() {
         bail!(
             "--compact-hash-check-time must be >0; --feature-gates=CompactHashCheck=false switches the check off"

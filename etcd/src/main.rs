@@ -183,6 +183,7 @@ impl Listeners {
     fn serve_clients(self, config: &Config, member: &Member, drain: &Drain) -> Result<Vec<Serving>> {
         if let Some(settings) = &config.tracing {
             let traces = Traces::start(settings).context("cannot trace calls")?;
+            // Clients are served once.
             member.server.traces.set(traces).ok();
         }
         let access = Arc::new(http::Access {

@@ -22,6 +22,7 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider, Span};
 use tracing::{info, warn};
 
+use crate::config::spelling;
 use crate::rpc::grpc::{Answer, Reply};
 use crate::rpc::status::Code;
 
@@ -40,13 +41,7 @@ pub struct Settings {
 impl Settings {
     /// None where nothing is to be traced.
     pub fn from_flags(flags: &Flags) -> Result<Option<Settings>> {
-        let given = |name: &str| {
-            let experimental = format!("experimental-{name}");
-            match flags.is_set(&experimental) && !flags.is_set(name) {
-                true => experimental,
-                false => name.to_owned(),
-            }
-        };
+        let given = |name: &str| spelling(flags, name);
         if !flags.bool(&given("enable-distributed-tracing")) {
             return Ok(None);
         }

@@ -18,8 +18,7 @@ const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 /// Whoever comes over a Unix socket is on this host.
 const LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-/// What a connection is read from and written to. HTTP is compiled for this one type: for each kind of stream of its own it was two thirds
-/// of a megabyte of program.
+/// What a connection is read from and written to. HTTP is compiled once, for this type, not once for each kind of stream.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}

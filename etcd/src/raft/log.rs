@@ -125,6 +125,10 @@ impl Log {
         self.older.get_mut().fetched(low, entries)
     }
 
+    pub fn is_asked_for_older(&self) -> bool {
+        self.older.borrow().is_asked()
+    }
+
     pub fn forget_pieces(&mut self) {
         self.older.get_mut().forget_pieces();
     }

@@ -21,14 +21,18 @@ pub struct Fetch {
     pub low: u64,
     pub high: u64,
     /// Each term with its first index: what the files hold besides was superseded.
-    pub terms: Vec<(u64, u64)>,
+    pub terms: VecDeque<(u64, u64)>,
 }
 
 impl Fetch {
     pub fn term(&self, index: u64) -> Option<u64> {
-        let place = self.terms.partition_point(|(from, _)| *from <= index);
-        self.terms.get(place.checked_sub(1)?).map(|(_, term)| *term)
+        term_of(&self.terms, index)
     }
+}
+
+fn term_of(terms: &VecDeque<(u64, u64)>, index: u64) -> Option<u64> {
+    let place = terms.partition_point(|(from, _)| *from <= index);
+    terms.get(place.checked_sub(1)?).map(|(_, term)| *term)
 }
 
 /// Which older entries can be had.
@@ -69,8 +73,7 @@ impl Older {
     }
 
     pub fn term(&self, index: u64) -> Option<u64> {
-        let place = self.terms.partition_point(|(from, _)| *from <= index);
-        self.terms.get(place.checked_sub(1)?).map(|(_, term)| *term)
+        term_of(&self.terms, index)
     }
 
     /// Entries up to `index` cannot be had any more.
@@ -114,7 +117,7 @@ impl Older {
                 Fetch {
                     low: read.low,
                     high: read.high,
-                    terms: terms.iter().copied().collect(),
+                    terms: terms.clone(),
                 }
             })
             .collect()
@@ -131,6 +134,11 @@ impl Older {
         }
         let place = self.reads.iter().position(|read| read.low == low);
         place.map_or_else(Vec::new, |place| self.reads.swap_remove(place).contexts)
+    }
+
+    /// Whether anything is to be read.
+    pub fn is_asked(&self) -> bool {
+        !self.reads.is_empty()
     }
 
     pub fn forget_pieces(&mut self) {

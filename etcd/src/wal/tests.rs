@@ -114,7 +114,7 @@ fn past(past: &past::Past, low: u64, high: u64, terms: &[(u64, u64)]) -> (Vec<En
         let fetch = Fetch {
             low: low + found.len() as u64,
             high,
-            terms: terms.to_vec(),
+            terms: terms.iter().copied().collect(),
         };
         found.extend(past.read(&fetch, 40 * 1024).unwrap());
         times += 1;
@@ -153,7 +153,7 @@ fn older_entries_are_read_back_without_those_that_were_superseded() {
     let fetch = Fetch {
         low: 3,
         high: 9,
-        terms: terms.to_vec(),
+        terms: terms.iter().copied().collect(),
     };
     assert!(reader.read(&fetch, 1024).is_err(), "it went with its segment");
 }

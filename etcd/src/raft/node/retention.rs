@@ -96,19 +96,24 @@ impl Node {
 
     /// What raft waits for: to be read from the log's files, for [`Node::fetched`].
     pub fn fetches(&mut self) -> Vec<Fetch> {
-        let (raft, leads) = (&self.raw.raft, self.is_leader());
-        self.flow.begin(raft.term);
+        let leads = self.is_leader();
+        self.flow.begin(self.raw.raft.term);
+        let store = self.raw.mut_store();
+        if !leads {
+            store.forget_pieces();
+        }
+        // Mostly, and this is asked after every turn.
+        if !store.is_asked_for_older() {
+            return Vec::new();
+        }
+        let raft = &self.raw.raft;
         let next: Vec<(u64, u64, u64)> = raft
             .prs()
             .iter()
             .map(|(id, progress)| (*id, progress.matched, progress.next_idx))
             .collect();
         let flow = &mut self.flow;
-        let store = self.raw.mut_store();
-        if !leads {
-            store.forget_pieces();
-        }
-        store.fetches(|low| {
+        self.raw.mut_store().fetches(|low| {
             let waits = next.iter().filter(|(_, _, next)| leads && *next == low);
             waits.fold(false, |may, (id, matched, _)| {
                 flow.may_begin(*id, *matched, low) || may
