@@ -59,7 +59,7 @@ async fn run(flags: Flags, drain: Drain) -> Result<()> {
         sd_notify::guard(&member.server.health);
         sd_notify::ready();
         sd_notify::status(&format!("Member {:x} serves clients", member.server.member));
-        bootstrap::reclaim_at_start(&member.server);
+        member.reclaim();
         ended(&member, &drain).await;
     }
     info!(name = %config.name, "closing etcd server");

@@ -31,7 +31,8 @@ use crate::apply::Arrived;
 use crate::lease::Lessor;
 use crate::meta;
 use crate::mvcc::Store;
-use crate::raft::driver::{Event, raft_conf_state};
+use crate::raft::conf_change::raft_conf_state;
+use crate::raft::driver::Event;
 use crate::server::EtcdServer;
 use crate::snapshot::{Export, SnapshotError, View, read};
 use crate::storage::import::Import;
@@ -414,7 +415,7 @@ pub fn import(
     let mut small = contents.meta;
     small.insert(
         (meta::CLUSTER, Bytes::from_static(meta::CONF_STATE)),
-        crate::raft::driver::wal_conf_state(&metadata.conf_state.clone().unwrap_or_default())
+        crate::raft::conf_change::wal_conf_state(&metadata.conf_state.clone().unwrap_or_default())
             .encode_to_vec()
             .into(),
     );

@@ -10,7 +10,7 @@ use etcd_api::raftpb;
 use prost::Message as _;
 use raft::eraftpb::{self, EntryType, MessageType};
 
-use crate::raft::driver::{raft_conf_state, wal_conf_state};
+use crate::raft::conf_change::{raft_conf_state, wal_conf_state};
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {

@@ -56,6 +56,28 @@ pub fn change(state: &mut ConfState, change: &raftpb::ConfChange) {
     }
 }
 
+/// The configuration as the log and the wire have it.
+pub fn wal_conf_state(state: &ConfState) -> raftpb::ConfState {
+    raftpb::ConfState {
+        voters: state.voters.clone(),
+        learners: state.learners.clone(),
+        voters_outgoing: state.voters_outgoing.clone(),
+        learners_next: state.learners_next.clone(),
+        auto_leave: state.auto_leave,
+    }
+}
+
+/// The configuration as raft has it.
+pub fn raft_conf_state(state: &raftpb::ConfState) -> ConfState {
+    ConfState {
+        voters: state.voters.clone(),
+        learners: state.learners.clone(),
+        voters_outgoing: state.voters_outgoing.clone(),
+        learners_next: state.learners_next.clone(),
+        auto_leave: state.auto_leave,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

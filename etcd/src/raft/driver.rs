@@ -488,7 +488,7 @@ impl<O: Outside> Driver<O> {
             let snapshot = walpb::Snapshot {
                 index,
                 term,
-                conf_state: Some(wal_conf_state(&self.conf_state)),
+                conf_state: Some(conf_change::wal_conf_state(&self.conf_state)),
             };
             self.jobs.push(Job::Snapshot(snapshot, self.node.kept_segments()));
         }
@@ -637,26 +637,6 @@ impl<O: Outside> Driver<O> {
         self.status
             .alone
             .store(is_applied(self.alone_from), Ordering::SeqCst);
-    }
-}
-
-pub fn wal_conf_state(state: &ConfState) -> raftpb::ConfState {
-    raftpb::ConfState {
-        voters: state.voters.clone(),
-        learners: state.learners.clone(),
-        voters_outgoing: state.voters_outgoing.clone(),
-        learners_next: state.learners_next.clone(),
-        auto_leave: state.auto_leave,
-    }
-}
-
-pub fn raft_conf_state(state: &raftpb::ConfState) -> ConfState {
-    ConfState {
-        voters: state.voters.clone(),
-        learners: state.learners.clone(),
-        voters_outgoing: state.voters_outgoing.clone(),
-        learners_next: state.learners_next.clone(),
-        auto_leave: state.auto_leave,
     }
 }
 

@@ -291,7 +291,10 @@ fn snapshot_record(metadata: &raft::eraftpb::SnapshotMetadata) -> walpb::Snapsho
     walpb::Snapshot {
         index: metadata.index,
         term: metadata.term,
-        conf_state: metadata.conf_state.as_ref().map(super::driver::wal_conf_state),
+        conf_state: metadata
+            .conf_state
+            .as_ref()
+            .map(super::conf_change::wal_conf_state),
     }
 }
 
