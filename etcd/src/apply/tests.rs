@@ -6,10 +6,17 @@ mod install;
 mod watched;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use etcd_api::etcdserverpb::{LeaseRevokeRequest, RangeRequest, RequestOp, request_op::Request};
+use bytes::Bytes;
+use etcd_api::etcdserverpb::{
+    CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest, RangeRequest,
+    RequestOp, TxnRequest, request_op::Request,
+};
+use etcd_api::raftpb;
+use raft::eraftpb::ConfState;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
@@ -17,11 +24,13 @@ use super::*;
 use crate::clock::FakeClock;
 use crate::disk::Disk;
 use crate::disk::fake::FakeDisk;
+use crate::meta;
 use crate::mvcc::txn::{ReadTxn, View as _};
 use crate::raft::log::Log;
 use crate::raft::node::{Node, Timing};
 use crate::storage::keeper::Keeper;
 use crate::storage::load;
+use crate::storage::record::Loc;
 use crate::wal::Wal;
 use crate::wal::format::{Group, Ids};
 

@@ -1,0 +1,95 @@
+//! Entries about keys, and what keeps any entry from writing.
+
+use etcd_api::etcdserverpb::{AlarmType, CompactionRequest, DeleteRangeRequest, PutRequest, TxnRequest};
+
+use super::{Answer, Applier, ApplyError};
+use crate::mvcc;
+use crate::mvcc::response::Response;
+use crate::mvcc::txn::WriteTxn;
+use crate::{meta, quota};
+
+impl Applier {
+    pub(super) fn put(&mut self, request: &PutRequest) -> Result<Answer, ApplyError> {
+        self.check_space()?;
+        self.write(|txn| {
+            txn.check_put(request)?;
+            txn.put(request)
+        })
+    }
+
+    pub(super) fn txn(&mut self, request: &TxnRequest) -> Result<Answer, ApplyError> {
+        match quota::takes_space(request) {
+            true => self.check_space()?,
+            false => self.check_intact()?,
+        }
+        self.write(|txn| txn.txn(request))
+    }
+
+    pub(super) fn delete_range(&mut self, request: &DeleteRangeRequest) -> Result<Answer, ApplyError> {
+        self.check_intact()?;
+        self.write(|txn| txn.delete_range(request))
+    }
+
+    pub(super) fn compaction(&mut self, request: &CompactionRequest) -> Result<Answer, ApplyError> {
+        self.check_intact()?;
+        let store = &self.state.store;
+        if request.revision <= store.compacted() {
+            return Err(mvcc::Error::Compacted.into());
+        }
+        if request.revision > self.revision {
+            return Err(mvcc::Error::FutureRevision.into());
+        }
+        meta::put_compacted(&mut self.writer, request.revision);
+        store.set_compacted(request.revision);
+        self.compactions.push(request.revision);
+        Ok(Answer::Kv(Response::Compaction))
+    }
+
+    /// Runs one transaction under the next revision.
+    pub(super) fn write(
+        &mut self,
+        run: impl FnOnce(&mut WriteTxn<'_>) -> Result<Response, mvcc::Error>,
+    ) -> Result<Answer, ApplyError> {
+        let mut lessor = self.state.lessor.lock();
+        let segments = self.state.store.storage.segments();
+        if self.watched && self.before.is_none() {
+            self.before = Some(segments.clone());
+        }
+        let mut txn = WriteTxn {
+            store: &self.state.store,
+            writer: &mut self.writer,
+            leases: &mut *lessor,
+            segments,
+            begin: self.revision,
+            sub: 0,
+            changes: self.watched.then_some(&mut self.changes),
+        };
+        let result = run(&mut txn);
+        self.revision = txn.end();
+        if let Err(mvcc::Error::Io(source)) = &result {
+            self.effects.fatal(source);
+        }
+        Ok(Answer::Kv(result?))
+    }
+
+    pub(super) fn check_space(&self) -> Result<(), ApplyError> {
+        self.check_intact()?;
+        match self.has_alarm(AlarmType::Nospace) {
+            true => Err(ApplyError::NoSpace),
+            false => Ok(()),
+        }
+    }
+
+    /// Whoever is corrupt, nobody writes: what the members have would only differ more.
+    pub(super) fn check_intact(&self) -> Result<(), ApplyError> {
+        match self.has_alarm(AlarmType::Corrupt) {
+            true => Err(ApplyError::Corrupt),
+            false => Ok(()),
+        }
+    }
+
+    fn has_alarm(&self, wanted: AlarmType) -> bool {
+        let alarms = self.state.alarms.read();
+        alarms.iter().any(|(_, kind)| *kind == wanted as i32)
+    }
+}
