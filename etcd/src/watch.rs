@@ -10,6 +10,7 @@ pub mod catch_up;
 pub mod encode;
 pub mod groups;
 pub mod hub;
+mod interest;
 pub mod outbox;
 
 use bytes::Bytes;
@@ -18,6 +19,7 @@ use crate::mvcc::txn::Change;
 use crate::storage::Segments;
 use crate::storage::record::Loc;
 pub use hub::Hub;
+pub use interest::{Interest, range_of};
 
 /// One written frame, for watchers.
 pub struct Batch {
@@ -29,13 +31,4 @@ pub struct Batch {
     pub place: Loc,
     pub bytes: Bytes,
     pub segments: Segments,
-}
-
-/// What a watcher wants to see.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Interest {
-    pub range: crate::mvcc::key::KeyRange,
-    pub prev_kv: bool,
-    pub no_put: bool,
-    pub no_delete: bool,
 }

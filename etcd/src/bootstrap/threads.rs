@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use component_base::allocator;
@@ -37,7 +38,8 @@ use crate::storage::Writer;
 use crate::storage::keeper::Keeper;
 use crate::storage::load::Loaded;
 use crate::wal::format::Ids;
-use crate::watch::hub;
+use crate::watch::catch_up;
+use crate::watch::hub::{HubEvent, HubThread};
 
 const STACK_BYTES: usize = 2 * 1024 * 1024;
 
@@ -101,13 +103,7 @@ pub fn start(config: &Config, opened: Opened, lock: DirLock, client: Client) -> 
     let keeper = thread("etcd-keeper", move || {
         keeping::run(keeper, &keeping, &compactions);
     })?;
-    let heading = server.clone();
-    let mut threads = hub::spawn(
-        &server.hub,
-        &store,
-        Arc::new(move |revision| heading.header(revision)),
-        config.watch_progress_notify_interval,
-    )?;
+    let mut threads = watch_threads(&server, config.watch_progress_notify_interval)?;
     let log = Stage::new(jobs, log_thread);
     let applying = Applying::new(applier, server.clone());
     let applying = Stage::new(server.apply_jobs.clone(), applying);
@@ -164,6 +160,26 @@ fn server(config: &Config, ids: Ids, state: Arc<State>, client: Client) -> Arc<E
         transport,
         removed,
     }))
+}
+
+/// The owner of all watchers, who reads history for it, and its clock.
+fn watch_threads(server: &Arc<EtcdServer>, progress_interval: Duration) -> Result<Vec<JoinHandle<()>>> {
+    let (hub, store, heading) = (server.hub.clone(), server.store().clone(), server.clone());
+    let history: Arc<Inbox<_>> = Arc::default();
+    let header = Arc::new(move |revision| heading.header(revision));
+    let owner = HubThread::new(hub.clone(), store.clone(), header, history.clone());
+    let ticking = hub.clone();
+    tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(progress_interval);
+        loop {
+            ticks.tick().await;
+            ticking.send(HubEvent::Tick);
+        }
+    });
+    Ok(vec![
+        thread("etcd-watch", move || owner.run())?,
+        thread("etcd-watch-past", move || catch_up::run(&hub, &store, &history))?,
+    ])
 }
 
 fn timing(config: &Config) -> Timing {

@@ -18,8 +18,9 @@ use super::grpc::{Answer, Inbound, Reader, Reply, ok_trailers, undecodable};
 use super::status::Status;
 use crate::server::EtcdServer;
 use crate::watch::Hub;
-use crate::watch::hub::{HubEvent, range_of};
+use crate::watch::hub::HubEvent;
 use crate::watch::outbox::{Next, Outbox};
+use crate::watch::range_of;
 
 pub fn watch(server: Arc<EtcdServer>, request: Request<Inbound>) -> BoxFuture<'static, Answer> {
     Box::pin(async move {

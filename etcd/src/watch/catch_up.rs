@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use super::Interest;
 use super::encode::{Bodies, Body, Event, RESPONSE_BYTES};
+use super::hub::HubEvent;
+use super::{Hub, Interest};
 use crate::mvcc::txn::Change;
 use crate::mvcc::{Error, Store, index};
+use crate::raft::inbox::Inbox;
 use crate::storage::held::Held;
 use crate::storage::record::Version;
 
@@ -25,6 +27,20 @@ pub struct Piece {
     /// The next revision that the watcher has to see.
     pub next: i64,
     pub failure: Option<Error>,
+}
+
+/// Until there is None among the jobs.
+pub fn run(hub: &Hub, store: &Store, jobs: &Inbox<Option<Job>>) {
+    let mut batch = Vec::new();
+    loop {
+        jobs.drain(&mut batch, None);
+        for job in batch.drain(..) {
+            match job {
+                Some(job) => hub.send(HubEvent::CaughtUp(read(store, job))),
+                None => return,
+            }
+        }
+    }
 }
 
 pub fn read(store: &Store, job: Job) -> Piece {
