@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
-use raft::eraftpb::HardState;
+use raft::eraftpb::{Entry, HardState, SnapshotMetadata};
+use tokio::sync::oneshot;
 
 use super::*;
 use crate::disk::fake::FakeDisk;
@@ -15,6 +17,7 @@ use crate::peer::transport::Network as _;
 use crate::raft::log::Log;
 use crate::raft::log_thread::{LogStatus, LogThread};
 use crate::raft::node::Timing;
+use crate::raft::older::Fetch;
 use crate::storage::Storage;
 use crate::storage::import::Import;
 use crate::storage::record::FrameHeader;
@@ -528,7 +531,7 @@ fn a_stall_is_known_before_anything_that_came_meanwhile_is_heard() {
     let driver = &mut cluster.members.get_mut(&1).unwrap().driver;
     let now = Instant::now();
     let mut round = |since| {
-        driver.last_tick = now - since;
+        driver.pace.last_tick = now - since;
         driver.woken(now);
         driver.turn(&mut vec![Event::SpaceChanged])
     };
