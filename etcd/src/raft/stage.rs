@@ -122,6 +122,11 @@ mod tests {
         (inbox, notes, stage)
     }
 
+    fn on_its_thread(stage: &Arc<Stage<u32, Noted>>) -> std::thread::JoinHandle<()> {
+        let stage = stage.clone();
+        std::thread::spawn(move || stage.run())
+    }
+
     fn items(notes: &Mutex<Notes>) -> Vec<u32> {
         notes.lock().0.iter().map(|(item, _)| *item).collect()
     }
@@ -129,10 +134,7 @@ mod tests {
     #[test]
     fn what_is_attended_to_is_done_by_the_one_that_pushed_it() {
         let (inbox, notes, stage) = stage();
-        let own = std::thread::spawn({
-            let stage = stage.clone();
-            move || stage.run()
-        });
+        let own = on_its_thread(&stage);
         stage.attend();
         inbox.push(1);
         inbox.push(2);
@@ -150,10 +152,7 @@ mod tests {
     #[test]
     fn a_stop_that_was_helped_with_ends_the_stages_thread() {
         let (inbox, notes, stage) = stage();
-        let own = std::thread::spawn({
-            let stage = stage.clone();
-            move || stage.run()
-        });
+        let own = on_its_thread(&stage);
         stage.attend();
         inbox.push(0);
         stage.help();
@@ -179,10 +178,7 @@ mod tests {
     #[test]
     fn what_was_not_helped_with_wakes_the_stages_thread_on_leaving() {
         let (inbox, notes, stage) = stage();
-        let own = std::thread::spawn({
-            let stage = stage.clone();
-            move || stage.run()
-        });
+        let own = on_its_thread(&stage);
         stage.attend();
         inbox.push(0);
         stage.leave();
