@@ -27,8 +27,8 @@ use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
 use crate::rpc::grpc::{self, Inbound, PREFIX_BYTES, seal};
+use crate::rpc::serve;
 use crate::rpc::status::{Code, Status};
-use crate::rpc::table;
 use crate::rpc::unfinished::at_most;
 use crate::server::EtcdServer;
 use descriptor::Message;
@@ -67,7 +67,7 @@ pub async fn serve(server: Arc<EtcdServer>, request: Request<Incoming>) -> Respo
             Err(status) => return answer::refusal(&status),
         }
     };
-    let response = table::serve(server, grpc_request(&parts, route, body)).await;
+    let response = serve::serve(server, grpc_request(&parts, route, body)).await;
     if route.server_streams {
         answer::stream(response, route.output, refused).await
     } else {

@@ -15,8 +15,8 @@ use serde_json::json;
 use crate::config::host_is_allowed;
 use crate::gateway;
 use crate::membership::storage_version;
+use crate::rpc;
 use crate::rpc::grpc::Inbound;
-use crate::rpc::table;
 use crate::server::EtcdServer;
 use crate::v2;
 
@@ -70,8 +70,8 @@ pub struct Access {
 pub fn client_handler(server: Arc<EtcdServer>, access: Arc<Access>) -> serve::Handler {
     let http = client_http_handler(server.clone(), access);
     Arc::new(move |request: Request<Incoming>| {
-        if table::is_grpc(&request) {
-            return Box::pin(table::serve(server.clone(), request.map(Inbound::Wire)));
+        if rpc::serve::is_grpc(&request) {
+            return Box::pin(rpc::serve::serve(server.clone(), request.map(Inbound::Wire)));
         }
         http(request)
     })

@@ -1,4 +1,4 @@
-//! The v3 gRPC API: [`table`] lists every method, [`grpc`] is the protocol, the other modules are one service each.
+//! The v3 gRPC API: [`table`] lists every method, [`serve`] runs one, [`grpc`] is the protocol, the other modules are one service each.
 //!
 //! [`caller`] is who a request is from, and the server as that user may use it: every method begins with one.
 //!
@@ -20,6 +20,7 @@ pub mod lock;
 pub mod maintenance;
 pub mod range_body;
 pub mod range_stream;
+pub mod serve;
 pub mod snapshot;
 pub mod status;
 pub mod table;

@@ -12,8 +12,8 @@ use component_base::tls::ClientIdentity;
 use etcd_api::etcdserverpb::InternalRaftRequest;
 use http::{HeaderMap, HeaderValue, Request};
 
+use super::serve::is_grpc;
 use super::status::Status;
-use super::table::is_grpc;
 use crate::apply::{Applied, ApplyError};
 use crate::auth::check::Check;
 use crate::auth::token::TokenProvider;

@@ -321,6 +321,49 @@ impl http_body::Body for OneMessage {
     }
 }
 
+/// A body of frames that are made when the client is ready for them; the first error is the last frame.
+pub struct Frames<I> {
+    frames: I,
+    done: bool,
+}
+
+impl<I: Iterator<Item = Result<Bytes, Status>> + Unpin + Send + 'static> Frames<I> {
+    pub fn of(frames: I) -> Body {
+        let done = false;
+        Frames { frames, done }.boxed_unsync()
+    }
+}
+
+impl<I: Iterator<Item = Result<Bytes, Status>> + Unpin> http_body::Body for Frames<I> {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.done {
+            return Poll::Ready(None);
+        }
+        let frame = frame_of(self.frames.next());
+        self.done = frame.is_trailers();
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.done
+    }
+}
+
+/// The trailers after the last message, or instead of it.
+fn frame_of(next: Option<Result<Bytes, Status>>) -> Frame<Bytes> {
+    match next {
+        Some(Ok(bytes)) => Frame::data(bytes),
+        Some(Err(status)) => Frame::trailers(trailers(&status)),
+        None => Frame::trailers(ok_trailers()),
+    }
+}
+
 /// A body of frames that a task sends.
 pub struct Channel {
     frames: tokio::sync::mpsc::Receiver<Result<Bytes, Status>>,
@@ -346,14 +389,9 @@ impl http_body::Body for Channel {
         if self.done {
             return Poll::Ready(None);
         }
-        let next = std::task::ready!(self.frames.poll_recv(context));
-        let frame = match next {
-            Some(Ok(bytes)) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
-            Some(Err(status)) => trailers(&status),
-            None => ok_trailers(),
-        };
-        self.done = true;
-        Poll::Ready(Some(Ok(Frame::trailers(frame))))
+        let frame = frame_of(std::task::ready!(self.frames.poll_recv(context)));
+        self.done = frame.is_trailers();
+        Poll::Ready(Some(Ok(frame)))
     }
 
     fn is_end_stream(&self) -> bool {

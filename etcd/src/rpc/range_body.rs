@@ -3,17 +3,12 @@
 
 use std::io;
 use std::ops::Range;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use component_base::http::BoxError;
 use etcd_api::etcdserverpb::ResponseHeader;
-use http_body::Frame;
-use http_body_util::BodyExt as _;
 
-use super::grpc::{Answer, PREFIX_BYTES, Reply, ok_trailers, trailers};
+use super::grpc::{Answer, Frames, PREFIX_BYTES, Reply};
 use super::status::{Code, Status};
 use crate::mvcc::range::{Items, Selected};
 use crate::mvcc::response::{header_len, range_len, write_header, write_message, write_range_end};
@@ -37,14 +32,8 @@ struct RangeBody {
     head: BytesMut,
     more: bool,
     count: i64,
-    state: Sending,
-}
-
-#[derive(PartialEq)]
-enum Sending {
-    Items,
-    Trailers,
-    Done,
+    /// Items are still to come.
+    unfinished: bool,
 }
 
 pub fn reply(store: &Arc<Store>, header: ResponseHeader, selected: Selected) -> Answer {
@@ -72,10 +61,10 @@ pub fn reply(store: &Arc<Store>, header: ResponseHeader, selected: Selected) -> 
         head,
         more,
         count,
-        state: Sending::Items,
+        unfinished: true,
     };
     if !is_small {
-        return Ok(Reply::Stream(body.boxed_unsync()));
+        return Ok(Reply::Stream(Frames::of(body)));
     }
     body.head.reserve(length);
     Ok(Reply::Message(body.piece().map_err(Error::Io)?))
@@ -92,20 +81,29 @@ fn body_len(items: &Items, more: bool, count: i64) -> usize {
     }
 }
 
+impl Iterator for RangeBody {
+    type Item = Result<Bytes, Status>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let piece = self.unfinished.then(|| self.piece())?;
+        Some(piece.map_err(|source| Error::Io(source).into()))
+    }
+}
+
 impl RangeBody {
-    /// The next bytes; the state moves on behind the last item.
+    /// The next bytes.
     fn piece(&mut self) -> io::Result<Bytes> {
         let mut out = std::mem::take(&mut self.head);
-        while self.state == Sending::Items && out.len() < FRAME_BYTES {
+        while self.unfinished && out.len() < FRAME_BYTES {
             let left = self.pieces.fetch()?;
             out.reserve(self.pieces.kvs().map(|kv| kv.len() + 6).sum::<usize>() + 16);
             self.pieces.kvs().for_each(|kv| write_message(2, kv, &mut out));
             if left == 0 {
                 write_range_end(self.more, self.count, &mut out);
-                self.state = Sending::Trailers;
+                self.unfinished = false;
             }
         }
-        if self.state == Sending::Items {
+        if self.unfinished {
             let whole = out.len() - out.len() % FRAME_BYTES;
             self.head = BytesMut::from(&out[whole..]);
             out.truncate(whole);
@@ -179,34 +177,4 @@ fn piece_of(locs: &[Loc]) -> usize {
         first || bytes <= PIECE_BYTES
     };
     locs.iter().take(PIECE_RECORDS).take_while(fits).count()
-}
-
-impl http_body::Body for RangeBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let frame = match self.state {
-            Sending::Items => match self.piece() {
-                Ok(bytes) => Frame::data(bytes),
-                Err(source) => {
-                    self.state = Sending::Done;
-                    Frame::trailers(trailers(&Status::from(Error::Io(source))))
-                }
-            },
-            Sending::Trailers => {
-                self.state = Sending::Done;
-                Frame::trailers(ok_trailers())
-            }
-            Sending::Done => return Poll::Ready(None),
-        };
-        Poll::Ready(Some(Ok(frame)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.state == Sending::Done
-    }
 }

@@ -1,19 +1,14 @@
 //! RangeStream: what a Range answers, in messages of bounded size. Merged they are the Range's answer; what is about all of them is in the last.
 
 use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use component_base::http::BoxError;
 use etcd_api::etcdserverpb::{
     RangeRequest, ResponseHeader, range_request::SortOrder, range_request::SortTarget,
 };
-use http_body::Frame;
-use http_body_util::BodyExt as _;
 
 use super::caller::Caller;
-use super::grpc::{Answer, PREFIX_BYTES, Reply, ok_trailers, seal, trailers};
+use super::grpc::{Answer, Frames, PREFIX_BYTES, Reply, seal};
 use super::range_body::Pieces;
 use super::status::{Code, Status};
 use crate::mvcc::range::Selected;
@@ -92,9 +87,9 @@ fn select(server: &EtcdServer, request: &RangeRequest) -> Answer {
                     header: server.header(current),
                     more,
                     count,
-                    state: Sending::Messages,
+                    unfinished: true,
                 };
-                return Ok(Reply::Stream(body.boxed_unsync()));
+                return Ok(Reply::Stream(Frames::of(body)));
             }
         }
     }
@@ -106,22 +101,23 @@ struct StreamBody {
     header: ResponseHeader,
     more: bool,
     count: i64,
-    state: Sending,
+    /// Messages are still to come.
+    unfinished: bool,
 }
 
-#[derive(PartialEq)]
-enum Sending {
-    Messages,
-    Trailers,
-    Done,
+impl Iterator for StreamBody {
+    type Item = Result<Bytes, Status>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let message = self.unfinished.then(|| self.next_message())?;
+        Some(message.map_err(|source| Status::new(Code::DataLoss, source.to_string())))
+    }
 }
 
 impl StreamBody {
     fn next_message(&mut self) -> io::Result<Bytes> {
         let left = self.pieces.fetch()?;
-        if left == 0 {
-            self.state = Sending::Trailers;
-        }
+        self.unfinished = left > 0;
         Ok(self.message(left == 0))
     }
 
@@ -143,36 +139,6 @@ impl StreamBody {
         self.pieces.kvs().for_each(|kv| write_message(KVS, kv, &mut out));
         write_range_end(more, count, &mut out);
         seal(out)
-    }
-}
-
-impl http_body::Body for StreamBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let frame = match self.state {
-            Sending::Messages => match self.next_message() {
-                Ok(bytes) => Frame::data(bytes),
-                Err(source) => {
-                    self.state = Sending::Done;
-                    Frame::trailers(trailers(&Status::new(Code::DataLoss, source.to_string())))
-                }
-            },
-            Sending::Trailers => {
-                self.state = Sending::Done;
-                Frame::trailers(ok_trailers())
-            }
-            Sending::Done => return Poll::Ready(None),
-        };
-        Poll::Ready(Some(Ok(frame)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.state == Sending::Done
     }
 }
 

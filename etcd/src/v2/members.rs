@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::membership::Member;
 use crate::rpc::grpc::{Inbound, PREFIX_BYTES, seal};
-use crate::rpc::table;
+use crate::rpc::serve;
 use crate::server::EtcdServer;
 
 /// A list of URLs is small.
@@ -209,7 +209,7 @@ async fn call(
         request.headers_mut().insert("token", token.clone());
         request.headers_mut().insert(AUTHORIZATION, token);
     }
-    let (parts, body) = table::serve(server, request).await.into_parts();
+    let (parts, body) = serve::serve(server, request).await.into_parts();
     let collected = body.collect().await.ok();
     let trailers = collected
         .as_ref()

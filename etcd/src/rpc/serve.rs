@@ -1,0 +1,132 @@
+//! A call, from its path in the table to its counted answer.
+
+use std::sync::{Arc, LazyLock};
+use std::time::Instant;
+
+use component_base::http::Body;
+use component_base::metrics::{self, Counter, CounterValue, Histogram, HistogramValue};
+use http::{Request, Response};
+
+use super::endless;
+use super::grpc::{self, Answer, Inbound, Reply};
+use super::status::{Code, Status};
+use super::table::{METHODS, Method};
+use crate::server::{EtcdServer, ServerError};
+
+pub fn is_grpc<B>(request: &Request<B>) -> bool {
+    request
+        .headers()
+        .get(http::header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+pub async fn serve(server: Arc<EtcdServer>, request: Request<Inbound>) -> Response<Body> {
+    let path = request.uri().path().strip_prefix('/').unwrap_or_default();
+    let Some(place) = METHODS.iter().position(|method| method.path == path) else {
+        return grpc::response(Err(unknown(path)));
+    };
+    let (method, counted, start) = (&METHODS[place], &COUNTED[place], Instant::now());
+    counted.started.inc();
+    let call = server
+        .traces
+        .get()
+        .map(|traces| traces.call(method.path, &request));
+    let requires_leader = endless::requires_leader(&request);
+    let answer = match refusal(&server, method, requires_leader) {
+        Some(error) => Err(error.into()),
+        None if endless::is_endless(method.path) => {
+            let answer = (method.call)(server.clone(), request).await;
+            endless::until_told(&server, answer, requires_leader)
+        }
+        None => (method.call)(server, request).await,
+    };
+    counted.finish(method, &answer, start);
+    grpc::response(match call {
+        Some(call) => call.until(answer),
+        None => answer,
+    })
+}
+
+/// What a learner answers; a Range says in its body whether it may be.
+const FOR_LEARNERS: &[&str] = &[
+    "etcdserverpb.KV/Range",
+    "etcdserverpb.Maintenance/Status",
+    "etcdserverpb.Maintenance/Snapshot",
+    "grpc.health.v1.Health/Check",
+];
+
+fn refusal(server: &EtcdServer, method: &Method, requires_leader: bool) -> Option<ServerError> {
+    if !FOR_LEARNERS.contains(&method.path) && server.is_learner() {
+        return Some(ServerError::Learner);
+    }
+    (requires_leader && server.leader() == 0).then_some(ServerError::NoLeader)
+}
+
+fn unknown(path: &str) -> Status {
+    let (service, method) = path.split_once('/').unwrap_or((path, ""));
+    match METHODS.iter().any(|known| known.names().0 == service) {
+        true => Status::unimplemented(format!("unknown method {method} for service {service}")),
+        false => Status::unimplemented(format!("unknown service {service}")),
+    }
+}
+
+static STARTED: LazyLock<Counter> = LazyLock::new(|| {
+    metrics::counter(
+        "grpc_server_started_total",
+        "Total number of RPCs started on the server.",
+        &["grpc_type", "grpc_service", "grpc_method"],
+    )
+});
+static HANDLED: LazyLock<Counter> = LazyLock::new(|| {
+    metrics::counter(
+        "grpc_server_handled_total",
+        "Total number of RPCs completed on the server, regardless of success or failure.",
+        &["grpc_type", "grpc_service", "grpc_method", "grpc_code"],
+    )
+});
+static HANDLING: LazyLock<Histogram> = LazyLock::new(|| {
+    metrics::histogram(
+        "grpc_server_handling_seconds",
+        "Histogram of response latency (seconds) of gRPC that had been application-level handled by the server.",
+        &["grpc_type", "grpc_service", "grpc_method"],
+        metrics::DEFAULT_BUCKETS,
+    )
+});
+
+/// What is counted for a method, looked up once.
+struct Counted {
+    started: Arc<CounterValue>,
+    ok: Arc<CounterValue>,
+    seconds: Arc<HistogramValue>,
+}
+
+static COUNTED: LazyLock<Vec<Counted>> = LazyLock::new(|| METHODS.iter().map(Counted::of).collect());
+static SENT: LazyLock<Arc<CounterValue>> = LazyLock::new(|| crate::metrics::SENT_BYTES.with(&[]));
+
+impl Counted {
+    fn of(method: &Method) -> Self {
+        let (service, name) = method.names();
+        Counted {
+            started: STARTED.with(&[method.kind, service, name]),
+            ok: HANDLED.with(&[method.kind, service, name, Code::Ok.name()]),
+            seconds: HANDLING.with(&[method.kind, service, name]),
+        }
+    }
+
+    fn finish(&self, method: &Method, answer: &Answer, start: Instant) {
+        self.seconds.observe_since(start);
+        match answer {
+            Ok(reply) => {
+                self.ok.inc();
+                if let Reply::Message(bytes) = reply {
+                    SENT.add(bytes.len() as f64);
+                }
+            }
+            Err(status) => {
+                let (service, name) = method.names();
+                let labels = [method.kind, service, name, status.code.name()];
+                HANDLED.with(&labels).inc();
+            }
+        }
+    }
+}
