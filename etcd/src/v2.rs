@@ -1,12 +1,13 @@
 //! The v2 keys API, behind `--enable-v2`: a tree of its own beside the v3 keys, over plain HTTP.
 //!
 //! A set's way: [`form`] reads the parameters, [`keys`] proposes them as etcd's `Request` within an `InternalRaftRequest`, the apply thread runs it
-//! on the [`store`] and writes the changed [`node`]s into the same frame of the store's meta records, and the [`event`] is both the answer and
+//! on the [`store`], which changes its [`tree`] and writes the changed [`node`]s into the same frame of the store's meta records, and the [`event`] is both the answer and
 //! what [`watcher`]s get. Time comes with the request: applying reads no clock, and [`expire`] ends keys by a SYNC request, as etcd does.
 //!
 //! Entries are applied whether or not this member serves the API, so that all members hold the same. What is not here: the v2 users
 //! and roles.
 
+mod change;
 mod error;
 mod event;
 mod form;
@@ -16,6 +17,7 @@ mod node;
 mod path;
 mod stats;
 mod store;
+mod tree;
 mod watcher;
 
 use std::sync::Arc;

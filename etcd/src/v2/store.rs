@@ -1,38 +1,25 @@
-//! The tree of keys, and what requests do to it.
-//!
-//! One sorted map from path to node: what lies in a directory is a range of it. The root is not in the map. Invariant: a node's parent is
-//! in the map, and a directory. Every change counts the index up by one, goes to [`Records`], into the history and to the watchers.
+//! What requests do to the tree of keys. Every change counts the index up by one, goes to [`Records`], into the history and to the watchers.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ops::Bound;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use etcd_api::etcdserverpb::Request;
 use tokio::sync::Notify;
 
+use super::change::{Change, Condition};
 use super::error::{Code, Error};
 use super::event::{Action, Event, History};
 use super::node::{Damaged, Node, View, decode_index};
 use super::path;
 use super::stats::Counts;
+use super::tree::{MAX_BYTES, Tree};
 use super::watcher::{Interest, Watchers, Watching};
 
-/// Keys and values; all of them are repeated at the head of every segment of the store, so they must stay well below its size.
-pub const MAX_BYTES: usize = 8 * 1024 * 1024;
-/// What a node takes beside its key and value.
-const NODE_BYTES: usize = 128;
 /// etcd's log has the clients' keys below this, and below `/0` what members of before 3.5 said about themselves.
 pub const KEYS_PREFIX: &str = "/1";
 /// The first second of the year 2000, in nanoseconds: what would have expired before that never does, as in etcd.
 const EARLIEST_EXPIRATION: i64 = 946_684_800_000_000_000;
-
-const ROOT: Node = Node {
-    created: 0,
-    modified: 0,
-    expires: 0,
-    value: None,
-};
 
 /// What came of a request: nothing to tell of, a change or what was read, or a refusal.
 pub type Outcome = Result<Option<Arc<Event>>, Error>;
@@ -45,55 +32,13 @@ pub trait Records {
 
 #[derive(Default)]
 pub struct Store {
-    nodes: BTreeMap<String, Node>,
+    tree: Tree,
     index: u64,
     /// The latest time that a request brought.
     time: i64,
-    bytes: usize,
-    expirations: BTreeSet<(i64, String)>,
-    expiring: Arc<Notify>,
     history: History,
     watchers: Watchers,
     pub counts: Counts,
-}
-
-/// What a PUT or POST wants.
-struct Change<'a> {
-    key: &'a str,
-    dir: bool,
-    value: Bytes,
-    expires: i64,
-    refresh: bool,
-}
-
-/// What must hold for it.
-struct Condition<'a> {
-    value: &'a str,
-    index: u64,
-}
-
-impl Condition<'_> {
-    fn of(request: &Request) -> Option<Condition<'_>> {
-        (request.prev_index > 0 || !request.prev_value.is_empty()).then_some(Condition {
-            value: &request.prev_value,
-            index: request.prev_index,
-        })
-    }
-
-    /// What does not hold.
-    fn failure(&self, node: &Node) -> Option<String> {
-        let current = node.value.as_deref().unwrap_or_default();
-        let same_value = self.value.is_empty() || self.value.as_bytes() == current;
-        let same_index = self.index == 0 || self.index == node.modified;
-        let value = || format!("[{} != {}]", self.value, String::from_utf8_lossy(current));
-        let index = || format!("[{} != {}]", self.index, node.modified);
-        match (same_value, same_index) {
-            (true, true) => None,
-            (true, false) => Some(index()),
-            (false, true) => Some(value()),
-            (false, false) => Some(format!("{} {}", value(), index())),
-        }
-    }
 }
 
 impl Store {
@@ -111,11 +56,11 @@ impl Store {
 
     /// Rung when a key with a time to live came and there was none before.
     pub fn expiring(&self) -> Arc<Notify> {
-        self.expiring.clone()
+        self.tree.expiring.clone()
     }
 
     pub fn next_expiration(&self) -> Option<i64> {
-        self.expirations.first().map(|(at, _)| *at)
+        self.tree.expirations.first().map(|(at, _)| *at)
     }
 
     /// Takes back what [`Records`] was given, in any order.
@@ -126,7 +71,7 @@ impl Store {
             return Ok(());
         }
         let node = Node::decode(record.clone())?;
-        self.keep(&String::from_utf8_lossy(key), node);
+        self.tree.keep(&String::from_utf8_lossy(key), node);
         Ok(())
     }
 
@@ -158,6 +103,11 @@ impl Store {
         event.map(Some)
     }
 
+    fn find(&self, key: &str) -> Result<Node, Error> {
+        let found = self.tree.find(key);
+        found.map_err(|(code, cause)| self.error(code, cause))
+    }
+
     fn error(&self, code: Code, cause: &str) -> Error {
         Error::new(code, cause, self.index)
     }
@@ -168,63 +118,9 @@ impl Store {
         let node = found?;
         let mut view = node.view(key, now);
         if view.dir {
-            view.nodes = self.children(key, recursive, now);
+            view.nodes = self.tree.children(key, recursive, now);
         }
         Ok(Event::new(Action::Get, view, None, self.index))
-    }
-
-    fn find(&self, key: &str) -> Result<Node, Error> {
-        if key.is_empty() {
-            return Ok(ROOT);
-        }
-        if let Some(node) = self.nodes.get(key) {
-            return Ok(node.clone());
-        }
-        for place in path::ancestors_and_self(key) {
-            match self.nodes.get(place) {
-                None => return Err(self.error(Code::KeyNotFound, place)),
-                Some(node) if !node.is_dir() => return Err(self.error(Code::NotDir, place)),
-                Some(_) => {}
-            }
-        }
-        Err(self.error(Code::KeyNotFound, key))
-    }
-
-    /// What lies directly in `dir`, in order, without what is hidden. Recursion ends at [`path::MAX_DEPTH`].
-    fn children(&self, dir: &str, recursive: bool, now: i64) -> Vec<View> {
-        let (prefix, end) = (format!("{dir}/"), format!("{dir}0"));
-        let mut cursor = Bound::Included(prefix.clone());
-        let mut views = Vec::new();
-        while let Some((key, node)) = self
-            .nodes
-            .range::<str, _>((cursor.as_ref().map(String::as_str), Bound::Excluded(end.as_str())))
-            .next()
-        {
-            if let Some(place) = key[prefix.len()..].find('/') {
-                // Below a child that had its turn: '0' is the letter after '/'.
-                cursor = Bound::Included(format!("{}0", &key[..prefix.len() + place]));
-                continue;
-            }
-            cursor = Bound::Excluded(key.clone());
-            if path::is_hidden(key) {
-                continue;
-            }
-            let mut view = node.view(key, now);
-            if recursive && view.dir {
-                view.nodes = self.children(key, true, now);
-            }
-            views.push(view);
-        }
-        views
-    }
-
-    /// Everything below `dir`, the deepest last.
-    fn below(&self, dir: &str) -> impl DoubleEndedIterator<Item = &String> {
-        let range = (
-            Bound::Included(format!("{dir}/")),
-            Bound::Excluded(format!("{dir}0")),
-        );
-        self.nodes.range::<String, _>(range).map(|(key, _)| key)
     }
 
     fn put(&mut self, key: &str, request: &Request, records: &mut dyn Records) -> Result<Arc<Event>, Error> {
@@ -284,11 +180,11 @@ impl Store {
         let key = change.key;
         self.check_not_root(key)?;
         for place in path::ancestors_and_self(path::parent(key)) {
-            if self.nodes.get(place).is_some_and(|node| !node.is_dir()) {
+            if self.tree.get(place).is_some_and(|node| !node.is_dir()) {
                 return Err(self.error(Code::NotDir, place));
             }
         }
-        let replaced = self.nodes.get(key).cloned();
+        let replaced = self.tree.get(key).cloned();
         match &replaced {
             Some(_) if action == Action::Create => return Err(self.error(Code::NodeExist, key)),
             Some(node) if node.is_dir() => return Err(self.error(Code::NotFile, key)),
@@ -297,7 +193,7 @@ impl Store {
         self.check_space(key, &change.value)?;
         let index = self.index + 1;
         let missing: Vec<String> = path::ancestors_and_self(path::parent(key))
-            .filter(|place| !self.nodes.contains_key(*place))
+            .filter(|place| self.tree.get(place).is_none())
             .map(str::to_owned)
             .collect();
         let node = |value, expires| Node {
@@ -425,7 +321,7 @@ impl Store {
         if node.is_dir() && !dir {
             return Err(self.error(Code::NotFile, key));
         }
-        if node.is_dir() && !recursive && self.below(key).next().is_some() {
+        if node.is_dir() && !recursive && self.tree.below(key).next().is_some() {
             return Err(self.error(Code::DirNotEmpty, key));
         }
         Ok(node)
@@ -439,7 +335,7 @@ impl Store {
             ..View::bare(key, index, node.created)
         };
         let event = Arc::new(Event::new(action, view, Some(node.view(key, self.time)), index));
-        let gone: Vec<String> = self.below(key).rev().cloned().collect();
+        let gone: Vec<String> = self.tree.below(key).rev().cloned().collect();
         for place in gone {
             self.forget(&place, records);
             self.watchers.notify_at(&place, &event, true);
@@ -451,10 +347,16 @@ impl Store {
     }
 
     fn expire(&mut self, cutoff: i64, records: &mut dyn Records) {
-        while let Some((_, key)) = self.expirations.first().filter(|(at, _)| *at <= cutoff).cloned() {
-            let Some(node) = self.nodes.get(&key).cloned() else {
+        while let Some((_, key)) = self
+            .tree
+            .expirations
+            .first()
+            .filter(|(at, _)| *at <= cutoff)
+            .cloned()
+        {
+            let Some(node) = self.tree.get(&key).cloned() else {
                 // Cannot be: a node takes its expiration along. Without this the loop would not end.
-                self.expirations.pop_first();
+                self.tree.expirations.pop_first();
                 continue;
             };
             self.remove(Action::Expire, &key, &node, records);
@@ -469,14 +371,8 @@ impl Store {
         }
     }
 
-    /// What is replaced makes room for what replaces it, and what becomes smaller always fits.
     fn check_space(&self, key: &str, value: &[u8]) -> Result<(), Error> {
-        let replaced = self.nodes.get(key).and_then(|node| node.value.as_ref());
-        let grown = match replaced {
-            Some(old) => value.len().saturating_sub(old.len()),
-            None => value.len() + path::depth(key) * (key.len() + NODE_BYTES),
-        };
-        if grown == 0 || self.bytes + grown <= MAX_BYTES {
+        if self.tree.has_room(key, value) {
             return Ok(());
         }
         let cause = format!(
@@ -494,34 +390,12 @@ impl Store {
         let record = node.encode();
         records.put(key, record.clone());
         // What was just encoded decodes; the value is then the record's and not a copy.
-        self.keep(key, Node::decode(record).unwrap_or(node));
-    }
-
-    fn keep(&mut self, key: &str, node: Node) {
-        if let Some(old) = self.nodes.get(key).cloned() {
-            self.discount(key, &old);
-        }
-        self.bytes += cost(key, &node);
-        if node.expires != 0 {
-            if self.expirations.is_empty() {
-                self.expiring.notify_one();
-            }
-            self.expirations.insert((node.expires, key.to_owned()));
-        }
-        self.nodes.insert(key.to_owned(), node);
+        self.tree.keep(key, Node::decode(record).unwrap_or(node));
     }
 
     fn forget(&mut self, key: &str, records: &mut dyn Records) {
-        if let Some(node) = self.nodes.remove(key) {
-            self.discount(key, &node);
+        if self.tree.forget(key) {
             records.delete(key);
-        }
-    }
-
-    fn discount(&mut self, key: &str, node: &Node) {
-        self.bytes -= cost(key, node);
-        if node.expires != 0 {
-            self.expirations.remove(&(node.expires, key.to_owned()));
         }
     }
 
@@ -553,30 +427,6 @@ impl Store {
 
     pub fn unwatch(&mut self, key: &str, id: u64) {
         self.watchers.leave(key, id);
-    }
-}
-
-fn cost(key: &str, node: &Node) -> usize {
-    key.len() + node.value.as_ref().map_or(0, Bytes::len) + NODE_BYTES
-}
-
-impl<'a> Change<'a> {
-    fn of(key: &'a str, request: &Request) -> Change<'a> {
-        Change {
-            key,
-            dir: request.dir,
-            value: Bytes::copy_from_slice(request.val.as_bytes()),
-            expires: request.expiration,
-            refresh: request.refresh.unwrap_or(false),
-        }
-    }
-
-    /// A refresh leaves the value as it is.
-    fn keeping(&self, node: &Node) -> Change<'a> {
-        Change {
-            value: node.value.clone().unwrap_or_default(),
-            ..*self
-        }
     }
 }
 

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use http::Method;
 
 use super::*;
@@ -142,8 +144,8 @@ fn answers_are_those_of_etcd() {
     let mut restored = machine.restored();
     let all = "GET /?recursive=true";
     assert_eq!(restored.run(all), machine.run(all));
-    assert_eq!(restored.store.bytes, machine.store.bytes);
-    assert_eq!(restored.store.expirations, machine.store.expirations);
+    assert_eq!(restored.store.tree.bytes, machine.store.tree.bytes);
+    assert_eq!(restored.store.tree.expirations, machine.store.tree.expirations);
 }
 
 #[test]
@@ -183,7 +185,7 @@ fn keys_end_in_order_when_their_time_has_come() {
     restored.sync();
     assert_eq!(restored.run("GET /late").0, 404);
     assert_eq!(restored.run("GET /kept").0, 200);
-    assert!(restored.store.expirations.is_empty());
+    assert!(restored.store.tree.expirations.is_empty());
 }
 
 #[test]
@@ -264,7 +266,7 @@ fn memory_is_bounded() {
         (status != 201).then_some(body)
     });
     assert!(refused.unwrap().contains("\"errorCode\":300"));
-    assert!(machine.store.bytes <= MAX_BYTES);
+    assert!(machine.store.tree.bytes <= MAX_BYTES);
     for _ in 0..40 {
         machine.ok(&format!("PUT /k0 value={value}"));
         machine.ok("PUT /k0 value=");
