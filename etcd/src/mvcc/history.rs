@@ -1,12 +1,12 @@
 //! A key's versions, oldest first: the newest at hand, in a few bytes less than it would take, those before it packed into a third of the room.
 //!
-//! Nearly everything asks for the newest. The others are in blocks of one size, each with the versions of one stretch and with all that is
-//! needed to read them. Histories grow by turns, thousands of them at once: buffers that grew with them would leave a hole for each size
-//! that they had.
+//! Nearly everything asks for the newest.
 
 mod block;
+mod rest;
 
-use self::block::Block;
+use self::block::Stretch;
+use self::rest::{Long, Rest};
 use super::index::dropped_by;
 use crate::storage::record::{Loc, Version};
 
@@ -29,18 +29,6 @@ struct Short {
 
 const IN_REST: u32 = u32::MAX;
 
-#[derive(Debug, Default)]
-struct Rest {
-    /// Oldest first.
-    older: Blocks,
-    create: i64,
-    version: i64,
-    lease: i64,
-}
-
-#[allow(clippy::vec_box, reason = "so that what grows is a few pointers")]
-type Blocks = Vec<Box<Block>>;
-
 impl History {
     pub fn new(version: Version) -> History {
         let mut history = History {
@@ -61,16 +49,14 @@ impl History {
     pub fn pack(versions: &[Version]) -> Option<History> {
         let (newest, older) = versions.split_last()?;
         let mut history = History::new(*newest);
-        if !older.is_empty() {
-            history.rest().older = packed(older);
-        }
+        older.iter().for_each(|version| history.rest().push(version));
         Some(history)
     }
 
     /// `version` is newer than all others.
     pub fn push(&mut self, version: Version) {
         let before = self.newest();
-        push(&mut self.rest().older, &before);
+        self.rest().push(&before);
         self.set_newest(version);
     }
 
@@ -79,16 +65,7 @@ impl History {
         if order(&version) > order(&self.newest()) {
             return self.push(version);
         }
-        let older = &mut self.rest().older;
-        let Some(place) = place_of(older, order(&version)) else {
-            return older.insert(0, Box::new(Block::new(&version)));
-        };
-        // What comes next is likely the next one: its block is left open behind it.
-        let mut before: Vec<Version> = older[place].versions().collect();
-        let at = before.partition_point(|other| order(other) < order(&version));
-        let after = before.split_off(at);
-        before.push(version);
-        older.splice(place..=place, packed(&before).into_iter().chain(packed(&after)));
+        self.rest().enter(version);
     }
 
     /// The newest version, a tombstone too.
@@ -100,10 +77,19 @@ impl History {
             sub,
             loc,
         } = self.newest;
-        let (create, version, lease) = match &self.rest {
-            Some(rest) if age == IN_REST => (rest.create, rest.version, rest.lease),
-            _ => (main.wrapping_sub(age.into()), version.into(), 0),
+        let long = match &self.rest {
+            Some(rest) if age == IN_REST => rest.long(),
+            _ => Long {
+                create: main.wrapping_sub(age.into()),
+                version: version.into(),
+                lease: 0,
+            },
         };
+        let Long {
+            create,
+            version,
+            lease,
+        } = long;
         Version {
             main,
             create,
@@ -129,8 +115,11 @@ impl History {
         let (age, short) = match (age, u32::try_from(version), lease) {
             (Some(age), Ok(version), 0) => (age, version),
             _ => {
-                let rest = self.rest();
-                (rest.create, rest.version, rest.lease) = (create, version, lease);
+                self.rest().set_long(Long {
+                    create,
+                    version,
+                    lease,
+                });
                 (IN_REST, 0)
             }
         };
@@ -152,8 +141,8 @@ impl History {
         if self.newest.main <= revision {
             return Some(self.newest()).filter(|newest| !newest.is_tombstone());
         }
-        let block = blocks_at(self.blocks(), revision).last()?;
-        let until = block.versions().take_while(|version| version.main <= revision);
+        let stretch = self.rest.as_ref()?.stretches().at(revision)?;
+        let until = stretch.versions().take_while(|version| version.main <= revision);
         until.last().filter(|version| !version.is_tombstone())
     }
 
@@ -162,43 +151,25 @@ impl History {
         if revision == (self.newest.main, self.newest.sub) {
             return Some(self.newest());
         }
-        let place = place_of(self.blocks(), revision)?;
-        self.blocks()[place]
-            .versions()
-            .find(|version| order(version) == revision)
+        self.rest.as_ref()?.stretches().find(revision)
     }
 
     /// False when `from` is not here, or lies elsewhere by now.
     pub fn relocate(&mut self, from: &Version, to: Loc) -> bool {
-        let is_meant = |version: &Version| order(version) == order(from) && version.loc == from.loc;
-        if is_meant(&self.newest()) {
+        if is_same(&self.newest(), from) {
             self.newest.loc = to;
             return true;
         }
-        let Some(Rest { older, .. }) = self.rest.as_deref_mut() else {
-            return false;
-        };
-        let Some(place) = place_of(older, order(from)) else {
-            return false;
-        };
-        let mut versions: Vec<Version> = older[place].versions().collect();
-        let Some(version) = versions.iter_mut().find(|version| is_meant(version)) else {
-            return false;
-        };
-        version.loc = to;
-        // They may take more room than before.
-        older.splice(place..=place, packed(&versions));
-        true
+        self.rest
+            .as_deref_mut()
+            .is_some_and(|rest| rest.relocate(from, to))
     }
 
     /// Drops what a compaction at `revision` drops. False when nothing is left.
     pub fn compact(&mut self, revision: i64, dropped: impl FnMut(&Version)) -> bool {
-        let oldest = self
-            .blocks()
-            .first()
-            .map_or(self.newest.main, |block| block.first());
-        let is_alone = self.blocks().is_empty() && !self.newest().is_tombstone();
-        if oldest > revision || is_alone {
+        let oldest = self.rest.as_ref().and_then(|rest| rest.stretches().oldest());
+        let is_alone = oldest.is_none() && !self.newest().is_tombstone();
+        if oldest.unwrap_or(self.newest.main) > revision || is_alone {
             return true;
         }
         let mut versions = Vec::new();
@@ -215,46 +186,26 @@ impl History {
 
     /// Appends the versions, oldest first, at least from the one on that was there before revision `from`.
     pub fn unpack(&self, from: i64, out: &mut Vec<Version>) {
-        let before = self.blocks().partition_point(|block| block.first() < from);
-        let blocks = &self.blocks()[before.saturating_sub(1)..];
-        out.extend(blocks.iter().flat_map(|block| block.versions()));
+        if let Some(rest) = &self.rest {
+            out.extend(rest.stretches().since(from).flat_map(Stretch::versions));
+        }
         out.push(self.newest());
     }
 
-    pub fn for_each(&self, visit: impl FnMut(Version)) {
-        let older = self.blocks().iter().flat_map(|block| block.versions());
-        older.chain([self.newest()]).for_each(visit);
-    }
-
-    fn blocks(&self) -> &[Box<Block>] {
-        self.rest.as_ref().map_or(&[], |rest| &rest.older)
-    }
-}
-
-fn packed(versions: &[Version]) -> Blocks {
-    let mut blocks = Vec::with_capacity(1);
-    versions.iter().for_each(|version| push(&mut blocks, version));
-    blocks
-}
-
-fn push(blocks: &mut Blocks, version: &Version) {
-    let fits = blocks.last_mut().is_some_and(|open| open.push(version));
-    if !fits {
-        blocks.push(Box::new(Block::new(version)));
+    pub fn for_each(&self, mut visit: impl FnMut(Version)) {
+        if let Some(rest) = &self.rest {
+            rest.stretches()
+                .since(0)
+                .flat_map(Stretch::versions)
+                .for_each(&mut visit);
+        }
+        visit(self.newest());
     }
 }
 
-/// The blocks that hold what there was at `revision`, and perhaps more.
-fn blocks_at(blocks: &[Box<Block>], revision: i64) -> &[Box<Block>] {
-    &blocks[..blocks.partition_point(|block| block.first() <= revision)]
-}
-
-/// The block with this revision. Versions of one transaction may lie in several.
-fn place_of(blocks: &[Box<Block>], revision: (i64, u32)) -> Option<usize> {
-    blocks_at(blocks, revision.0).iter().rposition(|block| {
-        let first = block.versions().next();
-        first.is_some_and(|first| order(&first) <= revision)
-    })
+/// The same revision, at the same place.
+fn is_same(one: &Version, other: &Version) -> bool {
+    order(one) == order(other) && one.loc == other.loc
 }
 
 fn order(version: &Version) -> (i64, u32) {

@@ -5,8 +5,8 @@ use prost::encoding::{decode_varint, encode_varint};
 
 use crate::storage::record::{Loc, Version};
 
-/// Together with their count 64 bytes, the line of a processor's cache. A version takes about 14 of them, and never more than 59.
-const BLOCK_BYTES: usize = 63;
+/// What a version takes at most; most take about 14.
+pub const MOST_BYTES: usize = 59;
 /// Records begin at multiples of eight: turned by so many bits an offset is a small number.
 const OFFSET_ZEROS: u32 = 3;
 
@@ -14,26 +14,25 @@ const HAS_SUB: u8 = 1;
 const HAS_LEASE: u8 = 2;
 
 #[derive(Debug)]
-pub struct Block {
+pub struct Block<const N: usize> {
     length: u8,
-    bytes: [u8; BLOCK_BYTES],
+    bytes: [u8; N],
 }
 
-impl Block {
-    pub fn new(version: &Version) -> Block {
-        let mut block = Block {
-            length: 0,
-            bytes: [0; BLOCK_BYTES],
-        };
-        block.push(version);
-        block
-    }
+/// What a block holds, whatever its size.
+#[derive(Clone, Copy)]
+pub struct Stretch<'a>(&'a [u8]);
+
+impl<const N: usize> Block<N> {
+    pub const EMPTY: Self = Block {
+        length: 0,
+        bytes: [0; N],
+    };
 
     /// False when there is no room.
     pub fn push(&mut self, version: &Version) -> bool {
-        let mut encoded = [0; BLOCK_BYTES];
-        let base = if self.length == 0 { 0 } else { self.first() };
-        let size = encode(version, base, &mut encoded);
+        let mut encoded = [0; MOST_BYTES];
+        let size = encode(version, self.stretch().first().unwrap_or(0), &mut encoded);
         let start = usize::from(self.length);
         let Some(room) = self.bytes.get_mut(start..start + size) else {
             return false;
@@ -43,13 +42,20 @@ impl Block {
         true
     }
 
+    pub fn stretch(&self) -> Stretch<'_> {
+        Stretch(&self.bytes[..self.length.into()])
+    }
+}
+
+impl<'a> Stretch<'a> {
     /// Main revision of its first version, which the others count from.
-    pub fn first(&self) -> i64 {
-        decode_varint(&mut &self.bytes[1..]).unwrap_or_default() as i64
+    pub fn first(self) -> Option<i64> {
+        let mut number = self.0.get(1..)?;
+        decode_varint(&mut number).ok().map(|main| main as i64)
     }
 
-    pub fn versions(&self) -> impl Iterator<Item = Version> {
-        let mut rest = &self.bytes[..self.length.into()];
+    pub fn versions(self) -> impl Iterator<Item = Version> + use<'a> {
+        let mut rest = self.0;
         let mut base = 0;
         std::iter::from_fn(move || {
             let version = decode(&mut rest, base)?;
@@ -62,7 +68,7 @@ impl Block {
 }
 
 /// Returns how many bytes it took.
-fn encode(version: &Version, base: i64, out: &mut [u8; BLOCK_BYTES]) -> usize {
+fn encode(version: &Version, base: i64, out: &mut [u8; MOST_BYTES]) -> usize {
     let has = |flag, value| if value { flag } else { 0 };
     out[0] = has(HAS_SUB, version.sub != 0) | has(HAS_LEASE, version.lease != 0);
     let mut rest = &mut out[1..];
@@ -83,7 +89,7 @@ fn encode(version: &Version, base: i64, out: &mut [u8; BLOCK_BYTES]) -> usize {
     if version.lease != 0 {
         rest.put_i64_le(version.lease);
     }
-    BLOCK_BYTES - rest.len()
+    MOST_BYTES - rest.len()
 }
 
 /// None at the end.

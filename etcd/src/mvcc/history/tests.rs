@@ -1,3 +1,4 @@
+use super::block::Block;
 use super::*;
 use crate::mvcc::index::at;
 
@@ -26,6 +27,11 @@ fn versions() -> Vec<Version> {
         .collect()
 }
 
+fn stretches(history: &History) -> usize {
+    let rest = history.rest.as_ref();
+    rest.map_or(0, |rest| rest.stretches().since(0).count())
+}
+
 fn unpacked(history: &History, from: i64) -> Vec<Version> {
     let mut out = Vec::new();
     history.unpack(from, &mut out);
@@ -36,7 +42,7 @@ fn unpacked(history: &History, from: i64) -> Vec<Version> {
 fn packed_versions_are_what_was_put_in() {
     let all = versions();
     let history = History::pack(&all).unwrap();
-    assert!(history.blocks().len() > 3, "several blocks");
+    assert!(stretches(&history) > 3, "several blocks");
     assert_eq!(unpacked(&history, 0), all);
     assert_eq!(history.newest(), *all.last().unwrap());
     for one in &all {
@@ -78,7 +84,7 @@ fn versions_may_come_in_any_order() {
     }
     let history = history.unwrap();
     assert_eq!(unpacked(&history, 0), all);
-    assert!(history.blocks().len() <= sorted.blocks().len() + 3, "full blocks");
+    assert!(stretches(&history) <= stretches(&sorted) + 3, "full blocks");
     let mut scattered = History::new(all[7]);
     for number in 1..all.len() {
         scattered.enter(all[(7 + number * 131) % all.len()]);
@@ -140,7 +146,7 @@ fn what_does_not_fit_into_the_short_form_is_kept() {
         history.push(newest);
         assert_eq!(history.newest(), newest, "after one with a lease");
     }
-    assert_eq!(size_of::<History>(), 40);
+    assert_eq!((size_of::<History>(), size_of::<Rest>()), (40, 48));
 }
 
 #[test]
@@ -200,8 +206,41 @@ fn an_older_version_takes_less_than_half_of_a_new_one() {
     };
     let mut history = History::new(plain(1_000_000));
     (1..1000).for_each(|number| history.push(plain(1_000_000 + number * 100)));
-    let bytes = history.blocks().len() * (size_of::<Block>() + size_of::<Box<Block>>());
+    let bytes = stretches(&history) * (size_of::<Block<63>>() + size_of::<Box<Block<63>>>());
     assert!(bytes / 999 * 2 < size_of::<Version>(), "{} bytes", bytes / 999);
+}
+
+#[test]
+fn a_few_older_versions_are_kept_without_blocks() {
+    let all = versions();
+    for count in 1..6 {
+        for start in 0..all.len() - count {
+            let few = &all[start..start + count];
+            let mut one_by_one = History::new(few[0]);
+            few[1..].iter().for_each(|version| one_by_one.push(*version));
+            let mut backwards = History::new(few[count - 1]);
+            few[..count - 1]
+                .iter()
+                .rev()
+                .for_each(|version| backwards.enter(*version));
+            for history in [one_by_one, backwards, History::pack(few).unwrap()] {
+                assert_eq!(unpacked(&history, 0), few);
+                for revision in few[0].main - 1..few[0].main + 50 {
+                    assert_eq!(history.at(revision), at(few, revision).copied(), "{revision}");
+                }
+            }
+        }
+    }
+    let plain = |main| Version {
+        lease: 0,
+        ..version(main, 0)
+    };
+    let mut history = History::new(plain(100));
+    for main in [101, 102] {
+        history.push(plain(main));
+        let rest = history.rest.as_deref();
+        assert!(matches!(rest, Some(Rest::Few(_))), "{rest:?}");
+    }
 }
 
 #[test]
