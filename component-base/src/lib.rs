@@ -22,6 +22,7 @@ pub mod health;
 pub mod http;
 pub mod logging;
 pub mod metrics;
+mod program;
 mod run;
 pub mod sd_notify;
 pub mod serve;

@@ -10,7 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::drain::{self, Drain};
 use crate::flags::{FlagSet, Flags, UsageError};
 use crate::logging::{self, Format};
-use crate::{sd_notify, version};
+use crate::{program, sd_notify, version};
 
 /// Enough for one control plane on a small machine; more threads cost memory before they give speed.
 const WORKERS: usize = 2;
@@ -142,6 +142,7 @@ where
         Err(error) => return usage(component, &format!("cannot listen for signals: {error}")),
     }
     tokio::spawn(sd_notify::watchdog());
+    tokio::spawn(program::let_go_of_start());
     sd_notify::status(&format!("{} is starting", version::GIT_VERSION));
     tracing::info!(version = version::GIT_VERSION, component, "Starting");
     let result = tokio::select! {
