@@ -1,7 +1,7 @@
 //! Time as an argument: the raft core, the lessor and the store never read a clock; their drivers do, through this trait.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Milliseconds on a clock that never goes back and does not stop while the process is paused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -19,6 +19,11 @@ impl Millis {
 
 pub trait Clock: Send + Sync + 'static {
     fn now(&self) -> Millis;
+
+    /// The same as raft's thread counts them: [`uptime_ms`] of now.
+    fn uptime_ms(&self) -> u64 {
+        uptime_ms(Instant::now())
+    }
 }
 
 pub struct SystemClock {
@@ -39,10 +44,15 @@ impl Clock for SystemClock {
     }
 }
 
+/// When this process first asked.
+fn beginning() -> Instant {
+    static BEGINNING: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+    *BEGINNING
+}
+
 /// Milliseconds from when this process first asked to then, which raft's thread and those who watch over it compare.
 pub fn uptime_ms(then: Instant) -> u64 {
-    static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
-    then.saturating_duration_since(*START).as_millis() as u64
+    then.saturating_duration_since(beginning()).as_millis() as u64
 }
 
 pub fn unix_seconds() -> u64 {
@@ -76,19 +86,32 @@ fn rfc3339(seconds: u64, nanos: u32) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z")
 }
 
-/// Stands still until told otherwise.
+/// Stands still until told otherwise. Holds nanoseconds.
 #[derive(Default)]
 pub struct FakeClock(AtomicU64);
 
 impl FakeClock {
-    pub fn advance(&self, ms: u64) {
-        self.0.fetch_add(ms, Ordering::SeqCst);
+    pub fn advance(&self, time: Duration) {
+        self.0.fetch_add(time.as_nanos() as u64, Ordering::SeqCst);
+    }
+
+    pub fn elapsed(&self) -> Duration {
+        Duration::from_nanos(self.0.load(Ordering::SeqCst))
+    }
+
+    /// As raft's thread is told it.
+    pub fn instant(&self) -> Instant {
+        beginning() + self.elapsed()
     }
 }
 
 impl Clock for FakeClock {
     fn now(&self) -> Millis {
-        Millis(self.0.load(Ordering::SeqCst))
+        Millis(self.elapsed().as_millis() as u64)
+    }
+
+    fn uptime_ms(&self) -> u64 {
+        uptime_ms(self.instant())
     }
 }
 

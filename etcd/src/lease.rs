@@ -4,6 +4,8 @@
 //! leader's alone: a new leader gives every lease its whole time again and an election's time on top, so that none ends early. With
 //! checkpoints a lease's remaining time is agreed on from time to time, and a new leader gives only that.
 
+pub mod primary;
+
 use std::cmp::Reverse;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, BinaryHeap, HashMap};

@@ -30,7 +30,7 @@ use crate::peer::transport::{Network, Transport};
 use crate::raft::driver::{Event, Status};
 use crate::raft::inbox::Inbox;
 use crate::raft::log_thread::LogStatus;
-use crate::raft::read;
+use crate::raft::read::{self, Replica};
 use crate::rpc::unfinished::Unfinished;
 use crate::snapshot::View;
 use crate::storage::keeper::Bell;
@@ -41,8 +41,6 @@ use crate::watch::Hub;
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
 /// Requests that wait to be applied; beyond it new ones are refused.
 const MAX_WAITING: usize = 20_000;
-/// Between two attempts to read while there is no leader.
-const READ_RETRY: Duration = Duration::from_millis(20);
 /// etcd warns about requests that took longer to apply.
 pub const SLOW_APPLY: Duration = Duration::from_millis(100);
 
@@ -349,33 +347,7 @@ impl EtcdServer {
 
     /// Returns once everything that was acknowledged before the call is visible here.
     pub async fn linearizable(&self) -> Result<(), ServerError> {
-        self.read_index(|| read::ask(&self.raft, &self.events)).await
-    }
-
-    async fn read_index(&self, ask: impl Fn() -> Option<oneshot::Receiver<u64>>) -> Result<(), ServerError> {
-        tokio::time::timeout(REQUEST_TIMEOUT, self.read_index_answered(ask))
-            .await
-            .map_err(|_| ServerError::Timeout)?
-    }
-
-    async fn read_index_answered(
-        &self,
-        ask: impl Fn() -> Option<oneshot::Receiver<u64>>,
-    ) -> Result<(), ServerError> {
-        loop {
-            let Some(receiver) = ask() else {
-                return Ok(());
-            };
-            if let Ok(index) = receiver.await {
-                let mut applied = self.applied.subscribe();
-                applied
-                    .wait_for(|applied| *applied >= index)
-                    .await
-                    .map_err(|_| ServerError::Stopped)?;
-                return Ok(());
-            }
-            tokio::time::sleep(READ_RETRY).await;
-        }
+        read::linearizable(self).await
     }
 
     pub fn leader(&self) -> u64 {
@@ -406,21 +378,6 @@ impl EtcdServer {
             .want(self.limits.compact_hashes && membership.members.len() > 1);
     }
 
-    /// Waits until everything that is committed now was applied.
-    pub async fn wait_applied(&self, within: Duration) -> Result<(), ServerError> {
-        let committed = self.raft.committed.load(Ordering::SeqCst);
-        if self.raft.applied.load(Ordering::SeqCst) >= committed {
-            return Ok(());
-        }
-        let mut applied = self.applied.subscribe();
-        let wait = applied.wait_for(|applied| *applied >= committed);
-        match tokio::time::timeout(within, wait).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) => Err(ServerError::Stopped),
-            Err(_) => Err(ServerError::AppliedTimeout),
-        }
-    }
-
     /// Where to ask the leader, once there is one that is not this member. None when this member leads.
     pub(crate) async fn leader_urls(&self) -> Option<Vec<String>> {
         match self.leader() {
@@ -441,6 +398,30 @@ impl EtcdServer {
 
     pub fn active_for(&self, id: u64) -> Option<Duration> {
         self.transport.active_for(id)
+    }
+}
+
+impl Replica for EtcdServer {
+    fn status(&self) -> &Status {
+        &self.raft
+    }
+
+    fn events(&self) -> &Inbox<Event> {
+        &self.events
+    }
+
+    async fn applied(&self, index: u64) -> Result<(), ServerError> {
+        let mut applied = self.applied.subscribe();
+        let reached = applied.wait_for(|applied| *applied >= index).await;
+        reached.map_or(Err(ServerError::Stopped), |_| Ok(()))
+    }
+
+    fn pause(&self, time: Duration) -> impl Future<Output = ()> + Send {
+        tokio::time::sleep(time)
+    }
+
+    async fn within<T: Send>(&self, limit: Duration, future: impl Future<Output = T> + Send) -> Option<T> {
+        tokio::time::timeout(limit, future).await.ok()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use etcd::lease::primary::Primary as _;
 use etcd::membership::{Change, Member as Joining, member_id};
 use etcd::raft::driver::Event;
 use etcd::wal::format::Ids;
@@ -34,8 +35,7 @@ impl World {
         let Some(life) = &mut self.members[who].life else {
             return;
         };
-        life.next_id += 1;
-        let entry = change.entry(life.next_id);
+        let entry = change.entry(life.server.next_id());
         life.events.push(Event::ProposeConfChange(entry));
         self.plan_turns(who);
     }

@@ -1,21 +1,23 @@
 //! A client that holds a lease: it has it granted, hangs keys on it, keeps it alive, gives it up or forgets it.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use etcd::apply::{Answer as Done, Applied, ApplyError};
 use etcd::lease::LeaseError;
+use etcd::lease::primary::{self, Primary as _};
 use etcd::mvcc;
-use etcd::raft::read;
-use etcd_api::etcdserverpb::{InternalRaftRequest, LeaseGrantRequest, PutRequest};
+use etcd::server::ServerError;
+use etcd_api::etcdserverpb::{InternalRaftRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest};
 use etcd_checker::history::Answer;
 use etcd_checker::{Operation, Request, Response};
 use rand::Rng as _;
 use rand::rngs::StdRng;
-use tokio::sync::oneshot::Receiver;
 use tokio::sync::oneshot::error::TryRecvError;
+use tokio::sync::oneshot::{self, Receiver};
 
-use crate::leases::{Leads, checkpoint, revoke};
+use crate::server::Server;
 use crate::world::World;
 
 const TIMEOUT_US: u64 = 3_000_000;
@@ -53,14 +55,7 @@ enum What {
 
 enum Waiting {
     Applied(Receiver<Applied>),
-    /// What was committed when a renewal came is applied first.
-    Behind(u64),
-    /// A leader must know that it leads before it renews.
-    Leads(Option<Receiver<u64>>),
-    /// A leader without the lease asks whether it still leads.
-    Confirms(Receiver<u64>),
-    /// A checkpoint is taken back before a renewal is answered.
-    TakenBack(Receiver<Applied>),
+    Renewed(Receiver<Result<i64, ServerError>>),
 }
 
 enum Heard {
@@ -117,7 +112,7 @@ fn write_of(what: &What) -> Option<InternalRaftRequest> {
                 ..PutRequest::default()
             });
         }
-        What::Revoke(id) => write = revoke(*id),
+        What::Revoke(id) => write.lease_revoke = Some(LeaseRevokeRequest { id: *id }),
         What::KeepAlive(_) => return None,
     }
     Some(write)
@@ -162,9 +157,12 @@ impl World {
         if let What::Revoke(id) = what {
             self.book.give_up(id);
         }
-        let waiting = match write {
-            Some(write) => Waiting::Applied(life.propose(write).1),
-            None => Waiting::Behind(life.status.committed.load(Ordering::SeqCst)),
+        let waiting = match (write, &what) {
+            (None, What::KeepAlive(id)) => {
+                let with_others = self.random.random_bool(0.5);
+                Waiting::Renewed(renewed(&life.server, *id, with_others))
+            }
+            (write, _) => Waiting::Applied(life.propose(write.unwrap_or_default()).1),
         };
         self.holders[number].pending = Some(Pending {
             member,
@@ -185,67 +183,18 @@ impl World {
     }
 
     fn hear(&mut self, pending: &mut Pending) -> Heard {
-        let who = pending.member;
-        let member = &mut self.members[who];
-        let (paused, since_tick, tick_us) = (
-            member.paused_until > self.now,
-            self.now - member.last_tick.min(self.now),
-            member.tick_us,
-        );
-        let Some(life) = &mut member.life else {
-            return Heard::Lost;
-        };
-        if paused {
-            return Heard::Nothing;
-        }
-        let id = match &pending.what {
-            What::KeepAlive(id) => *id,
-            _ => 0,
-        };
-        let heard = match &mut pending.waiting {
+        let member = &self.members[pending.member];
+        match &mut pending.waiting {
+            _ if member.life.is_none() => Heard::Lost,
+            _ if member.paused_until > self.now => Heard::Nothing,
             Waiting::Applied(receiver) => heard(receiver),
-            Waiting::Behind(index) => {
-                if life.status.applied.load(Ordering::SeqCst) >= *index {
-                    pending.waiting = Waiting::Leads(None);
-                }
-                Heard::Nothing
-            }
-            Waiting::Confirms(receiver) => match receiver.try_recv() {
-                Ok(index) if index <= life.status.applied.load(Ordering::SeqCst) => renew(life, id),
+            Waiting::Renewed(receiver) => match receiver.try_recv() {
+                Ok(Ok(_)) => Heard::Done(0),
+                Ok(Err(ServerError::Lease(LeaseError::NotFound))) => Heard::NoSuchLease,
                 Err(TryRecvError::Empty) => Heard::Nothing,
-                _ => Heard::Lost,
+                Ok(Err(_)) | Err(TryRecvError::Closed) => Heard::Lost,
             },
-            Waiting::TakenBack(receiver) => match heard(receiver) {
-                Heard::Done(_) => renew(life, id),
-                other => other,
-            },
-            Waiting::Leads(asked) => match life.leads(asked, since_tick, tick_us) {
-                Leads::No => Heard::Lost,
-                Leads::Asks => Heard::Nothing,
-                Leads::Yes if !life.status.settled.load(Ordering::SeqCst) => Heard::Lost,
-                Leads::Yes if life.state.lessor.lock().has_checkpoint(id) => {
-                    let term = life.status.term.load(Ordering::SeqCst);
-                    let receiver = life.propose_leading(checkpoint(vec![(id, 0)]), term);
-                    pending.waiting = Waiting::TakenBack(receiver);
-                    Heard::Nothing
-                }
-                Leads::Yes => renew(life, id),
-            },
-        };
-        let is_sure =
-            !matches!(pending.what, What::KeepAlive(_)) || matches!(pending.waiting, Waiting::Confirms(_));
-        let heard = match heard {
-            Heard::NoSuchLease if !is_sure => match read::ask(&life.status, &life.events) {
-                Some(receiver) => {
-                    pending.waiting = Waiting::Confirms(receiver);
-                    Heard::Nothing
-                }
-                None => Heard::NoSuchLease,
-            },
-            heard => heard,
-        };
-        self.plan_turns(who);
-        heard
+        }
     }
 
     fn holder_heard(&mut self, number: usize, pending: Pending, heard: Heard) {
@@ -297,15 +246,23 @@ impl World {
     }
 }
 
-fn renew(life: &crate::member::Life, id: i64) -> Heard {
-    let now = etcd::clock::Clock::now(&*life.clock);
-    match life.state.lessor.lock().renew(id, now) {
-        Ok(_) => Heard::Done(0),
-        Err(LeaseError::NotFound) => Heard::NoSuchLease,
-        // Its end is waited for.
-        Err(LeaseError::Ending) => Heard::Nothing,
-        Err(_) => Heard::Lost,
-    }
+/// As a leader answers a follower that asks for a client: for many leases at once, and what that leaves out one by one.
+fn renewed(server: &Arc<Server>, id: i64, with_others: bool) -> Receiver<Result<i64, ServerError>> {
+    let (sender, receiver) = oneshot::channel();
+    let member = server.clone();
+    server.spawn(async move {
+        let many = match with_others {
+            true => primary::renew_many(&*member, vec![id]).await.unwrap_or_default(),
+            false => Vec::new(),
+        };
+        let renewed = match many.first() {
+            Some((_, ttl)) => Ok(*ttl),
+            None => primary::renew(&*member, id).await,
+        };
+        // Who does not wait any more does not need the answer.
+        sender.send(renewed).ok();
+    });
+    receiver
 }
 
 fn heard(receiver: &mut Receiver<Applied>) -> Heard {

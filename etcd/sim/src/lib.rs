@@ -5,7 +5,7 @@
 //!    happen. No run has everything at once: rare things become likely where others are absent.
 //! 2. [`world`] holds the virtual time and always does what comes next. A [`member`] is the real thing (driver, WAL, applier, keeper, hub, store),
 //!    assembled as `etcd::bootstrap` does it, on a [`machine`] with a fake disk; each of its threads is a part whose turns are drawn one by one.
-//!    [`outside`] is what those threads meet at their ends.
+//!    [`outside`] is what those threads meet at their ends, [`server`] lets its tasks wait in virtual time.
 //! 3. [`network`] carries the members' messages in the bytes that would travel, late, twice, out of order or not at all; [`stores`] sends whole
 //!    stores, and says what a member does with what arrives.
 //! 4. [`client`]s ask, [`holder`]s keep [`leases`], [`watcher`]s watch, and all write down what they hear.
@@ -26,6 +26,7 @@ pub mod member;
 pub mod network;
 pub mod outside;
 pub mod plan;
+pub mod server;
 pub mod stores;
 pub mod watcher;
 pub mod world;

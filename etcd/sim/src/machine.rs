@@ -1,5 +1,7 @@
 //! The machine of a member: its disk, its clock, and when each part of its process has its next turn.
 
+use std::time::Duration;
+
 use etcd::disk::fake::FakeDisk;
 use etcd::wal::format::Ids;
 
@@ -25,11 +27,10 @@ pub struct Member {
     /// By the world's clock: skewed, it is longer or shorter than what the member believes it to be.
     pub tick_us: u64,
     pub next_tick: u64,
-    pub last_tick: u64,
-    /// When it looks for leases that have ended.
+    /// When its tasks look at the clock.
     pub next_look: u64,
-    /// Up to where its clock has gone on, and microseconds of its own beyond whole milliseconds.
-    clock: (u64, u64),
+    /// Up to where its clock has gone on.
+    wound: u64,
     /// When each part takes its next turn, if it has something to do.
     pub turns: [Option<u64>; PARTS.len()],
 }
@@ -50,31 +51,25 @@ impl Member {
             ends: Down::PowerLoss,
             tick_us,
             next_tick: 0,
-            last_tick: 0,
             next_look: 0,
-            clock: (0, 0),
+            wound: 0,
             turns: [None; PARTS.len()],
         }
     }
 
     pub fn begin(&mut self, life: Life, now: u64) {
         self.life = Some(life);
-        (self.last_tick, self.next_look) = (now, now);
-        self.clock = (now, 0);
-    }
-
-    /// The member's own microseconds in so many of the world's.
-    pub fn own_us(&self, us: u64) -> u64 {
-        us * TICK_US / self.tick_us
+        self.next_look = now;
+        self.wound = now;
     }
 
     /// Its clock goes on, at its own speed.
     pub fn wind(&mut self, now: u64) {
-        let own = self.own_us(now - self.clock.0) + self.clock.1;
+        let own_ns = (now - self.wound) * 1000 * TICK_US / self.tick_us;
         if let Some(life) = &self.life {
-            life.clock.advance(own / 1000);
+            life.server.clock.advance(Duration::from_nanos(own_ns));
         }
-        self.clock = (now, own % 1000);
+        self.wound = now;
     }
 
     /// False when it was down already.

@@ -10,14 +10,15 @@ use anyhow::Result;
 use etcd::apply::{Applied, Applier, State, Waits};
 use etcd::auth::{AuthStore, Options};
 use etcd::bootstrap::{self, ApplyJob, first};
-use etcd::clock::{Clock, FakeClock};
+use etcd::clock::Clock;
 use etcd::disk::Disk;
 use etcd::disk::fake::FakeDisk;
 use etcd::lease::Lessor;
+use etcd::lease::primary::Primary as _;
 use etcd::membership::Membership;
 use etcd::meta;
 use etcd::mvcc::Store;
-use etcd::raft::driver::{Driver, Event, Outside as _, Status};
+use etcd::raft::driver::{Driver, Event, Status};
 use etcd::raft::inbox::Inbox;
 use etcd::raft::log_thread::{Job, LogStatus, LogThread};
 use etcd::raft::node::Timing;
@@ -38,6 +39,7 @@ use tokio::sync::oneshot::Receiver;
 
 use crate::outside::{Outgoing, SimEffects, Spares, Told, end, take_all, turn_driver};
 use crate::plan::Plan;
+use crate::server::{Server, Task};
 
 pub const TICK_US: u64 = 100_000;
 pub const ELECTION_TICKS: usize = 10;
@@ -57,9 +59,10 @@ pub enum Part {
     History,
     Spare,
     Past,
+    Tasks,
 }
 
-pub const PARTS: [Part; 8] = [
+pub const PARTS: [Part; 9] = [
     Part::Driver,
     Part::Wal,
     Part::Apply,
@@ -68,6 +71,7 @@ pub const PARTS: [Part; 8] = [
     Part::History,
     Part::Spare,
     Part::Past,
+    Part::Tasks,
 ];
 
 /// A process.
@@ -77,7 +81,8 @@ pub struct Life {
     pub events: Arc<Inbox<Event>>,
     pub hub: Arc<Hub>,
     pub applier: Applier,
-    pub clock: Arc<FakeClock>,
+    pub server: Arc<Server>,
+    tasks: Vec<Task>,
     driver: Arc<Mutex<Driver<Outgoing>>>,
     log: LogThread,
     jobs: Arc<Inbox<Job>>,
@@ -89,12 +94,8 @@ pub struct Life {
     spares: Arc<Mutex<VecDeque<(SpareJob, Arc<Inbox<Job>>)>>>,
     log_status: Arc<LogStatus>,
     pub told: Arc<Told>,
-    /// A leader that was away for a while has asked the others whether it still leads.
-    pub sure: Option<Receiver<u64>>,
     /// What it had applied when it heard of its members last.
     pub members_at: u64,
-    /// Leases whose end it has proposed, and when.
-    pub revoking: Vec<(i64, u64)>,
     past: Past,
     fetches: Arc<Mutex<VecDeque<Fetch>>>,
     hub_thread: HubThread,
@@ -102,7 +103,6 @@ pub struct Life {
     history: Arc<Inbox<Option<catch_up::Job>>>,
     reading: VecDeque<catch_up::Job>,
     out: Arc<Mutex<Vec<Message>>>,
-    pub next_id: u64,
     /// Pieces of the log that were read from its files.
     pub fetched: u64,
     ids: Ids,
@@ -187,15 +187,14 @@ impl Life {
             Arc::<Inbox<ApplyJob>>::default(),
             Arc::<Inbox<Option<catch_up::Job>>>::default(),
         );
-        let clock = Arc::new(FakeClock::default());
+        let server = Server::new(state.clone(), status.clone(), events.clone(), next_id);
         let out: Arc<Mutex<Vec<Message>>> = Arc::default();
         let (past, fetches) = (wal.past(), Arc::<Mutex<VecDeque<_>>>::default());
         let outgoing = Outgoing {
             out: out.clone(),
             apply_jobs: apply_jobs.clone(),
             arrived: None,
-            state: state.clone(),
-            clock: clock.clone(),
+            server: server.clone(),
             fetches: fetches.clone(),
         };
         let mut driver = Driver::new(
@@ -221,6 +220,7 @@ impl Life {
             asked: asked.clone(),
             compactions: Arc::clone(&compactions),
             told: told.clone(),
+            server: server.clone(),
             disk: machine.clone(),
             since_checkpoint: 0,
             checkpoint_bytes: plan.checkpoint_bytes,
@@ -232,12 +232,12 @@ impl Life {
             store.clone(),
             loaded.durable,
         );
-        let dyn_clock: Arc<dyn Clock> = clock.clone();
+        let clock: Arc<dyn Clock> = server.clock.clone();
         let mut applier = Applier::new(
             state.clone(),
             writer,
             hub.clone(),
-            dyn_clock,
+            clock,
             Box::new(effects),
             ids.member,
             frame,
@@ -261,14 +261,16 @@ impl Life {
             raft_term: 0,
         };
         let hub_thread = HubThread::new(hub.clone(), store, Arc::new(header), history.clone());
-        driver.lock().start();
+        driver.lock().start(server.clock.instant());
+        server.start(plan.checkpoint_interval);
         Ok(Life {
             state,
             status,
             events,
             hub,
             applier,
-            clock,
+            server,
+            tasks: Vec::new(),
             driver,
             log,
             jobs,
@@ -280,9 +282,7 @@ impl Life {
             spares,
             log_status,
             told,
-            sure: None,
             members_at: frame.index,
-            revoking: Vec::new(),
             past,
             fetches,
             hub_thread,
@@ -290,7 +290,6 @@ impl Life {
             history,
             reading: VecDeque::new(),
             out,
-            next_id,
             fetched: 0,
             ids,
             machine,
@@ -307,28 +306,14 @@ impl Life {
     }
 
     /// As `EtcdServer::propose`, up to the waiting.
-    pub fn propose(&mut self, request: InternalRaftRequest) -> (u64, Receiver<Applied>) {
-        self.submit(request, Event::Propose)
-    }
-
-    /// As `EtcdServer::submit_leading`.
-    pub fn propose_leading(&mut self, request: InternalRaftRequest, term: u64) -> Receiver<Applied> {
-        self.submit(request, |bytes| Event::ProposeLeading(bytes, term)).1
-    }
-
-    fn submit(
-        &mut self,
-        mut request: InternalRaftRequest,
-        event: impl FnOnce(Vec<u8>) -> Event,
-    ) -> (u64, Receiver<Applied>) {
-        self.next_id += 1;
-        let id = self.next_id;
+    pub fn propose(&mut self, mut request: InternalRaftRequest) -> (u64, Receiver<Applied>) {
+        let id = self.server.next_id();
         request.header = Some(RequestHeader {
             id,
             ..request.header.unwrap_or_default()
         });
         let receiver = self.state.waits.register(id);
-        self.events.push(event(request.encode_to_vec()));
+        self.events.push(Event::Propose(request.encode_to_vec()));
         (id, receiver)
     }
 
@@ -342,6 +327,7 @@ impl Life {
             Part::History => !self.reading.is_empty() || !self.history.is_empty(),
             Part::Spare => !self.spares.lock().is_empty(),
             Part::Past => !self.fetches.lock().is_empty(),
+            Part::Tasks => self.server.is_awake(),
         }
     }
 
@@ -364,6 +350,7 @@ impl Life {
             Part::History => self.read_history(),
             Part::Spare => Spares::make(&self.spares),
             Part::Past => self.read_past(),
+            Part::Tasks => self.server.poll(&mut self.tasks),
         }
     }
 
@@ -374,14 +361,6 @@ impl Life {
             self.fetched += u64::from(entries.is_some());
             self.events.push(Event::Fetched(fetch.low, entries));
         }
-    }
-
-    pub fn tick(&mut self, stood_still: Option<Duration>) {
-        let mut driver = self.driver.lock();
-        if let Some(gap) = stood_still {
-            driver.outside.stalled(gap);
-        }
-        driver.on_tick();
     }
 
     pub fn take_messages(&self) -> Vec<Message> {
@@ -402,6 +381,7 @@ impl Life {
             Some(ApplyJob::Reserve) => self.applier.reserve(),
             Some(ApplyJob::View(_) | ApplyJob::Stop) | None => {}
         }
+        self.server.wake();
     }
 
     fn apply_entries(&mut self, entries: Vec<Entry>) {

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use etcd::apply::{Arrived, Effects, State};
+use etcd::apply::{Arrived, Effects};
 use etcd::bootstrap::ApplyJob;
-use etcd::clock::{Clock as _, FakeClock};
 use etcd::disk::fake::FakeDisk;
+use etcd::lease::primary::{self, Primary as _};
 use etcd::raft::driver::{Driver, Event, Outside};
 use etcd::raft::inbox::Inbox;
 use etcd::raft::log_thread::{Beside, Job};
@@ -21,7 +21,7 @@ use etcd_api::raftpb;
 use parking_lot::Mutex;
 use raft::eraftpb::{ConfState, Entry, Message, SnapshotMetadata};
 
-use crate::member::{ELECTION_TICKS, TICK_US};
+use crate::server::Server;
 
 /// What ends a process, as a panic that only the simulation sees.
 pub struct Ended(pub String);
@@ -38,16 +38,20 @@ pub fn take_all<T>(inbox: &Inbox<T>) -> Vec<T> {
     batch
 }
 
+/// As `Loop::run`, one round of it.
 pub fn turn_driver(driver: &Mutex<Driver<Outgoing>>, events: &Inbox<Event>) {
-    driver.lock().turn(&mut take_all(events));
+    let mut driver = driver.lock();
+    let now = driver.outside.server.clock.instant();
+    driver.woken(now);
+    driver.turn(&mut take_all(events));
+    driver.tick_if_due();
 }
 
 pub struct Outgoing {
     pub out: Arc<Mutex<Vec<Message>>>,
     pub apply_jobs: Arc<Inbox<ApplyJob>>,
     pub arrived: Option<Box<Arrived>>,
-    pub state: Arc<State>,
-    pub clock: Arc<FakeClock>,
+    pub server: Arc<Server>,
     pub fetches: Arc<Mutex<VecDeque<Fetch>>>,
 }
 
@@ -76,15 +80,11 @@ impl Outside for Outgoing {
     }
 
     fn leadership(&mut self, leading: bool) {
-        let mut lessor = self.state.lessor.lock();
-        match leading {
-            true => lessor.promote(self.clock.now(), TICK_US / 1000 * ELECTION_TICKS as u64),
-            false => lessor.demote(),
-        }
+        primary::leadership(&*self.server, leading);
     }
 
     fn stalled(&mut self, gap: Duration) {
-        self.state.lessor.lock().extend(gap.as_millis() as u64);
+        primary::stalled(&*self.server, gap);
     }
 
     fn fetch(&mut self, fetch: Fetch) {
@@ -139,6 +139,7 @@ pub struct SimEffects {
     pub asked: Arc<Mutex<Asked>>,
     pub compactions: Arc<Mutex<Vec<i64>>>,
     pub told: Arc<Told>,
+    pub server: Arc<Server>,
     pub disk: FakeDisk,
     pub since_checkpoint: u64,
     pub checkpoint_bytes: u64,
@@ -190,7 +191,9 @@ impl Effects for SimEffects {
         self.disk.set_capacity(None);
     }
 
-    fn leases_changed(&mut self) {}
+    fn leases_changed(&mut self) {
+        self.server.leases_changed();
+    }
 
     fn fatal(&mut self, source: &io::Error) -> ! {
         end(source)

@@ -1,5 +1,7 @@
 //! What kind of run a seed is.
 
+use std::time::Duration;
+
 use etcd::raft::node::Retention;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
@@ -15,8 +17,8 @@ pub struct Plan {
     pub watchers: usize,
     /// Clients with leases.
     pub holders: usize,
-    /// Of a hundred looks of a leader at its leases, how many end in a checkpoint.
-    pub checkpoints: u32,
+    /// How often a leader lets the others know what leases have left, if it does.
+    pub checkpoint_interval: Option<Duration>,
     /// `LeaseCheckpointPersist`
     pub persist_checkpoints: bool,
     pub keys: usize,
@@ -80,7 +82,9 @@ impl Plan {
             clients: random.random_range(3..=8),
             watchers: random.random_range(2..=5),
             holders: [0, 0, 2, 4].choose(random).copied().unwrap_or(0),
-            checkpoints: [0, 5, 50].choose(random).copied().unwrap_or(0),
+            checkpoint_interval: [None, Some(1500), Some(200)]
+                .choose(random)
+                .and_then(|ms| ms.map(Duration::from_millis)),
             persist_checkpoints: random.random_bool(0.5),
             keys: random.random_range(2..=10),
             wal_segment_bytes: 1 << random.random_range(12..17),

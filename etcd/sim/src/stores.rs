@@ -151,6 +151,7 @@ impl World {
         for message in messages {
             self.send(who, message);
         }
+        self.judge_ended(who);
         self.hear_of_members(who);
         self.plan_turns(who);
         self.poll_clients(who);

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use etcd::membership::Membership;
 use etcd::raft::driver::Event;
@@ -28,6 +27,9 @@ use crate::watcher::Watcher;
 
 /// How far compaction goes back behind the collector at most.
 const HISTORY: i64 = 30;
+
+/// A tick is never so early by the member's clock, which is rounded down, that it does not count.
+const LATE_TICK_US: u64 = 10;
 
 pub struct World {
     pub plan: Plan,
@@ -147,7 +149,7 @@ impl World {
         match action {
             Action::Part(who, part) => self.turn(who, PARTS[part]),
             Action::Tick(who) => self.tick(who),
-            Action::Look(who) => self.look_for_leases(who),
+            Action::Look(who) => self.look(who),
             Action::Space(who) => self.make_room(who),
             Action::Restart(who) => self.restart(who),
             Action::Arrive => self.arrive(),
@@ -280,7 +282,7 @@ impl World {
         }
     }
 
-    fn turn(&mut self, who: usize, part: Part) {
+    pub fn turn(&mut self, who: usize, part: Part) {
         self.members[who].turns[part as usize] = None;
         self.guarded(who, |world| {
             if let Some(life) = &mut world.members[who].life {
@@ -293,19 +295,15 @@ impl World {
     fn tick(&mut self, who: usize) {
         let now = self.now;
         let member = &mut self.members[who];
-        let since = now - member.last_tick;
-        member.last_tick = now;
-        member.next_tick = now + member.tick_us;
-        let stall = since >= member.tick_us * ELECTION_TICKS as u64;
+        member.next_tick = now + member.tick_us + LATE_TICK_US;
         // Raft draws its timeout for each term; here it is one for a life, and elections are hastened at random instead.
         let hasten = self
             .random
             .random_bool(0.1)
             .then(|| self.random.random_range(1..ELECTION_TICKS));
-        let gap = stall.then(|| Duration::from_micros(member.own_us(since - member.tick_us)));
         self.guarded(who, |world| {
             if let Some(life) = &mut world.members[who].life {
-                life.tick(gap);
+                life.turn(Part::Driver);
                 if let (Some(ticks), 0) = (hasten, life.status.leader.load(Ordering::SeqCst)) {
                     life.events.push(Event::AdvanceTicks(ticks));
                 }
@@ -498,6 +496,7 @@ fn delay(part: Part, slow: bool, random: &mut StdRng) -> u64 {
         Part::History => (2_000, 200_000),
         Part::Spare => (2_000, 2_000_000),
         Part::Past => (1_000, 200_000),
+        Part::Tasks => (100, 50_000),
     };
     let most = if random.random_ratio(1, 100) { rare } else { usual };
     let factor = if slow && matches!(part, Part::Wal | Part::Keeper | Part::Spare | Part::Past) {

@@ -9,6 +9,7 @@ use tokio::runtime::Handle;
 use tracing::warn;
 
 use super::applying::ApplyJob;
+use crate::lease::primary;
 use crate::apply::Arrived;
 use crate::peer::snapshot;
 use crate::peer::streams::{Opened, Streams};
@@ -132,21 +133,13 @@ impl Outside for ServerOutside {
         if !leading && !led {
             return;
         }
-        let election_ms = self.server.limits.election.as_millis() as u64;
-        let mut lessor = self.server.state.lessor.lock();
-        if leading {
-            lessor.promote(self.server.clock.now(), election_ms)
-        } else {
-            lessor.demote()
-        }
-        drop(lessor);
-        self.server.leases_changed.notify_one();
+        primary::leadership(&*self.server, leading);
         self.server.space.notify_one();
     }
 
     fn stalled(&mut self, gap: Duration) {
         warn!(gap = ?gap, "this process stood still for longer than an election; leases are extended by that");
-        self.server.state.lessor.lock().extend(gap.as_millis() as u64);
+        primary::stalled(&*self.server, gap);
     }
 
     fn space_changed(&mut self) {

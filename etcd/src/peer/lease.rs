@@ -18,11 +18,10 @@ use tokio::sync::oneshot;
 
 use super::client::Client;
 use super::transport::Transport;
-use crate::lease::{LeaseError, TimeToLive};
+use crate::lease::{LeaseError, TimeToLive, primary};
+use crate::raft::read;
 use crate::server::{EtcdServer, ServerError};
 
-/// etcd's: how long the leader waits to have applied what it has committed.
-const APPLY_TIMEOUT: Duration = Duration::from_secs(1);
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Not etcd's: who does not know it says so.
 pub const MANY: &str = "/leases/many";
@@ -68,8 +67,7 @@ impl From<ServerError> for Refusal {
 
 pub async fn serve_renew(server: &Arc<EtcdServer>, bytes: Bytes) -> Result<Vec<u8>, Refusal> {
     let request = LeaseKeepAliveRequest::decode(bytes).map_err(|_| Refusal::Undecodable)?;
-    server.wait_applied(APPLY_TIMEOUT).await?;
-    let ttl = server.renew_here(request.id).await?;
+    let ttl = primary::renew(&**server, request.id).await?;
     Ok(LeaseKeepAliveResponse {
         header: None,
         id: request.id,
@@ -80,14 +78,13 @@ pub async fn serve_renew(server: &Arc<EtcdServer>, bytes: Bytes) -> Result<Vec<u
 
 /// Renewals of many leases: those that need more than a look are left out, to be asked for one by one.
 pub async fn serve_renew_many(server: &Arc<EtcdServer>, mut bytes: Bytes) -> Result<Vec<u8>, Refusal> {
-    server.wait_applied(APPLY_TIMEOUT).await?;
     let mut ids = Vec::new();
     while !bytes.is_empty() {
         let request = LeaseKeepAliveRequest::decode_length_delimited(&mut bytes);
         ids.push(request.map_err(|_| Refusal::Undecodable)?.id);
     }
     let mut answer = Vec::new();
-    for (id, ttl) in server.renew_many_here(ids).await? {
+    for (id, ttl) in primary::renew_many(&**server, ids).await? {
         let response = LeaseKeepAliveResponse {
             header: None,
             id,
@@ -103,7 +100,7 @@ pub async fn serve_renew_many(server: &Arc<EtcdServer>, mut bytes: Bytes) -> Res
 pub async fn serve_time_to_live(server: &Arc<EtcdServer>, bytes: Bytes) -> Result<Vec<u8>, Refusal> {
     let request = LeaseInternalRequest::decode(bytes).map_err(|_| Refusal::Undecodable)?;
     let request = request.lease_time_to_live_request.ok_or(Refusal::Undecodable)?;
-    server.wait_applied(APPLY_TIMEOUT).await?;
+    read::wait_applied(&**server, primary::APPLY_TIMEOUT).await?;
     let found = server.time_to_live_here(request.id)?.ok_or(Refusal::NotFound)?;
     let response = LeaseTimeToLiveResponse {
         header: Some(ResponseHeader::default()),

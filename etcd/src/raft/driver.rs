@@ -88,7 +88,8 @@ impl<O: Outside> Driver<O> {
     }
 
     /// Before the first [`Driver::turn`].
-    pub fn start(&mut self) {
+    pub fn start(&mut self, now: Instant) {
+        (self.last_tick, self.woke) = (now, now);
         self.campaign();
         self.work();
     }

@@ -109,7 +109,7 @@ impl<O: Outside> Loop<O> {
     pub fn run(&self) {
         let mut batch = Vec::new();
         let mut driver = self.driver.lock();
-        driver.start();
+        driver.start(Instant::now());
         while !self.stopping.load(Ordering::SeqCst) {
             driver.wait(&mut batch);
             if !self.turn(&mut driver, &mut batch) {

@@ -14,6 +14,7 @@ use super::{EtcdServer, REQUEST_TIMEOUT, ServerError};
 use crate::membership::{Change, Member, MemberError, member_id};
 use crate::peer::{headers, join};
 use crate::raft::driver::Event;
+use crate::raft::read;
 
 /// etcd's: a peer counts once it has been reachable for so long.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
@@ -115,7 +116,7 @@ impl EtcdServer {
     }
 
     pub async fn promote_here(&self, id: u64) -> Result<Vec<Member>, ServerError> {
-        self.wait_applied(APPLY_TIMEOUT).await?;
+        read::wait_applied(self, APPLY_TIMEOUT).await?;
         self.is_learner_ready(id).await?;
         if self.limits.strict_reconfig && !self.state.membership.read().is_ready_to_promote() {
             warn!("requested-member-promote-id" = %format!("{id:x}"), "rejecting member promote request; not enough healthy members");
@@ -202,7 +203,7 @@ impl EtcdServer {
         let applied = self.submit(id, event).await?;
         applied.result?;
         // Raft takes the next change only once it knows that this one was applied; its waiter is told a moment before.
-        self.wait_applied(APPLY_TIMEOUT).await.ok();
+        read::wait_applied(self, APPLY_TIMEOUT).await.ok();
         self.events.push(Event::Applied);
         Ok(self.state.membership.read().list())
     }

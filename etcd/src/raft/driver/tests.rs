@@ -125,7 +125,7 @@ impl Machine {
             tick,
             conf_state,
         );
-        driver.start();
+        driver.start(Instant::now());
         Machine {
             driver,
             log: LogThread::new(wal, jobs, events, Arc::new(LogStatus::default())),
