@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use etcd::raft::driver::Event;
 use rand::Rng as _;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
@@ -35,9 +36,11 @@ pub enum Kind {
     FullDisk,
     /// Its clock goes at another speed from now on.
     Skew,
+    /// The leader is asked to make another member the leader.
+    MoveLeader,
 }
 
-const KINDS: [Kind; 12] = [
+pub const KINDS: [Kind; 13] = [
     Kind::Fuse,
     Kind::PowerLoss,
     Kind::Blackout,
@@ -50,6 +53,7 @@ const KINDS: [Kind; 12] = [
     Kind::SlowDisk,
     Kind::FullDisk,
     Kind::Skew,
+    Kind::MoveLeader,
 ];
 
 impl Kind {
@@ -110,6 +114,12 @@ impl World {
                 let skew = self.draw_skew();
                 self.members[who].wind(self.now);
                 self.members[who].tick_us = TICK_US * skew / 100;
+            }
+            Kind::MoveLeader => {
+                let id = self.members[who].ids.member;
+                if let Some(leader) = self.leader() {
+                    self.tell(leader, Event::TransferLeader(id));
+                }
             }
         }
     }

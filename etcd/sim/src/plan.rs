@@ -67,6 +67,8 @@ impl Broken {
     }
 }
 
+/// How much more time clients take where there are leases, as a power of two.
+const LEISURE: u32 = 4;
 /// Later than any run lasts.
 pub const NEVER: u64 = u64::MAX / 4;
 
@@ -117,6 +119,10 @@ impl Plan {
             },
             broken: None,
         };
+        // Leases live for seconds, and so must the run.
+        if plan.holders > 0 {
+            plan.think_us <<= LEISURE;
+        }
         plan.lazy = random.random_bool(0.5);
         plan.retention.tail_bytes = 1 << random.random_range(6..16);
         plan.retention.older_entries = [0, 30, 300, u64::MAX].choose(random).copied().unwrap_or(0);

@@ -24,11 +24,20 @@ struct State {
     files: BTreeMap<PathBuf, Arc<Mutex<Content>>>,
     /// The directory entries that survive a crash.
     durable: BTreeMap<PathBuf, Arc<Mutex<Content>>>,
+    /// What was done to directories since they were synced, in order.
+    unsynced: Vec<Entry>,
     capacity: Option<u64>,
     /// Operations until every further one fails, as a process that was killed in between.
     fuse: Option<u64>,
     /// Says that it has synced what it has not.
     lies: bool,
+}
+
+/// One change of a directory.
+enum Entry {
+    Create(PathBuf, Arc<Mutex<Content>>),
+    Rename(PathBuf, PathBuf),
+    Remove(PathBuf),
 }
 
 #[derive(Default)]
@@ -79,11 +88,17 @@ impl FakeDisk {
         self.state.lock().fuse = None;
     }
 
-    /// Power loss: unsynced sectors are kept or lost at random, unsynced directory changes are lost.
+    /// Power loss: unsynced sectors are kept or lost at random; of unsynced changes of directories the first ones are kept, as a journal does
+    /// that was written by itself up to there.
     pub fn crash(&self, seed: u64) {
         let mut random = StdRng::seed_from_u64(seed);
         let mut state = self.state.lock();
         state.fuse = None;
+        let unsynced = std::mem::take(&mut state.unsynced);
+        let kept = random.random_range(0..=unsynced.len());
+        for entry in unsynced.into_iter().take(kept) {
+            entry.apply(&mut state.durable);
+        }
         state.files = state.durable.clone();
         for content in state.files.values() {
             let mut content = content.lock();
@@ -98,6 +113,30 @@ impl FakeDisk {
             return;
         };
         content.lock().seen[offset] ^= 0x40;
+    }
+}
+
+impl Entry {
+    fn dir(&self) -> Option<&Path> {
+        match self {
+            Entry::Create(path, _) | Entry::Rename(_, path) | Entry::Remove(path) => path.parent(),
+        }
+    }
+
+    fn apply(self, entries: &mut BTreeMap<PathBuf, Arc<Mutex<Content>>>) {
+        match self {
+            Entry::Create(path, content) => {
+                entries.insert(path, content);
+            }
+            Entry::Rename(from, to) => {
+                if let Some(content) = entries.remove(&from) {
+                    entries.insert(to, content);
+                }
+            }
+            Entry::Remove(path) => {
+                entries.remove(&path);
+            }
+        }
     }
 }
 
@@ -176,6 +215,9 @@ impl Disk for FakeDisk {
             synced_len,
         }));
         state.files.insert(path.to_owned(), content.clone());
+        state
+            .unsynced
+            .push(Entry::Create(path.to_owned(), content.clone()));
         Ok(Arc::new(FakeFile {
             state: self.state.clone(),
             content,
@@ -196,17 +238,16 @@ impl Disk for FakeDisk {
         state.step()?;
         let content = state.files.remove(from).ok_or(io::ErrorKind::NotFound)?;
         state.files.insert(to.to_owned(), content);
+        state.unsynced.push(Entry::Rename(from.to_owned(), to.to_owned()));
         Ok(())
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
         state.step()?;
-        state
-            .files
-            .remove(path)
-            .map(|_| ())
-            .ok_or_else(|| io::ErrorKind::NotFound.into())
+        state.files.remove(path).ok_or(io::ErrorKind::NotFound)?;
+        state.unsynced.push(Entry::Remove(path.to_owned()));
+        Ok(())
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
@@ -225,6 +266,7 @@ impl Disk for FakeDisk {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
         state.step()?;
+        state.unsynced.retain(|entry| entry.dir() != Some(dir));
         state.durable.retain(|path, _| path.parent() != Some(dir));
         let inside: Vec<_> = state
             .files
@@ -281,19 +323,40 @@ impl DiskFile for FakeFile {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
+    fn after_power_loss(seed: u64) -> Vec<String> {
+        let disk = FakeDisk::new();
+        let dir = Path::new("/d");
+        disk.create(&dir.join("kept"), 4, Fill::Reserve).unwrap();
+        disk.sync_dir(dir).unwrap();
+        disk.create(&dir.join("a"), 4, Fill::Reserve).unwrap();
+        disk.rename(&dir.join("a"), &dir.join("b")).unwrap();
+        disk.remove(&dir.join("kept")).unwrap();
+        disk.crash(seed);
+        disk.list(dir).unwrap()
+    }
+
+    /// Any beginning of what was done, and nothing else.
     #[test]
-    fn synced_bytes_survive_and_unsynced_names_do_not() {
+    fn synced_names_survive_and_of_others_a_beginning() {
+        let left: BTreeSet<Vec<String>> = (0..100).map(after_power_loss).collect();
+        let possible = [&["kept"][..], &["a", "kept"], &["b", "kept"], &["b"]];
+        let possible = possible.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
+        assert_eq!(left, BTreeSet::from(possible));
+    }
+
+    #[test]
+    fn synced_bytes_survive() {
         let disk = FakeDisk::new();
         let dir = Path::new("/d");
         let kept = disk.create(&dir.join("kept"), 4, Fill::Reserve).unwrap();
         kept.write_at(b"abcd", 0).unwrap();
         kept.sync().unwrap();
         disk.sync_dir(dir).unwrap();
-        disk.create(&dir.join("lost"), 4, Fill::Reserve).unwrap();
         disk.crash(1);
-        assert_eq!(disk.list(dir).unwrap(), ["kept"]);
         assert_eq!(super::super::read_all(&disk, &dir.join("kept")).unwrap(), b"abcd");
     }
 
