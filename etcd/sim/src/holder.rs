@@ -14,6 +14,7 @@ use etcd_checker::history::Answer;
 use etcd_checker::{Operation, Request, Response};
 use rand::Rng as _;
 use rand::rngs::StdRng;
+use rand::seq::IndexedRandom as _;
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::oneshot::{self, Receiver};
 
@@ -22,10 +23,10 @@ use crate::world::World;
 
 const TIMEOUT_US: u64 = 3_000_000;
 const POLL_US: u64 = 20_000;
-/// Some of its pauses are longer than its leases live.
-const PAUSE_US: u64 = 1_500_000;
+/// Between two requests of those who renew in good time.
+const PAUSE_US: u64 = 700_000;
 const KEYS: u32 = 4;
-const TTLS: std::ops::RangeInclusive<i64> = 1..=4;
+const TTLS: [i64; 5] = [1, 2, 3, 4, 8];
 
 pub struct Holder {
     number: usize,
@@ -58,6 +59,7 @@ enum Waiting {
     Renewed(Receiver<Result<i64, ServerError>>),
 }
 
+#[derive(Debug)]
 enum Heard {
     Nothing,
     /// It did not happen, or nobody knows.
@@ -82,15 +84,23 @@ impl Holder {
         self.pending.is_some()
     }
 
+    /// Every other one renews late, and sometimes too late.
+    fn longest_pause_us(&self) -> u64 {
+        match self.held {
+            Some((_, ttl)) if self.number % 2 == 1 => ttl as u64 * 1_100_000,
+            _ => PAUSE_US,
+        }
+    }
+
     fn draw(&mut self, random: &mut StdRng) -> What {
         self.count += 1;
         let Some((lease, _)) = self.held else {
             let id = ((self.number as i64 + 1) << 32) | self.count;
-            return What::Grant(id, random.random_range(TTLS));
+            return What::Grant(id, TTLS.choose(random).copied().unwrap_or(1));
         };
         match random.random_range(0..100) {
-            0..45 => What::KeepAlive(lease),
-            45..93 => What::Put {
+            0..65 => What::KeepAlive(lease),
+            65..97 => What::Put {
                 key: Bytes::from(format!("l/{}", random.random_range(0..KEYS))),
                 value: Bytes::from(format!("h{}-{}", self.number, self.count)),
                 lease: if random.random_bool(0.8) { lease } else { 0 },
@@ -200,8 +210,14 @@ impl World {
     fn holder_heard(&mut self, number: usize, pending: Pending, heard: Heard) {
         self.stamp += 1;
         let (now, returned) = (self.now, self.stamp);
+        self.say(|| {
+            format!(
+                "holder {number}: {:x?} is {heard:?}, at {}",
+                pending.what, pending.member
+            )
+        });
         let holder = &mut self.holders[number];
-        holder.wake = now + self.random.random_range(1..PAUSE_US);
+        holder.wake = now + self.random.random_range(1..holder.longest_pause_us());
         let named = match &pending.what {
             What::Grant(id, _) | What::Revoke(id) | What::KeepAlive(id) => *id,
             What::Put { lease, .. } => *lease,
@@ -210,7 +226,7 @@ impl World {
             (_, Heard::NoSuchLease) => {
                 assert!(
                     self.book.may_be_over(named, now),
-                    "lease {named} is not there before its time: {:?}",
+                    "lease {named:x} is not there before its time: {:?}",
                     pending.what
                 );
                 holder.held = None;
@@ -247,7 +263,7 @@ impl World {
 }
 
 /// As a leader answers a follower that asks for a client: for many leases at once, and what that leaves out one by one.
-fn renewed(server: &Arc<Server>, id: i64, with_others: bool) -> Receiver<Result<i64, ServerError>> {
+pub fn renewed(server: &Arc<Server>, id: i64, with_others: bool) -> Receiver<Result<i64, ServerError>> {
     let (sender, receiver) = oneshot::channel();
     let member = server.clone();
     server.spawn(async move {

@@ -75,9 +75,10 @@ impl World {
             return;
         };
         for id in life.server.ended.lock().drain(..) {
+            self.say(|| format!("member {who} ends lease {id:x}"));
             assert!(
                 self.book.may_be_over(id, self.now),
-                "member {who} ends lease {id} before its time"
+                "member {who} ends lease {id:x} before its time"
             );
         }
     }

@@ -67,8 +67,6 @@ impl Broken {
     }
 }
 
-/// How much more time clients take where there are leases, as a power of two.
-const LEISURE: u32 = 4;
 /// Later than any run lasts.
 pub const NEVER: u64 = u64::MAX / 4;
 
@@ -83,7 +81,7 @@ impl Plan {
             members,
             clients: random.random_range(3..=8),
             watchers: random.random_range(2..=5),
-            holders: [0, 0, 2, 4].choose(random).copied().unwrap_or(0),
+            holders: [0, 0, 4, 8].choose(random).copied().unwrap_or(0),
             checkpoint_interval: [None, Some(1500), Some(200)]
                 .choose(random)
                 .and_then(|ms| ms.map(Duration::from_millis)),
@@ -119,9 +117,10 @@ impl Plan {
             },
             broken: None,
         };
-        // Leases live for seconds, and so must the run.
+        // Leases live for seconds: so must the run, and much of what happens must be over before they are.
         if plan.holders > 0 {
-            plan.think_us <<= LEISURE;
+            plan.think_us <<= 4;
+            plan.fault_interval_us <<= 2;
         }
         plan.lazy = random.random_bool(0.5);
         plan.retention.tail_bytes = 1 << random.random_range(6..16);

@@ -26,5 +26,6 @@
 mod cluster;
 mod data;
 mod found;
+mod leases;
 mod scenario;
 mod watch;

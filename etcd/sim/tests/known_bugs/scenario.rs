@@ -56,6 +56,12 @@ pub fn until<T>(world: &mut World, mut condition: impl FnMut(&mut World) -> Opti
     panic!("it does not come to that");
 }
 
+/// Lets time pass.
+pub fn pass(world: &mut World, us: u64) {
+    let end = world.now + us;
+    until(world, |world| (world.now >= end).then_some(()));
+}
+
 pub fn life(world: &World, place: usize) -> &Life {
     world.members[place].life.as_ref().unwrap()
 }
