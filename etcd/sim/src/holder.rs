@@ -21,7 +21,8 @@ use tokio::sync::oneshot::{self, Receiver};
 use crate::server::Server;
 use crate::world::World;
 
-const TIMEOUT_US: u64 = 3_000_000;
+/// Well within the time that a lease lives: who waits for a leader that is away asks the next one.
+const TIMEOUT_US: u64 = 600_000;
 const POLL_US: u64 = 20_000;
 /// Between two requests of those who renew in good time.
 const PAUSE_US: u64 = 700_000;

@@ -5,10 +5,10 @@ use std::time::Duration;
 use etcd::clock::Clock as _;
 use etcd_api::etcdserverpb::{InternalRaftRequest, LeaseGrantRequest};
 use etcd_sim::World;
-use etcd_sim::faults::Down;
+use etcd_sim::faults::{Down, Kind};
 use etcd_sim::holder::renewed;
 
-use crate::scenario::{ask_at, life, pass, quiet, quiet_with, until};
+use crate::scenario::{ask_at, hold, life, often, pass, quiet, quiet_with, until};
 
 const LEASE: i64 = 7;
 
@@ -107,4 +107,15 @@ fn time_that_the_only_member_did_not_have_does_not_count() {
     assert!(left(&world, only).is_some());
     pass(&mut world, 3_000_000);
     assert!(left(&world, only).is_none());
+}
+
+#[test]
+fn leases_hold_while_leaders_go_and_come_back() {
+    hold(|plan| {
+        (plan.members, plan.holders) = (3, 8);
+        plan.checkpoint_interval = Some(Duration::from_millis(200));
+        plan.think_us = 500_000;
+        often(plan, &[Kind::Pause, Kind::Partition, Kind::MoveLeader, Kind::Kill]);
+        plan.fault_interval_us = 1_000_000;
+    });
 }
