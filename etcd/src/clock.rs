@@ -19,11 +19,6 @@ impl Millis {
 
 pub trait Clock: Send + Sync + 'static {
     fn now(&self) -> Millis;
-
-    /// The same as raft's thread counts them: [`uptime_ms`] of now.
-    fn uptime_ms(&self) -> u64 {
-        uptime_ms(Instant::now())
-    }
 }
 
 pub struct SystemClock {
@@ -108,10 +103,6 @@ impl FakeClock {
 impl Clock for FakeClock {
     fn now(&self) -> Millis {
         Millis(self.elapsed().as_millis() as u64)
-    }
-
-    fn uptime_ms(&self) -> u64 {
-        uptime_ms(self.instant())
     }
 }
 

@@ -66,6 +66,8 @@ pub struct Lessor {
     queue: BinaryHeap<Reverse<(Millis, i64)>>,
     min_ttl_seconds: i64,
     leading: bool,
+    /// When this member has led for sure.
+    confirmed: Option<Millis>,
 }
 
 impl Lessor {
@@ -213,6 +215,18 @@ impl Lessor {
         self
     }
 
+    /// This member has led at that time, or later.
+    pub fn confirm(&mut self, at: Millis) {
+        if self.leading {
+            self.confirmed = self.confirmed.max(Some(at));
+        }
+    }
+
+    /// Whether it has led at some time within so many milliseconds.
+    pub fn is_sure(&self, now: Millis, within_ms: u64) -> bool {
+        self.confirmed.is_some_and(|at| now.since(at) < within_ms)
+    }
+
     pub fn is_primary(&self) -> bool {
         self.leading
     }
@@ -268,7 +282,7 @@ impl Lessor {
     }
 
     pub fn demote(&mut self) {
-        self.leading = false;
+        (self.leading, self.confirmed) = (false, None);
         self.queue.clear();
         for lease in self.leases.values_mut() {
             lease.expiry = None;
@@ -395,6 +409,19 @@ mod tests {
         lessor.grant(2, 100, Millis(110_000)).unwrap();
         assert_eq!(lessor.to_checkpoint(60_000, Millis(120_000)), [(2, 90)]);
         assert!(lessor.has_checkpoint(2), "it may be applied after a renewal");
+    }
+
+    #[test]
+    fn a_leader_is_sure_for_a_while_and_as_long_as_it_leads() {
+        let mut lessor = leading();
+        assert!(!lessor.is_sure(Millis(0), 1000));
+        lessor.confirm(Millis(500));
+        lessor.confirm(Millis(400));
+        assert!(lessor.is_sure(Millis(1499), 1000));
+        assert!(!lessor.is_sure(Millis(1500), 1000));
+        lessor.demote();
+        lessor.confirm(Millis(1000));
+        assert!(!lessor.is_sure(Millis(1000), 1000));
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! What leases promise: none ends before its time, each ends at last, and its keys go with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use etcd::lease::primary::ACTIVE_TICKS;
 use rand::Rng as _;
 
 use crate::member::{ELECTION_TICKS, Part, TICK_US};
@@ -12,10 +11,14 @@ use crate::world::World;
 /// Between two looks of a member's tasks at its clock.
 const LOOK_US: u64 = 100_000;
 
+/// Lessors count milliseconds.
+const CLOCK_US: u64 = 1000;
+
 /// Leases as their holders know them.
 #[derive(Default)]
 pub struct Book {
     leases: BTreeMap<i64, Held>,
+    ended: BTreeSet<i64>,
 }
 
 struct Held {
@@ -42,6 +45,11 @@ impl Book {
         }
     }
 
+    /// Its end was applied. False when it was elsewhere before.
+    pub fn end(&mut self, id: i64) -> bool {
+        self.ended.insert(id)
+    }
+
     /// Whether the lease may have ended by now.
     pub fn may_be_over(&self, id: i64, now: u64) -> bool {
         self.leases
@@ -59,7 +67,7 @@ fn own_to_least(us: u64, plan: &Plan) -> u64 {
 fn slack(plan: &Plan) -> u64 {
     let election = TICK_US * ELECTION_TICKS as u64;
     let apart = plan.skew + plan.skew / 2;
-    u64::from(ACTIVE_TICKS) * TICK_US * 2 + 2 * election * apart / 100
+    CLOCK_US + election * apart / 100
 }
 
 impl World {
@@ -69,17 +77,20 @@ impl World {
         self.turn(who, Part::Tasks);
     }
 
-    /// Of the leases that a member has ended.
-    pub fn judge_ended(&self, who: usize) {
+    /// What a member has applied ends a lease for all; who applies it first must not be too early.
+    pub fn judge_ended(&mut self, who: usize) {
         let Some(life) = &self.members[who].life else {
             return;
         };
-        for id in life.server.ended.lock().drain(..) {
-            self.say(|| format!("member {who} ends lease {id:x}"));
-            assert!(
-                self.book.may_be_over(id, self.now),
-                "member {who} ends lease {id:x} before its time"
-            );
+        let ended = std::mem::take(&mut *life.server.ended.lock());
+        for id in ended {
+            if self.book.end(id) {
+                self.say(|| format!("member {who} is the first to end lease {id:x}"));
+                assert!(
+                    self.book.may_be_over(id, self.now),
+                    "member {who} ends lease {id:x} before its time"
+                );
+            }
         }
     }
 }

@@ -388,6 +388,7 @@ impl Life {
         let Some(last) = entries.last().map(|entry| entry.index) else {
             return;
         };
+        self.server.note_ends(&entries);
         self.applier.apply(entries);
         self.status.applied.store(last, Ordering::SeqCst);
         if !self.status.is_leader.load(Ordering::SeqCst) {

@@ -18,6 +18,7 @@ use etcd::server::{REQUEST_TIMEOUT, ServerError};
 use etcd_api::etcdserverpb::InternalRaftRequest;
 use parking_lot::Mutex;
 use prost::Message as _;
+use raft::eraftpb::{Entry, EntryType};
 
 use crate::member::{ELECTION_TICKS, TICK_US};
 
@@ -29,7 +30,7 @@ pub struct Server {
     pub status: Arc<Status>,
     pub events: Arc<Inbox<Event>>,
     pub clock: Arc<FakeClock>,
-    /// Leases whose end it has proposed by itself.
+    /// Leases whose end it has applied.
     pub ended: Mutex<Vec<i64>>,
     next_id: AtomicU64,
     leases_changed: AtomicBool,
@@ -92,13 +93,14 @@ impl Server {
         tasks.retain_mut(|task| task.as_mut().poll(&mut context).is_pending());
     }
 
-    fn note_end(&self, event: &Event) {
-        if let Event::ProposeLeading(bytes, _) = event
-            && let Ok(request) = InternalRaftRequest::decode(&bytes[..])
-            && let Some(revoke) = request.lease_revoke
-        {
-            self.ended.lock().push(revoke.id);
-        }
+    /// These entries are applied.
+    pub fn note_ends(&self, entries: &[Entry]) {
+        let revoked = |entry: &Entry| InternalRaftRequest::decode(&entry.data[..]).ok()?.lease_revoke;
+        let normal = entries
+            .iter()
+            .filter(|entry| entry.entry_type == EntryType::EntryNormal as i32);
+        let ids = normal.filter_map(revoked).map(|revoke| revoke.id);
+        self.ended.lock().extend(ids);
     }
 }
 
@@ -149,10 +151,6 @@ impl Primary for Server {
         &*self.clock
     }
 
-    fn heartbeat(&self) -> Duration {
-        Duration::from_micros(TICK_US)
-    }
-
     fn election(&self) -> Duration {
         Duration::from_micros(TICK_US) * ELECTION_TICKS as u32
     }
@@ -162,7 +160,6 @@ impl Primary for Server {
     }
 
     async fn submit(&self, id: u64, event: Event) -> Result<Applied, ServerError> {
-        self.note_end(&event);
         let answer = self.state.waits.register(id);
         self.events.push(event);
         match self.within(REQUEST_TIMEOUT, answer).await {

@@ -25,8 +25,6 @@ use crate::server::ServerError;
 const REVOKE_RATE: usize = 1000;
 /// An idle lessor is looked at this often at the least.
 const EXPIRY_AUDIT: Duration = Duration::from_secs(5);
-/// The raft thread is not stuck when its clock went on within so many ticks.
-pub const ACTIVE_TICKS: u32 = 3;
 /// Between two looks at a lease whose end is not agreed on yet.
 const ENDING_RETRY: Duration = Duration::from_millis(50);
 /// etcd's: how long the leader waits to have applied what it has committed.
@@ -39,7 +37,6 @@ const CHECKPOINT_BATCH: usize = 1000;
 pub trait Primary: Replica + 'static {
     fn lessor(&self) -> &Mutex<Lessor>;
     fn clock(&self) -> &dyn Clock;
-    fn heartbeat(&self) -> Duration;
     fn election(&self) -> Duration;
     fn next_id(&self) -> u64;
     /// Hands the event to raft, and waits until what it proposes is applied here.
@@ -51,28 +48,31 @@ pub trait Primary: Replica + 'static {
     fn wait_changed(&self, most: Duration) -> impl Future<Output = ()> + Send;
 }
 
-/// Whether the member leads for sure: one whose clock stood still asks the others first.
+/// Whether the member leads for sure: it did so at some time within the last election. As long at the least a later leader gives every lease
+/// on top of its time. Whoever stood still or is cut off asks the others first.
 pub async fn ensure_leadership(member: &impl Primary) -> bool {
     if !is_leader(member) {
         return false;
     }
-    if is_active(member) {
+    let asked = member.clock().now();
+    if member.lessor().lock().is_sure(asked, election_ms(member)) {
         return true;
     }
     // Not even the only member may skip this: raft's thread finds out how long it stood still.
-    let asked = Box::pin(read::read_index(member, || Some(read::ask_raft(member.events()))));
-    asked.await.is_ok() && is_leader(member)
+    let answered = Box::pin(read::read_index(member, || Some(read::ask_raft(member.events()))));
+    if answered.await.is_err() || !is_leader(member) {
+        return false;
+    }
+    member.lessor().lock().confirm(asked);
+    true
+}
+
+fn election_ms(member: &impl Primary) -> u64 {
+    member.election().as_millis() as u64
 }
 
 fn is_leader(member: &impl Primary) -> bool {
     member.status().is_leader.load(Ordering::SeqCst)
-}
-
-/// The raft thread has ticked lately: had it been away for longer than an election, it would have noticed.
-fn is_active(member: &impl Primary) -> bool {
-    let since = member.status().last_tick_ms.load(Ordering::SeqCst);
-    let now = member.clock().uptime_ms();
-    now.saturating_sub(since) <= (member.heartbeat() * ACTIVE_TICKS).as_millis() as u64
 }
 
 /// A lease that an earlier leader has granted, or a checkpoint that it has made, may not be applied here before it is settled.
@@ -225,7 +225,7 @@ pub async fn checkpoint_regularly(member: Arc<impl Primary>, interval: Duration)
 pub fn leadership(member: &impl Primary, leading: bool) {
     let mut lessor = member.lessor().lock();
     match leading {
-        true => lessor.promote(member.clock().now(), member.election().as_millis() as u64),
+        true => lessor.promote(member.clock().now(), election_ms(member)),
         false => lessor.demote(),
     }
     drop(lessor);

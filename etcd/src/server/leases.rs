@@ -109,10 +109,6 @@ impl Primary for EtcdServer {
         &*self.clock
     }
 
-    fn heartbeat(&self) -> Duration {
-        self.limits.heartbeat
-    }
-
     fn election(&self) -> Duration {
         self.limits.election
     }

@@ -8,7 +8,7 @@ use etcd_sim::World;
 use etcd_sim::faults::{Down, Kind};
 use etcd_sim::holder::renewed;
 
-use crate::scenario::{ask_at, hold, life, often, pass, quiet, quiet_with, until};
+use crate::scenario::{ask_at, cut_off, hold, life, often, pass, quiet, quiet_with, until};
 
 const LEASE: i64 = 7;
 
@@ -115,7 +115,27 @@ fn leases_hold_while_leaders_go_and_come_back() {
         (plan.members, plan.holders) = (3, 8);
         plan.checkpoint_interval = Some(Duration::from_millis(200));
         plan.think_us = 500_000;
-        often(plan, &[Kind::Pause, Kind::Partition, Kind::MoveLeader, Kind::Kill]);
+        often(
+            plan,
+            &[Kind::Pause, Kind::Partition, Kind::MoveLeader, Kind::Kill],
+        );
         plan.fault_interval_us = 1_000_000;
     });
+}
+
+/// Raft has ticked since, and nobody has told it yet who leads.
+#[test]
+fn a_leader_that_was_away_renews_nothing_before_it_has_asked() {
+    let mut world = quiet(3);
+    let old = grant(&mut world, 2);
+    cut_off(&mut world, old, 7_000_000);
+    world.members[old].paused_until = world.now + 4_000_000;
+    pass(&mut world, 4_150_000);
+    assert!(life(&world, old).is_leader());
+    let called = world.now;
+    let mut answer = renewed(&life(&world, old).server, LEASE, false);
+    if let Ok(ttl) = until(&mut world, |_| answer.try_recv().ok()) {
+        world.book.promised(LEASE, called, ttl, &world.plan);
+    }
+    until(&mut world, |world| left(world, old).is_none().then_some(()));
 }
