@@ -1,6 +1,6 @@
 //! What leases promise: none ends before its time, each ends at last, and its keys go with it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use rand::Rng as _;
 
@@ -18,7 +18,8 @@ const CLOCK_US: u64 = 1000;
 #[derive(Default)]
 pub struct Book {
     leases: BTreeMap<i64, Held>,
-    ended: BTreeSet<i64>,
+    /// When the first member has applied their ends.
+    ended: BTreeMap<i64, u64>,
 }
 
 struct Held {
@@ -37,6 +38,8 @@ impl Book {
             given_up: false,
         });
         held.until = held.until.max(until);
+        let is_true = held.given_up || self.ended.get(&id).is_none_or(|ended| held.until <= *ended);
+        assert!(is_true, "lease {id:x} was promised, and had ended already");
     }
 
     pub fn give_up(&mut self, id: i64) {
@@ -46,8 +49,10 @@ impl Book {
     }
 
     /// Its end was applied. False when it was elsewhere before.
-    pub fn end(&mut self, id: i64) -> bool {
-        self.ended.insert(id)
+    pub fn end(&mut self, id: i64, now: u64) -> bool {
+        let first = !self.ended.contains_key(&id);
+        self.ended.entry(id).or_insert(now);
+        first
     }
 
     /// Whether the lease may have ended by now.
@@ -84,7 +89,7 @@ impl World {
         };
         let ended = std::mem::take(&mut *life.server.ended.lock());
         for id in ended {
-            if self.book.end(id) {
+            if self.book.end(id, self.now) {
                 self.say(|| format!("member {who} is the first to end lease {id:x}"));
                 assert!(
                     self.book.may_be_over(id, self.now),

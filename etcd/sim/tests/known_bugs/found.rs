@@ -68,16 +68,3 @@ fn who_is_behind_when_the_leader_changes_is_sent_entries_that_no_memory_holds() 
     assert!(life(&world, next).fetched > 1, "nothing was read back");
     assert_eq!(world.snapshots, 0);
 }
-
-/// 2469: a leader that does not know that it was replaced calls a lease gone. 202960: no vote from a leader that was removed. 205250: the only voter
-/// forgets that it led in a term that a learner has entries of. 205696: a leader that was removed changes the members again. 210860: the only voter
-/// leads before its log is synced. 213641: a learner that was promoted is ahead of the only voter's reads. 204269: a member that was removed before
-/// anybody spoke to it.
-#[test]
-fn seeds_that_have_failed_hold() {
-    for seed in [2469, 202960, 204269, 205250, 205696, 210860, 213641] {
-        if let Err(what) = etcd_sim::run(seed, false) {
-            panic!("{what}");
-        }
-    }
-}

@@ -21,7 +21,6 @@
 //! | 20271 | `Storage::find` looks into the present segments only |
 //! | 20418 | `Driver::publish` takes every leader for the only voter |
 //!
-//!
 //! [`found`] is what the simulation has found in ours.
 
 mod cluster;
