@@ -50,6 +50,16 @@ struct Lease {
     revoking: bool,
 }
 
+impl Lease {
+    /// As far as the cluster has agreed on it.
+    fn seconds_left(&self) -> i64 {
+        match self.remaining_seconds {
+            ..=0 => self.ttl_seconds,
+            remaining => remaining,
+        }
+    }
+}
+
 #[derive(Debug, PartialEq, Eq)]
 pub struct TimeToLive {
     pub remaining_seconds: i64,
@@ -66,6 +76,8 @@ pub struct Lessor {
     queue: BinaryHeap<Reverse<(Millis, i64)>>,
     min_ttl_seconds: i64,
     leading: bool,
+    /// From when on this leader gives every lease its time.
+    counts_from: Millis,
     /// When this member has led for sure.
     confirmed: Option<Millis>,
 }
@@ -160,6 +172,9 @@ impl Lessor {
     pub fn checkpoint(&mut self, id: i64, remaining_seconds: i64) -> Option<i64> {
         let lease = self.leases.get_mut(&id)?;
         lease.remaining_seconds = remaining_seconds;
+        // What an earlier leader has agreed on may be applied after this one began to count.
+        let least = self.counts_from.plus(lease.seconds_left() as u64 * 1000);
+        lease.expiry = lease.expiry.map(|expiry| expiry.max(least));
         lease.checkpointing &= remaining_seconds > 0;
         Some(lease.ttl_seconds)
     }
@@ -271,13 +286,11 @@ impl Lessor {
         let all: Vec<(i64, i64)> = self
             .leases
             .iter()
-            .map(|(id, lease)| match lease.remaining_seconds {
-                0 => (*id, lease.ttl_seconds),
-                remaining => (*id, remaining),
-            })
+            .map(|(id, lease)| (*id, lease.seconds_left()))
             .collect();
+        self.counts_from = now.plus(extend_ms);
         for (id, seconds) in all {
-            self.refresh(id, seconds, now.plus(extend_ms));
+            self.refresh(id, seconds, self.counts_from);
         }
     }
 
@@ -422,6 +435,17 @@ mod tests {
         lessor.demote();
         lessor.confirm(Millis(1000));
         assert!(!lessor.is_sure(Millis(1000), 1000));
+    }
+
+    #[test]
+    fn a_checkpoint_that_is_taken_back_after_the_promotion_is_taken_back() {
+        let mut lessor = Lessor::new(2);
+        lessor.grant(1, 100, Millis(0)).unwrap();
+        lessor.checkpoint(1, 10);
+        lessor.promote(Millis(0), 1000);
+        lessor.checkpoint(1, 0);
+        assert!(lessor.expired(Millis(100_999), 10).is_empty());
+        assert_eq!(lessor.expired(Millis(101_000), 10), [1]);
     }
 
     #[test]

@@ -57,10 +57,11 @@ pub const KINDS: [Kind; 13] = [
 ];
 
 impl Kind {
-    /// The faults of one run; none at all in few.
+    /// The faults of one run; none at all in few. Whether leaders are moved is drawn by itself.
     pub fn some(random: &mut StdRng) -> Vec<Kind> {
         let likely = *[0.0, 0.2, 0.4, 0.7].choose(random).unwrap_or(&0.4);
-        KINDS.into_iter().filter(|_| random.random_bool(likely)).collect()
+        let kinds = KINDS.into_iter().filter(|kind| *kind != Kind::MoveLeader);
+        kinds.filter(|_| random.random_bool(likely)).collect()
     }
 }
 

@@ -125,6 +125,9 @@ impl Plan {
         plan.lazy = random.random_bool(0.5);
         plan.retention.tail_bytes = 1 << random.random_range(6..16);
         plan.retention.older_entries = [0, 30, 300, u64::MAX].choose(random).copied().unwrap_or(0);
+        if !plan.faults.is_empty() && random.random_bool(0.3) {
+            plan.faults.push(Kind::MoveLeader);
+        }
         plan
     }
 }

@@ -9,8 +9,8 @@ use tokio::runtime::Handle;
 use tracing::warn;
 
 use super::applying::ApplyJob;
-use crate::lease::primary;
 use crate::apply::Arrived;
+use crate::lease::primary;
 use crate::peer::snapshot;
 use crate::peer::streams::{Opened, Streams};
 use crate::peer::transport::Network as _;

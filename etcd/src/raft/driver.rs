@@ -8,7 +8,7 @@ mod status;
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use etcd_api::{raftpb, walpb};
 use raft::eraftpb::{ConfState, EntryType, Message, MessageType};
@@ -74,7 +74,7 @@ impl<O: Outside> Driver<O> {
             outside,
             tick,
             election: tick * 10,
-            pace: Pace::default(),
+            pace: Pace::new(Instant::now()),
             lazy: false,
             reads: Reads::default(),
             conf_state,
@@ -89,7 +89,7 @@ impl<O: Outside> Driver<O> {
 
     /// Before the first [`Driver::turn`].
     pub fn start(&mut self, now: Instant) {
-        (self.last_tick, self.woke) = (now, now);
+        self.pace = Pace::new(now);
         self.campaign();
         self.work();
     }

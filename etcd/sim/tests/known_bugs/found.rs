@@ -26,7 +26,8 @@ fn the_survivor_of_two_needs_no_vote_of_the_leader_that_it_removed() {
 /// It stands for no election itself, and its log ends with what it could tell nobody any more.
 #[test]
 fn the_survivor_of_two_hears_of_the_removal_from_the_leader_that_refuses_its_vote() {
-    let mut world = quiet(2);
+    // The leader has applied the removal before the other hears that it is committed.
+    let mut world = quiet_with(2, |plan| plan.delay_us = 5_000);
     ask(&mut world, put("k", "a"));
     let leader = until(&mut world, |world| world.leader());
     let other = 1 - leader;

@@ -24,9 +24,8 @@ pub struct Pace {
     spared_since: Option<Instant>,
 }
 
-impl Default for Pace {
-    fn default() -> Self {
-        let now = Instant::now();
+impl Pace {
+    pub fn new(now: Instant) -> Pace {
         Pace {
             last_tick: now,
             woke: now,
@@ -35,9 +34,7 @@ impl Default for Pace {
             spared_since: None,
         }
     }
-}
 
-impl Pace {
     /// Since when `is_open` has held without a break.
     fn note(since: &mut Option<Instant>, is_open: bool) {
         *since = is_open.then(|| since.unwrap_or_else(Instant::now));
