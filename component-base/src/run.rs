@@ -47,7 +47,11 @@ where
 
 fn usage(component: &str, message: &str) -> ExitCode {
     eprintln!("Error: {message}\n\nSee '{component} --help' for usage.");
-    ExitCode::FAILURE
+    // Go's own flags say 2, cobra's 1.
+    match component {
+        "etcd" => ExitCode::from(2),
+        _ => ExitCode::FAILURE,
+    }
 }
 
 fn print_version(component: &str, form: &str) {
