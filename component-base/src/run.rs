@@ -30,7 +30,7 @@ where
             say(&text);
             return ExitCode::SUCCESS;
         }
-        Err(error) => return usage(component, &error.to_string()),
+        Err(error) => return wrong_flags(component, &error.to_string()),
     };
     if flags.is_set("version") && flags.string("version") != "false" {
         print_version(component, flags.string("version"));
@@ -45,13 +45,17 @@ where
     }
 }
 
+/// Go's own flags say 2, cobra's 1.
+fn wrong_flags(component: &str, message: &str) -> ExitCode {
+    match (usage(component, message), component) {
+        (_, "etcd") => ExitCode::from(2),
+        (code, _) => code,
+    }
+}
+
 fn usage(component: &str, message: &str) -> ExitCode {
     eprintln!("Error: {message}\n\nSee '{component} --help' for usage.");
-    // Go's own flags say 2, cobra's 1.
-    match component {
-        "etcd" => ExitCode::from(2),
-        _ => ExitCode::FAILURE,
-    }
+    ExitCode::FAILURE
 }
 
 fn print_version(component: &str, form: &str) {
