@@ -30,7 +30,7 @@ where
             say(&text);
             return ExitCode::SUCCESS;
         }
-        Err(error) => return usage(component, &error.to_string()),
+        Err(error) => return wrong_flags(component, &error.to_string()),
     };
     if flags.is_set("version") && flags.string("version") != "false" {
         print_version(component, flags.string("version"));
@@ -42,6 +42,14 @@ where
     match runtime() {
         Ok(runtime) => runtime.block_on(supervise(component, flags, app)),
         Err(error) => usage(component, &format!("cannot start threads: {error}")),
+    }
+}
+
+/// Go's own flags say 2, cobra's 1.
+fn wrong_flags(component: &str, message: &str) -> ExitCode {
+    match (usage(component, message), component) {
+        (_, "etcd") => ExitCode::from(2),
+        (code, _) => code,
     }
 }
 

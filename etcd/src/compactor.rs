@@ -28,6 +28,11 @@ pub enum Mode {
 
 /// None when it is off.
 pub fn parse(mode: &str, retention: &str) -> Result<Option<Mode>> {
+    if !["periodic", "revision"].contains(&mode) {
+        bail!(
+            "unknown auto-compaction-mode {mode:?}: --auto-compaction-mode is \"periodic\" or \"revision\""
+        );
+    }
     let number: Option<i64> = retention.parse().ok();
     if number == Some(0) || retention.is_empty() {
         return Ok(None);
@@ -40,15 +45,14 @@ pub fn parse(mode: &str, retention: &str) -> Result<Option<Mode>> {
         ("revision", None) => {
             bail!("--auto-compaction-retention: {retention:?} is not a number of revisions")
         }
-        ("periodic", Some(hours)) => Ok(Some(Mode::Periodic(
+        (_, Some(hours)) => Ok(Some(Mode::Periodic(
             HOUR * u32::try_from(hours).context("--auto-compaction-retention")?,
         ))),
-        ("periodic", None) => {
+        (_, None) => {
             let period = parse_duration(retention)
                 .map_err(|error| anyhow::anyhow!("--auto-compaction-retention: {error}"))?;
             Ok((!period.is_zero()).then_some(Mode::Periodic(period)))
         }
-        (other, _) => bail!("--auto-compaction-mode: {other:?} is neither \"periodic\" nor \"revision\""),
     }
 }
 

@@ -131,9 +131,13 @@ impl Config {
             checked.with_context(|| format!("--{name}"))?;
         }
         let (heartbeat, election) = timing(&flags)?;
+        let discovery = Discovery::from_flags(&flags)?;
         let name = flags.string("name").to_owned();
         let advertise_peer = urls(&flags, "initial-advertise-peer-urls")?;
         let initial_cluster = match flags.string("initial-cluster") {
+            "" if flags.is_set("initial-cluster") && matches!(discovery, Discovery::Static) => {
+                bail!("--initial-cluster is empty: name the members (name=url,...), or leave the flag out")
+            }
             "" => advertise_peer
                 .iter()
                 .map(|url| format!("{name}={url}"))
@@ -158,7 +162,7 @@ impl Config {
             initial_cluster,
             initial_cluster_token: flags.string("initial-cluster-token").to_owned(),
             initial_cluster_state: cluster_state(&flags)?,
-            discovery: Discovery::from_flags(&flags)?,
+            discovery,
             initial_election_tick_advance: flags.bool("initial-election-tick-advance"),
             force_new_cluster: flags.bool("force-new-cluster"),
             strict_reconfig_check: flags.bool("strict-reconfig-check"),

@@ -1,5 +1,7 @@
 //! The HTTP side of the client port: health, metrics, version; the JSON gateway and the v2 API where they are switched on.
 
+mod checks;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +17,7 @@ use serde_json::json;
 use crate::config::host_is_allowed;
 use crate::gateway;
 use crate::membership::storage_version;
+use crate::metrics::{HEALTH_FAILURES, HEALTH_SUCCESS};
 use crate::rpc;
 use crate::rpc::grpc::Inbound;
 use crate::server::EtcdServer;
@@ -24,27 +27,12 @@ use crate::v2;
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
 const JSON: &str = "application/json";
 
-/// The checks of `/livez` and `/readyz`, with etcd's names.
-pub fn add_checks(server: &Arc<EtcdServer>) {
-    let corrupt = server.clone();
-    server.health.add_ready("data_corruption", move || {
-        match has_alarm(&corrupt, AlarmType::Corrupt) {
-            true => Err("alarm activated: CORRUPT".to_owned()),
-            false => Ok(()),
-        }
-    });
-    let serializable = server.clone();
-    server.health.add("serializable_read", move || {
-        serializable.store().get(b"\0", serializable.store().current());
+/// What the watchdog of systemd asks: whether the store can be read.
+pub fn add_liveness_check(server: &Arc<EtcdServer>) {
+    let read = server.clone();
+    server.health.add_live("serializable_read", move || {
+        read.store().get(b"\0", read.store().current());
         Ok(())
-    });
-    let linearizable = server.clone();
-    server.health.add_ready("linearizable_read", move || {
-        if linearizable.leader() == 0 {
-            Err("etcdserver: no leader".to_owned())
-        } else {
-            Ok(())
-        }
     });
 }
 
@@ -174,28 +162,22 @@ async fn respond(server: &Arc<EtcdServer>, request: &Request<Incoming>) -> Respo
             metrics::render(),
         ),
         "/version" => version(server),
-        _ if path.starts_with("/healthz") => text(StatusCode::NOT_FOUND, "404 page not found\n"),
-        _ => server
-            .health
-            .respond(path, query)
+        _ => checks::respond(server, path, query.unwrap_or_default())
+            .await
             .unwrap_or_else(|| text(StatusCode::NOT_FOUND, "404 page not found\n")),
     }
 }
 
 /// `{"health":"true","reason":""}`, what `kubectl get componentstatuses` prints.
 async fn health(server: &Arc<EtcdServer>, query: &str) -> Response<Body> {
-    let asked = |name: &str, value: &str| {
-        query
-            .split('&')
-            .any(|pair| pair.split_once('=') == Some((name, value)))
-    };
-    let excluded = asked("exclude", "NOSPACE");
-    let reason = unhealthy(server, excluded, asked("serializable", "true")).await;
-    let (status, healthy) = if reason.is_empty() {
-        (StatusCode::OK, "true")
+    let serializable = parameters(query).any(|pair| pair == ("serializable", "true"));
+    let reason = unhealthy(server, query, serializable).await;
+    let (status, healthy, results) = if reason.is_empty() {
+        (StatusCode::OK, "true", &HEALTH_SUCCESS)
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "false")
+        (StatusCode::SERVICE_UNAVAILABLE, "false", &HEALTH_FAILURES)
     };
+    results.with(&[]).inc();
     typed(
         status,
         JSON,
@@ -203,12 +185,25 @@ async fn health(server: &Arc<EtcdServer>, query: &str) -> Response<Body> {
     )
 }
 
-async fn unhealthy(server: &Arc<EtcdServer>, ignore_no_space: bool, serializable: bool) -> String {
-    if has_alarm(server, AlarmType::Nospace) && !ignore_no_space {
-        return "ALARM NOSPACE".to_owned();
-    }
-    if has_alarm(server, AlarmType::Corrupt) {
-        return "ALARM CORRUPT".to_owned();
+fn parameters(query: &str) -> impl Iterator<Item = (&str, &str)> {
+    query
+        .split('&')
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+}
+
+/// What `?exclude=` names, as often as it is given.
+fn excluded(query: &str) -> impl Iterator<Item = &str> {
+    parameters(query)
+        .filter(|(name, _)| *name == "exclude")
+        .map(|(_, value)| value)
+}
+
+async fn unhealthy(server: &Arc<EtcdServer>, query: &str, serializable: bool) -> String {
+    for alarm in [AlarmType::Nospace, AlarmType::Corrupt] {
+        let name = alarm.as_str_name();
+        if has_alarm(server, alarm) && !excluded(query).any(|left_out| left_out == name) {
+            return format!("ALARM {name}");
+        }
     }
     if serializable {
         return String::new();
@@ -218,8 +213,8 @@ async fn unhealthy(server: &Arc<EtcdServer>, ignore_no_space: bool, serializable
     }
     match tokio::time::timeout(HEALTH_TIMEOUT, server.linearizable()).await {
         Ok(Ok(())) => String::new(),
-        Ok(Err(error)) => format!("QGET ERROR:{error}"),
-        Err(_) => "QGET ERROR:etcdserver: request timed out".to_owned(),
+        Ok(Err(error)) => format!("RANGE ERROR:{error}"),
+        Err(_) => "RANGE ERROR:etcdserver: request timed out".to_owned(),
     }
 }
 

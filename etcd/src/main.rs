@@ -41,7 +41,7 @@ async fn run(flags: Flags, drain: Drain) -> Result<()> {
     let mut listeners = Listeners::bind(&config)?;
     let member = bootstrap::start(&config).await?;
     etcd::metrics::register(&member.server);
-    http::add_checks(&member.server);
+    http::add_liveness_check(&member.server);
     // The others must reach this member before anything can be agreed on.
     let mut serving = listeners.serve_peers(&member, &drain);
     let checked = match config.features.initial_corrupt_check {

@@ -38,8 +38,36 @@ pub static BACKEND_COMMIT: LazyLock<metrics::Histogram> = LazyLock::new(|| {
     )
 });
 
-/// Everything whose value is kept elsewhere is asked for at each scrape.
+pub static HEALTH_SUCCESS: LazyLock<Counter> = LazyLock::new(|| {
+    metrics::counter(
+        "etcd_server_health_success",
+        "The total number of successful health checks",
+        &[],
+    )
+});
+pub static HEALTH_FAILURES: LazyLock<Counter> = LazyLock::new(|| {
+    metrics::counter(
+        "etcd_server_health_failures",
+        "The total number of failed health checks",
+        &[],
+    )
+});
+
+/// Everything whose value is kept elsewhere is asked for at each scrape. What was not counted yet is shown as zero: a
+/// rule over a series that is absent stays silent.
 pub fn register(server: &Arc<EtcdServer>) {
+    let counters = [
+        &SLOW_APPLY,
+        &RECEIVED_BYTES,
+        &SENT_BYTES,
+        &HEALTH_SUCCESS,
+        &HEALTH_FAILURES,
+    ];
+    for counter in counters {
+        counter.with(&[]);
+    }
+    BACKEND_COMMIT.with(&[]);
+    crate::rpc::serve::count_from_zero();
     let gauge = |name, help, value: fn(&EtcdServer) -> f64| {
         let server = server.clone();
         metrics::gauge_fn(name, help, move || value(&server));
@@ -148,7 +176,7 @@ fn number(value: &std::sync::atomic::AtomicU64) -> f64 {
     value.load(Ordering::Relaxed) as f64
 }
 
-fn version(server: &EtcdServer) {
+fn version(server: &Arc<EtcdServer>) {
     metrics::gauge(
         "etcd_server_version",
         "Which version is running. 1 for 'server_version' label with current version.",
@@ -156,18 +184,7 @@ fn version(server: &EtcdServer) {
     )
     .with(&[ETCD_VERSION])
     .set(1.0);
-    let cluster = server.state.membership.read().version.clone();
-    let cluster = cluster
-        .rsplit_once('.')
-        .map_or("3.6", |(minor, _)| minor)
-        .to_owned();
-    metrics::gauge(
-        "etcd_cluster_version",
-        "Which version is running. 1 for 'cluster_version' label with current cluster version",
-        &["cluster_version"],
-    )
-    .with(&[&cluster])
-    .set(1.0);
+    cluster_version(server);
     metrics::gauge(
         "etcd_server_id",
         "Server or member ID in hexadecimal format. 1 for 'server_id' label with current ID.",
@@ -175,4 +192,19 @@ fn version(server: &EtcdServer) {
     )
     .with(&[&format!("{:x}", server.member)])
     .set(1.0);
+}
+
+/// Upgrades and downgrades change it while this member serves.
+fn cluster_version(server: &Arc<EtcdServer>) {
+    const NAME: &str = "etcd_cluster_version";
+    let server = server.clone();
+    metrics::collector(NAME, move |out| {
+        let cluster = server.state.membership.read().version.clone();
+        let Some((minor, _)) = cluster.rsplit_once('.') else {
+            return;
+        };
+        let help = "Which version is running. 1 for 'cluster_version' label with current cluster version";
+        metrics::write_head(out, NAME, help, "gauge");
+        metrics::write_sample(out, NAME, &["cluster_version"], &[minor], 1.0);
+    });
 }

@@ -154,7 +154,11 @@ impl Call {
     pub fn until(mut self, answer: Answer) -> Answer {
         match answer {
             Ok(Reply::Stream(body)) if self.0.is_recording() => {
-                let traced = Traced { body, call: self };
+                let traced = Traced {
+                    body,
+                    call: self,
+                    ended: false,
+                };
                 Ok(Reply::Stream(traced.boxed_unsync()))
             }
             Ok(reply) => {
@@ -186,10 +190,19 @@ const SERVER_FAULTS: [Code; 6] = [
     Code::DataLoss,
 ];
 
-/// A stream whose span ends with it.
+/// A stream whose span ends with it, cancelled where nobody read it to its end.
 struct Traced {
     body: component_base::http::Body,
     call: Call,
+    ended: bool,
+}
+
+impl Drop for Traced {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.call.ended_as(Code::Cancelled as i64, "");
+        }
+    }
 }
 
 impl http_body::Body for Traced {
@@ -208,6 +221,7 @@ impl http_body::Body for Traced {
             let (code, message) = (trailers.get("grpc-status"), trailers.get("grpc-message"));
             let code = code.and_then(|code| code.parse().ok()).unwrap_or_default();
             self.call.ended_as(code, message.unwrap_or_default());
+            self.ended = true;
         }
         Poll::Ready(next)
     }

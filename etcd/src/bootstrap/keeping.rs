@@ -67,7 +67,10 @@ pub fn keep(
         info!("compact-revision" = revision, dropped, took = ?start.elapsed(), "finished scheduled compaction");
     }
     if asked.checkpoint || asked.reclaim {
-        match keeper.checkpoint() {
+        let start = Instant::now();
+        let durable = keeper.checkpoint();
+        crate::metrics::BACKEND_COMMIT.with(&[]).observe_since(start);
+        match durable {
             Ok(frame) => events.push(Event::Durable(frame.index, frame.term)),
             Err(error) if disk::is_full(&error) => {
                 warn!(error = %error, "there is no space to make the store durable; it will be tried again");

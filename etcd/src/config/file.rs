@@ -91,6 +91,15 @@ fn apply(flags: &mut Flags, name: &str, value: &Value) -> Result<()> {
         Value::Object(entries) => entries
             .iter()
             .try_for_each(|(key, value)| apply(flags, &format!("{name}.{key}"), value)),
+        // A file that etcd starts with may hold what a version before or after it knows. What is misspelt in a section for
+        // TLS is refused: it would leave a door open.
+        _ if !flags.is_declared(flag) => {
+            tracing::warn!(
+                field = name,
+                "this field of --config-file is not known and passed over"
+            );
+            Ok(())
+        }
         value => set(flags, flag, value).with_context(|| name.to_owned()),
     }
 }

@@ -150,14 +150,50 @@ peer-transport-security: {skip-client-san-verification: true, allowed-cn: [a, b]
     assert_eq!(service.request_timeout, Duration::from_secs(2));
     assert_eq!(service.user, Some(("u".to_owned(), "p".to_owned())));
     assert_eq!(config.allowed_peers.common_names, ["a", "b"]);
-    std::fs::write(&path, "discovery-config: {client: {nonsense: 1}}").unwrap();
-    let error = parse(&[&format!("--config-file={}", path.display())])
-        .err()
-        .unwrap();
-    assert!(
-        format!("{error:#}").contains("discovery-config.client.nonsense"),
-        "{error:#}"
-    );
+    std::fs::write(
+        &path,
+        "discovery-config: {client: {nonsense: 1}}\nof-tomorrow: [1]\nname: b",
+    )
+    .unwrap();
+    let config = parse(&[&format!("--config-file={}", path.display())]).unwrap();
+    assert_eq!(config.name, "b", "as in etcd, what is not known is passed over");
+}
+
+#[test]
+fn wrong_values_are_refused_also_where_nothing_asks_for_them() {
+    for (flags, want) in [
+        (
+            &["--auto-compaction-mode=hourly"][..],
+            "unknown auto-compaction-mode \"hourly\"",
+        ),
+        (
+            &["--tls-min-version=TLS1.4"],
+            "--tls-min-version: unknown tls version",
+        ),
+        (
+            &["--tls-max-version=TLS1.4"],
+            "--tls-max-version: unknown tls version",
+        ),
+        (
+            &["--tls-min-version=TLS1.3", "--tls-max-version=TLS1.2"],
+            "min version (TLS1.3) is greater than max version",
+        ),
+        (
+            &["--cipher-suites=NONE_SUCH"],
+            "--cipher-suites: Cipher suite NONE_SUCH",
+        ),
+        (
+            &[
+                "--tls-min-version=TLS1.3",
+                "--cipher-suites=TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+            ],
+            "only TLS1.3 is enabled",
+        ),
+        (&["--initial-cluster="], "--initial-cluster is empty"),
+    ] {
+        let error = parse(flags).err().expect(want);
+        assert!(format!("{error:#}").contains(want), "{flags:?}: {error:#}");
+    }
 }
 
 /// Names and defaults that etcd 3.6 shows; what it says nothing about is its type's zero.

@@ -17,6 +17,7 @@ pub fn server(flags: &Flags, prefix: &str, listeners: &[&str]) -> Result<Option<
         wanted |= listen_urls(flags, listen)?.iter().any(|url| url.tls);
     }
     let (cert, key, ca) = (value("cert-file"), value("key-file"), value("trusted-ca-file"));
+    let rules = rules(flags)?;
     if !wanted {
         if !cert.is_empty() || !key.is_empty() {
             tracing::warn!(
@@ -63,10 +64,28 @@ pub fn server(flags: &Flags, prefix: &str, listeners: &[&str]) -> Result<Option<
             "names are allowed for certificates on --{listen}, and none is asked for: give --{prefix}trusted-ca-file"
         );
     }
-    tls.min_version = parse_min_version(flags.string("tls-min-version"))?;
-    tls.at_most_tls12 = at_most_tls12(flags, tls.min_version)?;
-    tls.cipher_suites = component_base::tls::parse_cipher_suites(&flags.strings("cipher-suites"))?;
+    (tls.min_version, tls.at_most_tls12, tls.cipher_suites) = (rules.min, rules.at_most_tls12, rules.suites);
     Ok(Some(tls))
+}
+
+/// Which TLS is spoken; wrong flags are refused also where no listener has any.
+struct Rules {
+    min: MinVersion,
+    at_most_tls12: bool,
+    suites: Vec<String>,
+}
+
+fn rules(flags: &Flags) -> Result<Rules> {
+    let min = parse_min_version(flags.string("tls-min-version")).context("--tls-min-version")?;
+    let suites = flags.strings("cipher-suites");
+    if min == MinVersion::Tls13 && !suites.is_empty() {
+        bail!("cipher suites cannot be configured when only TLS1.3 is enabled: leave out --cipher-suites");
+    }
+    Ok(Rules {
+        min,
+        at_most_tls12: at_most_tls12(flags, min)?,
+        suites: component_base::tls::parse_cipher_suites(&suites).context("--cipher-suites")?,
+    })
 }
 
 fn at_most_tls12(flags: &Flags, min: MinVersion) -> Result<bool> {

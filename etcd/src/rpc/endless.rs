@@ -12,8 +12,9 @@ use http::Request;
 use http_body::Frame;
 use http_body_util::BodyExt as _;
 
-use super::grpc::{Answer, Reply, trailers};
-use super::status::Status;
+use super::grpc::trailers;
+use super::serve::Handling;
+use super::status::{Code, Status};
 use crate::server::{EtcdServer, ServerError};
 
 /// A stream that breaks costs more than a request that is refused: etcd waits for so many election timeouts without a leader.
@@ -60,10 +61,7 @@ impl EtcdServer {
 }
 
 /// The same stream until it is told to end.
-pub fn until_told(server: &EtcdServer, answer: Answer, requires_leader: bool) -> Answer {
-    let Ok(Reply::Stream(body)) = answer else {
-        return answer;
-    };
+pub fn until_told(server: &EtcdServer, body: Body, requires_leader: bool, handling: Handling) -> Body {
     let mut stopping = server.stopping.subscribe();
     let mut lost = requires_leader.then(|| server.leader_lost.subscribe());
     // Their senders are the server's own.
@@ -82,14 +80,16 @@ pub fn until_told(server: &EtcdServer, answer: Answer, requires_leader: bool) ->
     let body = UntilTold {
         body: Some(body),
         end: Box::pin(end),
+        handling,
     };
-    Ok(Reply::Stream(body.boxed_unsync()))
+    body.boxed_unsync()
 }
 
 struct UntilTold {
     /// None after the end: who writes into it learns that nobody reads any more.
     body: Option<Body>,
     end: Pin<Box<dyn Future<Output = ServerError> + Send>>,
+    handling: Handling,
 }
 
 impl http_body::Body for UntilTold {
@@ -104,12 +104,20 @@ impl http_body::Body for UntilTold {
             return Poll::Ready(None);
         };
         let next = Pin::new(body).poll_frame(context);
-        if next.is_ready() {
-            return next;
+        if let Poll::Ready(next) = next {
+            let trailers = next
+                .as_ref()
+                .and_then(|frame| frame.as_ref().ok()?.trailers_ref());
+            if let Some(code) = trailers.and_then(Code::of) {
+                self.handling.code = code;
+            }
+            return Poll::Ready(next);
         }
         let error = std::task::ready!(self.end.as_mut().poll(context));
         self.body = None;
-        Poll::Ready(Some(Ok(Frame::trailers(trailers(&Status::from(error))))))
+        let status = Status::from(error);
+        self.handling.code = status.code;
+        Poll::Ready(Some(Ok(Frame::trailers(trailers(&status)))))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use component_base::http::{Body, BoxError};
+use component_base::metrics::CounterValue;
 use component_base::serve::BoxFuture;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Request, Response};
@@ -24,6 +25,8 @@ pub const PREFIX_BYTES: usize = 5;
 /// etcd's gRPC server takes half a megabyte more than the request limit, so that the limit itself can answer.
 pub const OVERHEAD_BYTES: usize = 512 * 1024;
 
+static SENT: LazyLock<Arc<CounterValue>> = LazyLock::new(|| crate::metrics::SENT_BYTES.with(&[]));
+static RECEIVED: LazyLock<Arc<CounterValue>> = LazyLock::new(|| crate::metrics::RECEIVED_BYTES.with(&[]));
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const STATUS_OK: HeaderValue = HeaderValue::from_static("0");
 
@@ -189,6 +192,7 @@ impl Reader {
         if !self.rest(length).await? {
             return Err(Status::new(Code::Internal, "the request ends within a frame"));
         }
+        RECEIVED.add(length as f64);
         Ok(Some(self.take(length)))
     }
 
@@ -292,6 +296,12 @@ fn percent_encode(text: &str) -> String {
     out
 }
 
+/// A piece of a body, counted as sent to a client.
+pub fn sent(bytes: Bytes) -> Frame<Bytes> {
+    SENT.add(bytes.len() as f64);
+    Frame::data(bytes)
+}
+
 struct OneMessage {
     data: Option<Bytes>,
     trailers: Option<HeaderMap>,
@@ -306,7 +316,7 @@ impl http_body::Body for OneMessage {
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let frame = match self.data.take() {
-            Some(data) => Some(Frame::data(data)),
+            Some(data) => Some(sent(data)),
             None => self.trailers.take().map(Frame::trailers),
         };
         Poll::Ready(frame.map(Ok))
@@ -358,7 +368,7 @@ impl<I: Iterator<Item = Result<Bytes, Status>> + Unpin> http_body::Body for Fram
 /// The trailers after the last message, or instead of it.
 fn frame_of(next: Option<Result<Bytes, Status>>) -> Frame<Bytes> {
     match next {
-        Some(Ok(bytes)) => Frame::data(bytes),
+        Some(Ok(bytes)) => sent(bytes),
         Some(Err(status)) => Frame::trailers(trailers(&status)),
         None => Frame::trailers(ok_trailers()),
     }

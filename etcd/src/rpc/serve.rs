@@ -12,6 +12,7 @@ use super::grpc::{self, Answer, Inbound, Reply};
 use super::status::{Code, Status};
 use super::table::{METHODS, Method};
 use crate::server::{EtcdServer, ServerError};
+use crate::traces::Call;
 
 pub fn is_grpc<B>(request: &Request<B>) -> bool {
     request
@@ -25,8 +26,7 @@ pub async fn serve(server: Arc<EtcdServer>, request: Request<Inbound>) -> Respon
     let Some(place) = METHODS.iter().position(|method| method.path == path) else {
         return grpc::response(Err(unknown(path)));
     };
-    let (method, counted, start) = (&METHODS[place], &COUNTED[place], Instant::now());
-    counted.started.inc();
+    let (method, mut handling) = (&METHODS[place], Handling::begin(place));
     let call = server
         .traces
         .get()
@@ -34,17 +34,26 @@ pub async fn serve(server: Arc<EtcdServer>, request: Request<Inbound>) -> Respon
     let requires_leader = endless::requires_leader(&request);
     let answer = match refusal(&server, method, requires_leader) {
         Some(error) => Err(error.into()),
-        None if endless::is_endless(method.path) => {
-            let answer = (method.call)(server.clone(), request).await;
-            endless::until_told(&server, answer, requires_leader)
-        }
+        None if endless::is_endless(method.path) => match (method.call)(server.clone(), request).await {
+            Ok(Reply::Stream(body)) => {
+                let body = endless::until_told(&server, body, requires_leader, handling);
+                return grpc::response(ended_with(call, Ok(Reply::Stream(body))));
+            }
+            other => other,
+        },
         None => (method.call)(server, request).await,
     };
-    counted.finish(method, &answer, start);
-    grpc::response(match call {
+    handling.code = answer.as_ref().map_or_else(|status| status.code, |_| Code::Ok);
+    drop(handling);
+    grpc::response(ended_with(call, answer))
+}
+
+/// The span of a call ends with what it answers.
+fn ended_with(call: Option<Call>, answer: Answer) -> Answer {
+    match call {
         Some(call) => call.until(answer),
         None => answer,
-    })
+    }
 }
 
 /// What a learner answers; a Range says in its body whether it may be.
@@ -101,7 +110,6 @@ struct Counted {
 }
 
 static COUNTED: LazyLock<Vec<Counted>> = LazyLock::new(|| METHODS.iter().map(Counted::of).collect());
-static SENT: LazyLock<Arc<CounterValue>> = LazyLock::new(|| crate::metrics::SENT_BYTES.with(&[]));
 
 impl Counted {
     fn of(method: &Method) -> Self {
@@ -112,21 +120,42 @@ impl Counted {
             seconds: HANDLING.with(&[method.kind, service, name]),
         }
     }
+}
 
-    fn finish(&self, method: &Method, answer: &Answer, start: Instant) {
-        self.seconds.observe_since(start);
-        match answer {
-            Ok(reply) => {
-                self.ok.inc();
-                if let Reply::Message(bytes) = reply {
-                    SENT.add(bytes.len() as f64);
-                }
-            }
-            Err(status) => {
-                let (service, name) = method.names();
-                let labels = [method.kind, service, name, status.code.name()];
-                HANDLED.with(&labels).inc();
-            }
+/// Shows every method, called or not.
+pub fn count_from_zero() {
+    LazyLock::force(&COUNTED);
+}
+
+/// A call that was begun. It is counted as handled when this goes, which for a stream is at the stream's end.
+pub struct Handling {
+    place: usize,
+    start: Instant,
+    /// How it ends unless it is told; nobody tells of a stream that its client drops.
+    pub code: Code,
+}
+
+impl Handling {
+    fn begin(place: usize) -> Handling {
+        COUNTED[place].started.inc();
+        Handling {
+            place,
+            start: Instant::now(),
+            code: Code::Cancelled,
         }
+    }
+}
+
+impl Drop for Handling {
+    fn drop(&mut self) {
+        let (counted, method) = (&COUNTED[self.place], &METHODS[self.place]);
+        counted.seconds.observe_since(self.start);
+        if self.code == Code::Ok {
+            return counted.ok.inc();
+        }
+        let (service, name) = method.names();
+        HANDLED
+            .with(&[method.kind, service, name, self.code.name()])
+            .inc();
     }
 }

@@ -29,6 +29,12 @@ pub enum Code {
 }
 
 impl Code {
+    /// What trailers say.
+    pub fn of(trailers: &http::HeaderMap) -> Option<Code> {
+        let number: i32 = trailers.get("grpc-status")?.to_str().ok()?.parse().ok()?;
+        CODES.iter().copied().find(|code| *code as i32 == number)
+    }
+
     /// As the label of `grpc_server_handled_total`.
     pub fn name(self) -> &'static str {
         match self {
@@ -50,6 +56,24 @@ impl Code {
         }
     }
 }
+
+const CODES: [Code; 15] = [
+    Code::Ok,
+    Code::Cancelled,
+    Code::Unknown,
+    Code::InvalidArgument,
+    Code::DeadlineExceeded,
+    Code::NotFound,
+    Code::PermissionDenied,
+    Code::ResourceExhausted,
+    Code::FailedPrecondition,
+    Code::OutOfRange,
+    Code::Unimplemented,
+    Code::Internal,
+    Code::Unavailable,
+    Code::DataLoss,
+    Code::Unauthenticated,
+];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
@@ -133,13 +157,13 @@ fn member_code(error: MemberError) -> Code {
         MemberError::NotFound | MemberError::Removed => Code::NotFound,
         MemberError::BadUrls => Code::InvalidArgument,
         MemberError::Unhealthy => Code::Unavailable,
-        MemberError::TransferTimeout => Code::Unknown,
+        // etcd gives the second one no code either.
+        MemberError::TransferTimeout | MemberError::NotEnoughStarted => Code::Unknown,
         MemberError::Exists
         | MemberError::PeerUrlExists
         | MemberError::NotLearner
         | MemberError::TooManyLearners
         | MemberError::LearnerNotReady
-        | MemberError::NotEnoughStarted
         | MemberError::BadTransferee => Code::FailedPrecondition,
     }
 }

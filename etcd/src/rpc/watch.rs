@@ -14,7 +14,7 @@ use http_body_util::BodyExt as _;
 use prost::Message as _;
 
 use super::caller::Caller;
-use super::grpc::{Answer, Inbound, Reader, Reply, ok_trailers, undecodable};
+use super::grpc::{Answer, Inbound, Reader, Reply, ok_trailers, sent, undecodable};
 use super::status::Status;
 use crate::server::EtcdServer;
 use crate::watch::Hub;
@@ -108,7 +108,7 @@ impl http_body::Body for WatchBody {
             self.hub.send(HubEvent::Drained(self.stream));
         }
         let frame = match std::task::ready!(next) {
-            Next::Chunk(bytes) => Frame::data(bytes),
+            Next::Chunk(bytes) => sent(bytes),
             Next::End => {
                 self.done = true;
                 Frame::trailers(ok_trailers())

@@ -260,6 +260,15 @@ async fn members_are_added_promoted_and_removed() {
     let refused = cluster.nodes[1].kv().await.put(put("a", "x")).await.unwrap_err();
     assert_eq!(refused.message(), "etcdserver: rpc not supported for learner");
     assert!(cluster.nodes[1].status().await.unwrap().is_learner);
+    let ready = http_get(cluster.nodes[1].port, "/readyz");
+    assert_eq!(ready.0, 503, "{}", ready.1);
+    assert!(
+        ready
+            .1
+            .contains("[-]non_learner failed: not supported for learner"),
+        "{}",
+        ready.1
+    );
     let learner = format!("{:x}", cluster.id(1).await);
     cluster.ctl(0, &["member", "promote", &learner]).unwrap();
     cluster

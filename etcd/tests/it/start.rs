@@ -22,7 +22,7 @@ fn refused(args: &[&str]) -> (Option<i32>, String) {
 #[test]
 fn an_unknown_flag_names_the_nearest() {
     let (code, text) = refused(&["--listen-client-url=http://127.0.0.1:1"]);
-    assert_eq!(code, Some(1));
+    assert_eq!(code, Some(2), "as Go's flags");
     assert!(text.contains("--listen-client-urls"), "{text}");
 }
 
