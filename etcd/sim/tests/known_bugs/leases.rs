@@ -93,7 +93,8 @@ fn a_new_leader_gives_what_a_checkpoint_has_left() {
     kill(&mut world, old);
     let new = successor(&mut world, old);
     let left = left(&world, new).unwrap();
-    assert!((89..=92).contains(&left), "{left} s");
+    // And an election on top, and what the last checkpoints are behind.
+    assert!((89..=95).contains(&left), "{left} s");
 }
 
 /// Nobody could renew it meanwhile.
