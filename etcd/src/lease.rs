@@ -179,22 +179,25 @@ impl Lessor {
         Some(lease.ttl_seconds)
     }
 
-    /// Leases that live longer than `interval`, and what they have left; for a leader's next checkpoint, which is to be proposed at once.
-    pub fn to_checkpoint(&mut self, interval: u64, now: Millis) -> Vec<(i64, i64)> {
-        let left = |lease: &Lease| lease.expiry.map_or(0, |expiry| expiry.since(now));
-        let leading = self.leading;
-        let mut due: Vec<(i64, i64)> = self
-            .leases
-            .iter_mut()
-            .filter(|(_, lease)| leading && left(lease) > interval)
-            .map(|(id, lease)| {
-                lease.checkpointing = true;
-                // A second too much rather than a moment too little.
-                (*id, (left(lease).div_ceil(1000) as i64).min(lease.ttl_seconds))
-            })
-            .collect();
-        due.sort_unstable();
-        due
+    /// Leases that live for longer than `interval` still.
+    pub fn due_for_checkpoint(&self, interval: u64, now: Millis) -> Vec<i64> {
+        let lives_on = |lease: &Lease| lease.expiry.is_some_and(|expiry| expiry.since(now) > interval);
+        let due = self.leases.iter().filter(|(_, lease)| lives_on(lease));
+        let mut ids: Vec<i64> = due.map(|(id, _)| *id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// What these leases have left, as far as they are there; to be proposed before the lessor is used again.
+    pub fn begin_checkpoint(&mut self, ids: &[i64], now: Millis) -> Vec<(i64, i64)> {
+        let begin = |id: &i64| {
+            let lease = self.leases.get_mut(id)?;
+            // A second too much rather than a moment too little; none, which would take a checkpoint back, is none at all.
+            let left = (lease.expiry?.since(now).div_ceil(1000) as i64).min(lease.ttl_seconds);
+            lease.checkpointing |= left > 0;
+            (left > 0).then_some((*id, left))
+        };
+        ids.iter().filter_map(begin).collect()
     }
 
     /// The leader's clock stood still: what passed meanwhile does not count.
@@ -404,13 +407,15 @@ mod tests {
     fn a_checkpoint_is_what_a_new_leader_gives_until_it_is_taken_back() {
         let mut lessor = leading();
         lessor.grant(1, 100, Millis(0)).unwrap();
-        assert_eq!(lessor.to_checkpoint(60_000, Millis(30_000)), [(1, 70)]);
+        assert_eq!(lessor.due_for_checkpoint(60_000, Millis(30_000)), [1]);
+        assert!(lessor.due_for_checkpoint(60_000, Millis(50_000)).is_empty());
+        assert_eq!(lessor.begin_checkpoint(&[1, 2], Millis(30_000)), [(1, 70)]);
         assert_eq!(
-            lessor.to_checkpoint(60_000, Millis(30_001)),
+            lessor.begin_checkpoint(&[1], Millis(30_001)),
             [(1, 70)],
             "never less than there is"
         );
-        assert!(lessor.to_checkpoint(60_000, Millis(50_000)).is_empty());
+        assert!(lessor.begin_checkpoint(&[1], Millis(100_000)).is_empty());
         lessor.checkpoint(1, 70);
         lessor.demote();
         lessor.promote(Millis(40_000), 0);
@@ -420,7 +425,7 @@ mod tests {
         lessor.checkpoint(1, 0);
         assert!(!lessor.has_checkpoint(1));
         lessor.grant(2, 100, Millis(110_000)).unwrap();
-        assert_eq!(lessor.to_checkpoint(60_000, Millis(120_000)), [(2, 90)]);
+        assert_eq!(lessor.begin_checkpoint(&[2], Millis(120_000)), [(2, 90)]);
         assert!(lessor.has_checkpoint(2), "it may be applied after a renewal");
     }
 

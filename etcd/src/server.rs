@@ -260,17 +260,22 @@ impl EtcdServer {
         self.submit(id, Event::Propose(data)).await
     }
 
-    pub(crate) async fn submit(&self, id: u64, event: Event) -> Result<Applied, ServerError> {
-        if self.state.waits.len() >= MAX_WAITING {
-            return Err(ServerError::TooManyRequests);
-        }
-        let waiting = Waiting {
-            server: self,
-            id,
-            answer: self.state.waits.register(id),
-        };
-        self.events.push(event);
-        waiting.wait().await
+    /// Hands the event to raft at once; the future waits until what it proposes is applied here.
+    pub(crate) fn submit(
+        &self,
+        id: u64,
+        event: Event,
+    ) -> impl Future<Output = Result<Applied, ServerError>> + Send {
+        let waiting = (self.state.waits.len() < MAX_WAITING).then(|| {
+            let answer = self.state.waits.register(id);
+            self.events.push(event);
+            Waiting {
+                server: self,
+                id,
+                answer,
+            }
+        });
+        async move { waiting.ok_or(ServerError::TooManyRequests)?.wait().await }
     }
 
     /// Refuses what takes space while there is none, and raises the alarm.

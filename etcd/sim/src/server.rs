@@ -159,14 +159,16 @@ impl Primary for Server {
         self.next_id.fetch_add(1, Ordering::SeqCst)
     }
 
-    async fn submit(&self, id: u64, event: Event) -> Result<Applied, ServerError> {
+    fn submit(&self, id: u64, event: Event) -> impl Future<Output = Result<Applied, ServerError>> + Send {
         let answer = self.state.waits.register(id);
         self.events.push(event);
-        match self.within(REQUEST_TIMEOUT, answer).await {
-            Some(Ok(applied)) => Ok(applied),
-            _ => {
-                self.state.waits.forget(id);
-                Err(ServerError::Timeout)
+        async move {
+            match self.within(REQUEST_TIMEOUT, answer).await {
+                Some(Ok(applied)) => Ok(applied),
+                _ => {
+                    self.state.waits.forget(id);
+                    Err(ServerError::Timeout)
+                }
             }
         }
     }

@@ -39,7 +39,7 @@ pub trait Primary: Replica + 'static {
     fn clock(&self) -> &dyn Clock;
     fn election(&self) -> Duration;
     fn next_id(&self) -> u64;
-    /// Hands the event to raft, and waits until what it proposes is applied here.
+    /// Hands the event to raft at once; the future waits until what it proposes is applied here.
     fn submit(&self, id: u64, event: Event) -> impl Future<Output = Result<Applied, ServerError>> + Send;
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static);
     /// A lease may end earlier than the next one was to end.
@@ -89,12 +89,12 @@ pub async fn renew(member: &impl Primary, id: i64) -> Result<i64, ServerError> {
     let mut confirmed = false;
     loop {
         may_renew(member).await?;
-        let has_checkpoint = member.lessor().lock().has_checkpoint(id);
-        if has_checkpoint {
+        let Some(renewed) = renew_without_checkpoint(member, id) else {
             // A later leader must not go by what was left before this renewal.
-            Box::pin(checkpoint(member, vec![(id, 0)])).await?;
-        }
-        let renewed = member.lessor().lock().renew(id, member.clock().now());
+            let term = member.status().term.load(Ordering::SeqCst);
+            Box::pin(checkpoint(member, vec![(id, 0)], term)).await?;
+            continue;
+        };
         match renewed {
             // As etcd: it is gone once it was revoked, and not before.
             Err(LeaseError::Ending) => member.pause(ENDING_RETRY).await,
@@ -105,6 +105,15 @@ pub async fn renew(member: &impl Primary, id: i64) -> Result<i64, ServerError> {
             }
             renewed => return Ok(renewed?),
         }
+    }
+}
+
+/// None, and no renewal, as long as the cluster may go by a checkpoint. In one step: between two another checkpoint could be proposed.
+fn renew_without_checkpoint(member: &impl Primary, id: i64) -> Option<Result<i64, LeaseError>> {
+    let mut lessor = member.lessor().lock();
+    match lessor.has_checkpoint(id) {
+        true => None,
+        false => Some(lessor.renew(id, member.clock().now())),
     }
 }
 
@@ -172,11 +181,11 @@ async fn revoke(member: Arc<impl Primary>, id: i64, term: u64) {
     }
 }
 
-async fn submit_leading(
+fn submit_leading(
     member: &impl Primary,
     mut request: InternalRaftRequest,
     term: u64,
-) -> Result<(), ServerError> {
+) -> impl Future<Output = Result<(), ServerError>> + Send {
     let id = member.next_id();
     request.header = Some(RequestHeader {
         id,
@@ -184,15 +193,21 @@ async fn submit_leading(
         ..RequestHeader::default()
     });
     let event = Event::ProposeLeading(request.encode_to_vec(), term);
-    match member.submit(id, event).await?.result {
-        // Root may do everything; before the rules of a snapshot are known there may be no root. A corrupt cluster ends no lease.
-        Err(error @ (ApplyError::Auth(_) | ApplyError::Corrupt)) => Err(error.into()),
-        _ => Ok(()),
+    let submitted = member.submit(id, event);
+    async move {
+        match submitted.await?.result {
+            // Root may do everything; before the rules of a snapshot are known there may be no root. A corrupt cluster ends no lease.
+            Err(error @ (ApplyError::Auth(_) | ApplyError::Corrupt)) => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 }
 
-async fn checkpoint(member: &impl Primary, leases: Vec<(i64, i64)>) -> Result<(), ServerError> {
-    let term = member.status().term.load(Ordering::SeqCst);
+fn checkpoint(
+    member: &impl Primary,
+    leases: Vec<(i64, i64)>,
+    term: u64,
+) -> impl Future<Output = Result<(), ServerError>> + Send {
     let checkpoints = leases
         .into_iter()
         .map(|(id, remaining_ttl)| LeaseCheckpoint { id, remaining_ttl });
@@ -202,23 +217,36 @@ async fn checkpoint(member: &impl Primary, leases: Vec<(i64, i64)>) -> Result<()
         }),
         ..Default::default()
     };
-    submit_leading(member, request, term).await
+    submit_leading(member, request, term)
 }
 
 /// Lets the cluster know from time to time what long leases have left.
 pub async fn checkpoint_regularly(member: Arc<impl Primary>, interval: Duration) {
     loop {
         member.pause(interval).await;
-        let now = member.clock().now();
         let interval_ms = interval.as_millis() as u64;
-        let due = member.lessor().lock().to_checkpoint(interval_ms, now);
+        let due = member
+            .lessor()
+            .lock()
+            .due_for_checkpoint(interval_ms, member.clock().now());
         for batch in due.chunks(CHECKPOINT_BATCH) {
-            if let Err(error) = checkpoint(&*member, batch.to_vec()).await {
+            if let Err(error) = checkpoint_batch(&*member, batch).await {
                 warn!(error = %error, "failed to checkpoint leases");
                 break;
             }
         }
     }
+}
+
+/// What the leases have left is proposed before another renewal can be answered: one that comes later takes it back.
+fn checkpoint_batch(
+    member: &impl Primary,
+    ids: &[i64],
+) -> impl Future<Output = Result<(), ServerError>> + Send {
+    let term = member.status().term.load(Ordering::SeqCst);
+    let mut lessor = member.lessor().lock();
+    let left = lessor.begin_checkpoint(ids, member.clock().now());
+    checkpoint(member, left, term)
 }
 
 /// Raft has made this member the leader, or another one.

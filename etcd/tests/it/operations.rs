@@ -199,7 +199,8 @@ fn lines_go_where_the_flags_say() {
         "--log-format=console",
     ]);
     let text = std::fs::read_to_string(&plain).unwrap();
-    assert!(etcd.log().starts_with(&text), "{text}");
+    // What comes through the pipe is read a moment later.
+    wait_for(|| etcd.log().starts_with(&text));
     assert!(
         text.contains("\tinfo\t") && text.contains("\tready to serve client requests\t{"),
         "{text}"
@@ -209,10 +210,8 @@ fn lines_go_where_the_flags_say() {
         "--enable-log-rotation",
     ]);
     let text = std::fs::read_to_string(&rotating).unwrap();
-    assert!(
-        etcd.log().starts_with(&text) && text.contains("ready to serve"),
-        "{text}"
-    );
+    assert!(text.contains("ready to serve"), "{text}");
+    wait_for(|| etcd.log().starts_with(&text));
     let file = folder.path().join("quiet.log");
     let quiet = [
         format!("--log-outputs={}", file.display()),
