@@ -23,11 +23,12 @@ use tracing::warn;
 pub use self::effects::Effects;
 pub use self::install::Arrived;
 pub use self::wait::Waits;
+use crate::auth::token::TokenError;
 use crate::auth::{AuthError, AuthStore, Reply};
 use crate::clock::Clock;
 use crate::lease::{LeaseError, Lessor};
 use crate::membership::{MemberError, Membership};
-use crate::meta::Alarms;
+use crate::meta::{self, Alarms};
 use crate::mvcc::response::Response;
 use crate::mvcc::txn::Change;
 use crate::mvcc::{self, Store};
@@ -82,6 +83,26 @@ pub struct State {
     /// Changed by the apply thread alone; who reads or watches comes for a moment.
     pub v2: RwLock<v2::Store>,
     pub waits: Waits,
+}
+
+impl State {
+    /// As a store was read back.
+    pub fn new(
+        store: Arc<Store>,
+        lessor: Lessor,
+        read: meta::State,
+        options: &crate::auth::Options,
+    ) -> Result<State, TokenError> {
+        Ok(State {
+            lessor: Mutex::new(lessor.attached_to(&store)),
+            store,
+            membership: RwLock::new(read.membership),
+            alarms: RwLock::new(read.alarms),
+            auth: AuthStore::new(read.auth, options)?,
+            v2: RwLock::new(read.v2),
+            waits: Waits::default(),
+        })
+    }
 }
 
 /// What members must be configured alike for.

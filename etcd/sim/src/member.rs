@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Result;
-use etcd::apply::{Applied, Applier, State, Waits};
-use etcd::auth::{AuthStore, Options};
+use etcd::apply::{Applied, Applier, State};
+use etcd::auth::Options;
 use etcd::bootstrap::{self, ApplyJob, first};
 use etcd::clock::Clock;
 use etcd::disk::Disk;
@@ -32,7 +32,7 @@ use etcd::wal::{SpareJob, Wal};
 use etcd::watch::hub::{HubEvent, HubThread};
 use etcd::watch::{Hub, catch_up};
 use etcd_api::etcdserverpb::{InternalRaftRequest, RequestHeader, ResponseHeader};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use prost::Message as _;
 use raft::eraftpb::{Entry, Message};
 use tokio::sync::oneshot::Receiver;
@@ -159,15 +159,7 @@ impl Life {
             read.compacted,
         ));
         let conf_state = bootstrap::conf_state(&read.conf_state, &replay);
-        let state = Arc::new(State {
-            store: store.clone(),
-            lessor: Mutex::new(lessor.attached_to(&store)),
-            membership: RwLock::new(read.membership),
-            alarms: RwLock::new(read.alarms),
-            auth: AuthStore::new(read.auth, &Options::default())?,
-            v2: RwLock::new(read.v2),
-            waits: Waits::default(),
-        });
+        let state = Arc::new(State::new(store.clone(), lessor, read, &Options::default())?);
         let writer = Writer::new(storage.clone(), loaded.active.take(), loaded.meta, frame)?;
         let timing = Timing {
             election_ticks: ELECTION_TICKS,

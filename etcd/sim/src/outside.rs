@@ -180,8 +180,6 @@ impl Effects for SimEffects {
         }
     }
 
-    fn space_changed(&mut self) {}
-
     fn store_full(&mut self, full: bool) {
         self.told.store_full.store(full, Ordering::SeqCst);
         self.asked.lock().reclaim |= full;

@@ -20,7 +20,6 @@ pub trait Effects: Send {
     /// The store is to be made durable soon.
     fn checkpoint(&mut self);
     fn frame_written(&mut self, index: u64, bytes: u64);
-    fn space_changed(&mut self);
     fn store_full(&mut self, full: bool);
     /// What was applied cannot be written before there is space.
     fn wait_for_space(&mut self) {

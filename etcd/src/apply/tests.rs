@@ -61,7 +61,6 @@ impl Effects for Quiet {
     fn frame_written(&mut self, _: u64, _: u64) {
         (self.0)();
     }
-    fn space_changed(&mut self) {}
     fn store_full(&mut self, _: bool) {}
     fn leases_changed(&mut self) {}
     fn fatal(&mut self, source: &io::Error) -> ! {
@@ -139,17 +138,9 @@ impl Machine {
         .unwrap();
         let writer = Writer::new(storage.clone(), active, meta, frame).unwrap();
         let keeper = Keeper::new(storage, 1, writer.written(), store.clone(), durable);
-        let state = Arc::new(State {
-            store,
-            lessor: Mutex::new(lessor),
-            membership: RwLock::new(read.membership),
-            alarms: RwLock::new(read.alarms),
-            auth: AuthStore::new(read.auth, &crate::auth::Options::default()).unwrap(),
-            v2: RwLock::new(read.v2),
-            waits: Waits::default(),
-        });
+        let state = State::new(store, lessor, read, &crate::auth::Options::default()).unwrap();
         let applier = Applier::new(
-            state,
+            Arc::new(state),
             writer,
             Arc::new(Hub::default()),
             Arc::new(FakeClock::default()),

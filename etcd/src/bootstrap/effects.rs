@@ -79,10 +79,6 @@ impl Effects for ServerEffects {
         }
     }
 
-    fn space_changed(&mut self) {
-        self.server.space.notify_one();
-    }
-
     fn store_full(&mut self, full: bool) {
         self.server.store_full.store(full, Ordering::SeqCst);
         match full {

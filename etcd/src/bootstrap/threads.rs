@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use component_base::allocator;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
+use raft::eraftpb::ConfState;
 use tokio::sync::watch;
 
 use super::applying::Applying;
@@ -15,13 +16,10 @@ use super::effects::ServerEffects;
 use super::open::{self, Opened};
 use super::outside::ServerOutside;
 use super::{Member, keeping};
-use crate::apply::{Applier, Rules, State, Waits};
-use crate::auth::AuthStore;
+use crate::apply::{Applier, Rules, State};
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::disk::real::DirLock;
-use crate::lease::Lessor;
-use crate::meta;
 use crate::mvcc::Store;
 use crate::peer::client::Client;
 use crate::peer::headers::Local;
@@ -30,14 +28,17 @@ use crate::peer::transport::{Network as _, Transport};
 use crate::raft::driver::Driver;
 use crate::raft::inbox::Inbox;
 use crate::raft::log_thread::{Job, LogThread};
-use crate::raft::node::Timing;
+use crate::raft::node::{Node, Timing};
 use crate::raft::run::Loop;
 use crate::raft::stage::Stage;
 use crate::server::{EtcdServer, Limits, Parts};
 use crate::storage::Writer;
 use crate::storage::keeper::Keeper;
 use crate::storage::load::Loaded;
+use crate::storage::record::FrameHeader;
+use crate::wal::Wal;
 use crate::wal::format::Ids;
+use crate::wal::past::Past;
 use crate::watch::catch_up;
 use crate::watch::hub::{HubEvent, HubThread};
 
@@ -65,54 +66,29 @@ pub fn start(config: &Config, opened: Opened, lock: DirLock, client: Client) -> 
     let store = Store::open(storage.clone(), versions, frame.revision, read.compacted);
     let store = Arc::new(store);
     let conf_state = open::conf_state(&read.conf_state, &replay);
-    let state = Arc::new(state(config, &store, read, lessor)?);
+    let state = State::new(store.clone(), lessor, read, &config.auth)?;
     let writer = Writer::new(storage.clone(), active, meta, frame).context("cannot write to the store")?;
     // Segments and the log were read whole.
     allocator::collect();
     let mut node = open::node(&timing(config), ids.member, &conf_state, replay, frame.index)?;
     node.retain(config.retention);
-    let server = server(config, ids, state.clone(), client);
+    let server = server(config, ids, state, client);
     server.raft.applied.store(frame.index, Ordering::SeqCst);
     server.members_changed();
     server.transport.set_members(&members);
 
     let compactions: Arc<Mutex<Vec<i64>>> = Arc::default();
-    let keeper = Keeper::new(storage, ids.member, writer.written(), store.clone(), durable);
-    let effects = Box::new(ServerEffects::new(server.clone(), compactions.clone()));
-    let (hub, clock) = (server.hub.clone(), server.clock.clone());
-    let mut applier = Applier::new(state, writer, hub, clock, effects, ids.member, frame);
-    applier.rules = Rules {
-        max_learners: config.max_learners,
-        persist_checkpoints: config.features.lease_checkpoint_persist,
-    };
+    let keeper = Keeper::new(storage, ids.member, writer.written(), store, durable);
+    let applier = applier(config, &server, writer, frame, compactions.clone());
     let jobs: Arc<Inbox<Job>> = Arc::default();
-    let mut driver = Driver::new(
-        node,
-        ids.member,
-        server.events.clone(),
-        jobs.clone(),
-        server.raft.clone(),
-        ServerOutside::new(&server, wal.past())?,
-        config.heartbeat,
-        conf_state,
-    );
-    driver.election = config.election;
-    let log_thread = LogThread::new(wal, jobs.clone(), server.events.clone(), server.log.clone());
+    let driver = driver(config, &server, node, conf_state, jobs.clone(), wal.past())?;
 
     let keeping = server.clone();
     let keeper = thread("etcd-keeper", move || {
         keeping::run(keeper, &keeping, &compactions);
     })?;
     let mut threads = watch_threads(&server, config.watch_progress_notify_interval)?;
-    let log = Stage::new(jobs, log_thread);
-    let applying = Applying::new(applier, server.clone());
-    let applying = Stage::new(server.apply_jobs.clone(), applying);
-    let raft = Loop::new(driver, vec![applying.clone(), log.clone()]);
-    let stand_in = raft.clone();
-    threads.push(thread("etcd-wal", move || log.run())?);
-    threads.push(thread("etcd-apply", move || applying.run())?);
-    threads.push(thread("etcd-raft", move || raft.run())?);
-    threads.push(thread("etcd-raft-spare", move || stand_in.stand_in())?);
+    threads.extend(raft_threads(&server, driver, applier, wal, jobs)?);
     Ok(Member {
         server,
         threads,
@@ -121,19 +97,7 @@ pub fn start(config: &Config, opened: Opened, lock: DirLock, client: Client) -> 
     })
 }
 
-fn state(config: &Config, store: &Arc<Store>, read: meta::State, lessor: Lessor) -> Result<State> {
-    Ok(State {
-        store: store.clone(),
-        lessor: Mutex::new(lessor.attached_to(store)),
-        membership: RwLock::new(read.membership),
-        alarms: RwLock::new(read.alarms),
-        auth: AuthStore::new(read.auth, &config.auth)?,
-        v2: RwLock::new(read.v2),
-        waits: Waits::default(),
-    })
-}
-
-fn server(config: &Config, ids: Ids, state: Arc<State>, client: Client) -> Arc<EtcdServer> {
+fn server(config: &Config, ids: Ids, state: State, client: Client) -> Arc<EtcdServer> {
     let (events, removed) = (Arc::<Inbox<_>>::default(), watch::Sender::new(false));
     let remove = removed.clone();
     let transport = Arc::new(Transport::new(Shared {
@@ -154,12 +118,73 @@ fn server(config: &Config, ids: Ids, state: Arc<State>, client: Client) -> Arc<E
         member: ids.member,
         cluster: ids.cluster,
         limits: limits(config),
-        state,
+        state: Arc::new(state),
         events,
         clock: Arc::new(SystemClock::default()),
         transport,
         removed,
     }))
+}
+
+fn applier(
+    config: &Config,
+    server: &Arc<EtcdServer>,
+    writer: Writer,
+    frame: FrameHeader,
+    compactions: Arc<Mutex<Vec<i64>>>,
+) -> Applier {
+    let effects = Box::new(ServerEffects::new(server.clone(), compactions));
+    let (state, hub, clock) = (server.state.clone(), server.hub.clone(), server.clock.clone());
+    let mut applier = Applier::new(state, writer, hub, clock, effects, server.member, frame);
+    applier.rules = Rules {
+        max_learners: config.max_learners,
+        persist_checkpoints: config.features.lease_checkpoint_persist,
+    };
+    applier
+}
+
+fn driver(
+    config: &Config,
+    server: &Arc<EtcdServer>,
+    node: Node,
+    conf_state: ConfState,
+    jobs: Arc<Inbox<Job>>,
+    past: Past,
+) -> Result<Driver<ServerOutside>> {
+    let mut driver = Driver::new(
+        node,
+        server.member,
+        server.events.clone(),
+        jobs,
+        server.raft.clone(),
+        ServerOutside::new(server, past)?,
+        config.heartbeat,
+        conf_state,
+    );
+    driver.election = config.election;
+    Ok(driver)
+}
+
+/// Raft's loop with its stages, which it runs itself while there is little to do, and who stands in for it.
+fn raft_threads(
+    server: &Arc<EtcdServer>,
+    driver: Driver<ServerOutside>,
+    applier: Applier,
+    wal: Wal,
+    jobs: Arc<Inbox<Job>>,
+) -> Result<[JoinHandle<()>; 4]> {
+    let log = LogThread::new(wal, jobs.clone(), server.events.clone(), server.log.clone());
+    let log = Stage::new(jobs, log);
+    let applying = Applying::new(applier, server.clone());
+    let applying = Stage::new(server.apply_jobs.clone(), applying);
+    let raft = Loop::new(driver, vec![applying.clone(), log.clone()]);
+    let stand_in = raft.clone();
+    Ok([
+        thread("etcd-wal", move || log.run())?,
+        thread("etcd-apply", move || applying.run())?,
+        thread("etcd-raft", move || raft.run())?,
+        thread("etcd-raft-spare", move || stand_in.stand_in())?,
+    ])
 }
 
 /// The owner of all watchers, who reads history for it, and its clock.
