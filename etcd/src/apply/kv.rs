@@ -11,10 +11,11 @@ use crate::{meta, quota};
 impl Applier {
     pub(super) fn put(&mut self, request: &PutRequest) -> Result<Answer, ApplyError> {
         self.check_space()?;
-        self.write(|txn| {
+        let response = self.write(|txn| {
             txn.check_put(request)?;
             txn.put(request)
-        })
+        });
+        response.map(Answer::Kv)
     }
 
     pub(super) fn txn(&mut self, request: &TxnRequest) -> Result<Answer, ApplyError> {
@@ -22,12 +23,12 @@ impl Applier {
             true => self.check_space()?,
             false => self.check_intact()?,
         }
-        self.write(|txn| txn.txn(request))
+        self.write(|txn| txn.txn(request)).map(Answer::Kv)
     }
 
     pub(super) fn delete_range(&mut self, request: &DeleteRangeRequest) -> Result<Answer, ApplyError> {
         self.check_intact()?;
-        self.write(|txn| txn.delete_range(request))
+        self.write(|txn| txn.delete_range(request)).map(Answer::Kv)
     }
 
     pub(super) fn compaction(&mut self, request: &CompactionRequest) -> Result<Answer, ApplyError> {
@@ -46,10 +47,10 @@ impl Applier {
     }
 
     /// Runs one transaction under the next revision.
-    pub(super) fn write(
+    pub(super) fn write<T>(
         &mut self,
-        run: impl FnOnce(&mut WriteTxn<'_>) -> Result<Response, mvcc::Error>,
-    ) -> Result<Answer, ApplyError> {
+        run: impl FnOnce(&mut WriteTxn<'_>) -> Result<T, mvcc::Error>,
+    ) -> Result<T, ApplyError> {
         let mut lessor = self.state.lessor.lock();
         let segments = self.state.store.storage.segments();
         if self.watched && self.before.is_none() {
@@ -69,7 +70,7 @@ impl Applier {
         if let Err(mvcc::Error::Io(source)) = &result {
             self.effects.fatal(source);
         }
-        Ok(Answer::Kv(result?))
+        Ok(result?)
     }
 
     pub(super) fn check_space(&self) -> Result<(), ApplyError> {

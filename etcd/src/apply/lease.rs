@@ -4,7 +4,6 @@ use etcd_api::etcdserverpb::{LeaseCheckpointRequest, LeaseGrantRequest};
 
 use super::{Answer, Applier, ApplyError};
 use crate::meta;
-use crate::mvcc::response::Response;
 
 impl Applier {
     pub(super) fn lease_grant(&mut self, request: &LeaseGrantRequest) -> Result<Answer, ApplyError> {
@@ -28,7 +27,7 @@ impl Applier {
         let keys = self.state.lessor.lock().keys_of(id)?;
         self.write(|txn| {
             txn.delete_keys(&keys);
-            Ok(Response::Compaction)
+            Ok(())
         })?;
         self.state.lessor.lock().revoke(id)?;
         meta::delete_lease(&mut self.writer, id);
