@@ -33,7 +33,7 @@ use crate::disk::unsynced::Unsynced;
 use crate::peer::client::Client;
 use crate::raft::driver::Event;
 use crate::server::EtcdServer;
-use crate::storage::keeper::Asked;
+use crate::storage::keeper::Request;
 use crate::watch::hub::HubEvent;
 
 /// Upstream's: a second and an election.
@@ -110,21 +110,14 @@ impl Member {
 
     /// What the last life left dead is reclaimed.
     pub fn reclaim(&self) {
-        self.server.bell.ask(Asked {
-            reclaim: true,
-            ..Asked::default()
-        });
+        self.server.keeper.ask(Request::RECLAIM);
     }
 
     /// Stops everything in the order of the data's way, and leaves the store durable for a fast start.
     pub fn stop(self) {
         self.server.events.push(Event::Stop);
         self.server.hub.send(HubEvent::Stop);
-        self.server.bell.ask(Asked {
-            checkpoint: true,
-            stop: true,
-            ..Asked::default()
-        });
+        self.server.keeper.ask(Request::STOP);
         join(self.keeper);
         self.server.apply_jobs.push(ApplyJob::Stop);
         self.threads.into_iter().for_each(join);

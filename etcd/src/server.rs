@@ -33,7 +33,7 @@ use crate::raft::log_thread::LogStatus;
 use crate::raft::read::{self, Replica};
 use crate::rpc::unfinished::Unfinished;
 use crate::snapshot::View;
-use crate::storage::keeper::Bell;
+use crate::storage::keeper::Requests;
 use crate::traces::Traces;
 use crate::watch::Hub;
 
@@ -126,7 +126,7 @@ pub struct EtcdServer {
     pub events: Arc<Inbox<Event>>,
     pub apply_jobs: Arc<Inbox<ApplyJob>>,
     pub hub: Arc<Hub>,
-    pub bell: Arc<Bell>,
+    pub keeper: Arc<Requests>,
     pub clock: Arc<dyn Clock>,
     pub health: Health,
     pub applied: watch::Sender<u64>,
@@ -188,7 +188,7 @@ impl EtcdServer {
             events,
             apply_jobs: Arc::default(),
             hub: Arc::default(),
-            bell: Arc::default(),
+            keeper: Arc::default(),
             clock,
             health: Health::new(),
             applied: watch::Sender::new(0),

@@ -23,7 +23,7 @@ use etcd::raft::inbox::Inbox;
 use etcd::raft::log_thread::{Job, LogStatus, LogThread};
 use etcd::raft::node::Timing;
 use etcd::raft::older::Fetch;
-use etcd::storage::keeper::{Asked, Keeper};
+use etcd::storage::keeper::{Keeper, Request};
 use etcd::storage::{Writer, load};
 use etcd::wal::format::Ids;
 use etcd::wal::past::Past;
@@ -89,7 +89,7 @@ pub struct Life {
     apply_jobs: Arc<Inbox<ApplyJob>>,
     applying: VecDeque<ApplyJob>,
     keeper: Keeper,
-    asked: Arc<Mutex<Asked>>,
+    asked: Arc<Mutex<Request>>,
     compactions: Arc<Mutex<Vec<i64>>>,
     spares: Arc<Mutex<VecDeque<(SpareJob, Arc<Inbox<Job>>)>>>,
     log_status: Arc<LogStatus>,
@@ -202,7 +202,7 @@ impl Life {
         driver.lazy = plan.lazy;
         let driver = Arc::new(Mutex::new(driver));
         let (asked, compactions, told) = (
-            Arc::<Mutex<Asked>>::default(),
+            Arc::<Mutex<Request>>::default(),
             Arc::default(),
             Arc::<Told>::default(),
         );
@@ -314,7 +314,7 @@ impl Life {
             Part::Driver => !self.events.is_empty(),
             Part::Wal => !self.jobs.is_empty(),
             Part::Apply => !self.applying.is_empty() || !self.apply_jobs.is_empty(),
-            Part::Keeper => *self.asked.lock() != Asked::default(),
+            Part::Keeper => *self.asked.lock() != Request::NONE,
             Part::Hub => !self.hub_events.is_empty() || !self.hub.is_idle(),
             Part::History => !self.reading.is_empty() || !self.history.is_empty(),
             Part::Spare => !self.spares.lock().is_empty(),
@@ -401,9 +401,7 @@ impl Life {
             end,
         );
         if let Err(again) = kept {
-            let mut asked = self.asked.lock();
-            asked.checkpoint |= again.checkpoint;
-            asked.reclaim |= again.reclaim;
+            *self.asked.lock() |= again;
         }
         self.apply_jobs.push(ApplyJob::Reserve);
     }
@@ -415,7 +413,7 @@ impl Life {
 
     /// There is space again, and both threads look.
     pub fn made_room(&mut self) {
-        self.asked.lock().reclaim = true;
+        *self.asked.lock() |= Request::RECLAIM;
         self.turn(Part::Wal);
     }
 

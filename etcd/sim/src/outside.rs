@@ -15,7 +15,7 @@ use etcd::raft::driver::{Driver, Event, Outside};
 use etcd::raft::inbox::Inbox;
 use etcd::raft::log_thread::{Beside, Job};
 use etcd::raft::older::Fetch;
-use etcd::storage::keeper::Asked;
+use etcd::storage::keeper::Request;
 use etcd::wal::SpareJob;
 use etcd_api::raftpb;
 use parking_lot::Mutex;
@@ -136,7 +136,7 @@ pub struct Told {
 pub struct SimEffects {
     pub driver: Arc<Mutex<Driver<Outgoing>>>,
     pub events: Arc<Inbox<Event>>,
-    pub asked: Arc<Mutex<Asked>>,
+    pub asked: Arc<Mutex<Request>>,
     pub compactions: Arc<Mutex<Vec<i64>>>,
     pub told: Arc<Told>,
     pub server: Arc<Server>,
@@ -165,12 +165,12 @@ impl Effects for SimEffects {
 
     fn compacted(&mut self, revision: i64) {
         self.compactions.lock().push(revision);
-        self.asked.lock().reclaim = true;
+        *self.asked.lock() |= Request::RECLAIM;
     }
 
     fn checkpoint(&mut self) {
         self.since_checkpoint = 0;
-        self.asked.lock().checkpoint = true;
+        *self.asked.lock() |= Request::CHECKPOINT;
     }
 
     fn frame_written(&mut self, _: u64, bytes: u64) {
@@ -182,7 +182,9 @@ impl Effects for SimEffects {
 
     fn store_full(&mut self, full: bool) {
         self.told.store_full.store(full, Ordering::SeqCst);
-        self.asked.lock().reclaim |= full;
+        if full {
+            *self.asked.lock() |= Request::RECLAIM;
+        }
     }
 
     fn wait_for_space(&mut self) {

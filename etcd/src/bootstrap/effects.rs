@@ -12,7 +12,7 @@ use crate::apply::Effects;
 use crate::raft::driver::Event;
 use crate::raft::log_thread::fatal;
 use crate::server::{EtcdServer, REQUEST_TIMEOUT};
-use crate::storage::keeper::Asked;
+use crate::storage::keeper::Request;
 
 /// A checkpoint is taken after so many bytes of frames.
 const CHECKPOINT_BYTES: u64 = 8 * 1024 * 1024;
@@ -55,18 +55,12 @@ impl Effects for ServerEffects {
 
     fn compacted(&mut self, revision: i64) {
         self.compactions.lock().push(revision);
-        self.server.bell.ask(Asked {
-            reclaim: true,
-            ..Asked::default()
-        });
+        self.server.keeper.ask(Request::RECLAIM);
     }
 
     fn checkpoint(&mut self) {
         self.since_checkpoint = 0;
-        self.server.bell.ask(Asked {
-            checkpoint: true,
-            ..Asked::default()
-        });
+        self.server.keeper.ask(Request::CHECKPOINT);
     }
 
     fn frame_written(&mut self, _: u64, bytes: u64) {
@@ -82,15 +76,14 @@ impl Effects for ServerEffects {
     fn store_full(&mut self, full: bool) {
         self.server.store_full.store(full, Ordering::SeqCst);
         match full {
-            true => warn!(
-                "the disk is full: writes are refused until there is space for the next segment of the store"
-            ),
+            true => {
+                warn!(
+                    "the disk is full: writes are refused until there is space for the next segment of the store"
+                );
+                self.server.keeper.ask(Request::RECLAIM);
+            }
             false => info!("there is space for the store again"),
         }
-        self.server.bell.ask(Asked {
-            reclaim: full,
-            ..Asked::default()
-        });
         self.server.space.notify_one();
     }
 

@@ -14,7 +14,7 @@ use crate::raft::driver::Event;
 use crate::raft::inbox::Inbox;
 use crate::raft::log_thread::fatal;
 use crate::server::EtcdServer;
-use crate::storage::keeper::{Asked, Keeper};
+use crate::storage::keeper::{Keeper, Request};
 
 /// After the store could not be made durable.
 const KEEP_RETRY: Duration = Duration::from_millis(500);
@@ -22,7 +22,7 @@ const KEEP_RETRY: Duration = Duration::from_millis(500);
 /// Checkpoints, sweeps and reclaims, one after the other, until it is asked to stop.
 pub fn run(mut keeper: Keeper, server: &Arc<EtcdServer>, compactions: &Mutex<Vec<i64>>) {
     loop {
-        let asked = server.bell.wait();
+        let asked = server.keeper.wait();
         let swept = |revision| {
             server.swept.send_replace(revision);
         };
@@ -37,7 +37,7 @@ pub fn run(mut keeper: Keeper, server: &Arc<EtcdServer>, compactions: &Mutex<Vec
         );
         if let Err(again) = kept {
             std::thread::sleep(KEEP_RETRY);
-            server.bell.ask(again);
+            server.keeper.ask(again);
         }
         server.apply_jobs.push(ApplyJob::Reserve);
         server.space.notify_one();
@@ -55,10 +55,10 @@ pub fn keep(
     store: &Store,
     events: &Inbox<Event>,
     compactions: &Mutex<Vec<i64>>,
-    asked: Asked,
+    asked: Request,
     swept: impl Fn(i64),
     fatal: fn(&dyn std::fmt::Display) -> !,
-) -> Result<(), Asked> {
+) -> Result<(), Request> {
     let sweeps = std::mem::take(&mut *compactions.lock());
     for revision in sweeps {
         let start = Instant::now();
@@ -74,7 +74,7 @@ pub fn keep(
             Ok(frame) => events.push(Event::Durable(frame.index, frame.term)),
             Err(error) if disk::is_full(&error) => {
                 warn!(error = %error, "there is no space to make the store durable; it will be tried again");
-                return Err(Asked { stop: false, ..asked });
+                return Err(Request { stop: false, ..asked });
             }
             // A sync that failed once may succeed the next time without having written anything.
             Err(error) => fatal(&error),
@@ -85,10 +85,7 @@ pub fn keep(
     {
         warn!(error = %error, "failed to make the store smaller");
         if disk::is_full(&error) {
-            return Err(Asked {
-                reclaim: true,
-                ..Asked::default()
-            });
+            return Err(Request::RECLAIM);
         }
     }
     Ok(())

@@ -14,7 +14,7 @@ use super::grpc::{Answer, message};
 use crate::membership::storage_version;
 use crate::peer::corrupt;
 use crate::server::ServerError;
-use crate::storage::keeper::Asked;
+use crate::storage::keeper::Request;
 use crate::{apply, meta};
 
 pub async fn alarm(server: Caller, request: AlarmRequest) -> Answer {
@@ -88,10 +88,7 @@ pub async fn status(server: Caller, _: StatusRequest) -> Answer {
 /// Space comes back without being asked; asking only makes it soon.
 pub async fn defragment(server: Caller, _: DefragmentRequest) -> Answer {
     server.admin().await?;
-    server.bell.ask(Asked {
-        reclaim: true,
-        ..Asked::default()
-    });
+    server.keeper.ask(Request::RECLAIM);
     message(&DefragmentResponse {
         header: Some(server.header(server.store().current())),
     })

@@ -1,6 +1,7 @@
 //! What keeps the store durable and small, on a thread that no write waits for: syncs, footers, MANIFEST, reclaiming.
 
 use std::io;
+use std::ops::BitOrAssign;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -310,35 +311,62 @@ pub fn append_footer_item(footer: &mut BytesMut, record: &[u8], offset: u32) {
     footer.put_slice(key);
 }
 
-/// What the keeper's thread is asked to do.
+/// What the keeper is asked to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Asked {
+pub struct Request {
     pub checkpoint: bool,
     pub reclaim: bool,
     pub stop: bool,
 }
 
-/// The thread's ear.
-#[derive(Default)]
-pub struct Bell {
-    asked: Mutex<Asked>,
-    rung: Condvar,
+impl Request {
+    pub const NONE: Request = Request {
+        checkpoint: false,
+        reclaim: false,
+        stop: false,
+    };
+    pub const CHECKPOINT: Request = Request {
+        checkpoint: true,
+        ..Request::NONE
+    };
+    pub const RECLAIM: Request = Request {
+        reclaim: true,
+        ..Request::NONE
+    };
+    /// Ends the keeper's thread, and leaves the store durable.
+    pub const STOP: Request = Request {
+        checkpoint: true,
+        stop: true,
+        ..Request::NONE
+    };
 }
 
-impl Bell {
-    pub fn ask(&self, what: Asked) {
-        let mut asked = self.asked.lock();
-        asked.checkpoint |= what.checkpoint;
-        asked.reclaim |= what.reclaim;
-        asked.stop |= what.stop;
-        self.rung.notify_one();
+impl BitOrAssign for Request {
+    fn bitor_assign(&mut self, other: Request) {
+        self.checkpoint |= other.checkpoint;
+        self.reclaim |= other.reclaim;
+        self.stop |= other.stop;
+    }
+}
+
+/// What the keeper's thread was asked for since it looked last: one request, whoever asked and however often.
+#[derive(Default)]
+pub struct Requests {
+    pending: Mutex<Request>,
+    changed: Condvar,
+}
+
+impl Requests {
+    pub fn ask(&self, request: Request) {
+        *self.pending.lock() |= request;
+        self.changed.notify_one();
     }
 
-    pub fn wait(&self) -> Asked {
-        let mut asked = self.asked.lock();
-        while *asked == Asked::default() {
-            self.rung.wait(&mut asked);
+    pub fn wait(&self) -> Request {
+        let mut pending = self.pending.lock();
+        while *pending == Request::NONE {
+            self.changed.wait(&mut pending);
         }
-        std::mem::take(&mut *asked)
+        std::mem::take(&mut *pending)
     }
 }
