@@ -383,9 +383,7 @@ impl Life {
         self.server.note_ends(&entries);
         self.applier.apply(entries);
         self.status.applied.store(last, Ordering::SeqCst);
-        if !self.status.is_leader.load(Ordering::SeqCst) {
-            self.events.push(Event::Applied);
-        }
+        self.status.wake_to_campaign(&self.events);
     }
 
     fn keep(&mut self) {

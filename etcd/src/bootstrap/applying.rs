@@ -9,7 +9,6 @@ use tracing::{info, warn};
 
 use crate::apply::{Applier, Arrived};
 use crate::metrics;
-use crate::raft::driver::Event;
 use crate::raft::stage::Worker;
 use crate::server::EtcdServer;
 use crate::snapshot::View;
@@ -48,10 +47,7 @@ impl Applying {
             metrics::SLOW_APPLY.with(&[]).inc();
         }
         self.applied(last);
-        // The raft thread reads the index when it has something to do anyway; only who may have to campaign is woken.
-        if server.raft.leader.load(Ordering::SeqCst) == 0 {
-            server.events.push(Event::Applied);
-        }
+        server.raft.wake_to_campaign(&server.events);
     }
 
     fn install(&mut self, arrived: Arrived) {

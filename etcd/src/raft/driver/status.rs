@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use super::Event;
+use crate::raft::inbox::Inbox;
 use crate::raft::node::Node;
 
 #[derive(Default)]
@@ -21,6 +23,15 @@ pub struct Status {
     pub heartbeat_failures: AtomicU64,
     /// When raft's clock went on last, on [`crate::clock::uptime_ms`].
     pub last_tick_ms: AtomicU64,
+}
+
+impl Status {
+    /// After entries were applied. The driver reads the index when it has something to do anyway; only who may have to campaign is woken.
+    pub fn wake_to_campaign(&self, events: &Inbox<Event>) {
+        if self.leader.load(Ordering::SeqCst) == 0 {
+            events.push(Event::Applied);
+        }
+    }
 }
 
 /// What must have been applied before a leader may say of itself ...
