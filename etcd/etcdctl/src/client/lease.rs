@@ -23,32 +23,32 @@ const REOPEN_AFTER: Duration = Duration::from_millis(500);
 /// Upstream's `defaultTTL` while no answer has told another.
 const FIRST_ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
+/// One call of the service, which may be made again when it fails.
+macro_rules! call {
+    ($client:ident, $context:ident, $method:ident($request:ident), $path:literal) => {{
+        let policy = Policy::Repeatable;
+        unary!($client, $context, policy, LeaseClient, $method, $path, $request)
+    }};
+}
+
 impl Client {
     pub async fn lease_grant(&self, context: &Context, ttl: i64) -> Result<LeaseGrantResponse, Error> {
         let request = LeaseGrantRequest { ttl, id: 0 };
-        let policy = Policy::Repeatable;
-        unary!(
+        call!(
             self,
             context,
-            policy,
-            LeaseClient,
-            lease_grant,
-            "/etcdserverpb.Lease/LeaseGrant",
-            request
+            lease_grant(request),
+            "/etcdserverpb.Lease/LeaseGrant"
         )
     }
 
     pub async fn lease_revoke(&self, context: &Context, id: i64) -> Result<LeaseRevokeResponse, Error> {
         let request = LeaseRevokeRequest { id };
-        let policy = Policy::Repeatable;
-        unary!(
+        call!(
             self,
             context,
-            policy,
-            LeaseClient,
-            lease_revoke,
-            "/etcdserverpb.Lease/LeaseRevoke",
-            request
+            lease_revoke(request),
+            "/etcdserverpb.Lease/LeaseRevoke"
         )
     }
 
@@ -59,29 +59,21 @@ impl Client {
         keys: bool,
     ) -> Result<LeaseTimeToLiveResponse, Error> {
         let request = LeaseTimeToLiveRequest { id, keys };
-        let policy = Policy::Repeatable;
-        unary!(
+        call!(
             self,
             context,
-            policy,
-            LeaseClient,
-            lease_time_to_live,
-            "/etcdserverpb.Lease/LeaseTimeToLive",
-            request
+            lease_time_to_live(request),
+            "/etcdserverpb.Lease/LeaseTimeToLive"
         )
     }
 
     pub async fn leases(&self, context: &Context) -> Result<LeaseLeasesResponse, Error> {
         let request = LeaseLeasesRequest {};
-        let policy = Policy::Repeatable;
-        unary!(
+        call!(
             self,
             context,
-            policy,
-            LeaseClient,
-            lease_leases,
-            "/etcdserverpb.Lease/LeaseLeases",
-            request
+            lease_leases(request),
+            "/etcdserverpb.Lease/LeaseLeases"
         )
     }
 

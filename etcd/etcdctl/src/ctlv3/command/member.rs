@@ -54,6 +54,20 @@ pub fn command() -> Command<Run> {
     Command::group("member <subcommand>", "Membership related commands", subcommands)
 }
 
+/// A change of the members, which is asked for once.
+macro_rules! change {
+    ($ctl:ident, $method:ident($request:ident), $path:literal) => {{
+        let context = $ctl.context();
+        call!(
+            $ctl,
+            context,
+            NonRepeatable,
+            ClusterClient.$method($request),
+            $path
+        )
+    }};
+}
+
 fn peer_urls(ctl: &Ctl) -> Result<Vec<String>, Exit> {
     match ctl.flags.string("peer-urls") {
         "" => Err(Exit::bad_args(NO_URLS)),
@@ -74,14 +88,7 @@ async fn add(ctl: &mut Ctl) -> Result<(), Exit> {
         peer_ur_ls: peer_urls(ctl)?,
         is_learner: ctl.flags.bool("learner"),
     };
-    let context = ctl.context();
-    let answer = call!(
-        ctl,
-        context,
-        NonRepeatable,
-        ClusterClient.member_add(request),
-        "/etcdserverpb.Cluster/MemberAdd"
-    );
+    let answer = change!(ctl, member_add(request), "/etcdserverpb.Cluster/MemberAdd");
     let settings = settings(ctl.arg(0), ctl.flags.string("peer-urls"), &answer);
     ctl.print(&Reply::MemberAdd(answer))?;
     if ctl.is_simple() {
@@ -124,15 +131,8 @@ fn settings(name: &str, peer_urls: &str, answer: &MemberAddResponse) -> String {
 
 async fn remove(ctl: &mut Ctl) -> Result<(), Exit> {
     let id = id(ctl)?;
-    let context = ctl.context();
     let request = MemberRemoveRequest { id };
-    let answer = call!(
-        ctl,
-        context,
-        NonRepeatable,
-        ClusterClient.member_remove(request),
-        "/etcdserverpb.Cluster/MemberRemove"
-    );
+    let answer = change!(ctl, member_remove(request), "/etcdserverpb.Cluster/MemberRemove");
     ctl.print(&Reply::MemberRemove(id, answer))
 }
 
@@ -142,14 +142,7 @@ async fn update(ctl: &mut Ctl) -> Result<(), Exit> {
         id,
         peer_ur_ls: peer_urls(ctl)?,
     };
-    let context = ctl.context();
-    let answer = call!(
-        ctl,
-        context,
-        NonRepeatable,
-        ClusterClient.member_update(request),
-        "/etcdserverpb.Cluster/MemberUpdate"
-    );
+    let answer = change!(ctl, member_update(request), "/etcdserverpb.Cluster/MemberUpdate");
     ctl.print(&Reply::MemberUpdate(id, answer))
 }
 
@@ -166,13 +159,10 @@ async fn list(ctl: &mut Ctl) -> Result<(), Exit> {
 
 async fn promote(ctl: &mut Ctl) -> Result<(), Exit> {
     let id = id(ctl)?;
-    let context = ctl.context();
     let request = MemberPromoteRequest { id };
-    let answer = call!(
+    let answer = change!(
         ctl,
-        context,
-        NonRepeatable,
-        ClusterClient.member_promote(request),
+        member_promote(request),
         "/etcdserverpb.Cluster/MemberPromote"
     );
     ctl.print(&Reply::MemberPromote(id, answer))
