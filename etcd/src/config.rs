@@ -126,25 +126,12 @@ impl Config {
             component_base::logging::follow_etcd_flags(&flags).map_err(anyhow::Error::msg)?;
         }
         effect::warn(&flags);
-        for name in ["listen-peer-urls", "initial-advertise-peer-urls"] {
-            let checked = urls(&flags, name)?.iter().try_for_each(|url| peer_url(url));
-            checked.with_context(|| format!("--{name}"))?;
-        }
+        check_peer_flags(&flags)?;
         let (heartbeat, election) = timing(&flags)?;
         let discovery = Discovery::from_flags(&flags)?;
         let name = flags.string("name").to_owned();
         let advertise_peer = urls(&flags, "initial-advertise-peer-urls")?;
-        let initial_cluster = match flags.string("initial-cluster") {
-            "" if flags.is_set("initial-cluster") && matches!(discovery, Discovery::Static) => {
-                bail!("--initial-cluster is empty: name the members (name=url,...), or leave the flag out")
-            }
-            "" => advertise_peer
-                .iter()
-                .map(|url| format!("{name}={url}"))
-                .collect::<Vec<_>>()
-                .join(","),
-            given => given.to_owned(),
-        };
+        let initial_cluster = initial_cluster(&flags, &discovery, &name, &advertise_peer)?;
         let data_dir = crate::bootstrap::data_dir(flags.string("data-dir"), &name);
         let wal_dir = match flags.string("wal-dir") {
             "" => data_dir.join("member/wal"),
@@ -213,6 +200,28 @@ impl Config {
     pub fn min_lease_ttl(&self) -> i64 {
         let ms = (3 * self.election_ticks() as u64) / 2 * self.heartbeat.as_millis() as u64;
         ms.div_ceil(1000) as i64
+    }
+}
+
+fn check_peer_flags(flags: &Flags) -> Result<()> {
+    for name in ["listen-peer-urls", "initial-advertise-peer-urls"] {
+        let checked = urls(flags, name)?.iter().try_for_each(|url| peer_url(url));
+        checked.with_context(|| format!("--{name}"))?;
+    }
+    Ok(())
+}
+
+/// Where the flag says nothing, this member alone.
+fn initial_cluster(flags: &Flags, discovery: &Discovery, name: &str, peer_urls: &[String]) -> Result<String> {
+    match flags.string("initial-cluster") {
+        "" if flags.is_set("initial-cluster") && matches!(discovery, Discovery::Static) => {
+            bail!("--initial-cluster is empty: name the members (name=url,...), or leave the flag out")
+        }
+        "" => {
+            let pairs = peer_urls.iter().map(|url| format!("{name}={url}"));
+            Ok(pairs.collect::<Vec<_>>().join(","))
+        }
+        given => Ok(given.to_owned()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The small buckets beside the keys: what they are called and how they are encoded in the store.
 
+use std::array::TryFromSliceError;
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
@@ -102,9 +103,7 @@ pub fn read_from(cluster: u64, meta: &Meta, lessor: &mut Lessor) -> Result<State
                 state.membership.members.insert(member.id, member);
             }
             (MEMBERS_REMOVED, _) => {
-                let id = key[..]
-                    .try_into()
-                    .map_err(bad::<std::array::TryFromSliceError>("a removed member"))?;
+                let id = eight(key, "a removed member")?;
                 state.membership.removed.insert(u64::from_be_bytes(id));
             }
             (CLUSTER, CLUSTER_VERSION) => {
@@ -119,11 +118,7 @@ pub fn read_from(cluster: u64, meta: &Meta, lessor: &mut Lessor) -> Result<State
             }
             (AUTH | AUTH_USERS | AUTH_ROLES, _) => auth.extend(read_auth(*bucket, key, value)?),
             (REVISION, COMPACTED) => {
-                state.compacted = i64::from_be_bytes(value[..].try_into().map_err(bad::<
-                    std::array::TryFromSliceError,
-                >(
-                    "the compacted revision",
-                ))?);
+                state.compacted = i64::from_be_bytes(eight(value, "the compacted revision")?);
             }
             (V2, path) => state
                 .v2
@@ -136,14 +131,16 @@ pub fn read_from(cluster: u64, meta: &Meta, lessor: &mut Lessor) -> Result<State
     Ok(state)
 }
 
+fn eight(bytes: &[u8], what: &'static str) -> Result<[u8; 8], MetaError> {
+    bytes.try_into().map_err(bad::<TryFromSliceError>(what))
+}
+
 fn read_auth(bucket: u8, key: &Bytes, value: &Bytes) -> Result<Option<Record>, MetaError> {
     Ok(match (bucket, &key[..]) {
         (AUTH, AUTH_ENABLED) => Some(Record::Enabled(value[..] == [1])),
         (AUTH, AUTH_REVISION) => {
-            let bytes = value[..]
-                .try_into()
-                .map_err(bad::<std::array::TryFromSliceError>("the revision of auth"))?;
-            Some(Record::Revision(u64::from_be_bytes(bytes)))
+            let revision = eight(value, "the revision of auth")?;
+            Some(Record::Revision(u64::from_be_bytes(revision)))
         }
         (AUTH_USERS, _) => Some(Record::User(
             authpb::User::decode(&value[..]).map_err(bad("a user"))?,

@@ -7,6 +7,7 @@ use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use bbolt::Database;
 use bytes::{Bytes, BytesMut};
 use component_base::http::{Body, BoxError};
 use etcd_api::raftpb;
@@ -390,28 +391,7 @@ pub fn import(
     }
     let storage = store.storage.clone();
     let mut import = Import::new(storage.clone());
-    let mut revision = contents.compacted.max(1);
-    read::each_key(&database, |_, value, row| {
-        revision = revision.max(row.main);
-        // One without a key says only what the newest revision is.
-        if row.kv.key.is_empty() {
-            return Ok(());
-        }
-        let version = Version {
-            main: row.main,
-            create: row.kv.create_revision,
-            version: if row.is_tombstone { 0 } else { row.kv.version },
-            lease: row.kv.lease,
-            sub: row.sub as u32,
-            loc: Loc::default(),
-        };
-        let put = import.put(&row.kv.key, version, value);
-        put.map_err(|source| SnapshotError::Io {
-            path: storage.dir.clone(),
-            source,
-        })
-    })
-    .map_err(store_error)?;
+    let newest = import_keys(&database, &storage.dir, &mut import).map_err(store_error)?;
     let mut small = contents.meta;
     small.insert(
         (meta::CLUSTER, Bytes::from_static(meta::CONF_STATE)),
@@ -427,7 +407,7 @@ pub fn import(
     let frame = FrameHeader {
         index: metadata.index,
         term: metadata.term,
-        revision,
+        revision: newest.max(contents.compacted).max(1),
     };
     let imported = import.finish(small, frame).map_err(store_error)?;
     Ok(Arrived {
@@ -435,4 +415,30 @@ pub fn import(
         state,
         lessor,
     })
+}
+
+/// Every version of every key; returns the newest revision.
+fn import_keys(database: &Database, dir: &Path, import: &mut Import) -> Result<i64, SnapshotError> {
+    let mut newest = 0;
+    read::each_key(database, |_, value, row| {
+        newest = newest.max(row.main);
+        // One without a key says only what the newest revision is.
+        if row.kv.key.is_empty() {
+            return Ok(());
+        }
+        let version = Version {
+            main: row.main,
+            create: row.kv.create_revision,
+            version: if row.is_tombstone { 0 } else { row.kv.version },
+            lease: row.kv.lease,
+            sub: row.sub as u32,
+            loc: Loc::default(),
+        };
+        let put = import.put(&row.kv.key, version, value);
+        put.map_err(|source| SnapshotError::Io {
+            path: dir.to_owned(),
+            source,
+        })
+    })?;
+    Ok(newest)
 }

@@ -38,21 +38,7 @@ pub fn load(
     cluster: u64,
     segment_bytes: u64,
 ) -> Result<Loaded, StorageError> {
-    disk.create_dir(dir).map_err(StorageError::io(dir))?;
-    let manifest = Manifest::read(&*disk, dir)?.unwrap_or_else(|| Manifest {
-        cluster,
-        ..Manifest::default()
-    });
-    if manifest.cluster != cluster {
-        return Err(StorageError::Foreign {
-            file: dir.to_owned(),
-            found: manifest.cluster,
-            expected: cluster,
-        });
-    }
-    remove_leftovers(&*disk, dir, &manifest).map_err(StorageError::io(dir))?;
-    // The MANIFEST that was read may be one whose writer was killed before its name was durable; the log is to rely on it.
-    disk.sync_dir(dir).map_err(StorageError::io(dir))?;
+    let manifest = open_dir(&*disk, dir, cluster)?;
     let mut loader = Loader {
         disk: &*disk,
         dir,
@@ -96,6 +82,26 @@ pub fn load(
         durable: manifest.durable,
         active,
     })
+}
+
+/// With the files that its MANIFEST lists, and no others.
+fn open_dir(disk: &dyn Disk, dir: &Path, cluster: u64) -> Result<Manifest, StorageError> {
+    disk.create_dir(dir).map_err(StorageError::io(dir))?;
+    let manifest = Manifest::read(disk, dir)?.unwrap_or_else(|| Manifest {
+        cluster,
+        ..Manifest::default()
+    });
+    if manifest.cluster != cluster {
+        return Err(StorageError::Foreign {
+            file: dir.to_owned(),
+            found: manifest.cluster,
+            expected: cluster,
+        });
+    }
+    remove_leftovers(disk, dir, &manifest).map_err(StorageError::io(dir))?;
+    // The MANIFEST that was read may be one whose writer was killed before its name was durable; the log is to rely on it.
+    disk.sync_dir(dir).map_err(StorageError::io(dir))?;
+    Ok(manifest)
 }
 
 fn remove_leftovers(disk: &dyn Disk, dir: &Path, manifest: &Manifest) -> io::Result<()> {
