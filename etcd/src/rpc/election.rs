@@ -12,7 +12,7 @@ use tokio::sync::mpsc::Sender;
 use super::caller::Caller;
 use super::concurrency::{
     Place, delete_if_created, first_created, found, get, get_op, if_created, key_of, prefix_of, put_op,
-    session, wait_deletes, watch_key, watch_prefix,
+    session, uncoded, wait_deletes, watch_key, watch_prefix,
 };
 use super::grpc::{Answer, Channel, Reply, message};
 use super::status::{Code, Status};
@@ -113,7 +113,7 @@ pub async fn observe(caller: Caller, request: LeaderRequest) -> Answer {
         };
         if let Err(Ended::Failed(status)) = ended {
             // The client may have gone meanwhile.
-            sender.send(Err(status)).await.ok();
+            sender.send(Err(uncoded(status))).await.ok();
         }
     });
     Ok(Reply::Stream(body))
