@@ -1,7 +1,7 @@
 //! Passwords from the terminal, without echo.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::io::{self, BufRead, BufReader, Write as _};
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
@@ -31,24 +31,26 @@ impl Drop for Silence<'_> {
     }
 }
 
-/// Asks on the controlling terminal. The prompt goes to stdout, as upstream's does.
+/// Asks on the controlling terminal, or on stdin where there is none, as in a script. The prompt goes to stdout, as upstream's does.
 pub fn ask_password(prompt: &str) -> io::Result<String> {
-    let terminal = OpenOptions::new().read(true).write(true).open("/dev/tty")?;
+    let terminal = OpenOptions::new().read(true).write(true).open("/dev/tty");
     let mut stdout = io::stdout();
     stdout.write_all(prompt.as_bytes())?;
     stdout.flush()?;
     let mut line = String::new();
-    {
-        let _silence = Silence::of(&terminal)?;
-        read_line(&terminal, &mut line)?;
+    match terminal {
+        Ok(terminal) => {
+            let _silence = Silence::of(&terminal)?;
+            read_line(BufReader::new(&terminal), &mut line)?;
+        }
+        Err(_) => read_line(io::stdin().lock(), &mut line)?,
     }
     stdout.write_all(b"\n")?;
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-fn read_line(terminal: &File, line: &mut String) -> io::Result<()> {
-    use io::Read as _;
-    let read = BufReader::new(terminal.take(MAX_PASSWORD_BYTES)).read_line(line)?;
+fn read_line(from: impl BufRead, line: &mut String) -> io::Result<()> {
+    let read = from.take(MAX_PASSWORD_BYTES).read_line(line)?;
     if read == 0 {
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "EOF"));
     }

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use crate::programs::{Rival, Running, command, our_etcd, ours, run};
 use crate::server::Server;
@@ -47,6 +48,37 @@ fn a_dead_endpoint_delays_nothing() {
             .contains("is unhealthy: failed to commit proposal: context deadline exceeded")
     );
     assert!(health.errors().ends_with("Error: unhealthy cluster\n"));
+}
+
+#[test]
+fn a_script_gives_its_password_on_stdin() {
+    let Some(etcd) = any_etcd() else { return };
+    let server = Server::start(&etcd, &[]);
+    for line in ["user add root:pw", "user grant-role root root", "auth enable"] {
+        let args: Vec<&str> = line.split(' ').collect();
+        let answer = run(&mut command(&ours(), 3, &server.endpoint(), &args), "");
+        assert_eq!(answer.code, Some(0), "{}", answer.errors());
+    }
+    let list = command(
+        &ours(),
+        3,
+        &server.endpoint(),
+        &["user", "list", "--user", "root"],
+    );
+    // Without a terminal, wherever the test runs.
+    let mut detached = Command::new("setsid");
+    detached
+        .arg("--wait")
+        .arg(list.get_program())
+        .args(list.get_args());
+    detached.envs(list.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    detached
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let answer = run(&mut detached, "pw\n");
+    assert_eq!(answer.code, Some(0), "{}", answer.errors());
+    assert!(answer.text().ends_with("\nroot\n"), "{}", answer.text());
 }
 
 #[test]
