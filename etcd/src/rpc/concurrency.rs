@@ -1,10 +1,7 @@
 //! Queues of keys under a prefix, as etcd's client package of this name keeps them: the key that was created first is the owner's, the others
 //! wait until those before theirs are gone. Everything here is a request of the caller's like any other.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
-use component_base::serve::BoxFuture;
 use etcd_api::etcdserverpb::{
     Compare, DeleteRangeRequest, LeaseGrantRequest, LeaseGrantResponse, PutRequest, RangeRequest,
     RangeResponse, RequestOp, ResponseHeader, TxnRequest, TxnResponse, WatchCreateRequest,
@@ -12,52 +9,20 @@ use etcd_api::etcdserverpb::{
     range_request::SortTarget, request_op::Request, response_op,
 };
 use etcd_api::mvccpb::{KeyValue, event::EventType};
-use http::Request as HttpRequest;
-use prost::Message;
 use tracing::warn;
 
 use super::caller::Caller;
-use super::grpc::{self, Answer, Inbound, decoded};
+use super::grpc::{Answer, decoded};
 use super::status::{Code, Status};
 use super::watcher::Watcher;
 use super::{kv, lease};
-use crate::server::EtcdServer;
 
 /// Seconds, of the lease that whoever brings none is given.
 const SESSION_TTL: i64 = 60;
 
-/// A unary method of these services.
-pub fn unary<R, F, Fut>(
-    server: Arc<EtcdServer>,
-    request: HttpRequest<Inbound>,
-    method: F,
-) -> BoxFuture<'static, Answer>
-where
-    R: Message + Default + 'static,
-    F: FnOnce(Caller, R) -> Fut + Send + 'static,
-    Fut: Future<Output = Answer> + Send,
-{
-    grpc::unary(server, request, |caller, request| {
-        let answer = method(caller, request);
-        async { answer.await.map_err(uncoded) }
-    })
-}
-
-/// The same for one that waits for others.
-pub fn lasting<R, F, Fut>(
-    server: Arc<EtcdServer>,
-    request: HttpRequest<Inbound>,
-    method: F,
-) -> BoxFuture<'static, Answer>
-where
-    R: Message + Default + 'static,
-    F: FnOnce(Caller, R) -> Fut + Send + 'static,
-    Fut: Future<Output = Answer> + Send,
-{
-    grpc::lasting(server, request, |caller, request| {
-        let answer = method(caller, request);
-        async { answer.await.map_err(uncoded) }
-    })
+/// The answer of a method of these services.
+pub async fn made_of_others(answer: impl Future<Output = Answer>) -> Answer {
+    answer.await.map_err(uncoded)
 }
 
 /// etcd's reach its other services as a client does, whose errors bear no code.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use component_base::serve::BoxFuture;
 use http::Request;
 
-use super::grpc::{Answer, Inbound, unary};
+use super::concurrency::made_of_others;
+use super::grpc::{Answer, Inbound, lasting, unary};
 use super::{
-    auth, cluster, concurrency, downgrade, election, health, kv, lease, lock, maintenance, range_stream,
-    snapshot, watch,
+    auth, cluster, downgrade, election, health, kv, lease, lock, maintenance, range_stream, snapshot, watch,
 };
 use crate::server::EtcdServer;
 
@@ -36,11 +36,19 @@ macro_rules! call {
     (itself $service:ident::$name:ident) => {
         $service::$name
     };
-    (made_of_others $service:ident::$name:ident) => {
-        |server, request| concurrency::unary(server, request, $service::$name)
+    (unary_of_others $service:ident::$name:ident) => {
+        |server, request| {
+            unary(server, request, |caller, request| {
+                made_of_others($service::$name(caller, request))
+            })
+        }
     };
-    (waits_for_others $service:ident::$name:ident) => {
-        |server, request| concurrency::lasting(server, request, $service::$name)
+    (lasting_of_others $service:ident::$name:ident) => {
+        |server, request| {
+            lasting(server, request, |caller, request| {
+                made_of_others($service::$name(caller, request))
+            })
+        }
     };
     ($read:ident $service:ident::$name:ident) => {
         |server, request| $read(server, request, $service::$name)
@@ -91,13 +99,13 @@ pub static METHODS: &[Method] = methods! {
     "etcdserverpb.Auth/RoleDelete" UNARY unary auth::role_delete;
     "etcdserverpb.Auth/RoleGrantPermission" UNARY unary auth::role_grant_permission;
     "etcdserverpb.Auth/RoleRevokePermission" UNARY unary auth::role_revoke_permission;
-    "v3lockpb.Lock/Lock" UNARY waits_for_others lock::lock;
-    "v3lockpb.Lock/Unlock" UNARY made_of_others lock::unlock;
-    "v3electionpb.Election/Campaign" UNARY waits_for_others election::campaign;
-    "v3electionpb.Election/Proclaim" UNARY made_of_others election::proclaim;
-    "v3electionpb.Election/Leader" UNARY made_of_others election::leader;
-    "v3electionpb.Election/Observe" SERVER_STREAM waits_for_others election::observe;
-    "v3electionpb.Election/Resign" UNARY made_of_others election::resign;
+    "v3lockpb.Lock/Lock" UNARY lasting_of_others lock::lock;
+    "v3lockpb.Lock/Unlock" UNARY unary_of_others lock::unlock;
+    "v3electionpb.Election/Campaign" UNARY lasting_of_others election::campaign;
+    "v3electionpb.Election/Proclaim" UNARY unary_of_others election::proclaim;
+    "v3electionpb.Election/Leader" UNARY unary_of_others election::leader;
+    "v3electionpb.Election/Observe" SERVER_STREAM lasting_of_others election::observe;
+    "v3electionpb.Election/Resign" UNARY unary_of_others election::resign;
     "grpc.health.v1.Health/Check" UNARY unary health::check;
     "grpc.health.v1.Health/Watch" SERVER_STREAM unary health::watch;
 };
