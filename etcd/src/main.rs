@@ -14,7 +14,7 @@ use etcd::config::{self, Config, ListenUrl, Place};
 use etcd::descriptors::{self, Connections};
 use etcd::http;
 use etcd::peer::handler::PeerHandler;
-use etcd::server::REQUEST_TIMEOUT;
+use etcd::server::request_timeout;
 use etcd::traces::Traces;
 use tracing::{error, info};
 
@@ -198,7 +198,7 @@ impl Listeners {
         let limits = Limits {
             max_h2_streams: config.max_concurrent_streams,
             max_connections: self.connections.clients,
-            connection_grace: REQUEST_TIMEOUT,
+            connection_grace: request_timeout(config.election),
             h2_ping: config.keepalive.ping,
             h2_ping_rule: config.keepalive.rule,
             // Clients of etcd 3.4 send one to every plain endpoint that the members list has.

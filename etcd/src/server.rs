@@ -5,19 +5,22 @@ pub mod corruption;
 pub mod leases;
 pub mod members;
 mod proposal;
+mod timeout;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use component_base::health::Health;
 use etcd_api::etcdserverpb::{
     AlarmRequest, AlarmType, InternalRaftRequest, RequestHeader, ResponseHeader, alarm_request::AlarmAction,
 };
+use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
 use tracing::warn;
 
 pub use self::proposal::Proposal;
+pub use self::timeout::request_timeout;
 use crate::apply::{Applied, ApplyError, State};
 use crate::auth::{self, AuthInfo};
 use crate::bootstrap::ApplyJob;
@@ -37,8 +40,6 @@ use crate::storage::keeper::Requests;
 use crate::traces::Traces;
 use crate::watch::Hub;
 
-/// etcd's: five seconds and two elections.
-pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
 /// Requests that wait to be applied; beyond it new ones are refused.
 const MAX_WAITING: usize = 20_000;
 /// etcd warns about requests that took longer to apply.
@@ -56,6 +57,10 @@ pub enum ServerError {
     TooManyRequests,
     #[error("etcdserver: request timed out")]
     Timeout,
+    #[error("etcdserver: request timed out, possibly due to previous leader failure")]
+    LeaderFailed,
+    #[error("etcdserver: request timed out, possibly due to connection lost")]
+    ConnectionLost,
     #[error("etcdserver: no leader")]
     NoLeader,
     #[error("etcdserver: server stopped")]
@@ -144,6 +149,8 @@ pub struct EtcdServer {
     /// The way to the other members.
     pub transport: Arc<Transport>,
     renewals: Arc<Renewals>,
+    /// When the leader of now was heard of.
+    elected: Mutex<Option<Instant>>,
     /// Set where calls are traced.
     pub traces: OnceLock<Traces>,
     /// The cluster has removed this member.
@@ -202,6 +209,7 @@ impl EtcdServer {
             live_bytes,
             transport,
             renewals: Arc::default(),
+            elected: Mutex::default(),
             traces: OnceLock::new(),
             removed,
             learner: AtomicBool::new(false),
@@ -230,7 +238,7 @@ impl EtcdServer {
     pub fn view(&self) -> Option<View> {
         let (sender, receiver) = std::sync::mpsc::channel();
         self.apply_jobs.push(ApplyJob::View(sender));
-        receiver.recv_timeout(REQUEST_TIMEOUT).ok()
+        receiver.recv_timeout(self.request_timeout()).ok()
     }
 
     /// Proposes what the server itself wants, and waits until it is applied here.
@@ -411,6 +419,10 @@ impl Replica for EtcdServer {
         &self.raft
     }
 
+    fn request_timeout(&self) -> Duration {
+        EtcdServer::request_timeout(self)
+    }
+
     fn events(&self) -> &Inbox<Event> {
         &self.events
     }
@@ -439,14 +451,15 @@ struct Waiting<'a> {
 
 impl Waiting<'_> {
     async fn wait(mut self) -> Result<Applied, ServerError> {
-        let answer = tokio::time::timeout(REQUEST_TIMEOUT, &mut self.answer).await;
-        match answer {
-            Ok(Ok(applied)) => Ok(applied),
+        let answer = tokio::time::timeout(self.server.request_timeout(), &mut self.answer).await;
+        let error = match answer {
+            Ok(Ok(applied)) => return Ok(applied),
             // Nobody knows what became of it: a snapshot took the place of the log.
-            Ok(Err(_)) => Err(ServerError::Timeout),
-            Err(_) if self.server.leader() == 0 => Err(ServerError::NoLeader),
-            Err(_) => Err(ServerError::Timeout),
-        }
+            Ok(Err(_)) => ServerError::Timeout,
+            Err(_) => self.server.why_late(),
+        };
+        self.server.raft.proposals_failed.fetch_add(1, Ordering::Relaxed);
+        Err(error)
     }
 }
 

@@ -14,7 +14,7 @@ use etcd::lease::primary::{self, Primary};
 use etcd::raft::driver::{Event, Status};
 use etcd::raft::inbox::Inbox;
 use etcd::raft::read::Replica;
-use etcd::server::{REQUEST_TIMEOUT, ServerError};
+use etcd::server::{ServerError, request_timeout};
 use etcd_api::etcdserverpb::InternalRaftRequest;
 use parking_lot::Mutex;
 use prost::Message as _;
@@ -122,6 +122,10 @@ impl Replica for Server {
         &self.events
     }
 
+    fn request_timeout(&self) -> Duration {
+        request_timeout(self.election())
+    }
+
     async fn applied(&self, index: u64) -> Result<(), ServerError> {
         until(|| self.status.applied.load(Ordering::SeqCst) >= index).await;
         Ok(())
@@ -163,7 +167,7 @@ impl Primary for Server {
         let answer = self.state.waits.register(id);
         self.events.push(event);
         async move {
-            match self.within(REQUEST_TIMEOUT, answer).await {
+            match self.within(self.request_timeout(), answer).await {
                 Some(Ok(applied)) => Ok(applied),
                 _ => {
                     self.state.waits.forget(id);

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use crate::apply::Effects;
 use crate::raft::driver::Event;
 use crate::raft::log_thread::fatal;
-use crate::server::{EtcdServer, REQUEST_TIMEOUT};
+use crate::server::EtcdServer;
 use crate::storage::keeper::Request;
 
 /// A checkpoint is taken after so many bytes of frames.
@@ -50,7 +50,7 @@ impl Effects for ServerEffects {
             .events
             .push(Event::ConfChange(index, Box::new(change), sender));
         // The driver may have stopped with the question in its inbox.
-        receiver.recv_timeout(REQUEST_TIMEOUT).ok()
+        receiver.recv_timeout(self.server.request_timeout()).ok()
     }
 
     fn compacted(&mut self, revision: i64) {

@@ -129,6 +129,7 @@ impl Outside for ServerOutside {
     }
 
     fn leadership(&mut self, leading: bool) {
+        self.server.leader_changed();
         let led = std::mem::replace(&mut self.led, leading);
         if !leading && !led {
             return;

@@ -14,7 +14,7 @@ use tracing::warn;
 use crate::membership::Member;
 use crate::mvcc::hash::KvHash;
 use crate::mvcc::{self, Store};
-use crate::server::{EtcdServer, REQUEST_TIMEOUT};
+use crate::server::EtcdServer;
 
 pub const PATH: &str = "/members/hashkv";
 
@@ -101,7 +101,7 @@ pub async fn ask_all(server: &Arc<EtcdServer>, revision: i64, straggle: Duration
         let wait = if told + 1 >= quorum {
             straggle
         } else {
-            REQUEST_TIMEOUT
+            server.request_timeout()
         };
         match tokio::time::timeout(wait, asked.join_next()).await {
             Ok(Some(answer)) => heard.extend(answer.ok()),
@@ -143,7 +143,14 @@ async fn ask(server: &EtcdServer, url: &str, revision: i64) -> Result<HashRespon
     let answer = server
         .transport
         .client()
-        .call(url, Method::GET, PATH, &headers, body.into(), REQUEST_TIMEOUT)
+        .call(
+            url,
+            Method::GET,
+            PATH,
+            &headers,
+            body.into(),
+            server.request_timeout(),
+        )
         .await?;
     match answer.status {
         StatusCode::OK => Ok(serde_json::from_slice(&answer.body)?),

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use etcd_api::{raftpb, walpb};
 use raft::eraftpb::{ConfState, EntryType, Message, MessageType};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 pub use self::event::{Event, Outside};
 use self::installing::Installing;
@@ -159,7 +159,7 @@ impl<O: Outside> Driver<O> {
             }
             Event::ProposeConfChange(change) => {
                 self.flush_proposals();
-                self.proposed(1, |node| node.propose_conf_change(&change));
+                self.proposed(|node| node.propose_conf_change(&change));
             }
             Event::ReadIndex(answer) => self.reads.push(answer),
             Event::Step(message) => self.step(*message),
@@ -225,9 +225,8 @@ impl<O: Outside> Driver<O> {
     }
 
     fn hold(&mut self, event: Event) {
-        match self.held.len() < MAX_HELD {
-            true => self.held.push(event),
-            false => drop(self.status.proposals_failed.fetch_add(1, Ordering::Relaxed)),
+        if self.held.len() < MAX_HELD {
+            self.held.push(event);
         }
     }
 
@@ -255,13 +254,13 @@ impl<O: Outside> Driver<O> {
         }
         self.proposal_bytes = 0;
         let proposals = std::mem::take(&mut self.proposals);
-        self.proposed(proposals.len() as u64, |node| node.propose(proposals));
+        self.proposed(|node| node.propose(proposals));
     }
 
-    /// A proposal that raft refuses times out at the proposer, as in etcd; the count tells.
-    fn proposed(&mut self, count: u64, propose: impl FnOnce(&mut Node) -> raft::Result<()>) {
-        if propose(&mut self.node).is_err() {
-            self.status.proposals_failed.fetch_add(count, Ordering::Relaxed);
+    /// What raft refuses times out at the proposer, which counts it.
+    fn proposed(&mut self, propose: impl FnOnce(&mut Node) -> raft::Result<()>) {
+        if let Err(error) = propose(&mut self.node) {
+            debug!(error = %error, "raft refused a proposal");
         }
     }
 

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::driver::{Event, Status};
 use super::inbox::Inbox;
-use crate::server::{REQUEST_TIMEOUT, ServerError};
+use crate::server::ServerError;
 
 /// Between two attempts to read while there is no leader.
 const READ_RETRY: Duration = Duration::from_millis(20);
@@ -16,6 +16,8 @@ const READ_RETRY: Duration = Duration::from_millis(20);
 pub trait Replica: Send + Sync {
     fn status(&self) -> &Status;
     fn events(&self) -> &Inbox<Event>;
+    /// How long a client's question may wait.
+    fn request_timeout(&self) -> Duration;
     /// Until everything up to this index is applied.
     fn applied(&self, index: u64) -> impl Future<Output = Result<(), ServerError>> + Send;
     fn pause(&self, time: Duration) -> impl Future<Output = ()> + Send;
@@ -54,7 +56,9 @@ pub async fn read_index(
     replica: &impl Replica,
     ask: impl Fn() -> Option<oneshot::Receiver<u64>> + Send + Sync,
 ) -> Result<(), ServerError> {
-    let answered = replica.within(REQUEST_TIMEOUT, answered(replica, ask)).await;
+    let answered = replica
+        .within(replica.request_timeout(), answered(replica, ask))
+        .await;
     answered.unwrap_or(Err(ServerError::Timeout))
 }
 

@@ -18,7 +18,7 @@ use crate::apply::{Applied, ApplyError};
 use crate::auth::check::Check;
 use crate::auth::token::TokenProvider;
 use crate::auth::{AuthError, AuthInfo, simple_token};
-use crate::server::{EtcdServer, Proposal, REQUEST_TIMEOUT, ServerError};
+use crate::server::{EtcdServer, Proposal, ServerError};
 
 /// etcd's name of the token in gRPC, and the one that HTTP clients use.
 const TOKEN_HEADERS: [&str; 2] = ["token", "authorization"];
@@ -133,7 +133,7 @@ impl Caller {
         }
         let mut applied = self.server.applied.subscribe();
         let waiting = applied.wait_for(|applied| *applied >= index);
-        match tokio::time::timeout(REQUEST_TIMEOUT, waiting).await {
+        match tokio::time::timeout(self.server.request_timeout(), waiting).await {
             Ok(Ok(_)) => Ok(()),
             _ => Err(AuthError::InvalidAuthToken),
         }

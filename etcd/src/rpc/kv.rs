@@ -18,7 +18,7 @@ use crate::mvcc::response::Response;
 use crate::mvcc::txn::ReadTxn;
 use crate::mvcc::{self, check};
 use crate::quota;
-use crate::server::{EtcdServer, REQUEST_TIMEOUT, ServerError};
+use crate::server::{EtcdServer, ServerError};
 
 /// How often a read of the current revision is repeated when compactions keep passing it.
 const READ_ATTEMPTS: usize = 8;
@@ -108,7 +108,7 @@ pub async fn compact(server: Caller, request: CompactionRequest) -> Answer {
     if physical {
         let mut swept = server.swept.subscribe();
         let done = swept.wait_for(|swept| *swept >= revision);
-        tokio::time::timeout(REQUEST_TIMEOUT, done)
+        tokio::time::timeout(server.request_timeout(), done)
             .await
             .map_err(|_| Status::new(Code::Unavailable, "etcdserver: request timed out"))?
             .map_err(|_| Status::new(Code::Unavailable, "etcdserver: server stopped"))?;

@@ -142,6 +142,8 @@ fn code(error: &ServerError) -> Code {
         ServerError::Invalid(_) | ServerError::RequestTooLarge => Code::InvalidArgument,
         ServerError::TooManyRequests => Code::ResourceExhausted,
         ServerError::Timeout
+        | ServerError::LeaderFailed
+        | ServerError::ConnectionLost
         | ServerError::NoLeader
         | ServerError::Stopped
         | ServerError::LeaderChanged

@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use etcd_api::etcdserverpb::{AlarmType, alarm_request::AlarmAction};
 use tracing::{error, info, warn};
 
-use super::{EtcdServer, REQUEST_TIMEOUT, ServerError};
+use super::{EtcdServer, ServerError};
 use crate::mvcc;
 use crate::mvcc::hash::KvHash;
 use crate::peer::corrupt::{Heard, Told, ask_all, hash, quorum};
@@ -116,7 +116,7 @@ impl EtcdServer {
 
     async fn check_corruption(self: &Arc<Self>) -> Result<(), ServerError> {
         let ours = hash(self.store(), 0).await?;
-        let heard = ask_all(self, ours.revision, REQUEST_TIMEOUT).await;
+        let heard = ask_all(self, ours.revision, self.request_timeout()).await;
         // Only now is known that this member still led when it asked.
         self.linearizable().await?;
         let (current, compacted) = (self.store().current(), self.store().compacted());
@@ -170,7 +170,7 @@ impl EtcdServer {
         let mut hashes = self.store().hashes.newest();
         hashes.retain(|hash| hash.revision > *checked);
         for ours in hashes {
-            let heard = ask_all(self, ours.revision, REQUEST_TIMEOUT).await;
+            let heard = ask_all(self, ours.revision, self.request_timeout()).await;
             match compare(self.member, ours, &heard) {
                 Verdict::Same => {
                     info!(

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::{EtcdServer, REQUEST_TIMEOUT, ServerError};
+use super::{EtcdServer, ServerError};
 use crate::apply::Applied;
 use crate::clock::Clock;
 use crate::lease::primary::{self, Primary};
@@ -38,7 +38,7 @@ impl EtcdServer {
                 tokio::time::sleep(ASK_RETRY).await;
             }
         };
-        tokio::time::timeout(REQUEST_TIMEOUT, ask)
+        tokio::time::timeout(self.request_timeout(), ask)
             .await
             .unwrap_or_else(|_| Err(self.timed_out()))
     }
@@ -84,7 +84,7 @@ impl EtcdServer {
                 }
             }
         };
-        tokio::time::timeout(REQUEST_TIMEOUT, ask)
+        tokio::time::timeout(self.request_timeout(), ask)
             .await
             .unwrap_or_else(|_| Err(self.timed_out()))
     }

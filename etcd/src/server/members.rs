@@ -10,7 +10,7 @@ use http::{HeaderMap, Method, StatusCode};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
-use super::{EtcdServer, REQUEST_TIMEOUT, ServerError};
+use super::{EtcdServer, ServerError};
 use crate::membership::{Change, Member, MemberError, member_id};
 use crate::peer::{headers, join};
 use crate::raft::driver::Event;
@@ -88,7 +88,7 @@ impl EtcdServer {
                 }
             }
         };
-        tokio::time::timeout(REQUEST_TIMEOUT, ask)
+        tokio::time::timeout(self.request_timeout(), ask)
             .await
             .unwrap_or(Err(ServerError::Timeout))
     }
@@ -97,7 +97,14 @@ impl EtcdServer {
         let path = format!("/members/promote/{id}");
         let headers = HeaderMap::new();
         let client = self.transport.client();
-        let call = client.call(url, Method::POST, &path, &headers, Bytes::new(), REQUEST_TIMEOUT);
+        let call = client.call(
+            url,
+            Method::POST,
+            &path,
+            &headers,
+            Bytes::new(),
+            self.request_timeout(),
+        );
         let Ok(answer) = call.await else {
             return Err(ServerError::NotLeader);
         };
@@ -315,7 +322,7 @@ impl EtcdServer {
                 tokio::time::sleep(self.limits.heartbeat / 4).await;
             }
         };
-        tokio::time::timeout(REQUEST_TIMEOUT, moved)
+        tokio::time::timeout(self.request_timeout(), moved)
             .await
             .map_err(|_| MemberError::TransferTimeout)?;
         info!("new-leader-member-id" = %format!("{target:x}"), "leadership transfer finished");

@@ -12,7 +12,7 @@ use tokio_stream::StreamExt as _;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Request};
 
-use crate::harness::put;
+use crate::harness::{http_get, put};
 use crate::members::{Cluster, read, serializable};
 
 /// Long enough for an election and some retries, shorter than a request waits.
@@ -56,6 +56,12 @@ async fn five_members_go_on_without_two_and_refuse_without_three() {
         })
     );
     assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
+    assert_eq!(refused.message(), "etcdserver: request timed out");
+    let (_, metrics) = http_get(cluster.nodes[survivor].port, "/metrics");
+    let failed = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("etcd_server_proposals_failed_total "));
+    assert!(failed.is_some_and(|failed| failed != "0"), "{failed:?}");
     assert_eq!(unread.unwrap_err().code(), Code::Unavailable);
     // What was agreed on is still there for who asks for no more.
     let found = read(&cluster.nodes[survivor], serializable("k")).await;
@@ -152,4 +158,25 @@ fn requiring_leader<T>(mut request: Request<T>) -> Request<T> {
     let value = MetadataValue::from_static("true");
     request.metadata_mut().insert("hasleader", value);
     request
+}
+
+/// The proposal lies with the leader that stands still; who made it hears of that once the members have another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proposal_that_its_leader_took_along_is_told_of_the_leaders_failure() {
+    // A new leader must be there within two elections of the proposal, which a busy machine may miss.
+    for attempt in 1.. {
+        let cluster = Cluster::start(3, None, &[]).await;
+        let leader = cluster.leader().await;
+        let follower = &cluster.nodes[(leader + 1) % 3];
+        let mut kv = follower.kv().await;
+        kv.put(put("k", "before")).await.unwrap();
+        cluster.nodes[leader].signal("-STOP");
+        let refused = kv.put(put("k", "after")).await.unwrap_err();
+        cluster.nodes[leader].signal("-CONT");
+        assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
+        match refused.message() {
+            "etcdserver: request timed out, possibly due to previous leader failure" => return,
+            message => assert!(attempt < 3, "{message}"),
+        }
+    }
 }
