@@ -89,6 +89,7 @@ pub fn collector(name: &'static str, f: impl Fn(&mut String) + Send + Sync + 'st
     REGISTRY.lock().insert(name, Entry::Collector(Arc::new(f)));
 }
 
+pub use process::{max_fds, open_fds};
 pub use text::{CONTENT_TYPE, head as write_head, sample as write_sample};
 
 /// `first, first*factor, ...` as prometheus.ExponentialBuckets.
@@ -180,9 +181,9 @@ impl<V> Family<V> {
             let overflow = vec![OVERFLOW; self.labels.len()];
             return series
                 .find(self::hash(&overflow), &overflow)
-                .unwrap_or_else(|| series.insert(&overflow, make()));
+                .unwrap_or_else(|| series.insert(&overflow, Arc::new(make())));
         }
-        series.insert(values, make())
+        series.insert(values, Arc::new(make()))
     }
 
     fn remove(&self, values: &[&str]) {
@@ -225,8 +226,7 @@ impl<V> Series<V> {
             .map(|(_, value)| value.clone())
     }
 
-    fn insert(&mut self, values: &[&str], value: V) -> Arc<V> {
-        let value = Arc::new(value);
+    fn insert(&mut self, values: &[&str], value: Arc<V>) -> Arc<V> {
         let labels = values.iter().map(|label| Box::from(*label)).collect();
         self.by_hash
             .entry(hash(values))
@@ -349,6 +349,14 @@ fn add_f64(cell: &AtomicU64, amount: f64) {
 impl Counter {
     pub fn with(&self, values: &[&str]) -> Arc<CounterValue> {
         self.0.with(values, CounterValue::default)
+    }
+
+    /// A series whose value is counted by another family, as long as there is none of these labels.
+    pub fn share(&self, values: &[&str], value: Arc<CounterValue>) {
+        let mut series = self.0.series.write();
+        if series.count < MAX_SERIES && series.find(hash(values), values).is_none() {
+            series.insert(values, value);
+        }
     }
 
     /// For a family without labels.
@@ -520,6 +528,9 @@ mod tests {
             "process_open_fds ",
             "process_start_time_seconds ",
             "go_goroutines ",
+            "go_threads ",
+            "process_network_receive_bytes_total ",
+            "process_virtual_memory_max_bytes ",
         ] {
             assert!(text.contains(&format!("\n{name}")), "{name} not in {text}");
         }

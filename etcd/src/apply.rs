@@ -29,6 +29,7 @@ use crate::clock::Clock;
 use crate::lease::{LeaseError, Lessor};
 use crate::membership::{MemberError, Membership};
 use crate::meta::{self, Alarms};
+use crate::metrics::applied::Applying;
 use crate::mvcc::response::Response;
 use crate::mvcc::txn::Change;
 use crate::mvcc::{self, Store};
@@ -226,10 +227,19 @@ impl Applier {
     fn request(&mut self, request: InternalRaftRequest) {
         let id = request.header.as_ref().map_or(request.id, |header| header.id);
         let result = match self.authorize(&request) {
-            Ok(()) => self.dispatch(request),
+            Ok(()) => self.timed(request),
             Err(refused) => Err(refused),
         };
         self.answer(id, result);
+    }
+
+    fn timed(&mut self, request: InternalRaftRequest) -> Result<Answer, ApplyError> {
+        let applying = Applying::begin(&request);
+        let result = self.dispatch(request);
+        // As in etcd: a compaction that was made before has done what it is for.
+        let compacted = matches!(result, Err(ApplyError::Mvcc(mvcc::Error::Compacted)));
+        applying.end(result.is_ok() || compacted);
+        result
     }
 
     fn dispatch(&mut self, request: InternalRaftRequest) -> Result<Answer, ApplyError> {

@@ -2,7 +2,7 @@
 
 mod discovery;
 mod effect;
-mod features;
+pub mod features;
 mod file;
 mod table;
 mod tls;

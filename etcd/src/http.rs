@@ -1,6 +1,8 @@
 //! The HTTP side of the client port: health, metrics, version; the JSON gateway and the v2 API where they are switched on.
 
 mod checks;
+mod clean;
+mod vars;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +19,7 @@ use serde_json::json;
 use crate::config::host_is_allowed;
 use crate::gateway;
 use crate::membership::storage_version;
-use crate::metrics::{HEALTH_FAILURES, HEALTH_SUCCESS};
+use crate::metrics::{HEALTH_FAILURES, HEALTH_SUCCESS, SCRAPES, SCRAPING};
 use crate::rpc;
 use crate::rpc::grpc::Inbound;
 use crate::server::EtcdServer;
@@ -91,12 +93,18 @@ pub fn client_http_handler(server: Arc<EtcdServer>, access: Arc<Access>) -> serv
 }
 
 async fn route(server: Arc<EtcdServer>, access: &Access, request: Request<Incoming>) -> Response<Body> {
+    if let Some(elsewhere) = clean::redirect(&request) {
+        return elsewhere;
+    }
     let path = request.uri().path();
     if access.grpc_gateway && gateway::is_for(path) {
         return gateway::serve(server, request).await;
     }
     if access.v2 && v2::is_for(path) {
         return v2::serve(server, request).await;
+    }
+    if path == vars::PATH && request.method() == Method::GET {
+        return vars::respond(&server).await;
     }
     respond(&server, &request).await
 }
@@ -156,16 +164,20 @@ async fn respond(server: &Arc<EtcdServer>, request: &Request<Incoming>) -> Respo
     let (path, query) = (request.uri().path(), request.uri().query());
     match path {
         "/health" => health(server, query.unwrap_or_default()).await,
-        "/metrics" => typed(
-            StatusCode::OK,
-            "text/plain; version=0.0.4; charset=utf-8",
-            metrics::render(),
-        ),
+        "/metrics" => scrape(),
         "/version" => version(server),
         _ => checks::respond(server, path, query.unwrap_or_default())
             .await
             .unwrap_or_else(|| text(StatusCode::NOT_FOUND, "404 page not found\n")),
     }
+}
+
+fn scrape() -> Response<Body> {
+    SCRAPING.inc();
+    let families = metrics::render();
+    SCRAPING.dec();
+    SCRAPES.inc();
+    typed(StatusCode::OK, metrics::CONTENT_TYPE, families)
 }
 
 /// `{"health":"true","reason":""}`, what `kubectl get componentstatuses` prints.
@@ -177,7 +189,7 @@ async fn health(server: &Arc<EtcdServer>, query: &str) -> Response<Body> {
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "false", &HEALTH_FAILURES)
     };
-    results.with(&[]).inc();
+    results.inc();
     typed(
         status,
         JSON,

@@ -14,6 +14,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use crate::clock::Millis;
+use crate::metrics;
 use crate::mvcc::Store;
 use crate::mvcc::key::KeyRange;
 use crate::mvcc::txn::Leases;
@@ -121,6 +122,8 @@ impl Lessor {
     pub fn grant(&mut self, id: i64, ttl_seconds: i64, now: Millis) -> Result<i64, LeaseError> {
         self.check_grant(id, ttl_seconds)?;
         let ttl_seconds = ttl_seconds.max(self.min_ttl_seconds);
+        metrics::LEASES_GRANTED.inc();
+        metrics::LEASE_TTL.observe(ttl_seconds as f64);
         self.restore(id, ttl_seconds, 0);
         if self.leading {
             self.refresh(id, ttl_seconds, now);
@@ -131,6 +134,7 @@ impl Lessor {
     /// The keys that go with the lease, in order.
     pub fn revoke(&mut self, id: i64) -> Result<Vec<Bytes>, LeaseError> {
         self.leases.remove(&id).ok_or(LeaseError::NotFound)?;
+        metrics::LEASES_REVOKED.inc();
         let keys = self.attached.remove(&id);
         Ok(keys.into_iter().flatten().collect())
     }
@@ -157,6 +161,7 @@ impl Lessor {
             return Err(LeaseError::Ending);
         }
         let ttl_seconds = lease.ttl_seconds;
+        metrics::LEASES_RENEWED.inc();
         self.refresh(id, ttl_seconds, now);
         Ok(ttl_seconds)
     }

@@ -40,7 +40,7 @@ async fn run(flags: Flags, drain: Drain) -> Result<()> {
     info!(name = %config.name, "data-dir" = %config.data_dir.display(), "etcd-version" = version::ETCD_VERSION, "starting an etcd server");
     let mut listeners = Listeners::bind(&config)?;
     let member = bootstrap::start(&config).await?;
-    etcd::metrics::register(&member.server);
+    etcd::metrics::register(&member.server, &config.features);
     http::add_liveness_check(&member.server);
     // The others must reach this member before anything can be agreed on.
     let mut serving = listeners.serve_peers(&member, &drain);

@@ -185,6 +185,10 @@ impl Store {
     pub fn keys(&self) -> usize {
         self.index.read().len()
     }
+
+    pub fn live_keys(&self) -> usize {
+        self.index.read().live()
+    }
 }
 
 impl Liveness for Store {

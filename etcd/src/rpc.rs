@@ -23,6 +23,7 @@ pub mod range_stream;
 pub mod serve;
 pub mod snapshot;
 pub mod status;
+mod stream;
 pub mod table;
 pub mod unfinished;
 pub mod watch;

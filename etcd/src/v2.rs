@@ -4,9 +4,10 @@
 //! on the [`store`], which changes its [`tree`] and writes the changed [`node`]s into the same frame of the store's meta records, and the [`event`] is both the answer and
 //! what [`watcher`]s get. Time comes with the request: applying reads no clock, and [`expire`] ends keys by a SYNC request, as etcd does.
 //!
-//! Entries are applied whether or not this member serves the API, so that all members hold the same. What is not here: the v2 users
-//! and roles.
+//! Entries are applied whether or not this member serves the API, so that all members hold the same. What is not here: users
+//! and roles of v2, of which [`auth`] says so.
 
+mod auth;
 mod change;
 mod error;
 mod event;
@@ -33,6 +34,7 @@ use tracing::warn;
 pub use error::Error;
 pub use event::Event;
 pub use node::{Damaged, Node};
+pub use stats::{ActionCount, Counts};
 pub use store::{Outcome, Records, Store};
 
 use crate::auth::AuthError;
@@ -42,6 +44,7 @@ use crate::server::EtcdServer;
 const PREFIX: &str = "/v2/";
 const KEYS: &str = "/v2/keys";
 const MEMBERS: &str = "/v2/members";
+const AUTH: &str = "/v2/auth";
 const CLUSTER_ID: HeaderName = HeaderName::from_static("x-etcd-cluster-id");
 const JSON: &str = "application/json";
 /// etcd looks for expired keys twice a second.
@@ -70,6 +73,13 @@ pub async fn serve(server: Arc<EtcdServer>, request: Request<Incoming>) -> Respo
     if let Some(rest) = below(&path, MEMBERS) {
         let response = members::serve(server, rest.trim_start_matches('/'), request).await;
         return with_cluster_id(response, cluster);
+    }
+    if let Some(rest) = below(&path, AUTH) {
+        let answer = auth::serve(request.method(), rest);
+        return match answer {
+            Some(response) => with_cluster_id(response, cluster),
+            None => text(StatusCode::NOT_FOUND, "404 page not found\n"),
+        };
     }
     if request.method() != Method::GET && request.method() != Method::HEAD {
         return not_allowed("GET,HEAD");

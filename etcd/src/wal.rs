@@ -11,10 +11,12 @@ pub mod reader;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
 use crate::disk::{self, Disk, DiskFile, Fill};
+use crate::metrics;
 use format::{Group, Ids, SEGMENT_HEADER_BYTES, SegmentHeader};
 use past::Past;
 use reader::Replay;
@@ -203,8 +205,13 @@ impl Wal {
         }
         let chain = group.seal(self.sequence + 1, self.chain);
         self.make_room(group.bytes().len() as u64)?;
+        let start = Instant::now();
         self.current.file.write_at(group.bytes(), self.current.offset)?;
+        let written = start.elapsed();
         self.current.file.sync()?;
+        metrics::WAL_WRITE.observe(written.as_secs_f64());
+        metrics::WAL_FSYNC.observe((start.elapsed() - written).as_secs_f64());
+        metrics::WAL_BYTES.add(group.bytes().len() as f64);
         self.current.offset += group.bytes().len() as u64;
         self.sequence += 1;
         self.chain = chain;

@@ -1,8 +1,9 @@
-//! The families that every process exports: process_*, go_goroutines, kubernetes_build_info.
+//! The families that every process exports: process_*, go_goroutines, go_threads, kubernetes_build_info.
 
 use std::sync::LazyLock;
 
 use rustix::param::{clock_ticks_per_second, page_size};
+use rustix::process::{Resource, getrlimit};
 
 use super::text::{head, sample};
 use crate::version;
@@ -14,6 +15,16 @@ pub(super) fn render(out: &mut String) {
         stat.render(out);
     }
     fds(out);
+    network(out);
+    // As client_golang writes that there is no limit.
+    let most = getrlimit(Resource::As).current.unwrap_or(u64::MAX);
+    single(
+        out,
+        "process_virtual_memory_max_bytes",
+        "Maximum amount of virtual memory available in bytes.",
+        "gauge",
+        most as f64,
+    );
     if let Some(start) = *START_TIME_SECONDS {
         single(
             out,
@@ -79,6 +90,7 @@ fn build_info(out: &mut String) {
 /// What /proc/self/stat tells.
 struct Stat {
     cpu_ticks: f64,
+    threads: f64,
     start_ticks: f64,
     virtual_bytes: f64,
     resident_pages: f64,
@@ -92,6 +104,7 @@ impl Stat {
         let field = |number: usize| fields.get(number - 3)?.parse::<f64>().ok();
         Some(Stat {
             cpu_ticks: field(14)? + field(15)?,
+            threads: field(20)?,
             start_ticks: field(22)?,
             virtual_bytes: field(23)?,
             resident_pages: field(24)?,
@@ -122,21 +135,38 @@ impl Stat {
             "gauge",
             self.virtual_bytes,
         );
+        single(
+            out,
+            "go_threads",
+            "Number of OS threads created.",
+            "gauge",
+            self.threads,
+        );
     }
 }
 
+/// Without the one that the counting itself takes.
+pub fn open_fds() -> Option<u64> {
+    let entries = std::fs::read_dir("/proc/self/fd").ok()?;
+    Some((entries.count() as u64).saturating_sub(1))
+}
+
+/// None where there is no limit.
+pub fn max_fds() -> Option<u64> {
+    getrlimit(Resource::Nofile).current
+}
+
 fn fds(out: &mut String) {
-    if let Ok(entries) = std::fs::read_dir("/proc/self/fd") {
+    if let Some(open) = open_fds() {
         single(
             out,
             "process_open_fds",
             "Number of open file descriptors.",
             "gauge",
-            entries.count() as f64,
+            open as f64,
         );
     }
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    if let Some(limit) = limit {
+    if let Some(limit) = max_fds() {
         single(
             out,
             "process_max_fds",
@@ -145,6 +175,37 @@ fn fds(out: &mut String) {
             limit as f64,
         );
     }
+}
+
+/// Of the network namespace that the process lives in, as the counters of the kernel are.
+fn network(out: &mut String) {
+    let Ok(text) = std::fs::read_to_string("/proc/self/net/netstat") else {
+        return;
+    };
+    for (name, field, help) in [
+        (
+            "process_network_receive_bytes_total",
+            "InOctets",
+            "Number of bytes received by the process over the network.",
+        ),
+        (
+            "process_network_transmit_bytes_total",
+            "OutOctets",
+            "Number of bytes sent by the process over the network.",
+        ),
+    ] {
+        if let Some(bytes) = ip_extension(&text, field) {
+            single(out, name, help, "counter", bytes);
+        }
+    }
+}
+
+/// A line of names is followed by the line of their values.
+fn ip_extension(netstat: &str, field: &str) -> Option<f64> {
+    let mut lines = netstat.lines().filter_map(|line| line.strip_prefix("IpExt:"));
+    let (names, values) = (lines.next()?, lines.next()?);
+    let place = names.split_whitespace().position(|name| name == field)?;
+    values.split_whitespace().nth(place)?.parse().ok()
 }
 
 fn start_time() -> Option<f64> {
@@ -157,4 +218,18 @@ fn start_time() -> Option<f64> {
         .parse()
         .ok()?;
     Some(boot + stat.start_ticks / clock_ticks_per_second() as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_found_under_their_names() {
+        let netstat =
+            "TcpExt: A InOctets\nTcpExt: 1 2\nIpExt: InNoRoutes InOctets OutOctets\nIpExt: 7 80 900\n";
+        assert_eq!(ip_extension(netstat, "InOctets"), Some(80.0));
+        assert_eq!(ip_extension(netstat, "OutOctets"), Some(900.0));
+        assert_eq!(ip_extension(netstat, "InECT0Pkts"), None);
+    }
 }

@@ -114,7 +114,7 @@ fn escape(out: &mut String, text: &str, quotes: bool) {
     }
 }
 
-/// Go's `strconv.FormatFloat(v, 'g', -1, 64)`: exponents from 1e+21 on and below 1e-4.
+/// Go's `strconv.FormatFloat(v, 'g', -1, 64)`: exponents from 1e+06 on and below 1e-4.
 pub(super) fn number(value: f64) -> String {
     if value.is_nan() {
         return "NaN".to_owned();
@@ -123,7 +123,7 @@ pub(super) fn number(value: f64) -> String {
         return if value > 0.0 { "+Inf" } else { "-Inf" }.to_owned();
     }
     let magnitude = value.abs();
-    if magnitude != 0.0 && !(1e-4..1e21).contains(&magnitude) {
+    if magnitude != 0.0 && !(1e-4..1e6).contains(&magnitude) {
         return exponent(value);
     }
     let mut text = String::new();
@@ -151,9 +151,10 @@ mod tests {
             (1.0, "1"),
             (0.005, "0.005"),
             (1e-5, "1e-05"),
+            (524288.0, "524288"),
+            (1048576.0, "1.048576e+06"),
             (1e21, "1e+21"),
             (2.5e-7, "2.5e-07"),
-            (1234567.0, "1234567"),
         ] {
             assert_eq!(number(value), text);
         }

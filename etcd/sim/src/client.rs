@@ -329,11 +329,7 @@ fn read_at(request: &Request, life: &Life, revision: i64) -> Step {
         },
     };
     let store = &life.state.store;
-    let read = ReadTxn {
-        store,
-        segments: store.storage.segments(),
-        revision: store.current(),
-    };
+    let read = ReadTxn::new(store);
     let txn = TxnRequest {
         success: vec![op(Op::RequestRange(range))],
         ..TxnRequest::default()

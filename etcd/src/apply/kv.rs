@@ -3,6 +3,7 @@
 use etcd_api::etcdserverpb::{AlarmType, CompactionRequest, DeleteRangeRequest, PutRequest, TxnRequest};
 
 use super::{Answer, Applier, ApplyError};
+use crate::metrics::Operations;
 use crate::mvcc;
 use crate::mvcc::response::Response;
 use crate::mvcc::txn::WriteTxn;
@@ -64,6 +65,7 @@ impl Applier {
             begin: self.revision,
             sub: 0,
             changes: self.watched.then_some(&mut self.changes),
+            operations: Operations::default(),
         };
         let result = run(&mut txn);
         self.revision = txn.end();

@@ -218,11 +218,7 @@ impl Machine {
 
     fn read(&self, key: &str, revision: i64) -> Result<Option<Bytes>, mvcc::Error> {
         let store = self.store();
-        let view = ReadTxn {
-            store,
-            segments: store.storage.segments(),
-            revision: store.current(),
-        };
+        let view = ReadTxn::new(store);
         let request = RangeRequest {
             key: key.to_owned().into(),
             revision,

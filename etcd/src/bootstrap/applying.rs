@@ -44,7 +44,7 @@ impl Applying {
         let (took, expected) = (start.elapsed(), server.limits.warning_apply);
         if took > expected {
             warn!(took = ?took, "expected-duration" = ?expected, entries = count, "apply request took too long");
-            metrics::SLOW_APPLY.with(&[]).inc();
+            metrics::SLOW_APPLY.inc();
         }
         self.applied(last);
         server.raft.wake_to_campaign(&server.events);
@@ -52,7 +52,9 @@ impl Applying {
 
     fn install(&mut self, arrived: Arrived) {
         let (index, start) = (arrived.imported.frame.index, Instant::now());
+        metrics::INSTALLING.set(1.0);
         self.applier.install(arrived);
+        metrics::INSTALLING.set(0.0);
         info!("snapshot-index" = index, took = ?start.elapsed(), "applied snapshot");
         self.applied(index);
     }

@@ -1,5 +1,6 @@
 //! The keeper's thread: it makes the store durable and smaller whenever it is asked.
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,9 @@ use parking_lot::Mutex;
 use tracing::{info, warn};
 
 use super::applying::ApplyJob;
+use crate::clock::unix_seconds;
 use crate::disk;
+use crate::metrics;
 use crate::mvcc::Store;
 use crate::raft::driver::Event;
 use crate::raft::inbox::Inbox;
@@ -63,13 +66,16 @@ pub fn keep(
     for revision in sweeps {
         let start = Instant::now();
         let dropped = store.compact_index(revision);
+        metrics::COMPACTED.add(dropped as f64);
+        metrics::COMPACTION_MS.observe(start.elapsed().as_secs_f64() * 1000.0);
+        metrics::LAST_COMPACTION.set(unix_seconds() as f64);
         swept(revision);
         info!("compact-revision" = revision, dropped, took = ?start.elapsed(), "finished scheduled compaction");
     }
     if asked.checkpoint || asked.reclaim {
         let start = Instant::now();
         let durable = keeper.checkpoint();
-        crate::metrics::BACKEND_COMMIT.with(&[]).observe_since(start);
+        metrics::BACKEND_COMMIT.observe_since(start);
         match durable {
             Ok(frame) => events.push(Event::Durable(frame.index, frame.term)),
             Err(error) if disk::is_full(&error) => {
@@ -81,7 +87,7 @@ pub fn keep(
         }
     }
     if asked.reclaim
-        && let Err(error) = keeper.reclaim()
+        && let Err(error) = reclaim(keeper)
     {
         warn!(error = %error, "failed to make the store smaller");
         if disk::is_full(&error) {
@@ -89,4 +95,14 @@ pub fn keep(
         }
     }
     Ok(())
+}
+
+/// What etcd calls a defragmentation, asked for or not.
+fn reclaim(keeper: &mut Keeper) -> io::Result<u64> {
+    let start = Instant::now();
+    metrics::DEFRAGGING.set(1.0);
+    let reclaimed = keeper.reclaim();
+    metrics::DEFRAGGING.set(0.0);
+    metrics::DEFRAG.observe_since(start);
+    reclaimed
 }

@@ -9,14 +9,19 @@ pub struct Features {
     pub lease_checkpoint_persist: bool,
     pub initial_corrupt_check: bool,
     pub compact_hash_check: bool,
+    all_alpha: bool,
+    all_beta: bool,
 }
 
 /// Known to etcd 3.6 and without an effect here.
-const WITHOUT_EFFECT: &[&str] = &[
-    "StopGRPCServiceOnDefrag",
-    "TxnModeWriteWithSharedBuffer",
-    "SetMemberLocalAddr",
+const WITHOUT_EFFECT: &[(&str, &str)] = &[
+    ("StopGRPCServiceOnDefrag", ALPHA),
+    ("TxnModeWriteWithSharedBuffer", BETA),
+    ("SetMemberLocalAddr", ALPHA),
 ];
+
+const ALPHA: &str = "ALPHA";
+const BETA: &str = "BETA";
 
 /// The experimental flags that a gate took the place of.
 const EXPERIMENTAL: &[(&str, &str)] = &[
@@ -36,6 +41,7 @@ impl Features {
             lease_checkpoint_persist: flags.bool("experimental-enable-lease-checkpoint-persist"),
             initial_corrupt_check: flags.bool("experimental-initial-corrupt-check"),
             compact_hash_check: flags.bool("experimental-compact-hash-check-enabled"),
+            ..Features::default()
         };
         // What is named by itself goes before what is named with all others.
         let mut gates = flags.strings("feature-gates");
@@ -64,6 +70,20 @@ impl Features {
         Ok(features)
     }
 
+    /// Every gate with its stage; what has no effect here is not on.
+    pub fn list(&self) -> Vec<(&'static str, &'static str, bool)> {
+        let mut all = vec![
+            ("LeaseCheckpoint", ALPHA, self.lease_checkpoint),
+            ("LeaseCheckpointPersist", ALPHA, self.lease_checkpoint_persist),
+            ("InitialCorruptCheck", ALPHA, self.initial_corrupt_check),
+            ("CompactHashCheck", ALPHA, self.compact_hash_check),
+            ("AllAlpha", ALPHA, self.all_alpha),
+            ("AllBeta", BETA, self.all_beta),
+        ];
+        all.extend(WITHOUT_EFFECT.iter().map(|(name, stage)| (*name, *stage, false)));
+        all
+    }
+
     fn set(&mut self, name: &str, on: bool) -> Result<()> {
         match name {
             "LeaseCheckpoint" => self.lease_checkpoint = on,
@@ -76,11 +96,13 @@ impl Features {
                     lease_checkpoint_persist: on,
                     initial_corrupt_check: on,
                     compact_hash_check: on,
+                    all_alpha: on,
+                    ..*self
                 }
             }
             // None of them has an effect here.
-            "AllBeta" => {}
-            _ if WITHOUT_EFFECT.contains(&name) => {
+            "AllBeta" => self.all_beta = on,
+            _ if WITHOUT_EFFECT.iter().any(|(known, _)| *known == name) => {
                 if on {
                     tracing::warn!(feature = name, "this feature gate has no effect here");
                 }

@@ -17,6 +17,7 @@ use super::{LeaseError, Lessor};
 use crate::apply::{Applied, ApplyError};
 use crate::auth;
 use crate::clock::Clock;
+use crate::metrics;
 use crate::raft::driver::Event;
 use crate::raft::read::{self, Replica};
 use crate::server::ServerError;
@@ -156,6 +157,7 @@ async fn revoke_expired(member: &Arc<impl Primary>) -> bool {
     let expired = member.lessor().lock().expired(now, REVOKE_RATE);
     let busy = !expired.is_empty();
     for id in expired {
+        metrics::LEASES_EXPIRED.inc();
         member.spawn(revoke(member.clone(), id, term));
     }
     busy

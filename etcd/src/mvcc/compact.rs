@@ -1,6 +1,9 @@
 //! Dropping history, in steps that no write waits for.
 
+use std::time::Instant;
+
 use super::Store;
+use crate::metrics;
 
 /// Keys compacted under one lock of the index.
 const STEP: usize = 256;
@@ -14,6 +17,7 @@ impl Store {
         let mut fence: Box<[u8]> = Box::default();
         loop {
             let segments = self.storage.segments();
+            let start = Instant::now();
             let next = self
                 .index
                 .write()
@@ -23,6 +27,7 @@ impl Store {
                         segment.discount(version);
                     }
                 });
+            metrics::INDEX_PAUSE_MS.observe(start.elapsed().as_secs_f64() * 1000.0);
             match next {
                 Some(next) => fence = next,
                 None => return dropped,

@@ -1,5 +1,6 @@
 //! The index: for every key its versions, oldest first.
 
+use std::cell::Cell;
 use std::ops::ControlFlow;
 
 use super::history::History;
@@ -11,6 +12,8 @@ use crate::storage::record::{Loc, Version};
 #[derive(Default)]
 pub struct Index {
     keys: Runs<History>,
+    /// Keys whose newest version is no tombstone.
+    live: usize,
 }
 
 /// The live version at `revision`.
@@ -66,6 +69,11 @@ impl Index {
         self.keys.len()
     }
 
+    /// Without those that were deleted and not compacted.
+    pub fn live(&self) -> usize {
+        self.live
+    }
+
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
@@ -86,8 +94,14 @@ impl Index {
 
     /// In whatever order they come; newest last costs least.
     pub fn insert(&mut self, key: &[u8], version: Version) {
-        let change = |history: &mut History| history.enter(version);
+        let (before, after) = (Cell::new(false), Cell::new(!version.is_tombstone()));
+        let change = |history: &mut History| {
+            before.set(!history.newest().is_tombstone());
+            history.enter(version);
+            after.set(!history.newest().is_tombstone());
+        };
         self.keys.enter(key, change, || History::new(version));
+        self.live = self.live + usize::from(after.get()) - usize::from(before.get());
     }
 
     pub fn relocate(&mut self, key: &[u8], from: &Version, to: Loc) -> bool {

@@ -34,11 +34,7 @@ fn store() -> Store {
 }
 
 fn read(store: &Store, request: RangeRequest) -> Result<(Vec<String>, bool, i64), Error> {
-    let view = ReadTxn {
-        store,
-        segments: store.storage.segments(),
-        revision: store.current(),
-    };
+    let view = ReadTxn::new(store);
     let Response::Range { kvs, more, count } = view.range(&request)? else {
         panic!("a range")
     };
@@ -193,11 +189,7 @@ fn revisions_outside_history_are_refused() {
 fn conditions_hold_as_etcd_says() {
     use compare::{CompareResult::*, CompareTarget as Target, TargetUnion};
     let store = store();
-    let view = ReadTxn {
-        store: &store,
-        segments: store.storage.segments(),
-        revision: store.current(),
-    };
+    let view = ReadTxn::new(&store);
     let on = |key: &'static str,
               end: &'static str,
               target: Target,

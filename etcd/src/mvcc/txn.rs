@@ -15,6 +15,7 @@ use super::key::KeyRange;
 use super::range::{Items, Selected, value_of};
 use super::response::Response;
 use super::{Error, Store};
+use crate::metrics::Operations;
 use crate::storage::record::{Loc, Version};
 use crate::storage::{Segments, Writer};
 
@@ -42,6 +43,7 @@ pub struct WriteTxn<'a> {
     pub sub: u32,
     /// Where changes go when somebody watches.
     pub changes: Option<&'a mut Vec<Change>>,
+    pub operations: Operations,
 }
 
 /// Where conditions are looked up and ranges read: the transaction itself, or a revision that was published.
@@ -50,9 +52,11 @@ pub trait View {
     /// What a range without a revision reads.
     fn revision(&self) -> i64;
     fn segments(&self) -> &Segments;
+    fn operations(&self) -> &Operations;
     fn read(&self, segments: &Segments, locs: &[Loc]) -> std::io::Result<Vec<Bytes>>;
 
     fn range(&self, request: &RangeRequest) -> Result<Response, Error> {
+        self.operations().range();
         let revision = self.store().revision(request.revision, self.revision())?;
         let Selected {
             items,
@@ -85,6 +89,10 @@ impl View for WriteTxn<'_> {
         &self.segments
     }
 
+    fn operations(&self) -> &Operations {
+        &self.operations
+    }
+
     fn read(&self, segments: &Segments, locs: &[Loc]) -> std::io::Result<Vec<Bytes>> {
         locs.iter().map(|loc| self.writer.read(segments, *loc)).collect()
     }
@@ -105,8 +113,11 @@ impl WriteTxn<'_> {
         if request.lease != 0 && !self.leases.exists(request.lease) {
             return Err(Error::LeaseNotFound);
         }
-        if (request.ignore_value || request.ignore_lease) && self.live(&request.key).is_none() {
-            return Err(Error::KeyNotFound);
+        if request.ignore_value || request.ignore_lease {
+            self.operations.range();
+            if self.live(&request.key).is_none() {
+                return Err(Error::KeyNotFound);
+            }
         }
         Ok(())
     }
@@ -121,6 +132,9 @@ impl WriteTxn<'_> {
 
     /// [`WriteTxn::check_put`] has passed.
     pub fn put(&mut self, request: &PutRequest) -> Result<Response, Error> {
+        if request.prev_kv || request.ignore_value || request.ignore_lease {
+            self.operations.range();
+        }
         let prev = self.live(&request.key);
         let prev_bytes = match prev {
             Some(prev) if request.prev_kv || request.ignore_value => {
@@ -144,6 +158,7 @@ impl WriteTxn<'_> {
     }
 
     fn write(&mut self, key: &Bytes, value: Bytes, lease: i64, prev: Option<Version>) {
+        self.operations.put(key.len() + value.len());
         let main = self.begin + 1;
         let (create, version) = prev.map_or((main, 1), |prev| (prev.create, prev.version + 1));
         let sub = self.take_sub();
@@ -191,6 +206,10 @@ impl WriteTxn<'_> {
     }
 
     pub fn delete_range(&mut self, request: &DeleteRangeRequest) -> Result<Response, Error> {
+        self.operations.delete();
+        if request.prev_kv {
+            self.operations.range();
+        }
         let range = KeyRange::new(&request.key, &request.range_end);
         let mut found = Vec::new();
         self.store.walk(&range, i64::MAX, |key, version| {
@@ -233,6 +252,7 @@ impl WriteTxn<'_> {
 
     pub fn delete_keys(&mut self, keys: &[Bytes]) {
         for key in keys {
+            self.operations.delete();
             if let Some(prev) = self.live(key) {
                 self.delete(key, prev);
             }
@@ -242,6 +262,8 @@ impl WriteTxn<'_> {
     /// Conditions, then checks, then operations: when anything is refused, nothing was changed.
     pub fn txn(&mut self, request: &TxnRequest) -> Result<Response, Error> {
         let path = Path::choose(self, request)?;
+        // etcd's conditions are a transaction before this one.
+        self.operations.settle();
         self.check(&path)?;
         self.execute(&path)
     }
@@ -318,8 +340,9 @@ impl<'a> Path<'a> {
 /// A transaction that only reads, at one published revision.
 pub struct ReadTxn<'a> {
     pub store: &'a Store,
-    pub segments: Segments,
+    segments: Segments,
     pub revision: i64,
+    operations: Operations,
 }
 
 impl View for ReadTxn<'_> {
@@ -335,12 +358,27 @@ impl View for ReadTxn<'_> {
         &self.segments
     }
 
+    fn operations(&self) -> &Operations {
+        &self.operations
+    }
+
     fn read(&self, segments: &Segments, locs: &[Loc]) -> std::io::Result<Vec<Bytes>> {
         self.store.storage.read_many(segments, locs)
     }
 }
 
-impl ReadTxn<'_> {
+impl<'a> ReadTxn<'a> {
+    /// At the revision that is published now.
+    pub fn new(store: &'a Store) -> Self {
+        ReadTxn {
+            store,
+            // Before the revision is read: what it shows lies in these.
+            segments: store.storage.segments(),
+            revision: store.current(),
+            operations: Operations::default(),
+        }
+    }
+
     pub fn txn(&self, request: &TxnRequest) -> Result<Response, Error> {
         let path = Path::choose(self, request)?;
         let response = self.execute(&path)?;
@@ -376,6 +414,7 @@ fn holds_all(view: &dyn View, compares: &[Compare]) -> Result<bool, Error> {
 
 /// A condition on an absent key compares with zeros, but for values, which an absent key never matches.
 fn holds(view: &dyn View, compare: &Compare) -> Result<bool, Error> {
+    view.operations().range();
     let range = KeyRange::new(&compare.key, &compare.range_end);
     if compare.target() == CompareTarget::Value {
         return values_hold(view, compare, &range);

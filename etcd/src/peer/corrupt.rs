@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tracing::warn;
 
 use crate::membership::Member;
+use crate::metrics;
 use crate::mvcc::hash::KvHash;
 use crate::mvcc::{self, Store};
 use crate::server::EtcdServer;
@@ -56,7 +57,13 @@ pub struct Heard {
 
 pub async fn hash(store: &Arc<Store>, revision: i64) -> Result<KvHash, mvcc::Error> {
     let store = store.clone();
-    tokio::task::spawn_blocking(move || store.hash_kv(revision))
+    let hash = move || {
+        let start = Instant::now();
+        let hash = store.hash_kv(revision);
+        metrics::HASH_BY_REVISION.observe_since(start);
+        hash
+    };
+    tokio::task::spawn_blocking(hash)
         .await
         .map_err(|error| mvcc::Error::Io(std::io::Error::other(error)))?
 }

@@ -308,6 +308,7 @@ pub async fn receive(server: &Arc<EtcdServer>, body: Incoming) -> Result<(), Rec
             metrics::SNAPSHOT_RECEIVE_SECONDS
                 .with(&[&from])
                 .observe_since(start);
+            crate::metrics::SNAPSHOT_SAVE.observe_since(start);
         }
         Err(_) => metrics::SNAPSHOT_RECEIVE_FAILURES.with(&[&from]).inc(),
     }

@@ -176,6 +176,8 @@ impl<O: Outside> Driver<O> {
                     answer.send(followers).ok();
                 }
             }
+            // Whoever asked may have left.
+            Event::Report(answer) => drop(answer.send(self.node.report())),
             Event::Persisted(number, messages) => {
                 self.node.persisted(number);
                 self.outside.send(messages);

@@ -1,11 +1,10 @@
 //! The thread that makes the log durable: everything that waits goes into one group, one write, one fdatasync.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use component_base::metrics::{self, Histogram};
 use etcd_api::walpb;
 use tracing::{error, info, warn};
 
@@ -21,22 +20,6 @@ use crate::wal::{SpareJob, Wal};
 const FULL_RETRY: Duration = Duration::from_millis(500);
 /// etcd warns beyond this.
 const SLOW_SYNC: Duration = Duration::from_secs(1);
-
-static FSYNC: LazyLock<Histogram> = LazyLock::new(|| {
-    metrics::histogram(
-        "etcd_disk_wal_fsync_duration_seconds",
-        "The latency distributions of fsync called by WAL.",
-        &[],
-        &metrics::exponential_buckets(0.001, 2.0, 14),
-    )
-});
-static WRITTEN_BYTES: LazyLock<metrics::Gauge> = LazyLock::new(|| {
-    metrics::gauge(
-        "etcd_disk_wal_write_bytes_total",
-        "Total number of bytes written in WAL.",
-        &[],
-    )
-});
 
 pub enum Job {
     Persist(Persist),
@@ -197,7 +180,7 @@ impl LogThread {
             self.wait_for_spare(group.bytes().len());
             let start = Instant::now();
             match self.wal.append(group) {
-                Ok(()) => return self.observe(start.elapsed(), group.bytes().len()),
+                Ok(()) => return self.observe(start.elapsed()),
                 Err(source) if disk::is_full(&source) => {
                     self.set_full(true);
                     self.beside.wait_for_space();
@@ -207,9 +190,7 @@ impl LogThread {
         }
     }
 
-    fn observe(&self, took: Duration, bytes: usize) {
-        FSYNC.with(&[]).observe(took.as_secs_f64());
-        WRITTEN_BYTES.with(&[]).set(bytes as f64);
+    fn observe(&self, took: Duration) {
         if took > SLOW_SYNC {
             warn!(took = ?took, "expected-duration" = ?SLOW_SYNC, "slow fdatasync");
         }

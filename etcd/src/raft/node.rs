@@ -10,7 +10,7 @@ use etcd_api::raftpb;
 use raft::eraftpb::{
     ConfChange, ConfChangeType, ConfState, Entry, HardState, Message, MessageType, SnapshotMetadata,
 };
-use raft::{Config, RawNode, ReadState, SnapshotStatus, SoftState, StateRole};
+use raft::{Config, ProgressState, RawNode, ReadState, SnapshotStatus, SoftState, StateRole};
 
 use self::telling::Telling;
 use super::conf_change;
@@ -76,6 +76,20 @@ pub struct Timing {
 pub struct Follower {
     pub id: u64,
     pub matched: u64,
+    /// The index that it is sent next.
+    pub next: u64,
+    pub state: ProgressState,
+}
+
+/// What raft says of itself.
+#[derive(Debug)]
+pub struct Report {
+    pub role: StateRole,
+    pub vote: u64,
+    /// To whom this leader hands over; 0 when to nobody.
+    pub transferee: u64,
+    /// Empty where this member does not lead.
+    pub followers: Vec<Follower>,
 }
 
 /// For whoever looks for the reason of a standstill.
@@ -351,8 +365,20 @@ impl Node {
         let progress = self.raw.raft.prs().iter().map(|(id, progress)| Follower {
             id: *id,
             matched: progress.matched,
+            next: progress.next_idx,
+            state: progress.state,
         });
         self.is_leader().then(|| progress.collect())
+    }
+
+    pub fn report(&self) -> Report {
+        let raft = &self.raw.raft;
+        Report {
+            role: raft.state,
+            vote: raft.vote,
+            transferee: raft.lead_transferee.unwrap_or_default(),
+            followers: self.followers().unwrap_or_default(),
+        }
     }
 
     pub fn situation(&self) -> Situation {

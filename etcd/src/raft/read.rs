@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 
 use super::driver::{Event, Status};
 use super::inbox::Inbox;
+use crate::metrics;
 use crate::server::ServerError;
 
 /// Between two attempts to read while there is no leader.
@@ -59,19 +60,26 @@ pub async fn read_index(
     let answered = replica
         .within(replica.request_timeout(), answered(replica, ask))
         .await;
-    answered.unwrap_or(Err(ServerError::Timeout))
+    answered.unwrap_or_else(|| {
+        metrics::SLOW_READ_INDEXES.inc();
+        Err(ServerError::Timeout)
+    })
 }
 
 async fn answered(
     replica: &impl Replica,
     ask: impl Fn() -> Option<oneshot::Receiver<u64>> + Send + Sync,
 ) -> Result<(), ServerError> {
+    let mut failed = false;
     loop {
         let Some(receiver) = ask() else {
             return Ok(());
         };
         if let Ok(index) = receiver.await {
             return replica.applied(index).await;
+        }
+        if !std::mem::replace(&mut failed, true) {
+            metrics::FAILED_READ_INDEXES.inc();
         }
         replica.pause(READ_RETRY).await;
     }

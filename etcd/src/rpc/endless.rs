@@ -4,17 +4,9 @@
 use std::future::{Future, pending};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use bytes::Bytes;
-use component_base::http::{Body, BoxError};
 use http::Request;
-use http_body::Frame;
-use http_body_util::BodyExt as _;
 
-use super::grpc::trailers;
-use super::serve::Handling;
-use super::status::{Code, Status};
 use crate::server::{EtcdServer, ServerError};
 
 /// A stream that breaks costs more than a request that is refused: etcd waits for so many election timeouts without a leader.
@@ -60,12 +52,14 @@ impl EtcdServer {
     }
 }
 
-/// The same stream until it is told to end.
-pub fn until_told(server: &EtcdServer, body: Body, requires_leader: bool, handling: Handling) -> Body {
+/// What ends a stream that has no end of its own.
+pub type Told = Pin<Box<dyn Future<Output = ServerError> + Send>>;
+
+pub fn told(server: &EtcdServer, requires_leader: bool) -> Told {
     let mut stopping = server.stopping.subscribe();
     let mut lost = requires_leader.then(|| server.leader_lost.subscribe());
     // Their senders are the server's own.
-    let end = async move {
+    Box::pin(async move {
         let lost = async {
             match &mut lost {
                 Some(lost) => drop(lost.changed().await),
@@ -76,51 +70,5 @@ pub fn until_told(server: &EtcdServer, body: Body, requires_leader: bool, handli
             _ = stopping.wait_for(|stopping| *stopping) => ServerError::Stopped,
             () = lost => ServerError::NoLeader,
         }
-    };
-    let body = UntilTold {
-        body: Some(body),
-        end: Box::pin(end),
-        handling,
-    };
-    body.boxed_unsync()
-}
-
-struct UntilTold {
-    /// None after the end: who writes into it learns that nobody reads any more.
-    body: Option<Body>,
-    end: Pin<Box<dyn Future<Output = ServerError> + Send>>,
-    handling: Handling,
-}
-
-impl http_body::Body for UntilTold {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let Some(body) = &mut self.body else {
-            return Poll::Ready(None);
-        };
-        let next = Pin::new(body).poll_frame(context);
-        if let Poll::Ready(next) = next {
-            let trailers = next
-                .as_ref()
-                .and_then(|frame| frame.as_ref().ok()?.trailers_ref());
-            if let Some(code) = trailers.and_then(Code::of) {
-                self.handling.code = code;
-            }
-            return Poll::Ready(next);
-        }
-        let error = std::task::ready!(self.end.as_mut().poll(context));
-        self.body = None;
-        let status = Status::from(error);
-        self.handling.code = status.code;
-        Poll::Ready(Some(Ok(Frame::trailers(trailers(&status)))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(http_body::Body::is_end_stream)
-    }
+    })
 }

@@ -3,12 +3,11 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use component_base::http::{Body, BoxError};
-use component_base::metrics::CounterValue;
 use component_base::serve::BoxFuture;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Request, Response};
@@ -19,14 +18,13 @@ use prost::Message;
 
 use super::caller::Caller;
 use super::status::{Code, Status};
+use crate::metrics::{RECEIVED_BYTES, SENT_BYTES};
 use crate::server::EtcdServer;
 
 pub const PREFIX_BYTES: usize = 5;
 /// etcd's gRPC server takes half a megabyte more than the request limit, so that the limit itself can answer.
 pub const OVERHEAD_BYTES: usize = 512 * 1024;
 
-static SENT: LazyLock<Arc<CounterValue>> = LazyLock::new(|| crate::metrics::SENT_BYTES.with(&[]));
-static RECEIVED: LazyLock<Arc<CounterValue>> = LazyLock::new(|| crate::metrics::RECEIVED_BYTES.with(&[]));
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const STATUS_OK: HeaderValue = HeaderValue::from_static("0");
 
@@ -192,7 +190,7 @@ impl Reader {
         if !self.rest(length).await? {
             return Err(Status::new(Code::Internal, "the request ends within a frame"));
         }
-        RECEIVED.add(length as f64);
+        RECEIVED_BYTES.add(length as f64);
         Ok(Some(self.take(length)))
     }
 
@@ -298,7 +296,7 @@ fn percent_encode(text: &str) -> String {
 
 /// A piece of a body, counted as sent to a client.
 pub fn sent(bytes: Bytes) -> Frame<Bytes> {
-    SENT.add(bytes.len() as f64);
+    SENT_BYTES.add(bytes.len() as f64);
     Frame::data(bytes)
 }
 

@@ -14,6 +14,7 @@ use super::grpc::{Answer, PREFIX_BYTES, Reply, seal};
 use super::range_body;
 use super::status::{Code, Status};
 use crate::apply::{self, Applied};
+use crate::metrics;
 use crate::mvcc::response::Response;
 use crate::mvcc::txn::ReadTxn;
 use crate::mvcc::{self, check};
@@ -81,11 +82,7 @@ async fn read_txn(server: &Caller, request: &TxnRequest) -> Answer {
 fn read_txn_now(server: &EtcdServer, request: &TxnRequest) -> Answer {
     let store = server.store();
     for _ in 0..READ_ATTEMPTS {
-        let read = ReadTxn {
-            store,
-            segments: store.storage.segments(),
-            revision: store.current(),
-        };
+        let read = ReadTxn::new(store);
         match read.txn(request) {
             Err(mvcc::Error::Compacted) if store.compacted() > read.revision => {}
             result => return reply(server, read.revision, &result?),
@@ -150,9 +147,12 @@ pub async fn range(server: Caller, request: RangeRequest) -> Answer {
     let answer = server
         .reading(|check| check.range(&request), || select(&server, &request))
         .await;
-    if start.elapsed() > server.limits.warning_unary {
+    let took = start.elapsed();
+    metrics::RANGES.inc();
+    metrics::applied::range(took, answer.is_ok());
+    if took > server.limits.warning_unary {
         let range_end = String::from_utf8_lossy(&request.range_end).into_owned();
-        warn!(took = ?start.elapsed(), "range_begin" = %String::from_utf8_lossy(&request.key), "range_end" = %range_end, "apply request took too long");
+        warn!(took = ?took, "range_begin" = %String::from_utf8_lossy(&request.key), "range_end" = %range_end, "apply request took too long");
     }
     answer
 }

@@ -1,7 +1,8 @@
 //! The Lease service.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
+use component_base::metrics::CounterValue;
 use component_base::serve::BoxFuture;
 use etcd_api::etcdserverpb::{
     InternalRaftRequest, LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest,
@@ -13,10 +14,12 @@ use prost::Message as _;
 
 use super::caller::Caller;
 use super::grpc::{Answer, Channel, Inbound, Reader, Reply, message, undecodable};
+use super::serve;
 use super::status::Status;
 use crate::apply;
 use crate::auth::check::Check;
 use crate::lease::{LeaseError, MAX_TTL_SECONDS};
+use crate::metrics::clients;
 use crate::server::{EtcdServer, ServerError};
 
 /// Answers of one keep-alive stream that wait to be sent; a client that does not read them is not read from.
@@ -120,6 +123,9 @@ fn leases_now(server: &EtcdServer) -> Answer {
     })
 }
 
+static RECEIVED: LazyLock<Arc<CounterValue>> =
+    LazyLock::new(|| serve::received("etcdserverpb.Lease/LeaseKeepAlive"));
+
 pub fn keep_alive(server: Arc<EtcdServer>, request: Request<Inbound>) -> BoxFuture<'static, Answer> {
     Box::pin(async move {
         let caller = Caller::lasting(server.clone(), &request);
@@ -132,9 +138,15 @@ pub fn keep_alive(server: Arc<EtcdServer>, request: Request<Inbound>) -> BoxFutu
                     () = sender.closed() => return,
                 };
                 let answer = match frame {
-                    Ok(Some(bytes)) => renew(&caller, bytes).await,
+                    Ok(Some(bytes)) => {
+                        RECEIVED.inc();
+                        renew(&caller, bytes).await
+                    }
                     Ok(None) => return,
-                    Err(status) => Err(status),
+                    Err(status) => {
+                        clients::stream_failed("lease-keepalive", &status);
+                        Err(status)
+                    }
                 };
                 let failed = answer.is_err();
                 let answer = answer.map(|reply| match reply {

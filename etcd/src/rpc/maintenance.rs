@@ -1,6 +1,7 @@
 //! The Maintenance service.
 
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use component_base::version::ETCD_VERSION;
 use etcd_api::etcdserverpb::{
@@ -12,6 +13,7 @@ use etcd_api::etcdserverpb::{
 use super::caller::Caller;
 use super::grpc::{Answer, message};
 use crate::membership::storage_version;
+use crate::metrics;
 use crate::peer::corrupt;
 use crate::server::ServerError;
 use crate::storage::keeper::Request;
@@ -96,7 +98,9 @@ pub async fn defragment(server: Caller, _: DefragmentRequest) -> Answer {
 
 pub async fn hash(server: Caller, _: HashRequest) -> Answer {
     server.admin().await?;
+    let start = Instant::now();
     let hash = corrupt::hash(server.store(), 0).await?;
+    metrics::HASH.observe_since(start);
     message(&HashResponse {
         header: Some(server.header(hash.revision)),
         hash: hash.hash,

@@ -7,10 +7,11 @@ use component_base::http::Body;
 use component_base::metrics::{self, Counter, CounterValue, Histogram, HistogramValue};
 use http::{Request, Response};
 
-use super::endless;
 use super::grpc::{self, Answer, Inbound, Reply};
 use super::status::{Code, Status};
 use super::table::{METHODS, Method};
+use super::{endless, stream};
+use crate::metrics::clients;
 use crate::server::{EtcdServer, ServerError};
 use crate::traces::Call;
 
@@ -27,6 +28,7 @@ pub async fn serve(server: Arc<EtcdServer>, request: Request<Inbound>) -> Respon
         return grpc::response(Err(unknown(path)));
     };
     let (method, mut handling) = (&METHODS[place], Handling::begin(place));
+    clients::count(request.headers(), method.is_stream());
     let call = server
         .traces
         .get()
@@ -34,9 +36,10 @@ pub async fn serve(server: Arc<EtcdServer>, request: Request<Inbound>) -> Respon
     let requires_leader = endless::requires_leader(&request);
     let answer = match refusal(&server, method, requires_leader) {
         Some(error) => Err(error.into()),
-        None if endless::is_endless(method.path) => match (method.call)(server.clone(), request).await {
+        None if method.is_stream() => match (method.call)(server.clone(), request).await {
             Ok(Reply::Stream(body)) => {
-                let body = endless::until_told(&server, body, requires_leader, handling);
+                let end = endless::is_endless(method.path).then(|| endless::told(&server, requires_leader));
+                let body = stream::counted(body, end, handling);
                 return grpc::response(ended_with(call, Ok(Reply::Stream(body))));
             }
             other => other,
@@ -93,6 +96,20 @@ static HANDLED: LazyLock<Counter> = LazyLock::new(|| {
         &["grpc_type", "grpc_service", "grpc_method", "grpc_code"],
     )
 });
+static RECEIVED: LazyLock<Counter> = LazyLock::new(|| {
+    metrics::counter(
+        "grpc_server_msg_received_total",
+        "Total number of RPC stream messages received on the server.",
+        &["grpc_type", "grpc_service", "grpc_method"],
+    )
+});
+static SENT: LazyLock<Counter> = LazyLock::new(|| {
+    metrics::counter(
+        "grpc_server_msg_sent_total",
+        "Total number of gRPC stream messages sent by the server.",
+        &["grpc_type", "grpc_service", "grpc_method"],
+    )
+});
 static HANDLING: LazyLock<Histogram> = LazyLock::new(|| {
     metrics::histogram(
         "grpc_server_handling_seconds",
@@ -107,6 +124,7 @@ struct Counted {
     started: Arc<CounterValue>,
     ok: Arc<CounterValue>,
     seconds: Arc<HistogramValue>,
+    sent: Arc<CounterValue>,
 }
 
 static COUNTED: LazyLock<Vec<Counted>> = LazyLock::new(|| METHODS.iter().map(Counted::of).collect());
@@ -114,10 +132,21 @@ static COUNTED: LazyLock<Vec<Counted>> = LazyLock::new(|| METHODS.iter().map(Cou
 impl Counted {
     fn of(method: &Method) -> Self {
         let (service, name) = method.names();
+        let labels = [method.kind, service, name];
+        let started = STARTED.with(&labels);
+        let ok = HANDLED.with(&[method.kind, service, name, Code::Ok.name()]);
+        // One message each way is what there is to a call that is no stream.
+        if !method.reads_stream() {
+            RECEIVED.share(&labels, started.clone());
+        }
+        if !method.is_stream() {
+            SENT.share(&labels, ok.clone());
+        }
         Counted {
-            started: STARTED.with(&[method.kind, service, name]),
-            ok: HANDLED.with(&[method.kind, service, name, Code::Ok.name()]),
-            seconds: HANDLING.with(&[method.kind, service, name]),
+            started,
+            ok,
+            seconds: HANDLING.with(&labels),
+            sent: SENT.with(&labels),
         }
     }
 }
@@ -125,6 +154,18 @@ impl Counted {
 /// Shows every method, called or not.
 pub fn count_from_zero() {
     LazyLock::force(&COUNTED);
+    METHODS
+        .iter()
+        .filter(|method| method.reads_stream())
+        .for_each(|method| {
+            received(method.path);
+        });
+}
+
+/// Messages that a method has read from its stream.
+pub fn received(path: &str) -> Arc<CounterValue> {
+    let (service, name) = path.split_once('/').unwrap_or((path, ""));
+    RECEIVED.with(&[super::table::BIDI_STREAM, service, name])
 }
 
 /// A call that was begun. It is counted as handled when this goes, which for a stream is at the stream's end.
@@ -143,6 +184,12 @@ impl Handling {
             start: Instant::now(),
             code: Code::Cancelled,
         }
+    }
+}
+
+impl Handling {
+    pub fn sent(&self, messages: usize) {
+        COUNTED[self.place].sent.add(messages as f64);
     }
 }
 

@@ -23,7 +23,7 @@ pub struct Method {
 
 const UNARY: &str = "unary";
 const SERVER_STREAM: &str = "server_stream";
-const BIDI_STREAM: &str = "bidi_stream";
+pub const BIDI_STREAM: &str = "bidi_stream";
 
 /// A row: the path, the kind, who reads the request, and what answers it. What is of many requests reads them itself.
 macro_rules! methods {
@@ -114,5 +114,14 @@ impl Method {
     /// Its service, and its name there.
     pub fn names(&self) -> (&'static str, &'static str) {
         self.path.split_once('/').unwrap_or((self.path, ""))
+    }
+
+    pub fn is_stream(&self) -> bool {
+        self.kind != UNARY
+    }
+
+    /// Whether its client may send more than one message.
+    pub fn reads_stream(&self) -> bool {
+        self.kind == BIDI_STREAM
     }
 }

@@ -1,11 +1,12 @@
 //! The Watch service: requests to the hub, the outbox to the client.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use component_base::http::BoxError;
+use component_base::metrics::CounterValue;
 use component_base::serve::BoxFuture;
 use etcd_api::etcdserverpb::{WatchCreateRequest, WatchRequest, watch_request::RequestUnion};
 use http::Request;
@@ -15,12 +16,16 @@ use prost::Message as _;
 
 use super::caller::Caller;
 use super::grpc::{Answer, Inbound, Reader, Reply, ok_trailers, sent, undecodable};
+use super::serve;
 use super::status::Status;
+use crate::metrics::clients;
 use crate::server::EtcdServer;
 use crate::watch::Hub;
 use crate::watch::hub::HubEvent;
 use crate::watch::outbox::{Next, Outbox};
 use crate::watch::range_of;
+
+static RECEIVED: LazyLock<Arc<CounterValue>> = LazyLock::new(|| serve::received("etcdserverpb.Watch/Watch"));
 
 pub fn watch(server: Arc<EtcdServer>, request: Request<Inbound>) -> BoxFuture<'static, Answer> {
     Box::pin(async move {
@@ -48,10 +53,17 @@ async fn read(caller: Caller, stream: u64, mut reader: Reader) {
     loop {
         match reader.frame().await.map(|bytes| bytes.map(request)) {
             Ok(None) => return,
-            Ok(Some(Ok(Some(union)))) => hub.send(event(&caller, stream, union).await),
-            // As etcd: an empty request changes nothing.
-            Ok(Some(Ok(None))) => {}
-            Ok(Some(Err(_))) | Err(_) => return hub.send(HubEvent::Close(stream)),
+            Ok(Some(Ok(union))) => {
+                RECEIVED.inc();
+                // As etcd: an empty request changes nothing.
+                if let Some(union) = union {
+                    hub.send(event(&caller, stream, union).await);
+                }
+            }
+            Ok(Some(Err(status))) | Err(status) => {
+                clients::stream_failed("watch", &status);
+                return hub.send(HubEvent::Close(stream));
+            }
         }
     }
 }

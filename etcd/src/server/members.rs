@@ -12,6 +12,7 @@ use tracing::{info, warn};
 
 use super::{EtcdServer, ServerError};
 use crate::membership::{Change, Member, MemberError, member_id};
+use crate::metrics;
 use crate::peer::{headers, join};
 use crate::raft::driver::Event;
 use crate::raft::read;
@@ -123,6 +124,16 @@ impl EtcdServer {
     }
 
     pub async fn promote_here(&self, id: u64) -> Result<Vec<Member>, ServerError> {
+        let promoted = self.promote_leading(id).await;
+        match &promoted {
+            Ok(_) => metrics::PROMOTED.inc(),
+            Err(ServerError::NotLeader) => {}
+            Err(error) => metrics::PROMOTE_FAILURES.with(&[&error.to_string()]).inc(),
+        }
+        promoted
+    }
+
+    async fn promote_leading(&self, id: u64) -> Result<Vec<Member>, ServerError> {
         read::wait_applied(self, APPLY_TIMEOUT).await?;
         self.is_learner_ready(id).await?;
         if self.limits.strict_reconfig && !self.state.membership.read().is_ready_to_promote() {

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
+use std::time::Instant;
 
 use bbolt::{Layout, Plan, WriteError, Writer};
 use ring::digest::{Context, SHA256};
@@ -9,6 +10,7 @@ use ring::digest::{Context, SHA256};
 use super::SnapshotError;
 use super::schema::{self, Rows};
 use super::view::View;
+use crate::metrics;
 use crate::mvcc::hash::bucket_key;
 use crate::mvcc::rows::Row;
 use crate::mvcc::{self, Store};
@@ -30,11 +32,19 @@ pub struct Export {
     pub index: u64,
     pub term: u64,
     pub revision: i64,
+    start: Instant,
+}
+
+impl Drop for Export {
+    fn drop(&mut self) {
+        metrics::BACKEND_SNAPSHOT.observe_since(self.start);
+    }
 }
 
 impl Export {
     /// `ask` gets the view from the apply thread; None when that has stopped. Blocks for as long as a walk over the index takes.
     pub fn take(store: &Arc<Store>, ask: impl FnOnce() -> Option<View>) -> Result<Export, SnapshotError> {
+        let start = Instant::now();
         let held = store.hold_history();
         let view = ask().ok_or(SnapshotError::Stopped)?;
         let (rows, segments) = view.rows(store).map_err(mvcc::Error::Io)?;
@@ -50,6 +60,7 @@ impl Export {
             index: view.index,
             term: view.term,
             revision: view.revision,
+            start,
         })
     }
 

@@ -14,7 +14,18 @@ use crate::server::EtcdServer;
 
 /// How often each kind of request went well and how often not, since the start.
 #[derive(Default)]
-pub struct Counts([[AtomicU64; 2]; ACTIONS.len()]);
+pub struct Counts {
+    actions: [[AtomicU64; 2]; ACTIONS.len()],
+    /// Those gets that were recursive.
+    recursive: [AtomicU64; 2],
+}
+
+/// How often something was asked for, and how often that failed.
+pub struct ActionCount {
+    pub name: &'static str,
+    pub all: u64,
+    pub failed: u64,
+}
 
 const ACTIONS: [Action; 8] = [
     Action::Get,
@@ -46,13 +57,63 @@ const NAMES: [(Action, &str, &str); 7] = [
     ),
 ];
 
+const WRITES: [(Action, &str); 6] = [
+    (Action::Set, "set"),
+    (Action::Create, "create"),
+    (Action::Update, "update"),
+    (Action::Delete, "delete"),
+    (Action::CompareAndSwap, "compareAndSwap"),
+    (Action::CompareAndDelete, "compareAndDelete"),
+];
+
+impl ActionCount {
+    fn of(name: &'static str, ok: u64, failed: u64) -> ActionCount {
+        ActionCount {
+            name,
+            all: ok + failed,
+            failed,
+        }
+    }
+}
+
 impl Counts {
     pub fn count(&self, action: Action, ok: bool) {
-        self.0[action as usize][usize::from(!ok)].fetch_add(1, Ordering::Relaxed);
+        self.actions[action as usize][usize::from(!ok)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn count_get(&self, recursive: bool, ok: bool) {
+        self.count(Action::Get, ok);
+        if recursive {
+            self.recursive[usize::from(!ok)].fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     fn read(&self, action: Action, ok: bool) -> u64 {
-        self.0[action as usize][usize::from(!ok)].load(Ordering::Relaxed)
+        self.actions[action as usize][usize::from(!ok)].load(Ordering::Relaxed)
+    }
+
+    pub fn expired(&self) -> u64 {
+        self.read(Action::Expire, true)
+    }
+
+    pub fn reads(&self) -> Vec<ActionCount> {
+        let [ok, failed] = [0, 1].map(|place: usize| self.recursive[place].load(Ordering::Relaxed));
+        let recursive = ActionCount::of("getRecursive", ok, failed);
+        let [ok, failed] = [true, false].map(|ok| self.read(Action::Get, ok));
+        let plain = ActionCount::of(
+            "get",
+            ok.saturating_sub(recursive.all - recursive.failed),
+            failed.saturating_sub(recursive.failed),
+        );
+        vec![plain, recursive]
+    }
+
+    pub fn writes(&self) -> Vec<ActionCount> {
+        let count = |(action, name)| {
+            let [ok, failed] = [true, false].map(|ok| self.read(action, ok));
+            ActionCount::of(name, ok, failed)
+        };
+        WRITES.map(count).into()
     }
 }
 
@@ -63,10 +124,7 @@ pub fn store(server: &EtcdServer) -> String {
         out.insert(ok.to_owned(), store.counts.read(action, true).into());
         out.insert(failed.to_owned(), store.counts.read(action, false).into());
     }
-    out.insert(
-        "expireCount".to_owned(),
-        store.counts.read(Action::Expire, true).into(),
-    );
+    out.insert("expireCount".to_owned(), store.counts.expired().into());
     out.insert("watchers".to_owned(), store.watchers().into());
     Value::Object(out).to_string()
 }

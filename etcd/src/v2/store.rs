@@ -38,6 +38,7 @@ pub struct Store {
     time: i64,
     history: History,
     watchers: Watchers,
+    watch_requests: u64,
     pub counts: Counts,
 }
 
@@ -52,6 +53,10 @@ impl Store {
 
     pub fn watchers(&self) -> usize {
         self.watchers.len()
+    }
+
+    pub fn watch_requests(&self) -> u64 {
+        self.watch_requests
     }
 
     /// Rung when a key with a time to live came and there was none before.
@@ -114,7 +119,7 @@ impl Store {
 
     pub fn get(&self, key: &str, recursive: bool, now: i64) -> Result<Event, Error> {
         let found = self.find(key);
-        self.counts.count(Action::Get, found.is_ok());
+        self.counts.count_get(recursive, found.is_ok());
         let node = found?;
         let mut view = node.view(key, now);
         if view.dir {
@@ -414,6 +419,7 @@ impl Store {
 
     /// From `since` on, 0 being now. What has happened already is handed over at once.
     pub fn watch(&mut self, mut interest: Interest) -> Result<Watching, Error> {
+        self.watch_requests += 1;
         if interest.since == 0 {
             interest.since = self.index + 1;
         }

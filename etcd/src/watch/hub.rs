@@ -13,10 +13,12 @@ use std::time::Duration;
 
 use etcd_api::etcdserverpb::{ResponseHeader, WatchCreateRequest};
 
+pub use self::stream::slow_watchers;
 pub use self::thread::HubThread;
 use super::Batch;
 use super::catch_up::Piece;
 use super::outbox::Outbox;
+use crate::metrics;
 use crate::raft::inbox::Inbox;
 
 /// etcd's id in answers that are about no watcher or about all of them.
@@ -46,7 +48,6 @@ pub struct Hub {
     events: Inbox<HubEvent>,
     watchers: AtomicUsize,
     streams: AtomicI64,
-    slow: AtomicUsize,
 }
 
 impl Hub {
@@ -56,10 +57,6 @@ impl Hub {
 
     pub fn watchers(&self) -> usize {
         self.watchers.load(Ordering::SeqCst)
-    }
-
-    pub fn slow_watchers(&self) -> usize {
-        self.slow.load(Ordering::Relaxed)
     }
 
     pub fn publish(&self, batch: Batch) {
@@ -81,6 +78,7 @@ impl Hub {
 
     pub fn open(&self, outbox: Arc<Outbox>) -> u64 {
         let id = self.streams.fetch_add(1, Ordering::Relaxed) as u64;
+        metrics::WATCH_STREAMS.inc();
         self.send(HubEvent::Open(id, outbox));
         id
     }

@@ -1,9 +1,5 @@
 //! The HTTP paths that probes, dashboards and kubeadm use.
 
-use etcd_api::etcdserverpb::WatchRequest;
-use free_port::free_port;
-
-use crate::etcdctl::wait_for;
 use crate::harness::{Etcd, http, http_get, http_get_as};
 
 #[test]
@@ -59,42 +55,6 @@ fn probes_get_what_etcd_answers() {
 }
 
 #[test]
-fn metrics_have_the_mixins_names() {
-    let port = free_port();
-    let etcd = Etcd::start_with(&[&format!("--listen-metrics-urls=http://127.0.0.1:{port}")]);
-    etcd.ctl(&["put", "a", "1"]);
-    let (status, metrics) = http_get(port, "/metrics");
-    assert_eq!(status, 200);
-    for counted in [
-        "etcd_network_client_grpc_received_bytes_total",
-        "etcd_network_client_grpc_sent_bytes_total",
-    ] {
-        let value = metrics
-            .lines()
-            .find_map(|line| line.strip_prefix(&format!("{counted} ")));
-        assert!(value.is_some_and(|value| value != "0"), "{counted}: {value:?}");
-    }
-    for name in [
-        "etcd_disk_backend_commit_duration_seconds_bucket",
-        "etcd_server_slow_apply_total 0",
-        "etcd_cluster_version{cluster_version=\"3.6\"} 1",
-        r#"grpc_server_started_total{grpc_type="bidi_stream",grpc_service="etcdserverpb.Watch",grpc_method="Watch"} 0"#,
-        r#"grpc_server_handled_total{grpc_type="unary",grpc_service="etcdserverpb.KV",grpc_method="Put",grpc_code="OK"} 1"#,
-        "grpc_server_handling_seconds_bucket",
-        "etcd_server_has_leader 1",
-        "etcd_server_leader_changes_seen_total 1",
-        "etcd_server_proposals_failed_total 0",
-        "etcd_disk_wal_fsync_duration_seconds_bucket",
-        "etcd_mvcc_db_total_size_in_bytes",
-        "etcd_mvcc_db_total_size_in_use_in_bytes",
-        "etcd_server_quota_backend_bytes 2147483648",
-        "process_resident_memory_bytes",
-    ] {
-        assert!(metrics.contains(name), "{name} is missing");
-    }
-}
-
-#[test]
 fn another_host_name_is_refused_when_names_are_given() {
     let etcd = Etcd::start_with(&["--host-whitelist=etcd.example"]);
     let (status, hint) = http_get_as(etcd.port, "/version", "evil.example");
@@ -103,22 +63,34 @@ fn another_host_name_is_refused_when_names_are_given() {
     assert_eq!(http_get_as(etcd.port, "/version", "etcd.example:2379").0, 200);
 }
 
-/// Dashboards show what is started and not yet handled as open streams.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_stream_is_handled_when_it_ends() {
+#[test]
+fn variables_say_what_raft_does() {
     let etcd = Etcd::start();
-    let mut watches = etcd.watch().await;
-    let requests = tokio_stream::iter([WatchRequest::default()]);
-    let stream = watches.watch(requests).await.unwrap();
-    let handled = || {
-        let metrics = etcd.get("/metrics").1;
-        let ended = "grpc_server_handled_total{grpc_type=\"bidi_stream\",grpc_service=\"etcdserverpb.Watch\"";
-        let line = |line: &&str| line.starts_with(ended) && !line.ends_with(" 0");
-        metrics.lines().find(line).map(str::to_owned)
-    };
-    assert_eq!(handled(), None);
-    drop(stream);
-    wait_for(|| handled().is_some());
-    let line = handled().unwrap();
-    assert!(line.ends_with("grpc_code=\"Canceled\"} 1"), "{line}");
+    let (status, vars) = etcd.get("/debug/vars");
+    let vars: serde_json::Value = serde_json::from_str(&vars).unwrap();
+    assert_eq!(status, 200);
+    let command = vars["cmdline"].as_array().unwrap();
+    assert!(
+        command[0].as_str().unwrap().ends_with("etcd") && command.len() > 5,
+        "{command:?}"
+    );
+    assert!(vars["file_descriptor_limit"].as_u64() > Some(0));
+    assert!(vars["raft.last_tick_ms_ago"].as_u64() < Some(5000), "{vars}");
+    let raft = &vars["raft.status"];
+    let id = raft["id"].as_str().unwrap();
+    assert_eq!(
+        (&raft["lead"], &raft["vote"], &raft["leadtransferee"]),
+        (&raft["id"], &raft["id"], &"0".into())
+    );
+    assert_eq!(
+        (&raft["raftState"], &raft["term"]),
+        (&"StateLeader".into(), &2.into())
+    );
+    let own = &raft["progress"][id];
+    assert_eq!(
+        (&own["match"], &own["state"]),
+        (&raft["commit"], &"StateReplicate".into())
+    );
+    assert!(own["next"].as_u64() > own["match"].as_u64());
+    assert_eq!(http_get(etcd.peer_port, "/debug/vars").0, 404, "for clients only");
 }

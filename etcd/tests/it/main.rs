@@ -21,6 +21,7 @@ mod harness;
 mod http;
 mod http2;
 mod members;
+mod metrics;
 mod network;
 mod operations;
 mod permissions;

@@ -244,3 +244,66 @@ async fn under_auth_it_is_for_users_of_v3_and_its_keys_are_roots() {
     assert_eq!(ask("/v2/keys/a", &root), 200);
     assert_eq!(request(&etcd, "PUT", "/a", "value=2").status, 401);
 }
+
+/// There are none of v2: what reads says so as etcd does with its auth off, what would make some is told where to go.
+#[test]
+fn users_and_roles_of_its_own_are_said_not_to_be() {
+    let etcd = start();
+    let ask = |method: &str, path: &str| {
+        let answer = http(etcd.port, method, &format!("/v2/auth/{path}"), &[], "");
+        (answer.status, answer.body)
+    };
+    let root = r#"{"permissions":{"kv":{"read":["/*"],"write":["/*"]}},"role":"root"}"#;
+    for (method, path, status, body) in [
+        ("GET", "enable", 200, "{\"enabled\":false}\n".to_owned()),
+        (
+            "DELETE",
+            "enable",
+            409,
+            r#"{"message":"auth: already disabled"}"#.to_owned(),
+        ),
+        ("GET", "users", 200, "{\"users\":null}\n".to_owned()),
+        ("GET", "roles", 200, format!("{{\"roles\":[{root}]}}\n")),
+        ("GET", "roles/root", 200, format!("{root}\n")),
+        (
+            "GET",
+            "users/a",
+            404,
+            r#"{"message":"auth: User a does not exist."}"#.to_owned(),
+        ),
+        ("POST", "users/a", 405, "Method Not Allowed\n".to_owned()),
+        ("GET", "nothing", 404, "404 page not found\n".to_owned()),
+    ] {
+        assert_eq!(ask(method, path), (status, body), "{method} {path}");
+    }
+    for path in ["enable", "users/root", "roles/a"] {
+        let (status, body) = ask("PUT", path);
+        assert!(
+            status == 501 && body.contains("etcdctl auth enable"),
+            "{path}: {status} {body}"
+        );
+    }
+}
+
+#[test]
+fn an_unclean_path_is_sent_to_the_one_it_means() {
+    let etcd = start();
+    for (method, path, want) in [
+        ("PUT", "/v2//keys/a?value=1", "/v2/keys/a?value=1"),
+        ("GET", "/v2/keys/a/../b", "/v2/keys/b"),
+        ("DELETE", "/v2/../version", "/version"),
+    ] {
+        let answer = http(etcd.port, method, path, &[], "");
+        assert_eq!(
+            (answer.status, answer.header("location").as_deref()),
+            (307, Some(want)),
+            "{path}"
+        );
+        assert_eq!(answer.body.contains(want), method == "GET", "{}", answer.body);
+    }
+    assert_eq!(
+        request(&etcd, "GET", "/a", "").status,
+        404,
+        "nothing was done on the way"
+    );
+}

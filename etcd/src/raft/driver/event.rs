@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use crate::apply::Arrived;
 use crate::peer::streams::Opened;
 use crate::raft::inbox::Inbox;
-use crate::raft::node::Follower;
+use crate::raft::node::{Follower, Report};
 use crate::raft::older::Fetch;
 
 pub enum Event {
@@ -29,6 +29,7 @@ pub enum Event {
     TransferLeader(u64),
     /// Answered with everyone's progress; dropped where this member does not lead.
     Followers(oneshot::Sender<Vec<Follower>>),
+    Report(oneshot::Sender<Report>),
     Persisted(u64, Vec<Message>),
     /// More was applied than when the node was asked to campaign last.
     Applied,

@@ -1,7 +1,5 @@
 //! How a watcher that is behind becomes present again: from recent frames, or piece by piece from history, while its stream has room.
 
-use std::sync::atomic::Ordering;
-
 use tracing::warn;
 
 use super::HubThread;
@@ -16,7 +14,7 @@ impl HubThread {
         let behind = stream
             .watchers
             .iter()
-            .filter(|(_, watcher)| watcher.state == Seeing::Behind);
+            .filter(|(_, watcher)| watcher.state() == Seeing::Behind);
         let behind: Vec<i64> = behind.map(|(id, _)| *id).collect();
         behind.into_iter().for_each(|id| self.catch_up(stream_id, id));
     }
@@ -33,7 +31,7 @@ impl HubThread {
         }
         let (id, seen) = (piece.watch_id, piece.next - 1);
         watcher.send(id, &piece.bodies, seen, &self.header, &stream.outbox);
-        watcher.state = Seeing::Behind;
+        watcher.set_state(Seeing::Behind);
         self.catch_up(piece.stream, id);
     }
 
@@ -45,30 +43,29 @@ impl HubThread {
         let Some(watcher) = stream.watchers.get_mut(&id) else {
             return;
         };
-        if watcher.state != Seeing::Behind {
+        if watcher.state() != Seeing::Behind {
             return;
         }
         let seen = self.recent.seen;
         if watcher.next > seen {
-            watcher.state = Seeing::Present;
+            watcher.set_state(Seeing::Present);
             return self.answer_progress(stream_id);
         }
         if !stream.outbox.has_room() {
-            self.hub.slow.fetch_add(1, Ordering::Relaxed);
             return;
         }
         if self.recent.reach_back_to(watcher.next) {
             match self.recent.since(watcher.next, &watcher.interest, &self.store) {
                 Ok(bodies) => {
                     watcher.send(id, &bodies, seen, &self.header, &stream.outbox);
-                    watcher.state = Seeing::Present;
+                    watcher.set_state(Seeing::Present);
                     return self.answer_progress(stream_id);
                 }
                 // History says the same, and says it as a cancellation when it cannot be read.
                 Err(source) => warn!(error = %source, "failed to read a previous value for a watcher"),
             }
         }
-        watcher.state = Seeing::CatchingUp;
+        watcher.set_state(Seeing::CatchingUp);
         self.history.push(Some(Job {
             stream: stream_id,
             watch_id: id,

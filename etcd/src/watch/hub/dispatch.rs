@@ -40,7 +40,7 @@ impl HubThread {
         for (stream_id, stream) in &mut self.streams {
             for (id, watcher) in &mut stream.watchers {
                 if watcher.awaits(self.recent.seen) {
-                    watcher.state = Seeing::Behind;
+                    watcher.set_state(Seeing::Behind);
                     behind.push((*stream_id, *id));
                 }
             }
@@ -95,7 +95,7 @@ impl HubThread {
             };
             // One that begins inside this frame is rare enough to be served from history.
             if watcher.next > first || bodies.is_empty() || !stream.outbox.has_room() {
-                watcher.state = Seeing::Behind;
+                watcher.set_state(Seeing::Behind);
                 behind.push((*stream_id, *id));
                 continue;
             }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use bytes::Bytes;
 use etcd_api::etcdserverpb::{WatchCreateRequest, WatchResponse};
@@ -28,11 +29,18 @@ pub struct Watcher {
     pub group: GroupId,
     /// The next revision that it has to see.
     pub next: i64,
-    pub state: Seeing,
+    state: Seeing,
     pub fragment: bool,
     pub progress_notify: bool,
     /// Nothing was sent since the last tick.
     pub quiet: bool,
+}
+
+/// Watchers of this process that are not present.
+static SLOW: AtomicUsize = AtomicUsize::new(0);
+
+pub fn slow_watchers() -> usize {
+    SLOW.load(Relaxed)
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -83,11 +91,37 @@ impl Stream {
 
     /// A response without events.
     pub fn control(&self, response: &WatchResponse) {
-        self.outbox.push(&encode::control(response), &Bytes::new());
+        self.outbox.push(&encode::control(response), &Bytes::new(), 0);
     }
 }
 
 impl Watcher {
+    /// Present from `next` on.
+    pub fn new(interest: Arc<Interest>, group: GroupId, next: i64, request: &WatchCreateRequest) -> Self {
+        Watcher {
+            interest,
+            group,
+            next,
+            state: Seeing::Present,
+            fragment: request.fragment,
+            progress_notify: request.progress_notify,
+            quiet: true,
+        }
+    }
+
+    pub fn state(&self) -> Seeing {
+        self.state
+    }
+
+    pub fn set_state(&mut self, state: Seeing) {
+        let before = std::mem::replace(&mut self.state, state);
+        match (before == Seeing::Present, state == Seeing::Present) {
+            (true, false) => drop(SLOW.fetch_add(1, Relaxed)),
+            (false, true) => drop(SLOW.fetch_sub(1, Relaxed)),
+            _ => {}
+        }
+    }
+
     /// Present, and to be told of this revision: it begins no later.
     pub fn awaits(&self, revision: i64) -> bool {
         self.state == Seeing::Present && self.next <= revision
@@ -99,8 +133,10 @@ impl Watcher {
         for (place, body) in bodies.iter().enumerate() {
             let is_last = place + 1 == bodies.len();
             let header = header(if is_last { seen } else { body.last });
+            // Of a response in parts, the last one counts.
             let push = |part: &Bytes, more| {
-                outbox.push(&encode::event_head(&header, id, more, part.len()), part);
+                let events = if more { 0 } else { body.events };
+                outbox.push(&encode::event_head(&header, id, more, part.len()), part, events);
             };
             if !self.fragment || body.bytes.len() <= encode::RESPONSE_BYTES {
                 push(&body.bytes, false);
@@ -113,5 +149,11 @@ impl Watcher {
         }
         self.quiet &= bodies.is_empty();
         self.next = self.next.max(seen + 1);
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.set_state(Seeing::Present);
     }
 }

@@ -9,6 +9,7 @@ use etcd_api::etcdserverpb::{WatchCreateRequest, WatchResponse};
 use super::recent::Recent;
 use super::stream::{Seeing, Stream, Watcher};
 use super::{Header, Hub, HubEvent, INVALID_WATCH_ID};
+use crate::metrics;
 use crate::mvcc::{Error, Store};
 use crate::raft::inbox::Inbox;
 use crate::watch::Interest;
@@ -97,18 +98,10 @@ impl HubThread {
             start => start,
         };
         let (group, interest) = self.groups.join(interest, (stream_id, id));
-        let watcher = Watcher {
-            interest,
-            group,
-            next,
-            state: match next > self.recent.seen {
-                true => Seeing::Present,
-                false => Seeing::Behind,
-            },
-            fragment: request.fragment,
-            progress_notify: request.progress_notify,
-            quiet: true,
-        };
+        let mut watcher = Watcher::new(interest, group, next, request);
+        if next <= self.recent.seen {
+            watcher.set_state(Seeing::Behind);
+        }
         stream.watchers.insert(id, watcher);
         self.catch_up(stream_id, id);
     }
@@ -171,6 +164,7 @@ impl HubThread {
             .watchers
             .fetch_sub(stream.watchers.len(), Ordering::SeqCst);
         stream.outbox.close();
+        metrics::WATCH_STREAMS.dec();
         if self.streams.is_empty() {
             self.recent.clear();
         }
