@@ -106,7 +106,7 @@ fn apply(flags: &mut Flags, name: &str, value: &Value) -> Result<()> {
 
 fn section_flag(prefix: &str, key: &str) -> String {
     match (prefix, key) {
-        ("", "allowed-hostname") => "client-cert-allowed-hostname".to_owned(),
+        ("", "allowed-cn" | "allowed-hostname") => format!("client-cert-{key}"),
         ("peer-", "allowed-cn" | "allowed-hostname") => format!("peer-cert-{key}"),
         _ => format!("{prefix}{key}"),
     }

@@ -231,6 +231,11 @@ const STRINGS: &[(&str, &str, &str)] = &[
         "Path to the client certificate revocation list file.",
     ),
     (
+        "client-cert-allowed-cn",
+        "",
+        "Allowed CNs for client cert authentication (to etcd only a file can say it).",
+    ),
+    (
         "client-cert-allowed-hostname",
         "",
         "Allowed SAN hostnames for client cert authentication.",

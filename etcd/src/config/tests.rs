@@ -140,6 +140,9 @@ discovery-config:
     auth: {username: u, password: p}
 socket-options: {reuse-port: true}
 peer-transport-security: {skip-client-san-verification: true, allowed-cn: [a, b]}
+listen-client-urls: https://127.0.0.1:2379
+advertise-client-urls: https://127.0.0.1:2379
+client-transport-security: {cert-file: c, key-file: k, trusted-ca-file: t, allowed-cn: [x]}
 ";
     std::fs::write(&path, text).unwrap();
     let config = parse(&[&format!("--config-file={}", path.display())]).unwrap();
@@ -150,6 +153,13 @@ peer-transport-security: {skip-client-san-verification: true, allowed-cn: [a, b]
     assert_eq!(service.request_timeout, Duration::from_secs(2));
     assert_eq!(service.user, Some(("u".to_owned(), "p".to_owned())));
     assert_eq!(config.allowed_peers.common_names, ["a", "b"]);
+    let clients = config.client_tls.unwrap().allowed;
+    assert_eq!((clients.common_names.len(), &*clients.common_names[0]), (1, "x"));
+    let both = format!("{}\nclient-cert-allowed-hostname: h\n", text.trim_end());
+    std::fs::write(&path, both).unwrap();
+    let refused = parse(&[&format!("--config-file={}", path.display())]);
+    let refused = refused.err().unwrap().to_string();
+    assert!(refused.contains("mutually exclusive"), "{refused}");
     std::fs::write(
         &path,
         "discovery-config: {client: {nonsense: 1}}\nof-tomorrow: [1]\nname: b",

@@ -56,7 +56,7 @@ pub fn server(flags: &Flags, prefix: &str, listeners: &[&str]) -> Result<Option<
         tls.crl_file = Some(flags.string(crl_flag).into());
     }
     (tls.allowed, tls.binds_clients) = match prefix {
-        "" => (allowed_clients(flags), false),
+        "" => (allowed_clients(flags)?, false),
         _ => (allowed_peers(flags)?, binds_peers(flags)),
     };
     if ca_missing && !tls.allowed.is_everybody() {
@@ -97,20 +97,21 @@ fn at_most_tls12(flags: &Flags, min: MinVersion) -> Result<bool> {
     Ok(limits)
 }
 
-fn allowed_clients(flags: &Flags) -> Allowed {
-    Allowed {
-        common_names: Vec::new(),
-        hostnames: flags.strings("client-cert-allowed-hostname"),
-    }
+fn allowed_clients(flags: &Flags) -> Result<Allowed> {
+    allowed(flags, "client-cert-allowed-cn", "client-cert-allowed-hostname")
 }
 
 pub fn allowed_peers(flags: &Flags) -> Result<Allowed> {
+    allowed(flags, "peer-cert-allowed-cn", "peer-cert-allowed-hostname")
+}
+
+fn allowed(flags: &Flags, common_names: &str, hostnames: &str) -> Result<Allowed> {
     let allowed = Allowed {
-        common_names: flags.strings("peer-cert-allowed-cn"),
-        hostnames: flags.strings("peer-cert-allowed-hostname"),
+        common_names: flags.strings(common_names),
+        hostnames: flags.strings(hostnames),
     };
     if !allowed.common_names.is_empty() && !allowed.hostnames.is_empty() {
-        bail!("--peer-cert-allowed-cn and --peer-cert-allowed-hostname are mutually exclusive");
+        bail!("--{common_names} and --{hostnames} are mutually exclusive");
     }
     Ok(allowed)
 }

@@ -25,7 +25,7 @@ pub async fn respond(server: &EtcdServer) -> Response<Body> {
     let report = tokio::time::timeout(REPORT_TIMEOUT, receiver).await;
     let report = report.ok().and_then(Result::ok);
     let vars = json!({
-        "cmdline": std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>(),
+        "cmdline": without_secrets(std::env::args_os().map(|word| word.to_string_lossy().into_owned())),
         "file_descriptor_limit": metrics::max_fds(),
         "raft.status": raft_status(server, report.as_ref()),
         "raft.last_tick_ms_ago": clock::uptime_ms(Instant::now())
@@ -38,6 +38,28 @@ pub async fn respond(server: &EtcdServer) -> Response<Body> {
         .collect();
     let body = format!("{{\n{}\n}}\n", lines.join(",\n"));
     typed(StatusCode::OK, "application/json; charset=utf-8", body)
+}
+
+/// Flags whose values let somebody in.
+const SECRETS: &[&str] = &["--discovery-user", "--discovery-password"];
+
+/// Who may ask here is anybody.
+fn without_secrets(words: impl Iterator<Item = String>) -> Vec<String> {
+    let mut follows = false;
+    let shown = |word: String| {
+        if std::mem::take(&mut follows) {
+            return "***".to_owned();
+        }
+        let (flag, value) = word
+            .split_once('=')
+            .map_or((&*word, None), |(flag, value)| (flag, Some(value)));
+        if !SECRETS.contains(&flag) {
+            return word;
+        }
+        follows = value.is_none();
+        value.map_or_else(|| flag.to_owned(), |_| format!("{flag}=***"))
+    };
+    words.map(shown).collect()
 }
 
 fn raft_status(server: &EtcdServer, report: Option<&Report>) -> Value {
@@ -83,4 +105,27 @@ fn progress(report: &Report) -> Value {
         (format!("{:x}", follower.id), progress)
     });
     Value::Object(each.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_shown_without_passwords() {
+        let words = [
+            "etcd",
+            "--name=a",
+            "--discovery-user=u:p",
+            "--discovery-password",
+            "p",
+            "--name",
+            "b",
+        ];
+        let shown = without_secrets(words.map(str::to_owned).into_iter());
+        assert_eq!(
+            shown.join(" "),
+            "etcd --name=a --discovery-user=*** --discovery-password *** --name b"
+        );
+    }
 }

@@ -60,9 +60,10 @@ pub async fn status(server: Caller, _: StatusRequest) -> Answer {
     if leader == 0 {
         errors.push("etcdserver: no leader".to_owned());
     }
+    // The space at the end is the one that Go's text form of a message has.
     for (member, kind) in server.state.alarms.read().iter() {
         errors.push(format!(
-            "memberID:{member} alarm:{}",
+            "memberID:{member} alarm:{} ",
             AlarmType::try_from(*kind).map_or("NONE", |kind| kind.as_str_name())
         ));
     }
@@ -91,9 +92,7 @@ pub async fn status(server: Caller, _: StatusRequest) -> Answer {
 pub async fn defragment(server: Caller, _: DefragmentRequest) -> Answer {
     server.admin().await?;
     server.keeper.ask(Request::RECLAIM);
-    message(&DefragmentResponse {
-        header: Some(server.header(server.store().current())),
-    })
+    message(&DefragmentResponse::default())
 }
 
 pub async fn hash(server: Caller, _: HashRequest) -> Answer {

@@ -59,7 +59,16 @@ impl EtcdServer {
         id: u64,
         mut peer_urls: Vec<String>,
     ) -> Result<Vec<Member>, ServerError> {
-        crate::config::check_urls(&peer_urls).map_err(|_| MemberError::BadUrls)?;
+        if crate::config::check_urls(&peer_urls).is_err() {
+            // As in etcd, who it is comes before where it is.
+            let is_known = self.state.membership.read().members.contains_key(&id);
+            return Err(if is_known {
+                MemberError::BadUrls
+            } else {
+                MemberError::NotFound
+            }
+            .into());
+        }
         peer_urls.sort();
         let member = Member {
             id,

@@ -127,6 +127,15 @@ fn errors_have_etcds_codes_and_texts() {
         "bytes in base64 for field \"key\"",
     );
     refused("/v3/kv/nothing", "{}", 404, 5, "Not Found");
+    for unknown in [r#"{"ID":"7"}"#, r#"{"ID":"7","peerURLs":["nonsense"]}"#] {
+        refused(
+            "/v3/cluster/member/update",
+            unknown,
+            404,
+            5,
+            "etcdserver: member not found",
+        );
+    }
     let deep = r#"{"success":[{"request_txn":"#.repeat(50_000);
     refused("/v3/kv/txn", &deep, 400, 3, "recursion limit exceeded");
     let large = "A".repeat(6 * 1024 * 1024);
@@ -149,6 +158,13 @@ fn errors_have_etcds_codes_and_texts() {
     let watch = post(&etcd, "/v3/watch", r#"{"create_request":{"key":1}}"#);
     assert_eq!((watch.0, &watch.1["error"]["code"]), (400, &json!(3)));
     ok(&etcd, "/v3/kv/put", r#"{"key":"YQ==","value":"YQ=="}"#);
+    assert_eq!(ok(&etcd, "/v3/maintenance/defragment", "{}"), json!({}));
+    let corrupt = r#"{"action":"ACTIVATE","alarm":"CORRUPT","memberID":"44"}"#;
+    ok(&etcd, "/v3/maintenance/alarm", corrupt);
+    let status = ok(&etcd, "/v3/maintenance/status", "{}");
+    assert_eq!(status["errors"], json!(["memberID:44 alarm:CORRUPT "]));
+    let raised = "etcd_debugging_server_alarms{server_id=\"2c\",alarm_type=\"CORRUPT\"} 1\n";
+    assert!(etcd.get("/metrics").1.contains(raised));
 }
 
 #[test]

@@ -359,8 +359,15 @@ async fn only_certificates_with_an_allowed_name_are_let_in() {
         "--peer-skip-client-san-verification".to_owned(),
         "--peer-cert-allowed-hostname=10.9.9.9,127.0.0.1".to_owned(),
     ];
-    let _etcd = start_secure(&pki, peer, &skip);
+    let etcd = start_secure(&pki, peer, &skip);
     pki.get(peer, "far").await.unwrap();
+    drop(etcd);
+    let pki = Pki::new();
+    pki.issue_for("named", &["localhost"]);
+    let names = ["--client-cert-allowed-cn=other,named".to_owned()];
+    let etcd = start_secure(&pki, free_port(), &names);
+    pki.get(etcd.port, "named").await.unwrap();
+    assert!(pki.get(etcd.port, "client").await.is_err());
 }
 
 #[tokio::test]
