@@ -34,6 +34,7 @@ use tracing::warn;
 pub use error::Error;
 pub use event::Event;
 pub use node::{Damaged, Node};
+pub use path::clean;
 pub use stats::{ActionCount, Counts};
 pub use store::{Outcome, Records, Store};
 

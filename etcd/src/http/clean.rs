@@ -4,6 +4,8 @@ use component_base::http::{Body, empty, full};
 use http::header::{CONTENT_TYPE, HeaderValue, LOCATION};
 use http::{Method, Request, Response, StatusCode};
 
+use crate::v2;
+
 /// None for a request whose path is clean. 307, as Go's of late: who follows a 301 may come back with a GET where it was a PUT.
 pub fn redirect<B>(request: &Request<B>) -> Option<Response<Body>> {
     let path = request.uri().path();
@@ -35,19 +37,11 @@ pub fn redirect<B>(request: &Request<B>) -> Option<Response<Body>> {
 
 /// A slash at the end stays.
 fn clean(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
+    let mut clean = v2::clean(path);
+    if path.ends_with('/') || clean.is_empty() {
+        clean.push('/');
     }
-    let mut out: String = parts.iter().flat_map(|part| ["/", part]).collect();
-    if path.ends_with('/') || out.is_empty() {
-        out.push('/');
-    }
-    out
+    clean
 }
 
 fn escaped(text: &str) -> String {
