@@ -1,15 +1,20 @@
 //! `etcd_server_client_requests_total`: requests by the version that clients say they have. And the streams of clients that failed.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 
 use component_base::metrics::{self, Counter, CounterValue};
 use http::header::{HeaderMap, HeaderValue};
+use parking_lot::Mutex;
 
 use super::STREAM_FAILURES;
 use crate::rpc::status::{Code, Status};
 
 const VERSION: &str = "client-api-version";
+/// Clients may say what they like: versions beyond so many are unknown ones.
+const MAX_VERSIONS: usize = 32;
+const MAX_VERSION_BYTES: usize = 32;
 static UNKNOWN: HeaderValue = HeaderValue::from_static("unknown");
 
 static REQUESTS: LazyLock<Counter> = LazyLock::new(|| {
@@ -47,7 +52,17 @@ pub fn count(headers: &HeaderMap, is_stream: bool) {
 
 fn series(version: &HeaderValue, is_stream: bool) -> Arc<CounterValue> {
     let kind = if is_stream { "stream" } else { "unary" };
-    REQUESTS.with(&[kind, version.to_str().unwrap_or("unknown")])
+    let version = version.to_str().ok().filter(|version| is_counted(version));
+    REQUESTS.with(&[kind, version.unwrap_or("unknown")])
+}
+
+fn is_counted(version: &str) -> bool {
+    static COUNTED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let mut counted = COUNTED.lock();
+    if counted.len() < MAX_VERSIONS && version.len() <= MAX_VERSION_BYTES {
+        counted.insert(version.to_owned());
+    }
+    counted.contains(version)
 }
 
 /// A request of a stream could not be read. A client that goes is no failure.
@@ -59,18 +74,20 @@ pub fn stream_failed(api: &str, status: &Status) {
 
 #[cfg(test)]
 mod tests {
+    use http::header::HeaderName;
+
     use super::*;
 
+    fn count_version(version: &str, is_stream: bool) {
+        let version = HeaderValue::from_str(version).unwrap();
+        let headers = [(HeaderName::from_static(VERSION), version)];
+        count(&HeaderMap::from_iter(headers), is_stream);
+    }
+
     #[test]
-    fn each_version_and_kind_is_counted_for_itself() {
-        let headers = |version: &'static str| {
-            HeaderMap::from_iter([(
-                http::header::HeaderName::from_static(VERSION),
-                HeaderValue::from_static(version),
-            )])
-        };
+    fn versions_are_counted_each_for_itself_and_not_without_end() {
         for (version, is_stream) in [("3.5", false), ("3.6", false), ("3.5", false), ("3.5", true)] {
-            count(&headers(version), is_stream);
+            count_version(version, is_stream);
         }
         count(&HeaderMap::new(), false);
         let counted = |kind, version| REQUESTS.with(&[kind, version]).get();
@@ -78,5 +95,10 @@ mod tests {
         assert_eq!(counted("unary", "3.6"), 1.0);
         assert_eq!(counted("stream", "3.5"), 1.0);
         assert_eq!(counted("unary", "unknown"), 1.0);
+        count_version(&"9".repeat(MAX_VERSION_BYTES + 1), false);
+        (0..MAX_VERSIONS).for_each(|number| count_version(&format!("9.{number}"), false));
+        // Of 32 new ones three have no room beside those of before.
+        assert_eq!(counted("unary", "9.0"), 1.0);
+        assert_eq!(counted("unary", "unknown"), 5.0);
     }
 }
