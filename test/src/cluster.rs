@@ -24,6 +24,9 @@ pub const NODE_NAME: &str = "node-1";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Daemon {
     Etcd,
+    /// With [`Builder::three_members`].
+    Etcd2,
+    Etcd3,
     ApiServer,
     ControllerManager,
     Scheduler,
@@ -36,6 +39,8 @@ impl Daemon {
     pub fn name(self) -> &'static str {
         match self {
             Self::Etcd => "etcd",
+            Self::Etcd2 => "etcd-2",
+            Self::Etcd3 => "etcd-3",
             Self::ApiServer => "kube-apiserver",
             Self::ControllerManager => "kube-controller-manager",
             Self::Scheduler => "kube-scheduler",
@@ -44,12 +49,23 @@ impl Daemon {
             Self::Proxy => "kube-proxy",
         }
     }
+
+    fn program(self) -> &'static str {
+        match self {
+            Self::Etcd2 | Self::Etcd3 => Self::Etcd.name(),
+            other => other.name(),
+        }
+    }
 }
+
+/// The members of etcd, in the order of their ports.
+pub const MEMBERS: [Daemon; 3] = [Daemon::Etcd, Daemon::Etcd2, Daemon::Etcd3];
 
 /// What a test needs of a cluster. etcd and the API server are always there.
 #[derive(Clone, Debug, Default)]
 pub struct Builder {
     name: String,
+    three_members: bool,
     controller_manager: bool,
     scheduler: bool,
     node: bool,
@@ -57,6 +73,12 @@ pub struct Builder {
 }
 
 impl Builder {
+    /// Two more of etcd.
+    pub fn three_members(mut self) -> Self {
+        self.three_members = true;
+        self
+    }
+
     pub fn controller_manager(mut self) -> Self {
         self.controller_manager = true;
         self
@@ -109,12 +131,17 @@ pub struct Cluster {
 }
 
 struct Ports {
-    etcd: u16,
-    etcd_peer: u16,
-    etcd_metrics: u16,
+    /// Of as many members as there are.
+    etcd: Vec<EtcdPorts>,
     apiserver: u16,
     controller_manager: u16,
     scheduler: u16,
+}
+
+struct EtcdPorts {
+    client: u16,
+    peer: u16,
+    metrics: u16,
 }
 
 impl Cluster {
@@ -134,10 +161,17 @@ impl Cluster {
         } else {
             World::Host
         };
+        let members = if wanted.three_members { MEMBERS.len() } else { 1 };
+        let member = |place: usize| {
+            let first = 2379 + 10 * place as u16;
+            anyhow::Ok(EtcdPorts {
+                client: world.port(first)?,
+                peer: world.port(first + 1)?,
+                metrics: world.port(first + 2)?,
+            })
+        };
         let ports = Ports {
-            etcd: world.port(2379)?,
-            etcd_peer: world.port(2380)?,
-            etcd_metrics: world.port(2381)?,
+            etcd: (0..members).map(member).collect::<Result<_>>()?,
             apiserver: world.port(6443)?,
             controller_manager: world.port(10257)?,
             scheduler: world.port(10259)?,
@@ -198,9 +232,13 @@ impl Cluster {
 
     fn start_all(&mut self) -> Result<()> {
         self.make_pki()?;
-        self.start_daemon(Daemon::Etcd)?;
+        for member in self.members() {
+            self.start_daemon(*member)?;
+        }
         self.start_daemon(Daemon::ApiServer)?;
-        self.await_ready(Daemon::Etcd)?;
+        for member in self.members() {
+            self.await_ready(*member)?;
+        }
         self.await_ready(Daemon::ApiServer)?;
         self.bind_admins()?;
         let wanted = [
@@ -279,7 +317,7 @@ impl Cluster {
     fn program(&self, daemon: Daemon) -> Result<String> {
         let path = match daemon {
             Daemon::Containerd => binaries::on_path("containerd").context("containerd is not installed")?,
-            ours => binaries::find(ours.name())?,
+            ours => binaries::find(ours.program())?,
         };
         Ok(path.display().to_string())
     }
@@ -317,7 +355,9 @@ impl Cluster {
 
     fn ask_ready(&self, daemon: Daemon) -> Result<()> {
         match daemon {
-            Daemon::Etcd => self.curl(&format!("http://127.0.0.1:{}/health", self.ports.etcd_metrics))?,
+            Daemon::Etcd => self.curl_health(0)?,
+            Daemon::Etcd2 => self.curl_health(1)?,
+            Daemon::Etcd3 => self.curl_health(2)?,
             Daemon::ApiServer => self
                 .kubectl_as("super-admin", &["get", "--raw", "/readyz"], None)?
                 .ok()?,
@@ -328,6 +368,11 @@ impl Cluster {
             Daemon::Proxy => self.curl("http://127.0.0.1:10256/livez")?,
         };
         Ok(())
+    }
+
+    fn curl_health(&self, member: usize) -> Result<String> {
+        let port = self.ports.etcd[member].metrics;
+        self.curl(&format!("http://127.0.0.1:{port}/health"))
     }
 
     fn curl_healthz(&self, port: u16) -> Result<String> {
@@ -341,7 +386,9 @@ impl Cluster {
 
     fn flags(&self, daemon: Daemon) -> Vec<String> {
         match daemon {
-            Daemon::Etcd => self.etcd_flags(),
+            Daemon::Etcd => self.etcd_flags(0),
+            Daemon::Etcd2 => self.etcd_flags(1),
+            Daemon::Etcd3 => self.etcd_flags(2),
             Daemon::ApiServer => self.apiserver_flags(),
             Daemon::ControllerManager => self.controller_manager_flags(),
             Daemon::Scheduler => self.scheduler_flags(),
@@ -349,19 +396,48 @@ impl Cluster {
         }
     }
 
-    fn etcd_flags(&self) -> Vec<String> {
-        let (address, ports) = (self.world.address(), &self.ports);
-        let client = format!("https://127.0.0.1:{}", ports.etcd);
-        let peer = format!("https://{address}:{}", ports.etcd_peer);
+    fn members(&self) -> &'static [Daemon] {
+        &MEMBERS[..self.ports.etcd.len()]
+    }
+
+    fn etcd_url(&self, member: usize) -> String {
+        format!("https://127.0.0.1:{}", self.ports.etcd[member].client)
+    }
+
+    fn etcd_urls(&self) -> String {
+        let urls: Vec<_> = (0..self.ports.etcd.len()).map(|n| self.etcd_url(n)).collect();
+        urls.join(",")
+    }
+
+    fn etcd_peer_url(&self, member: usize) -> String {
+        format!(
+            "https://{}:{}",
+            self.world.address(),
+            self.ports.etcd[member].peer
+        )
+    }
+
+    fn etcd_flags(&self, member: usize) -> Vec<String> {
+        let (client, peer) = (self.etcd_url(member), self.etcd_peer_url(member));
+        let name = |member: usize| match member {
+            0 => NODE_NAME.to_owned(),
+            _ => MEMBERS[member].name().to_owned(),
+        };
+        let initial: Vec<_> = (0..self.ports.etcd.len())
+            .map(|n| format!("{}={}", name(n), self.etcd_peer_url(n)))
+            .collect();
         vec![
-            format!("--name={NODE_NAME}"),
-            format!("--data-dir={}", self.path.join("etcd").display()),
+            format!("--name={}", name(member)),
+            format!("--data-dir={}", self.path.join(MEMBERS[member].name()).display()),
             format!("--advertise-client-urls={client}"),
             format!("--listen-client-urls={client}"),
-            format!("--listen-metrics-urls=http://127.0.0.1:{}", ports.etcd_metrics),
+            format!(
+                "--listen-metrics-urls=http://127.0.0.1:{}",
+                self.ports.etcd[member].metrics
+            ),
             format!("--listen-peer-urls={peer}"),
             format!("--initial-advertise-peer-urls={peer}"),
-            format!("--initial-cluster={NODE_NAME}={peer}"),
+            format!("--initial-cluster={}", initial.join(",")),
             format!("--cert-file={}", self.pki("etcd/server.crt")),
             format!("--key-file={}", self.pki("etcd/server.key")),
             "--client-cert-auth=true".to_owned(),
@@ -395,7 +471,7 @@ impl Cluster {
             file("etcd-cafile", "etcd/ca.crt"),
             file("etcd-certfile", "apiserver-etcd-client.crt"),
             file("etcd-keyfile", "apiserver-etcd-client.key"),
-            format!("--etcd-servers=https://127.0.0.1:{}", self.ports.etcd),
+            format!("--etcd-servers={}", self.etcd_urls()),
             file("kubelet-client-certificate", "apiserver-kubelet-client.crt"),
             file("kubelet-client-key", "apiserver-kubelet-client.key"),
             "--kubelet-preferred-address-types=InternalIP,ExternalIP,Hostname".to_owned(),
@@ -494,7 +570,7 @@ impl Cluster {
 
     /// Debian's etcdctl.
     pub fn etcdctl(&self, args: &[&str]) -> Result<Output> {
-        let endpoint = format!("--endpoints=https://127.0.0.1:{}", self.ports.etcd);
+        let endpoint = format!("--endpoints={}", self.etcd_urls());
         let ca = format!("--cacert={}", self.pki("etcd/ca.crt"));
         let cert = format!("--cert={}", self.pki("etcd/healthcheck-client.crt"));
         let key = format!("--key={}", self.pki("etcd/healthcheck-client.key"));

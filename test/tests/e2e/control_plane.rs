@@ -262,7 +262,7 @@ fn a_watch_tells_every_change_once_or_says_that_it_cannot() -> Result<()> {
     cluster.finish()
 }
 
-const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
+pub const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 #[derive(Debug, PartialEq)]
 enum Told {
@@ -272,7 +272,7 @@ enum Told {
     Expired,
 }
 
-fn list_version(cluster: &Cluster) -> Result<String> {
+pub fn list_version(cluster: &Cluster) -> Result<String> {
     let list = cluster.kubectl(&["get", "--raw", CONFIG_MAPS])?.json()?;
     Ok(list["metadata"]["resourceVersion"]
         .as_str()

@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::Result;
+use e2e::cluster::MEMBERS;
 use e2e::{Cluster, Daemon, eventually};
 
+use crate::control_plane::{CONFIG_MAPS, list_version};
 use crate::nodes::{deploy_web, with_node};
 
 /// Creates config maps until `rounds` of kills are over; returns the names whose creation was acknowledged.
@@ -134,5 +136,27 @@ fn a_daemon_told_to_end_ends_in_order() -> Result<()> {
     ] {
         cluster.restart(daemon)?;
     }
+    cluster.finish()
+}
+
+/// Whoever of the three leads is among those that die; the API server has the others.
+#[test]
+fn an_api_server_on_three_members_of_etcd_loses_and_repeats_nothing_while_each_dies() -> Result<()> {
+    let mut cluster = Cluster::builder("members").three_members().start()?;
+    let start = list_version(&cluster)?;
+    let acknowledged = write_while_killing(&mut cluster, &MEMBERS)?;
+    assert!(acknowledged.len() >= 20, "only {acknowledged:?}");
+    check_kept(&cluster, &acknowledged)?;
+    let path = format!("{CONFIG_MAPS}?watch=true&resourceVersion={start}&timeoutSeconds=2");
+    let events = cluster.kubectl(&["get", "--raw", &path])?.ok()?;
+    for name in &acknowledged {
+        let named = format!("\"name\":\"{name}\"");
+        let told = events.lines().filter(|event| event.contains(&named)).count();
+        assert_eq!(told, 1, "events of {name}");
+    }
+    let hashes = cluster.etcdctl(&["endpoint", "hashkv"])?.ok()?;
+    let hash = |line: &str| line.split(", ").nth(1).map(str::to_owned);
+    let different: BTreeSet<_> = hashes.lines().map(hash).collect();
+    assert_eq!(different.len(), 1, "{hashes}");
     cluster.finish()
 }
