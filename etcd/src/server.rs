@@ -1,10 +1,11 @@
 //! The member: proposing, reading linearizably, and what the RPCs need to know. [`leases`] keeps them alive and ends them, [`members`] changes
-//! who is in the cluster, [`corruption`] compares what they have.
+//! who is in the cluster, [`corruption`] compares what they have, [`space`] says when there is no room for more.
 
 pub mod corruption;
 pub mod leases;
 pub mod members;
 mod proposal;
+mod space;
 mod timeout;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,12 +13,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use component_base::health::Health;
-use etcd_api::etcdserverpb::{
-    AlarmRequest, AlarmType, InternalRaftRequest, RequestHeader, ResponseHeader, alarm_request::AlarmAction,
-};
+use etcd_api::etcdserverpb::{InternalRaftRequest, RequestHeader, ResponseHeader};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
-use tracing::warn;
 
 pub use self::proposal::Proposal;
 pub use self::timeout::request_timeout;
@@ -138,6 +136,8 @@ pub struct EtcdServer {
     /// The revision up to which history has been dropped.
     pub swept: watch::Sender<i64>,
     pub space: Notify,
+    /// Something was refused for want of space.
+    space_refused: AtomicBool,
     pub leases_changed: Notify,
     pub unfinished: Unfinished,
     /// Streams that require a leader end when this changes.
@@ -201,6 +201,7 @@ impl EtcdServer {
             applied: watch::Sender::new(0),
             swept,
             space: Notify::new(),
+            space_refused: AtomicBool::new(false),
             leases_changed: Notify::new(),
             unfinished: Unfinished::default(),
             leader_lost: watch::Sender::new(()),
@@ -284,78 +285,6 @@ impl EtcdServer {
             }
         });
         async move { waiting.ok_or(ServerError::TooManyRequests)?.wait().await }
-    }
-
-    /// Refuses what takes space while there is none, and raises the alarm.
-    pub fn check_space(self: &Arc<Self>, bytes: usize) -> Result<(), ServerError> {
-        let full = self.store_full.load(Ordering::Relaxed) || self.log.full.load(Ordering::Relaxed);
-        if !full && self.live_bytes.load(Ordering::Relaxed) + bytes as u64 <= self.limits.quota_bytes {
-            return Ok(());
-        }
-        if !self.has_space_alarm() {
-            tokio::spawn(self.clone().alarm(AlarmAction::Activate));
-        }
-        Err(ApplyError::NoSpace.into())
-    }
-
-    pub fn has_space_alarm(&self) -> bool {
-        self.state
-            .alarms
-            .read()
-            .iter()
-            .any(|(_, kind)| *kind == AlarmType::Nospace as i32)
-    }
-
-    async fn alarm(self: Arc<Self>, action: AlarmAction) {
-        let members: Vec<u64> = match action {
-            AlarmAction::Activate => vec![self.member],
-            _ => self
-                .state
-                .alarms
-                .read()
-                .iter()
-                .filter(|(_, kind)| *kind == AlarmType::Nospace as i32)
-                .map(|(member, _)| *member)
-                .collect(),
-        };
-        for member_id in members {
-            if let Err(error) = self.change_alarm(action, AlarmType::Nospace, member_id).await {
-                warn!(error = %error, "failed to change the NOSPACE alarm");
-            }
-        }
-    }
-
-    async fn change_alarm(
-        &self,
-        action: AlarmAction,
-        kind: AlarmType,
-        member_id: u64,
-    ) -> Result<(), ServerError> {
-        let alarm = AlarmRequest {
-            action: action as i32,
-            member_id,
-            alarm: kind as i32,
-        };
-        let request = InternalRaftRequest {
-            alarm: Some(alarm),
-            ..Default::default()
-        };
-        self.propose(request).await?.result?;
-        Ok(())
-    }
-
-    /// Disarms NOSPACE when there is space again.
-    pub async fn watch_space(self: Arc<Self>) {
-        loop {
-            self.space.notified().await;
-            self.live_bytes
-                .store(self.store().storage.live_bytes(), Ordering::Relaxed);
-            let full = self.store_full.load(Ordering::Relaxed) || self.log.full.load(Ordering::Relaxed);
-            let below = self.live_bytes.load(Ordering::Relaxed) < self.limits.quota_bytes;
-            if self.raft.is_leader.load(Ordering::Relaxed) && self.has_space_alarm() && below && !full {
-                self.clone().alarm(AlarmAction::Deactivate).await;
-            }
-        }
     }
 
     /// Returns once everything that was acknowledged before the call is visible here.

@@ -3,11 +3,14 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
-use etcd_api::etcdserverpb::{CompactionRequest, DeleteRangeRequest, RangeRequest};
+use etcd_api::etcdserverpb::maintenance_client::MaintenanceClient;
+use etcd_api::etcdserverpb::{CompactionRequest, DefragmentRequest, DeleteRangeRequest, RangeRequest};
 use tempfile::TempDir;
 
 use crate::harness::{Etcd, PATIENCE, prefix, put};
+use crate::members::Cluster;
 
 pub struct Tmpfs {
     path: PathBuf,
@@ -109,10 +112,10 @@ async fn a_full_disk_refuses_writes_and_recovers_without_loss() {
     })
     .await
     .unwrap();
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     while let Err(status) = kv.put(put("after", "fits")).await {
         assert!(start.elapsed() < PATIENCE, "{status}\n{}", etcd.log());
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     etcd.restart();
     let request = RangeRequest {
@@ -138,4 +141,66 @@ async fn count(etcd: &Etcd) -> usize {
         ..prefix("k")
     };
     etcd.kv().await.range(request).await.unwrap().into_inner().count as usize
+}
+
+/// The space that each member of three has, and values that fill it soon.
+const MEMBER_MEGABYTES: usize = 300;
+const VALUE_BYTES: usize = 100_000;
+
+/// Whoever is full, and though nobody writes through it: it says so before it cannot follow any more, and nobody else says that it has space.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_member_of_three_stops_writes_and_no_reads() {
+    for leads in [false, true] {
+        let Some(cluster) = Cluster::start_on_disks(MEMBER_MEGABYTES, None, &[]).await else {
+            return;
+        };
+        let leader = cluster.leader().await;
+        let full = if leads { leader } else { (leader + 1) % 3 };
+        let mut kv = cluster.nodes[(full + 1) % 3].kv().await;
+        let ballast = cluster.disks[full].fill();
+        let start = Instant::now();
+        let refused = loop {
+            match kv.put(put("k", vec![7; VALUE_BYTES])).await {
+                Ok(_) => assert!(start.elapsed() < PATIENCE * 2, "the disk never filled up"),
+                Err(status) => break status,
+            }
+        };
+        assert_eq!(refused.message(), "etcdserver: mvcc: database space exceeded");
+        // The others checkpoint and reclaim meanwhile, and find that they have space.
+        for number in 0..40 {
+            let write = kv.put(put("k", vec![7; VALUE_BYTES])).await;
+            assert!(write.is_err(), "write {number} was taken");
+            for node in &cluster.nodes {
+                MaintenanceClient::new(node.channel().await)
+                    .defragment(DefragmentRequest {})
+                    .await
+                    .unwrap();
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        for node in &cluster.nodes {
+            let mut kv = node.kv().await;
+            let read = tokio::time::timeout(Duration::from_secs(2), kv.range(prefix("k"))).await;
+            let read = read.unwrap_or_else(|_| panic!("{} answers no read", node.name));
+            assert_eq!(read.unwrap().into_inner().kvs.len(), 1);
+        }
+        std::fs::remove_file(ballast).unwrap();
+        cluster
+            .until("there is space again", async || {
+                cluster.nodes[full]
+                    .kv()
+                    .await
+                    .put(put("after", "fits"))
+                    .await
+                    .is_ok()
+            })
+            .await;
+        for node in &cluster.nodes {
+            assert!(
+                !node
+                    .log()
+                    .contains("whether the NOSPACE alarm was changed is not known")
+            );
+        }
+    }
 }
