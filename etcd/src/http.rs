@@ -217,6 +217,12 @@ async fn unhealthy(server: &Arc<EtcdServer>, query: &str, serializable: bool) ->
             return format!("ALARM {name}");
         }
     }
+    let corrupt = AlarmType::Corrupt.as_str_name();
+    if let Some(damage) = server.store().storage.damage()
+        && !excluded(query).any(|left_out| left_out == corrupt)
+    {
+        return format!("DATA CORRUPTION {damage}");
+    }
     if serializable {
         return String::new();
     }

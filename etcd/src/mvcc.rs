@@ -3,7 +3,7 @@
 //! A write comes from the apply thread as a [`txn::WriteTxn`]: it looks at the [`index`], appends records to the store's frame, and enters
 //! the new versions into their keys' [`history`]. The revision becomes visible to readers when the frame is written ([`Store::publish`]). A read picks a
 //! revision, walks the index in small steps under a lock that it holds for microseconds ([`Store::walk`]), and fetches
-//! values afterwards. [`range`] is the Range request over that, [`compact`] drops history, [`hash`] is etcd's KV hash
+//! values afterwards. [`compare`] judges a transaction's conditions, [`range`] is the Range request over that, [`compact`] drops history, [`hash`] is etcd's KV hash
 //! over [`rows`], which stay readable however long it takes.
 //! Responses are written by [`response`] straight from stored bytes: a stored value is never decoded.
 //!
@@ -11,6 +11,7 @@
 
 pub mod check;
 pub mod compact;
+pub mod compare;
 pub mod hash;
 pub mod history;
 pub mod index;
@@ -50,6 +51,21 @@ pub enum Error {
     KeyNotFound,
     #[error("{0}")]
     Io(#[from] io::Error),
+    /// What a write does depends on a value that cannot be read.
+    #[error("the value of {key:?} decides what is written, and cannot be read: {source}")]
+    Undecidable { key: String, source: io::Error },
+    /// All is written; only what it answers with is missing.
+    #[error("what was asked for is written, but what it answers with cannot be read: {0}")]
+    Unanswerable(io::Error),
+}
+
+impl Error {
+    fn undecidable(key: &[u8]) -> impl Fn(io::Error) -> Error + '_ {
+        |source| Error::Undecidable {
+            key: String::from_utf8_lossy(key).into_owned(),
+            source,
+        }
+    }
 }
 
 pub struct Store {
@@ -137,7 +153,7 @@ impl Store {
         self.index.read().get(key, revision)
     }
 
-    /// Visits the live keys of `range` at `revision` in order.
+    /// Visits the live keys of `range` at `revision` in order, each under the lock of the index.
     pub fn walk(
         &self,
         range: &KeyRange,
@@ -145,7 +161,8 @@ impl Store {
         mut visit: impl FnMut(&[u8], &Version) -> ControlFlow<()>,
     ) {
         if let KeyRange::Single(key) = range {
-            if let Some(version) = self.get(key, revision) {
+            let index = self.index.read();
+            if let Some(version) = index.get(key, revision) {
                 // One key: nothing is left to break off.
                 let _: ControlFlow<()> = visit(key, &version);
             }

@@ -2,9 +2,10 @@
 //!
 //! The apply thread owns the [`Writer`]: records go into a frame, a frame becomes visible and, after a crash, is there as a whole
 //! together with its consistent index. Readers resolve a [`Loc`] of the index through [`Storage`] without any lock of the writer.
-//! Many of them are [`fetch`]ed at once. [`load`] reads everything back at start; [`keeper`] makes it durable, seals segments and [`reclaim`]s dead space on its own thread.
+//! Many of them are [`fetch`]ed at once. What cannot be read is told by [`damage`]. [`load`] reads everything back at start; [`keeper`] makes it durable, seals segments and [`reclaim`]s dead space on its own thread.
 //! The layout is in `docs/format.md`, and in [`record`] and [`manifest`].
 
+pub mod damage;
 pub mod fetch;
 pub mod held;
 pub mod import;
@@ -27,6 +28,7 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
 use crate::disk::Disk;
+use damage::Damage;
 use fetch::Fetched;
 use record::{Loc, RECORD_HEADER_BYTES};
 use segment::Segment;
@@ -162,12 +164,18 @@ impl Storage {
         self.segments.load().iter().map(|segment| segment.used()).sum()
     }
 
+    /// What was found in the segments that does not check; None again once nothing is in use of which that is so.
+    pub fn damage(&self) -> Option<Damage> {
+        let segments = self.segments.load();
+        segments.iter().find_map(|segment| segment.damage().cloned())
+    }
+
     /// The encoded KeyValue at `loc`, checked.
     pub fn read(&self, before: &Segments, loc: Loc) -> io::Result<Bytes> {
         let segment = self.find(before, loc.segment)?;
         let mut bytes = BytesMut::zeroed(loc.length as usize);
-        segment.file.read_at(&mut bytes, loc.offset.into())?;
-        record::check(&bytes).map_err(|what| segment.damaged(loc.offset, what))?;
+        segment.read_at(&mut bytes, loc.offset.into())?;
+        segment.check(&bytes, loc.offset)?;
         Ok(bytes.freeze().slice(RECORD_HEADER_BYTES..))
     }
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 use etcd_api::raftpb;
 use raft::eraftpb::ConfState;
 
+use crate::mvcc;
+
 /// How often a write to a full disk is tried again.
 const FULL_RETRY: Duration = Duration::from_millis(200);
 
@@ -30,4 +32,10 @@ pub trait Effects: Send {
     fn version_lowered(&mut self, _index: u64) {}
     /// The disk failed, and only a restart knows what it holds.
     fn fatal(&mut self, source: &io::Error) -> !;
+    /// The entry at `index` depends on what this member cannot read: applied in another way it would make this member another than the others.
+    fn undecidable(&mut self, index: u64, error: &mvcc::Error) -> ! {
+        self.fatal(&io::Error::other(format!(
+            "entry {index} cannot be applied: {error}"
+        )))
+    }
 }

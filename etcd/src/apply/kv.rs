@@ -29,7 +29,7 @@ impl Applier {
 
     pub(super) fn delete_range(&mut self, request: &DeleteRangeRequest) -> Result<Answer, ApplyError> {
         self.check_intact()?;
-        self.write(|txn| txn.delete_range(request)).map(Answer::Kv)
+        self.write(|txn| Ok(txn.delete_range(request))).map(Answer::Kv)
     }
 
     pub(super) fn compaction(&mut self, request: &CompactionRequest) -> Result<Answer, ApplyError> {
@@ -47,7 +47,8 @@ impl Applier {
         Ok(Answer::Kv(Response::Compaction))
     }
 
-    /// Runs one transaction under the next revision.
+    /// Runs one transaction under the next revision. What cannot be read for its answer is missing there and nowhere else; who cannot read what it
+    /// depends on cannot do what the other members do.
     pub(super) fn write<T>(
         &mut self,
         run: impl FnOnce(&mut WriteTxn<'_>) -> Result<T, mvcc::Error>,
@@ -66,13 +67,17 @@ impl Applier {
             sub: 0,
             changes: self.watched.then_some(&mut self.changes),
             operations: Operations::default(),
+            unanswerable: None,
         };
         let result = run(&mut txn);
         self.revision = txn.end();
-        if let Err(mvcc::Error::Io(source)) = &result {
-            self.effects.fatal(source);
+        match (result, txn.unanswerable) {
+            (Err(error @ mvcc::Error::Undecidable { .. }), _) => {
+                self.effects.undecidable(self.frame.index, &error)
+            }
+            (Ok(_), Some(source)) => Err(mvcc::Error::Unanswerable(source).into()),
+            (result, _) => Ok(result?),
         }
-        Ok(result?)
     }
 
     pub(super) fn check_space(&self) -> Result<(), ApplyError> {

@@ -2,6 +2,7 @@
 
 mod auth;
 mod checkpoint;
+mod damaged;
 mod install;
 mod watched;
 

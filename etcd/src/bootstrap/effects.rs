@@ -6,12 +6,14 @@ use std::sync::atomic::Ordering;
 use etcd_api::raftpb;
 use parking_lot::Mutex;
 use raft::eraftpb::ConfState;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::apply::Effects;
+use crate::mvcc;
 use crate::raft::driver::Event;
 use crate::raft::log_thread::fatal;
 use crate::server::EtcdServer;
+use crate::storage::damage::REMEDY;
 use crate::storage::keeper::Request;
 
 /// A checkpoint is taken after so many bytes of frames.
@@ -98,5 +100,19 @@ impl Effects for ServerEffects {
 
     fn fatal(&mut self, source: &std::io::Error) -> ! {
         fatal(source)
+    }
+
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a drain would wait for the entry that cannot be applied"
+    )]
+    fn undecidable(&mut self, index: u64, error: &mvcc::Error) -> ! {
+        error!(
+            index,
+            error = %error,
+            remedy = REMEDY,
+            "an entry cannot be applied; the process ends, because whatever it wrote might be other than what the other members write"
+        );
+        std::process::exit(1)
     }
 }

@@ -33,6 +33,7 @@ use crate::raft::run::Loop;
 use crate::raft::stage::Stage;
 use crate::server::{EtcdServer, Limits, Parts};
 use crate::storage::Writer;
+use crate::storage::damage::DAMAGED_SEGMENTS;
 use crate::storage::keeper::Keeper;
 use crate::storage::load::Loaded;
 use crate::storage::record::FrameHeader;
@@ -63,6 +64,8 @@ pub fn start(config: &Config, opened: Opened, lock: DirLock, client: Client) -> 
         durable,
         active,
     } = loaded;
+    // A series that is absent tells nobody that nothing was found.
+    DAMAGED_SEGMENTS.with(&[]);
     let store = Store::open(storage.clone(), versions, frame.revision, read.compacted);
     let store = Arc::new(store);
     let conf_state = open::conf_state(&read.conf_state, &replay);

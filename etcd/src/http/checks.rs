@@ -66,9 +66,12 @@ impl Check {
 
     async fn run(self, server: &EtcdServer) -> Result<(), String> {
         match self {
-            Check::DataCorruption => match has_alarm(server, AlarmType::Corrupt) {
-                true => Err("alarm activated: CORRUPT".to_owned()),
-                false => Ok(()),
+            Check::DataCorruption if has_alarm(server, AlarmType::Corrupt) => {
+                Err("alarm activated: CORRUPT".to_owned())
+            }
+            Check::DataCorruption => match server.store().storage.damage() {
+                Some(damage) => Err(damage.to_string()),
+                None => Ok(()),
             },
             Check::SerializableRead => {
                 server.store().get(b"\0", server.store().current());

@@ -216,10 +216,10 @@ fn sort_by_value(found: &mut Vec<(Version, Bytes)>, descend: bool, read: Fetch<'
 }
 
 /// The value of a stored KeyValue.
-pub fn value_of(kv: Bytes) -> Result<Bytes, Error> {
+pub fn value_of(kv: Bytes) -> io::Result<Bytes> {
     KeyValue::decode(kv)
         .map(|kv| kv.value)
-        .map_err(|error| Error::Io(io::Error::new(io::ErrorKind::InvalidData, error)))
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 fn compare(target: SortTarget, left: &Version, right: &Version) -> Ordering {

@@ -1,21 +1,22 @@
 //! Writing: one raft entry's operations under one revision.
 
-use std::cmp::Ordering;
+use std::io;
 use std::ops::ControlFlow;
 
 use bytes::{Bytes, BytesMut};
 use etcd_api::etcdserverpb::{
-    Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, compare::CompareResult,
-    compare::CompareTarget, compare::TargetUnion, request_op::Request,
+    DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, request_op::Request,
 };
 use etcd_api::mvccpb::KeyValue;
 use prost::Message as _;
 
+use super::compare::holds_all;
 use super::key::KeyRange;
 use super::range::{Items, Selected, value_of};
 use super::response::Response;
 use super::{Error, Store};
 use crate::metrics::Operations;
+use crate::storage::held::Held;
 use crate::storage::record::{Loc, Version};
 use crate::storage::{Segments, Writer};
 
@@ -44,6 +45,8 @@ pub struct WriteTxn<'a> {
     /// Where changes go when somebody watches.
     pub changes: Option<&'a mut Vec<Change>>,
     pub operations: Operations,
+    /// Why the answer cannot be given. Members must do alike what they are told, so it keeps nothing from being written.
+    pub unanswerable: Option<io::Error>,
 }
 
 /// Where conditions are looked up and ranges read: the transaction itself, or a revision that was published.
@@ -53,7 +56,7 @@ pub trait View {
     fn revision(&self) -> i64;
     fn segments(&self) -> &Segments;
     fn operations(&self) -> &Operations;
-    fn read(&self, segments: &Segments, locs: &[Loc]) -> std::io::Result<Vec<Bytes>>;
+    fn read(&self, segments: &Segments, locs: &[Loc]) -> io::Result<Vec<Bytes>>;
 
     fn range(&self, request: &RangeRequest) -> Result<Response, Error> {
         self.operations().range();
@@ -93,7 +96,7 @@ impl View for WriteTxn<'_> {
         &self.operations
     }
 
-    fn read(&self, segments: &Segments, locs: &[Loc]) -> std::io::Result<Vec<Bytes>> {
+    fn read(&self, segments: &Segments, locs: &[Loc]) -> io::Result<Vec<Bytes>> {
         locs.iter().map(|loc| self.writer.read(segments, *loc)).collect()
     }
 }
@@ -130,31 +133,40 @@ impl WriteTxn<'_> {
             .filter(|version| !version.is_tombstone())
     }
 
+    /// For the answer alone: nothing when it cannot be read.
+    fn answer<T: Default>(&mut self, read: io::Result<T>) -> T {
+        read.unwrap_or_else(|source| {
+            self.unanswerable.get_or_insert(source);
+            T::default()
+        })
+    }
+
     /// [`WriteTxn::check_put`] has passed.
     pub fn put(&mut self, request: &PutRequest) -> Result<Response, Error> {
         if request.prev_kv || request.ignore_value || request.ignore_lease {
             self.operations.range();
         }
         let prev = self.live(&request.key);
-        let prev_bytes = match prev {
-            Some(prev) if request.prev_kv || request.ignore_value => {
-                Some(self.writer.read(&self.segments, prev.loc)?)
-            }
-            _ => None,
-        };
-        let value = match &prev_bytes {
-            Some(bytes) if request.ignore_value => value_of(bytes.clone())?,
+        let value = match prev {
+            Some(prev) if request.ignore_value => self
+                .writer
+                .read(&self.segments, prev.loc)
+                .and_then(value_of)
+                .map_err(Error::undecidable(&request.key))?,
             _ => request.value.clone(),
         };
+        let prev_kv = prev
+            .filter(|_| request.prev_kv)
+            .map(|prev| self.writer.read(&self.segments, prev.loc))
+            .transpose();
+        let prev_kv = self.answer(prev_kv);
         let lease = if request.ignore_lease {
             prev.map_or(0, |prev| prev.lease)
         } else {
             request.lease
         };
         self.write(&request.key, value, lease, prev);
-        Ok(Response::Put {
-            prev_kv: prev_bytes.filter(|_| request.prev_kv),
-        })
+        Ok(Response::Put { prev_kv })
     }
 
     fn write(&mut self, key: &Bytes, value: Bytes, lease: i64, prev: Option<Version>) {
@@ -205,29 +217,32 @@ impl WriteTxn<'_> {
         }
     }
 
-    pub fn delete_range(&mut self, request: &DeleteRangeRequest) -> Result<Response, Error> {
+    pub fn delete_range(&mut self, request: &DeleteRangeRequest) -> Response {
         self.operations.delete();
         if request.prev_kv {
             self.operations.range();
         }
         let range = KeyRange::new(&request.key, &request.range_end);
+        let mut held = Held::since(self.segments.clone());
         let mut found = Vec::new();
         self.store.walk(&range, i64::MAX, |key, version| {
+            held.hold(&self.store.storage, version.loc.segment);
             found.push((Bytes::copy_from_slice(key), *version));
             ControlFlow::Continue(())
         });
         let prev_kvs = match request.prev_kv {
-            true => self.read(
-                &self.segments,
-                &found.iter().map(|(_, version)| version.loc).collect::<Vec<_>>(),
-            )?,
+            true => {
+                let locs: Vec<Loc> = found.iter().map(|(_, version)| version.loc).collect();
+                let read = held.list().and_then(|segments| self.read(&segments, &locs));
+                self.answer(read)
+            }
             false => Vec::new(),
         };
         found.iter().for_each(|(key, prev)| self.delete(key, *prev));
-        Ok(Response::DeleteRange {
+        Response::DeleteRange {
             deleted: found.len() as i64,
             prev_kvs,
-        })
+        }
     }
 
     fn delete(&mut self, key: &Bytes, prev: Version) {
@@ -259,6 +274,18 @@ impl WriteTxn<'_> {
         }
     }
 
+    /// A range within a write, of which nothing but the answer needs values.
+    fn range_within(&mut self, request: &RangeRequest) -> Result<Response, Error> {
+        match self.range(request) {
+            Err(Error::Io(source)) => Ok(Response::Range {
+                kvs: self.answer(Err(source)),
+                more: false,
+                count: 0,
+            }),
+            response => response,
+        }
+    }
+
     /// Conditions, then checks, then operations: when anything is refused, nothing was changed.
     pub fn txn(&mut self, request: &TxnRequest) -> Result<Response, Error> {
         let path = Path::choose(self, request)?;
@@ -281,9 +308,9 @@ impl WriteTxn<'_> {
         let mut responses = Vec::with_capacity(path.steps.len());
         for step in &path.steps {
             let response = match step {
-                Step::Range(request) => self.range(request)?,
+                Step::Range(request) => self.range_within(request)?,
                 Step::Put(request) => self.put(request)?,
-                Step::DeleteRange(request) => self.delete_range(request)?,
+                Step::DeleteRange(request) => self.delete_range(request),
                 Step::Txn(nested) => self.execute(nested)?,
             };
             responses.push((self.end(), response));
@@ -362,7 +389,7 @@ impl View for ReadTxn<'_> {
         &self.operations
     }
 
-    fn read(&self, segments: &Segments, locs: &[Loc]) -> std::io::Result<Vec<Bytes>> {
+    fn read(&self, segments: &Segments, locs: &[Loc]) -> io::Result<Vec<Bytes>> {
         self.store.storage.read_many(segments, locs)
     }
 }
@@ -400,88 +427,5 @@ impl<'a> ReadTxn<'a> {
             succeeded: path.succeeded,
             responses,
         })
-    }
-}
-
-fn holds_all(view: &dyn View, compares: &[Compare]) -> Result<bool, Error> {
-    for compare in compares {
-        if !holds(view, compare)? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-/// A condition on an absent key compares with zeros, but for values, which an absent key never matches.
-fn holds(view: &dyn View, compare: &Compare) -> Result<bool, Error> {
-    view.operations().range();
-    let range = KeyRange::new(&compare.key, &compare.range_end);
-    if compare.target() == CompareTarget::Value {
-        return values_hold(view, compare, &range);
-    }
-    let (mut any, mut all) = (false, true);
-    view.store().walk(&range, view.revision(), |_, version| {
-        any = true;
-        all &= numbers_hold(compare, version);
-        if all {
-            ControlFlow::Continue(())
-        } else {
-            ControlFlow::Break(())
-        }
-    });
-    Ok(if any { all } else { numbers_hold(compare, &ABSENT) })
-}
-
-const ABSENT: Version = Version {
-    main: 0,
-    create: 0,
-    version: 0,
-    lease: 0,
-    sub: 0,
-    loc: Loc {
-        segment: 0,
-        offset: 0,
-        length: 0,
-    },
-};
-
-fn numbers_hold(compare: &Compare, found: &Version) -> bool {
-    let (actual, wanted) = match (compare.target(), &compare.target_union) {
-        (CompareTarget::Version, Some(TargetUnion::Version(wanted))) => (found.version, *wanted),
-        (CompareTarget::Create, Some(TargetUnion::CreateRevision(wanted))) => (found.create, *wanted),
-        (CompareTarget::Mod, Some(TargetUnion::ModRevision(wanted))) => (found.main, *wanted),
-        (CompareTarget::Lease, Some(TargetUnion::Lease(wanted))) => (found.lease, *wanted),
-        (CompareTarget::Version, _) => (found.version, 0),
-        (CompareTarget::Create, _) => (found.create, 0),
-        (CompareTarget::Mod, _) => (found.main, 0),
-        _ => (found.lease, 0),
-    };
-    satisfied(compare.result(), actual.cmp(&wanted))
-}
-
-fn values_hold(view: &dyn View, compare: &Compare, range: &KeyRange) -> Result<bool, Error> {
-    let wanted = match &compare.target_union {
-        Some(TargetUnion::Value(value)) => &value[..],
-        _ => &[],
-    };
-    let mut locs = Vec::new();
-    view.store().walk(range, view.revision(), |_, version| {
-        locs.push(version.loc);
-        ControlFlow::Continue(())
-    });
-    for kv in view.read(view.segments(), &locs)? {
-        if !satisfied(compare.result(), value_of(kv)?[..].cmp(wanted)) {
-            return Ok(false);
-        }
-    }
-    Ok(!locs.is_empty())
-}
-
-fn satisfied(wanted: CompareResult, order: Ordering) -> bool {
-    match wanted {
-        CompareResult::Equal => order.is_eq(),
-        CompareResult::NotEqual => order.is_ne(),
-        CompareResult::Greater => order.is_gt(),
-        CompareResult::Less => order.is_lt(),
     }
 }

@@ -28,6 +28,9 @@ const PUT_OVERHEAD_BYTES: usize = 128;
 
 pub async fn put(server: Caller, request: PutRequest) -> Answer {
     check::put(&request)?;
+    if request.ignore_value {
+        ReadTxn::new(server.store()).foresee_put(&request)?;
+    }
     server.check_space(request.key.len() + request.value.len() + PUT_OVERHEAD_BYTES)?;
     write(
         &server,
@@ -56,6 +59,7 @@ pub async fn txn(server: Caller, request: TxnRequest) -> Answer {
     if check::is_read_only(&request) {
         return read_txn(&server, &request).await;
     }
+    ReadTxn::new(server.store()).foresee(&request)?;
     if quota::takes_space(&request) {
         server.check_space(request.encoded_len())?;
     }

@@ -15,7 +15,7 @@ use super::grpc::{Answer, message};
 use crate::membership::storage_version;
 use crate::metrics;
 use crate::peer::corrupt;
-use crate::server::ServerError;
+use crate::server::{EtcdServer, ServerError};
 use crate::storage::keeper::Request;
 use crate::{apply, meta};
 
@@ -27,7 +27,7 @@ pub async fn alarm(server: Caller, request: AlarmRequest) -> Answer {
     if request.action() == AlarmAction::Get {
         // etcd asks through the log, which a full disk refuses; what was disarmed elsewhere is not to be seen here either.
         server.linearizable().await?;
-        let alarms = meta::alarms_of(&server.state.alarms.read(), request.alarm);
+        let alarms = meta::alarms_of(&known_alarms(&server), request.alarm);
         return message(&AlarmResponse {
             header: Some(server.header(server.store().current())),
             alarms,
@@ -48,6 +48,16 @@ pub async fn alarm(server: Caller, request: AlarmRequest) -> Answer {
     })
 }
 
+/// The cluster's, and CORRUPT of this member when something of its own store cannot be read: who asks this member for its health is to hear of
+/// it, and nobody is kept from writing by it.
+fn known_alarms(server: &EtcdServer) -> meta::Alarms {
+    let mut alarms = server.state.alarms.read().clone();
+    if server.store().storage.damage().is_some() {
+        alarms.insert((server.member, AlarmType::Corrupt as i32));
+    }
+    alarms
+}
+
 pub async fn status(server: Caller, _: StatusRequest) -> Answer {
     server.known().await?;
     let storage = &server.store().storage;
@@ -59,6 +69,9 @@ pub async fn status(server: Caller, _: StatusRequest) -> Answer {
     let mut errors: Vec<String> = Vec::new();
     if leader == 0 {
         errors.push("etcdserver: no leader".to_owned());
+    }
+    if let Some(damage) = storage.damage() {
+        errors.push(format!("memberID:{} {damage}", server.member));
     }
     // The space at the end is the one that Go's text form of a message has.
     for (member, kind) in server.state.alarms.read().iter() {

@@ -16,6 +16,7 @@ use super::caller::Caller;
 use super::grpc::{Answer, Channel, PREFIX_BYTES, Reply, seal};
 use super::status::{Code, Status};
 use crate::membership::storage_version;
+use crate::mvcc;
 use crate::server::{EtcdServer, ServerError};
 use crate::snapshot::{Export, SnapshotError};
 
@@ -87,6 +88,7 @@ fn send(
 fn status(error: &SnapshotError) -> Status {
     match error {
         SnapshotError::Stopped => ServerError::Stopped.into(),
+        SnapshotError::Mvcc(mvcc::Error::Io(source)) => Status::new(Code::DataLoss, source.to_string()),
         error => Status::new(Code::Internal, error.to_string()),
     }
 }

@@ -186,7 +186,10 @@ fn apply_code(error: &ApplyError) -> Code {
         ApplyError::Lease(error) => lease_code(*error),
         ApplyError::Member(error) => member_code(*error),
         ApplyError::Mvcc(mvcc::Error::KeyNotFound) => Code::InvalidArgument,
-        ApplyError::Mvcc(mvcc::Error::Io(_)) | ApplyError::Corrupt => Code::DataLoss,
+        ApplyError::Mvcc(
+            mvcc::Error::Io(_) | mvcc::Error::Undecidable { .. } | mvcc::Error::Unanswerable(_),
+        )
+        | ApplyError::Corrupt => Code::DataLoss,
         ApplyError::Auth(error) => auth_code(*error),
         ApplyError::NoSpace => Code::ResourceExhausted,
         ApplyError::Unsupported => Code::Unimplemented,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use etcd_api::etcdserverpb::{AlarmType, alarm_request::AlarmAction};
 use tracing::{error, info, warn};
 
@@ -13,6 +13,7 @@ use super::{EtcdServer, ServerError};
 use crate::mvcc;
 use crate::mvcc::hash::KvHash;
 use crate::peer::corrupt::{Heard, Told, ask_all, hash, quorum};
+use crate::storage::damage::REMEDY;
 
 /// The alarm's member when nobody can tell who is right.
 const WHOLE_CLUSTER: u64 = 0;
@@ -76,7 +77,9 @@ impl EtcdServer {
             return Ok(());
         }
         info!("local-member-id" = %member, "starting initial corruption check");
-        let ours = hash(self.store(), 0).await?;
+        let ours = hash(self.store(), 0).await.with_context(|| {
+            format!("{member} cannot read all of its keys: {REMEDY} (--feature-gates=InitialCorruptCheck=false starts regardless)")
+        })?;
         let mut differing = Vec::new();
         for Heard { member, told } in ask_all(self, ours.revision, STRAGGLE).await {
             let Some(theirs) = told.filter(|told| told.hash.hash != ours.hash) else {
@@ -115,7 +118,14 @@ impl EtcdServer {
     }
 
     async fn check_corruption(self: &Arc<Self>) -> Result<(), ServerError> {
-        let ours = hash(self.store(), 0).await?;
+        let ours = match hash(self.store(), 0).await {
+            Err(error @ mvcc::Error::Io(_)) => {
+                // There is nothing to compare, but each of the others reads all that it has when it is asked.
+                ask_all(self, self.store().current(), self.request_timeout()).await;
+                return Err(error.into());
+            }
+            ours => ours?,
+        };
         let heard = ask_all(self, ours.revision, self.request_timeout()).await;
         // Only now is known that this member still led when it asked.
         self.linearizable().await?;

@@ -3,7 +3,7 @@
 use std::io;
 use std::ops::Range;
 
-use super::record::{self, Loc, RECORD_HEADER_BYTES};
+use super::record::{Loc, RECORD_HEADER_BYTES};
 use super::{Segments, Storage};
 
 /// Neighbouring records are fetched with one read of at most this size.
@@ -54,13 +54,11 @@ impl Fetched {
         if self.bytes.len() < end {
             self.bytes.resize(end, 0);
         }
-        segment
-            .file
-            .read_at(&mut self.bytes[at..end], first.offset.into())?;
+        segment.read_at(&mut self.bytes[at..end], first.offset.into())?;
         for (loc, place) in run {
             let start = at + (loc.offset - first.offset) as usize;
             let end = start + loc.length as usize;
-            record::check(&self.bytes[start..end]).map_err(|what| segment.damaged(loc.offset, what))?;
+            segment.check(&self.bytes[start..end], loc.offset)?;
             self.places[*place as usize] = start + RECORD_HEADER_BYTES..end;
         }
         Ok(end)

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use bytes::{BufMut as _, BytesMut};
 use parking_lot::{Condvar, Mutex};
 
+use super::damage::Damage;
 use super::load::{FOOTER_ITEM_BYTES, TRAILER_BYTES, TRAILER_MAGIC};
 use super::manifest::{Durable, Item, Manifest};
 use super::reclaim::{self, Liveness};
@@ -77,7 +78,11 @@ impl Keeper {
             segment.is_closed() && segment.number < written.segment.number && segment.footer().is_none()
         };
         for segment in segments.iter().filter(closed) {
-            seal(segment)?;
+            match seal(segment) {
+                // It stays as it is: a footer would hide from the next start that its frames do not check.
+                Err(error) if Damage::of(&error).is_some() => {}
+                sealed => sealed?,
+            }
         }
         self.storage.disk.sync_dir(&self.storage.dir)?;
         self.durable = Durable {
@@ -162,24 +167,34 @@ impl Keeper {
         }
     }
 
-    /// Reclaims until nothing is worth it. Returns the bytes given back.
+    /// Reclaims until nothing is worth it. Returns the bytes given back. A segment of which something lives that cannot be read stays as it is,
+    /// and the others go on: what is damaged is neither lost nor copied.
     pub fn reclaim(&mut self) -> io::Result<u64> {
         let (mut freed, storage) = (0, self.storage.clone());
+        let mut unreadable: Vec<u32> = Vec::new();
         loop {
             let _structure = storage.structure.lock();
             if storage.installed.load(Ordering::SeqCst) != self.installed {
                 // The store was replaced: MANIFEST must first say where its log goes on.
                 return Ok(freed);
             }
-            match self.victims() {
-                Some(victims) => freed += self.reclaim_some(&victims)?,
-                None => return Ok(freed),
+            let Some(victims) = self.victims(&unreadable) else {
+                return Ok(freed);
+            };
+            match self.reclaim_some(&victims) {
+                Err(error) if Damage::of(&error).is_some() => {
+                    let damaged = victims.iter().filter(|victim| victim.damage().is_some());
+                    unreadable.extend(damaged.map(|victim| victim.number));
+                }
+                given => freed += given?,
             }
         }
     }
 
-    fn victims(&self) -> Option<Vec<Arc<Segment>>> {
-        let sealed = |segment: &&Arc<Segment>| segment.footer().is_some() && self.is_durable(segment);
+    fn victims(&self, unreadable: &[u32]) -> Option<Vec<Arc<Segment>>> {
+        let sealed = |segment: &&Arc<Segment>| {
+            segment.footer().is_some() && self.is_durable(segment) && !unreadable.contains(&segment.number)
+        };
         reclaim::choose(
             &self
                 .storage
@@ -254,7 +269,7 @@ impl Frames<'_> {
         let Some((_, payload)) = record::decode_frame(&self.window[self.seen..]) else {
             return Err(self
                 .segment
-                .damaged(self.offset as u32, "a frame that does not check"));
+                .damaged(self.offset as u64, "a frame that does not check"));
         };
         let start = self.offset + FRAME_HEADER_BYTES;
         self.seen += FRAME_HEADER_BYTES + payload.len();
@@ -273,7 +288,7 @@ impl Frames<'_> {
         let wanted = bytes.max(WINDOW_BYTES).min(self.used - self.offset);
         self.window.resize(wanted.max(have), 0);
         let at = self.offset + have;
-        self.segment.file.read_at(&mut self.window[have..], at as u64)
+        self.segment.read_at(&mut self.window[have..], at as u64)
     }
 }
 

@@ -9,7 +9,7 @@ use super::keeper::{append_footer_item, write_footer};
 use super::load::{footer_item, read_footer};
 use super::record::{self, FRAME_HEADER_BYTES, FrameHeader, Loc, SEGMENT_HEADER_BYTES, Version};
 use super::segment::{self, Origin, Segment};
-use super::{Segments, Storage};
+use super::{Segments, Storage, StorageError};
 use crate::disk::Fill;
 
 /// A segment is a victim from this share of dead bytes on, in percent.
@@ -40,11 +40,9 @@ pub struct Move {
 
 /// As many as fit into one new segment.
 pub fn choose(sealed: &[Arc<Segment>], segment_bytes: u64) -> Option<Vec<Arc<Segment>>> {
-    let mut victims: Vec<_> = sealed
-        .iter()
-        .filter(|segment| is_victim(segment, sealed))
-        .cloned()
-        .collect();
+    // Where the damaged record is dead by now, copying the others is the cure.
+    let is_victim = |segment: &&Arc<Segment>| segment.damage().is_some() || is_mostly_dead(segment, sealed);
+    let mut victims: Vec<_> = sealed.iter().filter(is_victim).cloned().collect();
     if victims.is_empty() {
         victims.extend(pinning(sealed));
     }
@@ -59,7 +57,7 @@ pub fn choose(sealed: &[Arc<Segment>], segment_bytes: u64) -> Option<Vec<Arc<Seg
     (!victims.is_empty()).then_some(victims)
 }
 
-fn is_victim(segment: &Segment, all: &[Arc<Segment>]) -> bool {
+fn is_mostly_dead(segment: &Segment, all: &[Arc<Segment>]) -> bool {
     let dead = segment.used().saturating_sub(segment.live() + OVERHEAD_BYTES);
     let pinned = if must_keep(segment, all) {
         segment.pinned()
@@ -124,13 +122,14 @@ fn survivors_of(
     victims: &[Arc<Segment>],
     index: &dyn Liveness,
 ) -> io::Result<Vec<Survivor>> {
-    let footer = read_footer(victim, victim.footer().unwrap_or(0)).map_err(io::Error::other)?;
+    let footer =
+        read_footer(victim, victim.footer().unwrap_or(0)).map_err(|error| unreadable(victim, error))?;
     let mut items = Vec::new();
     let mut at = 0;
     while at < footer.len() {
         items.push(
             footer_item(victim.number, &footer, &mut at)
-                .ok_or_else(|| victim.damaged(at as u32, "a footer that cannot be decoded"))?,
+                .ok_or_else(|| victim.damaged(at as u64, "a footer that cannot be decoded"))?,
         );
     }
     let live = index.live(&items);
@@ -149,7 +148,24 @@ fn survivors_of(
             live,
         })
     };
-    Ok(items.into_iter().zip(live).filter_map(survives).collect())
+    let survivors: Vec<Survivor> = items.into_iter().zip(live).filter_map(survives).collect();
+    let is_at = |offset: u64| {
+        survivors
+            .iter()
+            .any(|survivor| u64::from(survivor.version.loc.offset) == offset)
+    };
+    match victim.damage().filter(|damage| is_at(damage.offset)) {
+        Some(damage) => Err(damage.clone().into()),
+        None => Ok(survivors),
+    }
+}
+
+fn unreadable(victim: &Segment, error: StorageError) -> io::Error {
+    match error {
+        StorageError::Corrupt { offset, what, .. } => victim.damaged(offset, &what),
+        StorageError::Io { source, .. } => source,
+        other => io::Error::other(other),
+    }
 }
 
 fn write(storage: &Storage, victims: &[Arc<Segment>], survivors: Vec<Survivor>) -> io::Result<Copied> {
@@ -217,10 +233,8 @@ impl Copier {
         let from = survivor.version.loc;
         let start = self.frame.len();
         self.frame.resize(start + from.length as usize, 0);
-        victim
-            .file
-            .read_at(&mut self.frame[start..], from.offset.into())?;
-        record::check(&self.frame[start..]).map_err(|what| victim.damaged(from.offset, what))?;
+        victim.read_at(&mut self.frame[start..], from.offset.into())?;
+        victim.check(&self.frame[start..], from.offset)?;
         let to = Loc {
             segment: self.segment.number,
             offset: (self.offset + start as u64) as u32,

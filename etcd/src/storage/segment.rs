@@ -2,10 +2,11 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
-use super::record::Version;
+use super::damage::{self, Damage};
+use super::record::{self, Version};
 use crate::disk::DiskFile;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,7 @@ pub struct Segment {
     /// Offset of the footer; 0 while there is none.
     footer: AtomicU64,
     closed: AtomicBool,
+    damage: OnceLock<Damage>,
 }
 
 impl Segment {
@@ -47,6 +49,7 @@ impl Segment {
             oldest_dead_put: AtomicI64::new(i64::MAX),
             footer: AtomicU64::new(0),
             closed: AtomicBool::new(false),
+            damage: OnceLock::new(),
         }
     }
 
@@ -112,11 +115,40 @@ impl Segment {
         }
     }
 
-    pub fn damaged(&self, offset: u32, what: &str) -> io::Error {
-        io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("{}: corrupt at offset {offset}: {what}", self.path.display()),
-        )
+    /// Fills `buffer` from `offset`.
+    pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file
+            .read_at(buffer, offset)
+            .map_err(|source| match damage::is_lost(&source) {
+                true => self.damaged(offset, &source.to_string()),
+                false => source,
+            })
+    }
+
+    /// Checks a whole record that was read from `offset`.
+    pub fn check(&self, record: &[u8], offset: u32) -> io::Result<()> {
+        record::check(record).map_err(|what| self.note(offset.into(), what, record))
+    }
+
+    pub fn damaged(&self, offset: u64, what: &str) -> io::Error {
+        self.note(offset, what, &[])
+    }
+
+    fn note(&self, offset: u64, what: &str, record: &[u8]) -> io::Error {
+        let damage = Damage {
+            file: self.path.clone(),
+            offset,
+            what: what.to_owned(),
+        };
+        if self.damage.set(damage.clone()).is_ok() {
+            damage.report(record);
+        }
+        damage.into()
+    }
+
+    /// What was found first in it that does not check.
+    pub fn damage(&self) -> Option<&Damage> {
+        self.damage.get()
     }
 }
 

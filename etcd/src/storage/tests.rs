@@ -197,6 +197,55 @@ fn a_damaged_record_is_never_answered() {
     assert!(error.to_string().contains("0000000000000001.seg"), "{error}");
 }
 
+/// However it is met, the storage knows of it: the first that was met in a segment, for as long as the segment is in use.
+#[test]
+fn damage_is_known_until_its_segment_goes() {
+    let meet: [fn(&Fixture, Loc) -> io::Error; 3] = [
+        |fixture, loc| {
+            let segments = fixture.storage.segments();
+            fixture.storage.read(&segments, loc).unwrap_err()
+        },
+        |fixture, loc| {
+            let segments = fixture.storage.segments();
+            fixture.storage.read_many(&segments, &[loc]).unwrap_err()
+        },
+        |fixture, _| keeper::seal(&fixture.storage.segments()[0]).unwrap_err(),
+    ];
+    for meet in meet {
+        let mut fixture = Fixture::new();
+        let version = fixture.put(2, 1, "k", &[7; 300]);
+        fixture.put(3, 1, "l", &[7; 300]);
+        let segment = fixture.storage.segments()[0].clone();
+        fixture
+            .disk
+            .flip(&segment.path, version.loc.offset as usize + 100);
+        assert!(fixture.storage.damage().is_none());
+        let error = meet(&fixture, version.loc);
+        let known = fixture.storage.damage().unwrap();
+        assert_eq!(known.to_string(), error.to_string());
+        assert_eq!(known.to_string(), Damage::of(&error).unwrap().to_string());
+        fixture.storage.remove(&[segment.number]);
+        assert!(fixture.storage.damage().is_none());
+    }
+}
+
+#[test]
+fn a_file_that_ends_before_its_records_is_damaged() {
+    let mut fixture = Fixture::new();
+    let version = fixture.put(2, 1, "k", &[7; 300]);
+    let segment = fixture.storage.segments()[0].clone();
+    segment
+        .file
+        .truncate(u64::from(version.loc.offset) + 100)
+        .unwrap();
+    let error = fixture
+        .storage
+        .read(&fixture.storage.segments(), version.loc)
+        .unwrap_err();
+    assert!(Damage::of(&error).is_some(), "{error}");
+    assert!(fixture.storage.damage().is_some());
+}
+
 #[test]
 fn a_durable_frame_that_does_not_check_refuses_to_start() {
     let mut fixture = Fixture::new();

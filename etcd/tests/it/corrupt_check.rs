@@ -3,9 +3,6 @@
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use etcd::storage::record::{
-    self, FRAME_HEADER_BYTES, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, decode, decode_frame, key_of,
-};
 use etcd_api::etcdserverpb::maintenance_client::MaintenanceClient;
 use etcd_api::etcdserverpb::{
     AlarmMember, AlarmRequest, AlarmType, CompactionRequest, DeleteRangeRequest, MoveLeaderRequest,
@@ -14,44 +11,19 @@ use etcd_api::etcdserverpb::{
 
 use crate::harness::{http_get, prefix, put, revision_of};
 use crate::members::Cluster;
+use crate::records::{self, Place};
 
 /// Changes the value of a key where it lies, with checksums that fit: what a disk would not tell.
 fn change_offline(dir: &Path, key: &str) {
-    for entry in std::fs::read_dir(dir.join("member/store")).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_some_and(|extension| extension == "seg") && change_in(&path, key) {
-            return;
-        }
-    }
-    panic!("{key} is nowhere");
-}
-
-fn change_in(path: &Path, key: &str) -> bool {
-    let mut bytes = std::fs::read(path).unwrap();
-    let mut frame = SEGMENT_HEADER_BYTES;
-    while let Some((_, payload)) = decode_frame(&bytes[frame..]) {
-        let (start, end) = (
-            frame + FRAME_HEADER_BYTES,
-            frame + FRAME_HEADER_BYTES + payload.len(),
-        );
-        let mut at = start;
-        while at < end {
-            let (_, length) = decode(&bytes[at..end]).unwrap();
-            if key_of(&bytes[at + RECORD_HEADER_BYTES..at + length]) == Some(key.as_bytes()) {
-                bytes[at + length - 1] ^= 1;
-                let check = crc32c::crc32c(&bytes[at + 4..at + length]);
-                bytes[at..at + 4].copy_from_slice(&check.to_le_bytes());
-                let check = crc32c::crc32c(&bytes[frame + 8..end]);
-                bytes[frame + 4..frame + 8].copy_from_slice(&check.to_le_bytes());
-                let file = std::fs::File::options().write(true).open(path).unwrap();
-                file.write_all_at(&bytes, 0).unwrap();
-                return true;
-            }
-            at += length.next_multiple_of(record::ALIGNMENT);
-        }
-        frame = end;
-    }
-    false
+    let Place { path, frame, record } = records::find(dir, key);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[record.end - 1] ^= 1;
+    let check = crc32c::crc32c(&bytes[record.start + 4..record.end]);
+    bytes[record.start..record.start + 4].copy_from_slice(&check.to_le_bytes());
+    let check = crc32c::crc32c(&bytes[frame.start + 8..frame.end]);
+    bytes[frame.start + 4..frame.start + 8].copy_from_slice(&check.to_le_bytes());
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    file.write_all_at(&bytes, 0).unwrap();
 }
 
 /// Three members with the same keys, one of whom is changed while it is away. Its clients must be able to hear that it stops.
