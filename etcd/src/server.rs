@@ -136,8 +136,8 @@ pub struct EtcdServer {
     /// The revision up to which history has been dropped.
     pub swept: watch::Sender<i64>,
     pub space: Notify,
-    /// Something was refused for want of space.
-    space_refused: AtomicBool,
+    /// Something was refused that the quota has no room for, since the keeper has looked for some.
+    quota_reached: AtomicBool,
     pub leases_changed: Notify,
     pub unfinished: Unfinished,
     /// Streams that require a leader end when this changes.
@@ -201,7 +201,7 @@ impl EtcdServer {
             applied: watch::Sender::new(0),
             swept,
             space: Notify::new(),
-            space_refused: AtomicBool::new(false),
+            quota_reached: AtomicBool::new(false),
             leases_changed: Notify::new(),
             unfinished: Unfinished::default(),
             leader_lost: watch::Sender::new(()),

@@ -54,12 +54,14 @@ impl Applier {
             AlarmAction::Activate => {
                 if alarms.insert(asked) {
                     meta::put_alarm(&mut self.writer, request.member_id, request.alarm);
+                    self.effects.alarms_changed();
                     warn!("from" = %format!("{:x}", request.member_id), alarm = request.alarm().as_str_name(), "alarm raised");
                 }
                 vec![meta::alarm_member(asked)]
             }
             AlarmAction::Deactivate if alarms.remove(&asked) => {
                 meta::delete_alarm(&mut self.writer, request.member_id, request.alarm);
+                self.effects.alarms_changed();
                 info!("from" = %format!("{:x}", request.member_id), alarm = request.alarm().as_str_name(), "alarm disarmed");
                 vec![meta::alarm_member(asked)]
             }

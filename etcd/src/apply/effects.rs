@@ -28,6 +28,7 @@ pub trait Effects: Send {
         std::thread::sleep(FULL_RETRY);
     }
     fn leases_changed(&mut self);
+    fn alarms_changed(&mut self) {}
     /// Members of the version before may come: they cannot read what the log says before `index`.
     fn version_lowered(&mut self, _index: u64) {}
     /// The disk failed, and only a restart knows what it holds.

@@ -38,6 +38,7 @@ impl Applier {
         let learned = state.membership.is_removed(self.member);
         *self.state.lessor.lock() = lessor.attached_to(&store);
         *self.state.alarms.write() = state.alarms;
+        self.effects.alarms_changed();
         *self.state.membership.write() = state.membership;
         self.state.auth.restore(state.auth);
         *self.state.v2.write() = state.v2;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use raft::eraftpb::Entry;
 use tracing::{info, warn};
@@ -12,6 +12,9 @@ use crate::metrics;
 use crate::raft::stage::Worker;
 use crate::server::EtcdServer;
 use crate::snapshot::View;
+
+/// How often a full disk is asked for the store's next segment.
+const FULL_RETRY: Duration = Duration::from_millis(500);
 
 pub enum ApplyJob {
     Entries(Vec<Entry>),
@@ -67,6 +70,9 @@ impl Applying {
 
 impl Worker<ApplyJob> for Applying {
     fn turn(&mut self, batch: &mut Vec<ApplyJob>) -> bool {
+        if batch.is_empty() && self.applier.is_full() {
+            self.applier.reserve();
+        }
         for job in batch.drain(..) {
             match job {
                 ApplyJob::Entries(entries) => self.apply(entries),
@@ -78,6 +84,11 @@ impl Worker<ApplyJob> for Applying {
             }
         }
         true
+    }
+
+    /// Nobody says when the disk has space again.
+    fn timeout(&self) -> Option<Duration> {
+        self.applier.is_full().then_some(FULL_RETRY)
     }
 
     fn wants_its_thread(&self) -> bool {

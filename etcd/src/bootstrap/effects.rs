@@ -93,6 +93,10 @@ impl Effects for ServerEffects {
         self.server.leases_changed.notify_one();
     }
 
+    fn alarms_changed(&mut self) {
+        self.server.space.notify_one();
+    }
+
     fn version_lowered(&mut self, index: u64) {
         self.checkpoint();
         self.server.events.push(Event::Forget(index));

@@ -43,7 +43,7 @@ pub fn run(mut keeper: Keeper, server: &Arc<EtcdServer>, compactions: &Mutex<Vec
             server.keeper.ask(again);
         }
         server.apply_jobs.push(ApplyJob::Reserve);
-        server.space.notify_one();
+        server.look_for_space();
         allocator::collect();
         if asked.stop {
             return;

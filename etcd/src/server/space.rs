@@ -11,20 +11,29 @@ use super::{EtcdServer, ServerError};
 use crate::apply::ApplyError;
 
 const NOSPACE: i32 = AlarmType::Nospace as i32;
-/// How often it is looked again while some member lacks space.
+/// How often is looked whether those who lack space are still there, and tried again what has failed.
 const LACK_INTERVAL: Duration = Duration::from_secs(1);
 
 impl EtcdServer {
     /// Refuses what takes space while there is none, and has the alarm raised.
     pub fn check_space(&self, bytes: usize) -> Result<(), ServerError> {
-        if !self.is_full()
-            && self.live_bytes.load(Ordering::Relaxed) + bytes as u64 <= self.limits.quota_bytes
-        {
+        let full = self.is_full();
+        if !full && self.live_bytes.load(Ordering::Relaxed) + bytes as u64 <= self.limits.quota_bytes {
             return Ok(());
         }
-        self.space_refused.store(true, Ordering::Relaxed);
-        self.space.notify_one();
+        self.quota_reached.fetch_or(!full, Ordering::Relaxed);
+        if !self.lack_space().contains(&self.member) {
+            self.space.notify_one();
+        }
         Err(ApplyError::NoSpace.into())
+    }
+
+    /// The keeper has looked for space that the quota counts.
+    pub fn look_for_space(&self) {
+        self.quota_reached.store(false, Ordering::Relaxed);
+        self.live_bytes
+            .store(self.store().storage.live_bytes(), Ordering::Relaxed);
+        self.space.notify_one();
     }
 
     /// The disk has no room for the next segment of the store or the log.
@@ -36,61 +45,57 @@ impl EtcdServer {
     /// segments are full, for then nothing is applied here any more, and no read is answered.
     pub async fn watch_space(self: Arc<Self>) {
         loop {
-            let changed = self.wait_for_space_change().await;
-            let live_bytes = self.store().storage.live_bytes();
-            self.live_bytes.store(live_bytes, Ordering::Relaxed);
-            let refused = self.space_refused.swap(false, Ordering::Relaxed);
-            if let Err(error) = self.settle_space_alarms(live_bytes, refused, changed).await {
+            self.space_changed().await;
+            if let Err(error) = self.settle_space_alarms().await {
                 warn!(error = %error, "whether the NOSPACE alarm was changed is not known; it is tried again");
-                self.space_refused.fetch_or(refused, Ordering::Relaxed);
                 tokio::time::sleep(LACK_INTERVAL).await;
                 self.space.notify_one();
             }
         }
     }
 
-    /// False when nothing was heard of a change: while space lacks it is looked again all the same, by who lacks it and by who leads.
-    async fn wait_for_space_change(&self) -> bool {
+    async fn space_changed(&self) {
         let changed = self.space.notified();
-        if self.is_full() || (self.is_leader() && !self.lack_space().is_empty()) {
-            return tokio::time::timeout(LACK_INTERVAL, changed).await.is_ok();
+        match self.lack_space().is_empty() {
+            true => changed.await,
+            // Members, and leaders, go without telling.
+            false => drop(tokio::time::timeout(LACK_INTERVAL, changed).await),
         }
-        changed.await;
-        true
     }
 
-    /// Whose alarm is raised.
+    /// Whose alarm is raised, as far as is applied here.
     fn lack_space(&self) -> Vec<u64> {
         let alarms = self.state.alarms.read();
         let lacking = alarms.iter().filter(|(_, kind)| *kind == NOSPACE);
         lacking.map(|(member, _)| *member).collect()
     }
 
-    async fn settle_space_alarms(
-        &self,
-        live_bytes: u64,
-        refused: bool,
-        changed: bool,
-    ) -> Result<(), ServerError> {
+    async fn settle_space_alarms(&self) -> Result<(), ServerError> {
         let raised = self.lack_space();
-        let raised_here = raised.contains(&self.member);
-        let lacks_space = self.is_full() || refused;
-        if lacks_space && !raised_here {
-            self.change_alarm(AlarmAction::Activate, AlarmType::Nospace, self.member)
-                .await?;
-        }
-        if !lacks_space && raised_here && changed && live_bytes < self.limits.quota_bytes {
-            self.change_alarm(AlarmAction::Deactivate, AlarmType::Nospace, self.member)
-                .await?;
+        let below_quota = self.live_bytes.load(Ordering::Relaxed) < self.limits.quota_bytes;
+        let lacks_space = self.is_full() || self.quota_reached.load(Ordering::Relaxed);
+        match raised.contains(&self.member) {
+            false if lacks_space => {
+                self.change_space_alarm(AlarmAction::Activate, self.member)
+                    .await?
+            }
+            true if !lacks_space && below_quota => {
+                self.change_space_alarm(AlarmAction::Deactivate, self.member)
+                    .await?;
+            }
+            _ => {}
         }
         if self.is_leader() {
             // Who is back raises it again.
             for absent in raised.into_iter().filter(|member| self.is_absent(*member)) {
-                self.change_alarm(AlarmAction::Deactivate, AlarmType::Nospace, absent)
-                    .await?;
+                self.change_space_alarm(AlarmAction::Deactivate, absent).await?;
             }
         }
         Ok(())
+    }
+
+    async fn change_space_alarm(&self, action: AlarmAction, member: u64) -> Result<(), ServerError> {
+        self.change_alarm(action, AlarmType::Nospace, member).await
     }
 
     /// Neither this member nor one that it hears of.

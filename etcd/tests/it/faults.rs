@@ -19,7 +19,8 @@ const FLAGS: &[&str] = &[
 ];
 /// Longer than a leader stays one without hearing of the others, and than they wait for it.
 const LOSES_LEADERSHIP: Duration = Duration::from_millis(2500);
-const DISK_MEGABYTES: usize = 100;
+/// Room for what a member has, and beside it for the store that one that lags is sent.
+const DISK_MEGABYTES: usize = 160;
 const VALUE_BYTES: usize = 16 * 1024;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
