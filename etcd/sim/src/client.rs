@@ -1,11 +1,14 @@
 //! A client of one member at a time, and what it writes down for the checker.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use etcd::apply::{Answer as Done, Applied};
+use etcd::lease::primary::Primary as _;
 use etcd::mvcc::txn::ReadTxn;
 use etcd::raft::read;
+use etcd::server::ServerError;
 use etcd_api::etcdserverpb::request_op::Request as Op;
 use etcd_api::etcdserverpb::response_op::Response as OpResponse;
 use etcd_api::etcdserverpb::{
@@ -17,14 +20,14 @@ use etcd_checker::{Operation, Request, Response};
 use prost::Message as _;
 use rand::Rng as _;
 use rand::rngs::StdRng;
-use tokio::sync::oneshot::Receiver;
 use tokio::sync::oneshot::error::TryRecvError;
+use tokio::sync::oneshot::{self, Receiver};
 
 use crate::member::Life;
 use crate::plan::Plan;
+use crate::server::Server;
 
 const TIMEOUT_US: u64 = 3_000_000;
-const READ_RETRY_US: u64 = 20_000;
 
 pub struct Client {
     number: usize,
@@ -32,7 +35,7 @@ pub struct Client {
     count: u64,
     known: BTreeMap<Bytes, i64>,
     pending: Option<Pending>,
-    /// When it does something by itself next: begins, tries again, or gives up.
+    /// When it does something by itself next: begins, or gives up.
     pub wake: u64,
     pub operations: Vec<Operation>,
     /// What it read without asking the leader, mostly of the past.
@@ -51,9 +54,7 @@ struct Pending {
 
 enum Waiting {
     Write(u64, Receiver<Applied>),
-    Index(Receiver<u64>),
-    Applied(u64),
-    AskAgain(u64),
+    Read(Receiver<Result<(), ServerError>>),
 }
 
 impl Client {
@@ -152,8 +153,7 @@ impl Client {
                 let (id, receiver) = life.propose(write);
                 Waiting::Write(id, receiver)
             }
-            None if self.asks => ask(life),
-            None => Waiting::Applied(0),
+            None => Waiting::Read(readable(&life.server, self.asks)),
         };
         self.pending = Some(Pending {
             request,
@@ -165,16 +165,13 @@ impl Client {
     }
 
     /// Looks whether the answer is there. True when it was.
-    pub fn poll(&mut self, life: &Life, stamp: u64, now: u64) -> bool {
+    pub fn poll(&mut self, life: &Life, stamp: u64) -> bool {
         let Some(mut pending) = self.pending.take() else {
             return false;
         };
-        match poll(&mut pending, life, now) {
+        match poll(&mut pending, life) {
             Step::Wait => {
-                self.wake = match pending.waiting {
-                    Waiting::AskAgain(at) => at.min(pending.deadline),
-                    _ => pending.deadline,
-                };
+                self.wake = pending.deadline;
                 self.pending = Some(pending);
                 false
             }
@@ -257,38 +254,34 @@ enum Step {
     Failed,
 }
 
-fn poll(pending: &mut Pending, life: &Life, now: u64) -> Step {
-    loop {
-        pending.waiting = match &mut pending.waiting {
-            Waiting::Write(_, receiver) => {
-                return match receiver.try_recv() {
-                    Ok(applied) => answer(&pending.request, life, applied),
-                    Err(TryRecvError::Empty) => Step::Wait,
-                    Err(TryRecvError::Closed) => Step::Failed,
-                };
-            }
-            Waiting::Index(receiver) => match receiver.try_recv() {
-                Ok(index) => Waiting::Applied(index),
-                Err(TryRecvError::Empty) => return Step::Wait,
-                Err(TryRecvError::Closed) => Waiting::AskAgain(now + READ_RETRY_US),
-            },
-            Waiting::Applied(index) => {
-                if life.status.applied.load(std::sync::atomic::Ordering::SeqCst) < *index {
-                    return Step::Wait;
-                }
-                return read(&pending.request, life);
-            }
-            Waiting::AskAgain(at) if *at > now => return Step::Wait,
-            Waiting::AskAgain(_) => ask(life),
-        };
+fn poll(pending: &mut Pending, life: &Life) -> Step {
+    match &mut pending.waiting {
+        Waiting::Write(_, receiver) => match receiver.try_recv() {
+            Ok(applied) => answer(&pending.request, life, applied),
+            Err(TryRecvError::Empty) => Step::Wait,
+            Err(TryRecvError::Closed) => Step::Failed,
+        },
+        Waiting::Read(receiver) => match receiver.try_recv() {
+            Ok(Ok(())) => read(&pending.request, life),
+            Err(TryRecvError::Empty) => Step::Wait,
+            Ok(Err(_)) | Err(TryRecvError::Closed) => Step::Failed,
+        },
     }
 }
 
-fn ask(life: &Life) -> Waiting {
-    match read::ask(&life.status, &life.events) {
-        Some(receiver) => Waiting::Index(receiver),
-        None => Waiting::Applied(0),
-    }
+/// Answered once what is published may be read: as the server asks, or at once.
+fn readable(server: &Arc<Server>, asks: bool) -> Receiver<Result<(), ServerError>> {
+    let (sender, receiver) = oneshot::channel();
+    let member = server.clone();
+    server.spawn(async move {
+        let may = match asks {
+            true => read::linearizable(&*member).await,
+            false => Ok(()),
+        };
+        // Who does not wait any more does not need the answer.
+        sender.send(may).ok();
+    });
+    receiver
 }
 
 fn answer(request: &Request, life: &Life, applied: Applied) -> Step {

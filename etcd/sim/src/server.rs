@@ -1,4 +1,4 @@
-//! What a member's leases need of its server, in virtual time: its tasks are polled one turn at a time, and wait on the member's own clock.
+//! What a member's leases and reads need of its server, in virtual time: its tasks are polled one turn at a time, and wait on the member's own clock.
 
 use std::future::poll_fn;
 use std::pin::Pin;

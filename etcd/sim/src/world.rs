@@ -334,7 +334,7 @@ impl World {
             .filter(|client| client.member == who && client.is_waiting())
         {
             self.stamp += 1;
-            if client.poll(life, self.stamp, self.now) {
+            if client.poll(life, self.stamp) {
                 client.wake = self.now + self.random.random_range(1..=self.plan.think_us * 2);
             }
         }
@@ -349,15 +349,6 @@ impl World {
             self.clients[number].member = self.any_member();
             let client = &mut self.clients[number];
             client.wake = self.now + self.random.random_range(1..=self.plan.think_us * 2);
-            return;
-        }
-        if client.is_waiting() {
-            // Its time to ask again has come; a paused member does not hear it.
-            client.wake = self.members[who].paused_until.max(self.now + 1);
-            if self.members[who].paused_until <= self.now {
-                self.poll_clients(who);
-                self.plan_turns(who);
-            }
             return;
         }
         let begun = match &mut self.members[who].life {
