@@ -3,24 +3,30 @@
 use std::time::Duration;
 
 use etcd::clock::Clock as _;
+use etcd::raft::driver::Event;
+use etcd::server::ServerError;
 use etcd_api::etcdserverpb::{InternalRaftRequest, LeaseGrantRequest};
 use etcd_sim::World;
 use etcd_sim::faults::{Down, Kind};
 use etcd_sim::holder::renewed;
+use raft::StateRole;
 
 use crate::scenario::{ask_at, cut_off, hold, life, often, pass, quiet, quiet_with, until};
 
 const LEASE: i64 = 7;
 
+fn granting(id: i64, ttl: i64) -> InternalRaftRequest {
+    InternalRaftRequest {
+        lease_grant: Some(LeaseGrantRequest { id, ttl }),
+        ..InternalRaftRequest::default()
+    }
+}
+
 /// Grants the lease at the leader, which is returned.
 fn grant(world: &mut World, ttl: i64) -> usize {
     let leader = until(world, |world| world.leader());
     let called = world.now;
-    let request = InternalRaftRequest {
-        lease_grant: Some(LeaseGrantRequest { id: LEASE, ttl }),
-        ..InternalRaftRequest::default()
-    };
-    assert!(ask_at(world, leader, request).result.is_ok());
+    assert!(ask_at(world, leader, granting(LEASE, ttl)).result.is_ok());
     world.book.promised(LEASE, called, ttl, &world.plan);
     leader
 }
@@ -34,6 +40,10 @@ fn renew(world: &mut World, leader: usize) {
             return world.book.promised(LEASE, called, ttl, &world.plan);
         }
     }
+}
+
+fn id(world: &World, place: usize) -> u64 {
+    world.members[place].ids.member
 }
 
 /// It is away for long enough that another one leads.
@@ -139,4 +149,78 @@ fn a_leader_that_was_away_renews_nothing_before_it_has_asked() {
         world.book.promised(LEASE, called, ttl, &world.plan);
     }
     until(&mut world, |world| left(world, old).is_none().then_some(()));
+}
+
+/// Seed 2469. It is sure still, for its successor did not wait for an election.
+#[test]
+fn a_leader_that_was_replaced_does_not_say_that_there_is_no_such_lease() {
+    let mut world = quiet(3);
+    let old = grant(&mut world, 20);
+    renew(&mut world, old);
+    let new = (old + 1) % 3;
+    let target = id(&world, new);
+    world.tell(old, Event::TransferLeader(target));
+    let campaigns = |world: &World| life(world, new).raft().role != StateRole::Follower;
+    until(&mut world, |world| campaigns(world).then_some(()));
+    cut_off(&mut world, old, 5_000_000);
+    until(&mut world, |world| (world.leader() == Some(new)).then_some(()));
+    let later = LEASE + 1;
+    assert!(ask_at(&mut world, new, granting(later, 20)).result.is_ok());
+    assert!(life(&world, old).is_leader(), "it knows already");
+    let mut answer = renewed(&life(&world, old).server, later, false);
+    let answer = until(&mut world, |_| answer.try_recv().ok());
+    assert!(matches!(answer, Err(ServerError::NotLeader)), "{answer:?}");
+}
+
+/// It began to end the lease while it was about to hand over.
+#[test]
+fn a_leader_ends_nothing_in_the_name_of_its_successor() {
+    let mut world = quiet(3);
+    let old = grant(&mut world, 2);
+    let new = (old + 1) % 3;
+    let target = id(&world, new);
+    pass(&mut world, 1_800_000);
+    world.members[new].paused_until = world.now + 400_000;
+    world.tell(old, Event::TransferLeader(target));
+    pass(&mut world, 350_000);
+    assert_eq!(left(&world, old), Some(0), "its time is not over");
+    world.network.cut(new, old, u64::MAX / 4);
+    until(&mut world, |world| (world.leader() == Some(new)).then_some(()));
+    renew(&mut world, new);
+    world.network.heal();
+    pass(&mut world, 1_000_000);
+    assert!(left(&world, new).is_some());
+}
+
+#[test]
+fn a_checkpoint_of_many_leases_says_nothing_from_before_a_renewal() {
+    let mut world = quiet_with(3, |plan| {
+        plan.checkpoint_interval = Some(Duration::from_secs(20));
+        // Between two requests there is time for a renewal.
+        plan.delay_us = 5_000;
+    });
+    let leader = until(&mut world, |world| world.leader());
+    // By their ids: those of the first request, and one of the second.
+    for id in -1000..0 {
+        world.members[leader].life.as_mut().unwrap().propose(granting(id, 1000));
+    }
+    let old = grant(&mut world, 60);
+    assert_eq!(old, leader);
+    let has_checkpoint = |world: &World, id| life(world, old).state.lessor.lock().has_checkpoint(id);
+    // Its leader is sure that it leads all the time, and asks nobody first.
+    let (sure, mut confirmed) = (-1, 0);
+    until(&mut world, |world| {
+        if world.now > confirmed + 300_000 {
+            confirmed = world.now;
+            drop(renewed(&life(world, old).server, sure, true));
+        }
+        has_checkpoint(world, sure).then_some(())
+    });
+    assert!(left(&world, old).unwrap() < 45);
+    renew(&mut world, old);
+    until(&mut world, |world| has_checkpoint(world, LEASE).then_some(()));
+    pass(&mut world, 500_000);
+    kill(&mut world, old);
+    let new = successor(&mut world, old);
+    assert!(left(&world, new).unwrap() > 55);
 }
