@@ -32,12 +32,24 @@ impl World {
         };
         self.say(|| format!("proposes {change:?}"));
         let who = self.any_member();
-        let Some(life) = &mut self.members[who].life else {
+        self.propose_change(who, &change);
+    }
+
+    pub fn propose_change(&mut self, who: usize, change: &Change) {
+        let Some(life) = &self.members[who].life else {
             return;
         };
-        let entry = change.entry(life.server.next_id());
-        life.events.push(Event::ProposeConfChange(entry));
+        let id = life.server.next_id();
+        let answer = life.state.waits.register(id);
+        life.events.push(Event::ProposeConfChange(change.entry(id)));
+        if let Change::Update(to) = change {
+            self.moves(to, who, answer);
+        }
         self.plan_turns(who);
+    }
+
+    pub fn place_of(&self, id: u64) -> Option<usize> {
+        self.members.iter().position(|member| member.ids.member == id)
     }
 
     fn draw_change(&mut self, leader: usize) -> Option<Change> {
@@ -45,7 +57,7 @@ impl World {
         let membership = life.state.membership.read().clone();
         let voters = membership.voters().count();
         let learner = membership.members.values().find(|member| member.is_learner);
-        match (self.random.random_range(0..10), learner) {
+        match (self.random.random_range(0..12), learner) {
             (0..6, Some(learner)) if life.followed(learner.id).is_some_and(|percent| percent >= READY) => {
                 Some(Change::Promote(learner.id))
             }
@@ -53,16 +65,20 @@ impl World {
             (6, _) if self.members.len() < MOST && voters < self.plan.members + MORE => {
                 Some(self.joining(false))
             }
-            (7.., _) if voters > 1 => {
+            (7..10, _) if voters > 1 => {
                 let id = membership.members.keys().choose(&mut self.random)?;
                 Some(Change::Remove(*id))
+            }
+            (10.., _) => {
+                let id = membership.members.keys().choose(&mut self.random)?;
+                self.moving(*id)
             }
             _ => None,
         }
     }
 
     /// A machine for it is there at once; it starts when some member has applied that it may.
-    fn joining(&mut self, is_learner: bool) -> Change {
+    pub fn joining(&mut self, is_learner: bool) -> Change {
         let peer_urls = vec![format!("http://m{}:1", self.members.len())];
         let id = member_id(&peer_urls, "", Some(self.now));
         let skew = self.draw_skew();
@@ -70,7 +86,7 @@ impl World {
             cluster: self.members[0].ids.cluster,
             member: id,
         };
-        let mut member = Member::new(ids, TICK_US * skew / 100);
+        let mut member = Member::new(ids, &peer_urls[0], TICK_US * skew / 100);
         (member.joins, member.restart_at) = (true, NEVER);
         self.members.push(member);
         Change::Add(Joining {
@@ -83,6 +99,7 @@ impl World {
 
     /// Starts those that were added, and stops this one if it was removed.
     pub fn hear_of_members(&mut self, who: usize) {
+        self.hear_of_moves(who);
         let Some(life) = &mut self.members[who].life else {
             return;
         };
@@ -119,9 +136,13 @@ impl World {
             let life = self.members[*place].life.as_ref();
             life.is_some_and(|life| life.knows_removed(id))
         };
+        self.most_voters(knows)
+    }
+
+    pub fn most_voters(&self, which: impl Fn(&usize) -> bool) -> bool {
         let voters = self.known(|member| !member.is_learner);
-        let knowing = voters.iter().filter(|place| knows(place)).count();
-        knowing * 2 > voters.len()
+        let having = voters.iter().filter(|place| which(place)).count();
+        having * 2 > voters.len()
     }
 
     fn leave(&mut self, who: usize) {

@@ -190,7 +190,9 @@ impl World {
         let life = self.members[member].life.as_ref()?;
         let id = life.status.leader.load(Ordering::SeqCst);
         let leader = self.members.iter().position(|member| member.ids.member == id)?;
-        (!self.network.is_cut(member, leader, self.now)).then_some(leader)
+        let reached = member == leader
+            || (self.finds(member, leader) && !self.network.is_cut(member, leader, self.now));
+        reached.then_some(leader)
     }
 
     fn hear(&mut self, pending: &mut Pending) -> Heard {

@@ -34,6 +34,8 @@ pub struct Summary {
     pub reads: u64,
     /// Machines beyond those that the cluster began with.
     pub joined: u64,
+    /// Members that are to be found elsewhere.
+    pub moved: u64,
     pub crashes: u64,
     pub snapshots: u64,
     /// The same for every run of one seed.
@@ -222,9 +224,11 @@ impl World {
 
     fn judge(mut self) -> Result<Summary, String> {
         self.members_are_equal()?;
+        self.members_are_found()?;
         let mut summary = Summary {
             steps: self.stamp,
             joined: (self.members.len() - self.plan.members) as u64,
+            moved: self.moved,
             crashes: self.crashes,
             snapshots: self.snapshots,
             trace: self.trace_hash(),
@@ -285,6 +289,16 @@ impl World {
                 violation => Err(violation),
             })
             .map_err(|violation| violation.to_string())
+    }
+
+    fn members_are_found(&self) -> Result<(), String> {
+        let belonging = self.belonging();
+        for one in &belonging {
+            if let Some(other) = belonging.iter().find(|other| !self.finds(*one, **other)) {
+                return Err(format!("member {one} does not know where {other} is"));
+            }
+        }
+        Ok(())
     }
 
     fn members_are_equal(&self) -> Result<(), String> {

@@ -10,7 +10,7 @@
 //!    stores, and says what a member does with what arrives.
 //! 4. [`client`]s ask, [`holder`]s keep [`leases`], [`watcher`]s watch, and all write down what they hear.
 //! 5. [`faults`] take power away between any two operations of a disk, kill, pause, cut off, fill disks; [`changes`] adds, promotes and removes
-//!    members.
+//!    members, [`moves`] changes where they are.
 //! 6. [`judge`] heals everything, wants progress, compares the members, and lets the checker judge what was heard.
 //!
 //! What is not here: sockets and HTTP, the real disk, and the interleaving of threads inside one step.
@@ -23,6 +23,7 @@ pub mod judge;
 pub mod leases;
 pub mod machine;
 pub mod member;
+pub mod moves;
 pub mod network;
 pub mod outside;
 pub mod plan;

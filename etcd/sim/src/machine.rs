@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use etcd::apply::Applied;
 use etcd::disk::fake::FakeDisk;
 use etcd::wal::format::Ids;
+use tokio::sync::oneshot::Receiver;
 
 use crate::faults::Down;
 use crate::member::{Life, PARTS, TICK_US};
@@ -13,6 +15,9 @@ pub struct Member {
     pub ids: Ids,
     pub disk: FakeDisk,
     pub life: Option<Life>,
+    /// Where it listens for the others.
+    pub url: String,
+    pub moving: Option<Moving>,
     /// Begins with nothing, as a member of a cluster that runs already.
     pub joins: bool,
     /// The cluster has removed it, and it has heard of that.
@@ -35,12 +40,22 @@ pub struct Member {
     pub turns: [Option<u64>; PARTS.len()],
 }
 
+/// A change of a member's peer URL that is not settled. It listens at both meanwhile.
+pub struct Moving {
+    pub url: String,
+    /// Who was asked for it, and its answer.
+    pub asked: usize,
+    pub answer: Receiver<Applied>,
+}
+
 impl Member {
-    pub fn new(ids: Ids, tick_us: u64) -> Member {
+    pub fn new(ids: Ids, url: &str, tick_us: u64) -> Member {
         Member {
             ids,
             disk: FakeDisk::new(),
             life: None,
+            url: url.to_owned(),
+            moving: None,
             joins: false,
             leaving: false,
             gone: false,
@@ -70,6 +85,10 @@ impl Member {
             life.server.clock.advance(Duration::from_nanos(own_ns));
         }
         self.wound = now;
+    }
+
+    pub fn listens_at(&self, url: &String) -> bool {
+        self.url == *url || self.moving.as_ref().is_some_and(|moving| moving.url == *url)
     }
 
     /// False when it was down already.

@@ -431,7 +431,18 @@ impl Life {
 
     /// It knows that a member was removed, and does not forget it with the power.
     pub fn knows_removed(&self, id: u64) -> bool {
-        self.state.membership.read().is_removed(id) && self.keeper.durable_index() >= self.members_at
+        self.state.membership.read().is_removed(id) && self.forgets_no_member()
+    }
+
+    /// The same of where a member is.
+    pub fn knows_place(&self, id: u64, url: &String) -> bool {
+        let known = self.state.membership.read();
+        let member = known.members.get(&id);
+        member.is_some_and(|member| member.peer_urls.contains(url)) && self.forgets_no_member()
+    }
+
+    fn forgets_no_member(&self) -> bool {
+        self.keeper.durable_index() >= self.members_at
     }
 
     /// How much of this leader's log a member has, in percent.

@@ -21,6 +21,9 @@ impl World {
             return;
         };
         let is_store = message.msg_type == MessageType::MsgSnapshot as i32;
+        if !self.find_each_other(who, to) {
+            return self.not_reached(who, to, is_store);
+        }
         let (message, database) = match is_store {
             true => match self.export(who, message) {
                 Some((message, database)) => (message, Some(database)),
@@ -67,14 +70,7 @@ impl World {
         let (from, to) = (envelope.from, envelope.to);
         let unreachable = self.network.is_cut(from, to, self.now) || self.members[to].life.is_none();
         if unreachable {
-            if envelope.database.is_some() {
-                self.report_snapshot(from, to, false);
-            }
-            if self.random.random_bool(0.3) {
-                let id = self.members[to].ids.member;
-                self.tell(from, Event::Unreachable(id));
-            }
-            return;
+            return self.not_reached(from, to, envelope.database.is_some());
         }
         if self.members[to].paused_until > self.now {
             let at = self.members[to].paused_until + self.random.random_range(0..1000);
@@ -93,6 +89,16 @@ impl World {
         match &envelope.database {
             Some(database) => self.take_store(&envelope, message, database),
             None => self.tell(to, Event::Step(Box::new(message))),
+        }
+    }
+
+    fn not_reached(&mut self, from: usize, to: usize, with_store: bool) {
+        if with_store {
+            self.report_snapshot(from, to, false);
+        }
+        if self.random.random_bool(0.3) {
+            let id = self.members[to].ids.member;
+            self.tell(from, Event::Unreachable(id));
         }
     }
 

@@ -55,6 +55,8 @@ pub struct World {
     pub compactions: BTreeSet<i64>,
     pub snapshots: u64,
     pub crashes: u64,
+    /// Changes of peer URLs that came to their end.
+    pub moved: u64,
     configured: Membership,
     pub leaders: BTreeMap<u64, u64>,
     verbose: bool,
@@ -84,11 +86,13 @@ impl World {
         let (configured, order) = cluster(plan.members);
         let member = |id: &u64| {
             let skew = skew(&plan, &mut random);
+            let url = &configured.members[id].peer_urls[0];
             Member::new(
                 Ids {
                     cluster: configured.cluster_id,
                     member: *id,
                 },
+                url,
                 TICK_US * skew / 100,
             )
         };
@@ -122,6 +126,7 @@ impl World {
             compactions: BTreeSet::new(),
             snapshots: 0,
             crashes: 0,
+            moved: 0,
             configured,
             leaders: BTreeMap::new(),
             verbose,

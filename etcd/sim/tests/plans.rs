@@ -44,3 +44,12 @@ fn what_is_no_fault_of_one_moment_is_in_many_plans() {
         "of {SEEDS}: {missing:?}"
     );
 }
+
+#[test]
+fn members_that_come_and_go_move_too() {
+    let moved = (0..SEEDS)
+        .filter(|seed| Plan::draw(*seed).change_interval_us < NEVER)
+        .take(20)
+        .map(|seed| etcd_sim::run(seed, false).unwrap().moved);
+    assert!(moved.sum::<u64>() > 0);
+}

@@ -1,4 +1,4 @@
-//! Members among each other: snapshots, their rules, and who leads.
+//! Members among each other: snapshots, their rules, who leads, and where they are.
 
 use etcd::apply::ApplyError;
 use etcd_api::authpb::{Permission, permission::Type};
@@ -7,7 +7,7 @@ use etcd_api::etcdserverpb::{
     AuthUserGrantRoleRequest, InternalRaftRequest,
 };
 use etcd_sim::World;
-use etcd_sim::faults::Kind;
+use etcd_sim::faults::{Down, Kind};
 use raft::eraftpb::{Message, MessageType};
 
 use crate::scenario::{
@@ -157,4 +157,61 @@ fn issue_20418_a_paused_leader_reads_nothing_stale() {
         often(plan, &[Kind::Pause, Kind::Partition, Kind::OneWay]);
         plan.fault_interval_us = 1_000_000;
     });
+}
+
+/// Asks for it, and waits until the member is nowhere else.
+fn move_away(world: &mut World, asked: usize, place: usize) -> String {
+    let member = world.members[place].ids.member;
+    let moving = world.moving(member).unwrap();
+    world.propose_change(asked, &moving);
+    until(world, |world| (world.moved > 0).then_some(()));
+    world.members[place].url.clone()
+}
+
+fn knows(world: &World, who: usize, place: usize) -> Vec<String> {
+    let known = life(world, who).state.membership.read();
+    known.members[&world.members[place].ids.member].peer_urls.clone()
+}
+
+#[test]
+fn a_member_that_has_moved_is_there_after_all_were_down() {
+    let mut world = quiet_with(3, |_| ());
+    let revision = ask(&mut world, put("k", "first")).revision;
+    let url = move_away(&mut world, 0, 1);
+    everywhere(&mut world, revision);
+    rest(&mut world);
+    (0..3).for_each(|place| world.down(place, Down::PowerLoss));
+    ask(&mut world, put("k", "last"));
+    assert!((0..3).all(|who| knows(&world, who, 1) == [url.clone()]));
+}
+
+#[test]
+fn a_learner_that_has_moved_is_a_learner_still() {
+    let mut world = quiet_with(3, |_| ());
+    ask(&mut world, put("k", "first"));
+    let joining = world.joining(true);
+    world.propose_change(0, &joining);
+    let learner = 3;
+    until(&mut world, |world| {
+        world.members[learner].life.is_some().then_some(())
+    });
+    move_away(&mut world, 0, learner);
+    let applied = ask(&mut world, put("k", "last"));
+    assert!(applied.result.is_ok());
+    assert!((0..4).all(|who| life(&world, who).state.membership.read().voters().count() == 3));
+}
+
+#[test]
+fn who_was_sent_a_store_knows_where_the_others_are() {
+    let mut world = needs_snapshots(3);
+    ask(&mut world, put("k", "first"));
+    let leader = until(&mut world, |world| world.leader());
+    let lagging = (leader + 1) % 3;
+    cut_off(&mut world, lagging, 5_000_000);
+    let url = move_away(&mut world, leader, leader);
+    let last = (0..20).map(|number| ask_at(&mut world, leader, put("k", &format!("{number}"))).revision);
+    let last = last.max().unwrap_or(0);
+    everywhere(&mut world, last);
+    assert!(world.snapshots > 0, "no snapshot was needed");
+    assert_eq!(knows(&world, lagging, leader), [url]);
 }

@@ -201,8 +201,9 @@ fn a_checkpoint_of_many_leases_says_nothing_from_before_a_renewal() {
     });
     let leader = until(&mut world, |world| world.leader());
     // By their ids: those of the first request, and one of the second.
+    let life_of_leader = world.members[leader].life.as_mut().unwrap();
     for id in -1000..0 {
-        world.members[leader].life.as_mut().unwrap().propose(granting(id, 1000));
+        life_of_leader.propose(granting(id, 1000));
     }
     let old = grant(&mut world, 60);
     assert_eq!(old, leader);
