@@ -39,11 +39,12 @@ impl World {
         let Some(life) = &self.members[who].life else {
             return;
         };
-        let id = life.server.next_id();
-        let answer = life.state.waits.register(id);
+        let server = life.server.clone();
+        let id = server.next_id();
+        let answer = server.state.waits.register(id);
         life.events.push(Event::ProposeConfChange(change.entry(id)));
         if let Change::Update(to) = change {
-            self.moves(to, who, answer);
+            self.moves(to, server, answer);
         }
         self.plan_turns(who);
     }
@@ -99,7 +100,7 @@ impl World {
 
     /// Starts those that were added, and stops this one if it was removed.
     pub fn hear_of_members(&mut self, who: usize) {
-        self.hear_of_moves(who);
+        self.hear_of_moves();
         let Some(life) = &mut self.members[who].life else {
             return;
         };

@@ -1,5 +1,6 @@
 //! The machine of a member: its disk, its clock, and when each part of its process has its next turn.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use etcd::apply::Applied;
@@ -9,6 +10,7 @@ use tokio::sync::oneshot::Receiver;
 
 use crate::faults::Down;
 use crate::member::{Life, PARTS, TICK_US};
+use crate::server::Server;
 
 /// What outlives a process.
 pub struct Member {
@@ -43,8 +45,8 @@ pub struct Member {
 /// A change of a member's peer URL that is not settled. It listens at both meanwhile.
 pub struct Moving {
     pub url: String,
-    /// Who was asked for it, and its answer.
-    pub asked: usize,
+    /// The process that was asked for it, and its answer.
+    pub asked: Arc<Server>,
     pub answer: Receiver<Applied>,
 }
 

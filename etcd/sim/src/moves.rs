@@ -1,62 +1,56 @@
 //! Members that are to be found elsewhere from now on.
 
+use std::sync::Arc;
+
 use etcd::apply::Applied;
 use etcd::membership::{Change, Member as Told};
 use tokio::sync::oneshot::Receiver;
 
 use crate::machine::Moving;
+use crate::server::Server;
 use crate::world::World;
 
 impl World {
-    /// Where one goes that is on its way, once more: nobody knows what became of the first request.
+    /// None while it is on its way: nobody knows what became of the request before, and it may still take the member back.
     pub fn moving(&self, id: u64) -> Option<Change> {
         let member = &self.members[self.place_of(id)?];
-        let url = match &member.moving {
-            Some(moving) => moving.url.clone(),
-            None => format!("http://m{}:1", self.stamp),
-        };
-        Some(Change::Update(Told {
+        let to = Told {
             id,
-            peer_urls: vec![url],
+            peer_urls: vec![format!("http://m{}:1", self.stamp)],
             ..Told::default()
-        }))
+        };
+        member.moving.is_none().then_some(Change::Update(to))
     }
 
     /// It listens where it is to be found before anybody is told.
-    pub fn moves(&mut self, to: &Told, asked: usize, answer: Receiver<Applied>) {
+    pub fn moves(&mut self, to: &Told, asked: Arc<Server>, answer: Receiver<Applied>) {
         let place = self.place_of(to.id);
         if let (Some(place), Some(url)) = (place, to.peer_urls.first().cloned()) {
             self.members[place].moving = Some(Moving { url, asked, answer });
         }
     }
 
-    pub fn hear_of_moves(&mut self, who: usize) {
+    pub fn hear_of_moves(&mut self) {
         for place in 0..self.members.len() {
             if self.members[place].moving.is_some() {
-                self.judge_move(who, place);
+                self.judge_move(place);
                 self.finish_move(place);
             }
         }
     }
 
     /// Whoever has answered that a member is elsewhere now knows where.
-    fn judge_move(&mut self, who: usize, place: usize) {
+    fn judge_move(&mut self, place: usize) {
         let member = &mut self.members[place];
-        let id = member.ids.member;
-        let Some(moving) = member.moving.as_mut().filter(|moving| moving.asked == who) else {
-            return;
-        };
-        let done = moving
-            .answer
-            .try_recv()
-            .is_ok_and(|applied| applied.result.is_ok());
-        let url = moving.url.clone();
-        if let (true, Some(life)) = (done, &self.members[who].life) {
-            let known = life.state.membership.read();
-            let there = |member: &Told| member.peer_urls == [url.clone()];
+        let Some(moving) = &mut member.moving else { return };
+        let answer = moving.answer.try_recv();
+        if answer.is_ok_and(|applied| applied.result.is_ok()) {
+            let known = moving.asked.state.membership.read();
+            let there = |member: &Told| member.peer_urls == [moving.url.clone()];
             assert!(
-                known.members.get(&id).is_none_or(there),
-                "{who} does not know that {place} is at {url}"
+                known.members.get(&member.ids.member).is_none_or(there),
+                "it was said that {place} is at {}",
+                moving.url
             );
         }
     }
