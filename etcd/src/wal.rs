@@ -72,6 +72,9 @@ pub struct Wal {
     sequence: u64,
     chain: u32,
     last_index: u64,
+    /// The segments that hold the newest hard state and the newest snapshot record; 0 as long as this process has written none.
+    hard_state_in: u64,
+    snapshot_in: u64,
 }
 
 struct Current {
@@ -139,6 +142,8 @@ impl Wal {
             sequence: 0,
             chain: 0,
             last_index: 0,
+            hard_state_in: 0,
+            snapshot_in: 0,
         })
     }
 
@@ -176,6 +181,8 @@ impl Wal {
             sequence: position.sequence,
             chain: position.chain,
             last_index,
+            hard_state_in: 0,
+            snapshot_in: 0,
         };
         Ok((wal, replay))
     }
@@ -216,6 +223,12 @@ impl Wal {
         self.sequence += 1;
         self.chain = chain;
         self.last_index = group.last_index().unwrap_or(self.last_index);
+        if group.has_hard_state() {
+            self.hard_state_in = self.current.number;
+        }
+        if group.has_snapshot() {
+            self.snapshot_in = self.current.number;
+        }
         Ok(())
     }
 
@@ -298,12 +311,15 @@ impl Wal {
     }
 
     /// Removes segments that hold nothing beyond `index`, which the store and a snapshot record must cover durably; so many of the last stay for
-    /// members that are behind. Returns up to where entries are gone.
+    /// members that are behind, and whatever comes after the newest hard state or snapshot record. Returns up to where entries are gone.
     pub fn release(&mut self, index: u64, kept: usize) -> io::Result<Option<u64>> {
+        let needed = self.hard_state_in.min(self.snapshot_in);
         let mut gone = None;
         loop {
             let sealed = self.sealed.lock();
-            let first = sealed.first().filter(|first| first.last_index <= index);
+            let first = sealed
+                .first()
+                .filter(|first| first.last_index <= index && first.number < needed);
             let Some(first) = first.filter(|_| sealed.len() > kept) else {
                 return Ok(gone);
             };

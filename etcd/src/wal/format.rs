@@ -87,6 +87,8 @@ impl SegmentHeader {
 pub struct Group {
     bytes: Vec<u8>,
     last_index: Option<u64>,
+    has_hard_state: bool,
+    has_snapshot: bool,
 }
 
 /// A buffer that grew beyond this for one large group is given back.
@@ -94,7 +96,7 @@ const KEPT_BYTES: usize = 1024 * 1024;
 
 impl Group {
     pub fn clear(&mut self) {
-        self.last_index = None;
+        (self.last_index, self.has_hard_state, self.has_snapshot) = (None, false, false);
         if self.bytes.capacity() > KEPT_BYTES {
             self.bytes = Vec::new();
         }
@@ -111,6 +113,14 @@ impl Group {
 
     pub fn last_index(&self) -> Option<u64> {
         self.last_index
+    }
+
+    pub fn has_hard_state(&self) -> bool {
+        self.has_hard_state
+    }
+
+    pub fn has_snapshot(&self) -> bool {
+        self.has_snapshot
     }
 
     /// raft's entries and etcd's share their encoding but for two fields that raft leaves empty here.
@@ -133,10 +143,12 @@ impl Group {
             commit: state.commit,
         };
         self.record(HARD_STATE, |bytes| state.encode_raw(bytes));
+        self.has_hard_state = true;
     }
 
     pub fn snapshot(&mut self, snapshot: &walpb::Snapshot) {
         self.record(SNAPSHOT, |bytes| snapshot.encode_raw(bytes));
+        self.has_snapshot = true;
     }
 
     fn record(&mut self, kind: u8, write: impl FnOnce(&mut Vec<u8>)) {

@@ -41,13 +41,7 @@ fn what_was_appended_is_read_back() {
     let disk = FakeDisk::new();
     let mut wal = Wal::create(Arc::new(disk.clone()), dir(), IDS, SEGMENT).unwrap();
     append(&mut wal, &[entry(1, 10), entry(2, 0)]);
-    let mut group = Group::default();
-    group.hard_state(&HardState {
-        term: 3,
-        vote: 9,
-        commit: 2,
-    });
-    wal.append(&mut group).unwrap();
+    hard_state(&mut wal, 2);
     let (mut wal, replay) = reopen(&disk).unwrap();
     assert_eq!(indexes(&replay), [1, 2]);
     assert_eq!(replay.hard_state.commit, 2);
@@ -101,10 +95,50 @@ fn segments_roll_and_are_released() {
     let mut group = Group::default();
     group.snapshot(&walpb(35));
     wal.append(&mut group).unwrap();
+    assert_eq!(
+        wal.release(35, 0).unwrap(),
+        None,
+        "the hard state is nowhere else"
+    );
+    hard_state(&mut wal, 35);
     wal.release(35, 0).unwrap();
     assert_eq!(wal.segments(), 1);
     let (_, replay) = reopen(&disk).unwrap();
     assert_eq!(indexes(&replay), [36, 37, 38, 39, 40]);
+}
+
+fn hard_state(wal: &mut Wal, commit: u64) {
+    let mut group = Group::default();
+    group.hard_state(&HardState {
+        term: 3,
+        vote: 9,
+        commit,
+    });
+    wal.append(&mut group).unwrap();
+}
+
+/// On a full disk segments are released long after the record that covers them was written.
+#[test]
+fn the_newest_hard_state_and_snapshot_record_stay() {
+    let disk = FakeDisk::new();
+    let mut wal = Wal::create(Arc::new(disk.clone()), dir(), IDS, SEGMENT).unwrap();
+    let large = SEGMENT as usize / 2 + 1;
+    append(&mut wal, &[entry(1, large)]);
+    append(&mut wal, &[entry(2, large)]);
+    hard_state(&mut wal, 2);
+    append(&mut wal, &[entry(3, large)]);
+    let mut group = Group::default();
+    group.snapshot(&walpb(3));
+    wal.append(&mut group).unwrap();
+    append(&mut wal, &[entry(4, large)]);
+    append(&mut wal, &[entry(5, large)]);
+    assert_eq!(wal.release(3, 0).unwrap(), Some(1));
+    let (_, replay) = reopen(&disk).unwrap();
+    assert_eq!((replay.hard_state.term, replay.hard_state.vote), (3, 9));
+    assert_eq!((replay.snapshot.index, indexes(&replay)), (3, vec![4, 5]));
+    hard_state(&mut wal, 5);
+    assert_eq!(wal.release(3, 0).unwrap(), Some(2));
+    assert_eq!(reopen(&disk).unwrap().1.snapshot.index, 3);
 }
 
 /// What is read of `low..high`, and how often it had to be asked for.
@@ -147,6 +181,7 @@ fn older_entries_are_read_back_without_those_that_were_superseded() {
     let mut group = Group::default();
     group.snapshot(&walpb(60));
     wal.append(&mut group).unwrap();
+    hard_state(&mut wal, 60);
     assert_eq!(wal.release(60, 9).unwrap(), None);
     let gone = wal.release(60, 1).unwrap().unwrap();
     assert_eq!(past(&reader, gone + 1, 60, &terms).0.len() as u64, 59 - gone);
