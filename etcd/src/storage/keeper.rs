@@ -85,12 +85,17 @@ impl Keeper {
             }
         }
         self.storage.disk.sync_dir(&self.storage.dir)?;
-        self.durable = Durable {
+        let durable = Durable {
             segment: written.segment.number,
             offset: written.offset,
             index: written.frame.index,
         };
-        self.write_manifest()?;
+        let before = std::mem::replace(&mut self.durable, durable);
+        if let Err(error) = self.write_manifest() {
+            // What MANIFEST does not list goes at the next start.
+            self.durable = before;
+            return Err(error);
+        }
         self.installed = storage.installed.load(Ordering::SeqCst);
         self.synced = written.segment.number.saturating_sub(1);
         Ok(written.frame)
