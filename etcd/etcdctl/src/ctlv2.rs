@@ -1,7 +1,7 @@
 //! `ETCDCTL_API=2`: the HTTP keys and members API of etcd 3.4 and older, printed as etcdctl 3.4 printed it.
 //!
 //! [`cli`] reads the command line as urfave's library does, [`http`] walks the endpoints, `keys` and `members` are the two
-//! APIs. Not here: v2 users and roles, and `backup`, whose data directories are long gone.
+//! APIs. Not here: v2 users and roles.
 
 mod cli;
 mod command;

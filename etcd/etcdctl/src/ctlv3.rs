@@ -22,10 +22,7 @@ pub async fn start(args: &[String]) -> Result<(), Exit> {
     }
     let invocation = match cobra::parse(&root, &VERSION, args.get(1..).unwrap_or_default()) {
         Ok(invocation) => invocation,
-        Err(exit) if exit.code == 0 => {
-            command::hint_at_etcdutl(args);
-            return Ok(());
-        }
+        Err(exit) if exit.code == 0 => return Ok(()),
         Err(exit) => return Err(exit),
     };
     let run = *invocation.run;

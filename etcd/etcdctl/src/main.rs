@@ -5,7 +5,7 @@
 //! [`printer`] writes the answer. [`ctlv2`] does the same over the HTTP API of etcd 3.4 and older. Everything that both print
 //! is meant to be byte for byte what the originals print; [`go`] holds Go's manners that this takes, [`zap`] the log lines.
 //!
-//! Not here: `snapshot status` and `restore` (etcdutl has them).
+//! What works on files (`snapshot status` and `restore`, `backup`) is done by [`etcdutl`].
 
 #![forbid(unsafe_code)]
 
@@ -13,6 +13,7 @@ mod client;
 mod cobra;
 mod ctlv2;
 mod ctlv3;
+mod etcdutl;
 mod exit;
 mod fetch;
 mod go;

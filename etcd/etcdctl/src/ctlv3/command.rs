@@ -82,18 +82,6 @@ pub fn all() -> Vec<Command<Run>> {
     ]
 }
 
-/// Upstream prints the usage of `snapshot` for what moved, and no word about where to.
-pub fn hint_at_etcdutl(args: &[String]) {
-    let after = args
-        .iter()
-        .skip_while(|arg| *arg != "snapshot")
-        .nth(1)
-        .map(String::as_str);
-    if let Some(moved @ ("status" | "restore")) = after {
-        eprintln!("snapshot {moved} is not in etcdctl any more: use `etcdutl snapshot {moved}`");
-    }
-}
-
 /// A lease or member ID, in hexadecimal; `what` is how the error names it.
 fn lease_id(text: &str, what: &str) -> Result<i64, Exit> {
     parse_int(text, 16).map_err(|error| Exit::bad_args(format!("bad {what} ({error}), expecting ID in Hex")))

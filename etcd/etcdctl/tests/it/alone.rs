@@ -1,7 +1,7 @@
 //! What one client does alone: streams, signals, failover, files. On our server, or on any that is there.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::programs::{Rival, Running, command, our_etcd, ours, run};
@@ -183,6 +183,37 @@ fn a_lease_is_kept_alive_until_it_is_revoked() {
 }
 
 #[test]
+fn files_are_left_to_etcdutl() {
+    let Some(etcd) = our_etcd() else { return };
+    let server = Server::start(&etcd, &[]);
+    server.ok(&["put", "k", "v"]);
+    let path = |name: &str| server.folder.path().join(name).display().to_string();
+    let (file, restored, copy) = (path("db"), path("restored"), path("copy"));
+    server.ok(&["snapshot", "save", &file]);
+    let status = server.ctl(&["-w", "json", "snapshot", "status", &file]);
+    assert!(status.text().contains("\"totalKey\":1"), "{}", status.text());
+    assert!(status.errors().contains("Use `etcdutl snapshot status`"));
+    server.ok(&["snapshot", "restore", &file, "--data-dir", &restored]);
+    assert!(Path::new(&restored).join("member/store/MANIFEST").exists());
+
+    let back_up = |from: &str| {
+        let words = ["backup", "--data-dir", from, "--backup-dir", &copy];
+        run(&mut command(&ours(), 2, &server.endpoint(), &words), "")
+    };
+    let used = back_up(&path("data"));
+    assert_eq!(used.code, Some(1));
+    assert!(
+        used.errors().contains("in use by a running etcd"),
+        "{}",
+        used.errors()
+    );
+    assert_eq!(back_up(&restored).code, Some(0));
+    assert!(back_up(&restored).errors().contains("is there already"));
+    let again = Server::start(&etcd, &["--data-dir", &copy, "--force-new-cluster"]);
+    assert_eq!(again.ok(&["get", "k", "--print-value-only"]), "v\n");
+}
+
+#[test]
 fn a_mirror_follows_its_source() {
     let Some(etcd) = any_etcd() else { return };
     let (source, target) = (Server::start(&etcd, &[]), Server::start(&etcd, &[]));
@@ -282,12 +313,11 @@ fn usage_is_told_and_help_ends_well() {
     assert_eq!(unknown.code, Some(1));
     let text = "Error: unknown command \"gat\" for \"etcdctl\"\n\nDid you mean this?\n\tget\n\tput\n\nRun 'etcdctl --help' for usage.\n";
     assert_eq!(unknown.errors(), text);
-    let moved = ctl(&["snapshot", "restore", "x"]);
-    assert!(moved.text().contains("snapshot save") && moved.errors().contains("etcdutl snapshot restore"));
     let version2 = run(&mut command(&ours(), 2, "x", &["--version"]), "");
     assert_eq!(version2.text(), "etcdctl version: 3.6.8\nAPI version: 2\n");
-    let gone = run(&mut command(&ours(), 2, "x", &["backup"]), "");
-    assert_eq!(gone.code, Some(1));
+    let whereof = run(&mut command(&ours(), 2, "x", &["backup"]), "");
+    assert_eq!(whereof.code, Some(1));
+    assert!(whereof.errors().contains("--data-dir is not set"));
     let neither = run(&mut command(&ours(), 4, "x", &[]), "");
     assert_eq!(
         (neither.code, neither.errors().as_str()),

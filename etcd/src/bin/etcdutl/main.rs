@@ -2,6 +2,7 @@
 //!
 //! [`COMMANDS`] is the table of all of it; [`printer`] has the output formats. No server is asked here.
 
+mod backup;
 mod command;
 mod defrag;
 mod hashkv;
@@ -15,6 +16,7 @@ use std::process::ExitCode;
 use command::Command;
 
 static COMMANDS: &[Command] = &[
+    backup::COMMAND,
     defrag::COMMAND,
     hashkv::COMMAND,
     migrate::COMMAND,

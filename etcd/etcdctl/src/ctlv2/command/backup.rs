@@ -1,7 +1,8 @@
-//! `backup`, which is gone.
+//! `backup`: the data directory of a member that is stopped.
 
 use super::{Run, required, run};
 use crate::ctlv2::cli::{Call, Command, Flag, Kind, flag};
+use crate::etcdutl;
 use crate::exit::Exit;
 
 const FLAGS: &[Flag] = &[
@@ -22,8 +23,18 @@ pub fn command() -> Command {
     Command::new("backup", "backup an etcd directory", " ", FLAGS, run)
 }
 
-async fn backup(_: &Call) -> Result<(), Exit> {
-    Err(required(
-        "backup is gone with the v2 store: use `ETCDCTL_API=3 etcdctl snapshot save <filename>`",
-    ))
+async fn backup(call: &Call) -> Result<(), Exit> {
+    let paths = ["data-dir", "wal-dir", "backup-dir", "backup-wal-dir"];
+    let given = paths.map(|name| (name, call.string(name)));
+    let given: Vec<_> = given.into_iter().filter(|(_, path)| !path.is_empty()).collect();
+    for needed in ["data-dir", "backup-dir"] {
+        if !given.iter().any(|(name, _)| *name == needed) {
+            return Err(required(&format!("--{needed} is not set")));
+        }
+    }
+    let words: Vec<_> = given
+        .iter()
+        .map(|(name, path)| format!("--{name}={path}"))
+        .collect();
+    Err(etcdutl::hand_over("backup", &words))
 }

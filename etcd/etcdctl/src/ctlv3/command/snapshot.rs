@@ -1,4 +1,6 @@
-//! `snapshot save`: the whole store of one member into a file. What reads such files is in etcdutl.
+//! `snapshot save`: the whole store of one member into a file. What reads such files is in [`files`].
+
+mod files;
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
@@ -49,7 +51,8 @@ const DIGEST: usize = 32;
 
 pub fn command() -> Command<Run> {
     let save = "Stores an etcd node backend snapshot to a given file";
-    let subcommands = vec![Command::new("save <filename>", save, run!(self::save)).example(EXAMPLE)];
+    let mut subcommands = vec![Command::new("save <filename>", save, run!(self::save)).example(EXAMPLE)];
+    subcommands.extend(files::commands());
     Command::group(
         "snapshot <subcommand>",
         "Manages etcd node snapshots",
