@@ -25,7 +25,7 @@ use reader::Replay;
 pub const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 /// A spare is prepared once this share of the current segment is used.
 const SPARE_AT: u64 = 4;
-const SPARE_NAME: &str = "spare.tmp";
+pub const SPARE_NAME: &str = "spare.tmp";
 
 #[derive(Debug, thiserror::Error)]
 pub enum WalError {

@@ -50,6 +50,11 @@ impl Daemon {
         }
     }
 
+    /// A member's place among [`MEMBERS`].
+    fn place(self) -> usize {
+        MEMBERS.iter().position(|member| *member == self).unwrap_or(0)
+    }
+
     fn program(self) -> &'static str {
         match self {
             Self::Etcd2 | Self::Etcd3 => Self::Etcd.name(),
@@ -355,9 +360,7 @@ impl Cluster {
 
     fn ask_ready(&self, daemon: Daemon) -> Result<()> {
         match daemon {
-            Daemon::Etcd => self.curl_health(0)?,
-            Daemon::Etcd2 => self.curl_health(1)?,
-            Daemon::Etcd3 => self.curl_health(2)?,
+            Daemon::Etcd | Daemon::Etcd2 | Daemon::Etcd3 => self.curl_health(daemon.place())?,
             Daemon::ApiServer => self
                 .kubectl_as("super-admin", &["get", "--raw", "/readyz"], None)?
                 .ok()?,
@@ -386,9 +389,7 @@ impl Cluster {
 
     fn flags(&self, daemon: Daemon) -> Vec<String> {
         match daemon {
-            Daemon::Etcd => self.etcd_flags(0),
-            Daemon::Etcd2 => self.etcd_flags(1),
-            Daemon::Etcd3 => self.etcd_flags(2),
+            Daemon::Etcd | Daemon::Etcd2 | Daemon::Etcd3 => self.etcd_flags(daemon.place()),
             Daemon::ApiServer => self.apiserver_flags(),
             Daemon::ControllerManager => self.controller_manager_flags(),
             Daemon::Scheduler => self.scheduler_flags(),

@@ -104,6 +104,18 @@ fn satisfied(wanted: CompareResult, order: Ordering) -> bool {
     }
 }
 
+/// Whether a value decides what the request will write.
+pub fn depends_on_values(request: &TxnRequest) -> bool {
+    let mut compares = request.compare.iter();
+    let mut ops = request.success.iter().chain(&request.failure);
+    compares.any(|compare| compare.target() == CompareTarget::Value)
+        || ops.any(|op| match &op.request {
+            Some(Request::RequestPut(put)) => put.ignore_value,
+            Some(Request::RequestTxn(nested)) => depends_on_values(nested),
+            _ => false,
+        })
+}
+
 impl ReadTxn<'_> {
     /// Reads whatever decides what the request will write. Once the log has it, a member that cannot read that has to end.
     pub fn foresee(&self, request: &TxnRequest) -> Result<(), Error> {

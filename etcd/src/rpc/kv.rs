@@ -15,6 +15,7 @@ use super::range_body;
 use super::status::{Code, Status};
 use crate::apply::{self, Applied};
 use crate::metrics;
+use crate::mvcc::compare::depends_on_values;
 use crate::mvcc::response::Response;
 use crate::mvcc::txn::ReadTxn;
 use crate::mvcc::{self, check};
@@ -29,7 +30,8 @@ const PUT_OVERHEAD_BYTES: usize = 128;
 pub async fn put(server: Caller, request: PutRequest) -> Answer {
     check::put(&request)?;
     if request.ignore_value {
-        ReadTxn::new(server.store()).foresee_put(&request)?;
+        let foresee = || Ok(ReadTxn::new(server.store()).foresee_put(&request)?);
+        server.reading(|check| check.put(&request), foresee).await?;
     }
     server.check_space(request.key.len() + request.value.len() + PUT_OVERHEAD_BYTES)?;
     write(
@@ -59,7 +61,10 @@ pub async fn txn(server: Caller, request: TxnRequest) -> Answer {
     if check::is_read_only(&request) {
         return read_txn(&server, &request).await;
     }
-    ReadTxn::new(server.store()).foresee(&request)?;
+    if depends_on_values(&request) {
+        let foresee = || Ok(ReadTxn::new(server.store()).foresee(&request)?);
+        server.reading(|check| check.txn(&request), foresee).await?;
+    }
     if quota::takes_space(&request) {
         server.check_space(request.encoded_len())?;
     }

@@ -31,7 +31,7 @@ pub struct Keeper {
 }
 
 /// Given up when the disk is so full that not even MANIFEST can be written: space could not be reclaimed otherwise.
-const BALLAST: &str = "ballast";
+pub const BALLAST: &str = "ballast";
 const BALLAST_BYTES: u64 = 256 * 1024;
 /// Of a segment that is read from one end to the other.
 const WINDOW_BYTES: usize = 256 * 1024;

@@ -10,6 +10,7 @@ use super::load::{self, Loaded};
 use super::record::{FrameHeader, Version};
 use super::*;
 use crate::disk::fake::FakeDisk;
+use crate::disk::is_full;
 use crate::mvcc::history::History;
 use crate::mvcc::key::KeyRange;
 use crate::storage::keeper::Keeper;
@@ -93,15 +94,32 @@ impl Fixture {
     }
 
     pub(crate) fn keep(&mut self) {
-        let mut keeper = Keeper::new(
+        self.keeper().checkpoint().unwrap();
+    }
+
+    fn keeper(&self) -> Keeper {
+        Keeper::new(
             self.storage.clone(),
             1,
             self.writer.written(),
             Arc::new(Everything),
             Default::default(),
-        );
-        keeper.checkpoint().unwrap();
+        )
     }
+}
+
+/// What MANIFEST does not list is removed at the next start.
+#[test]
+fn nothing_is_durable_that_manifest_does_not_say() {
+    let mut store = Fixture::new();
+    store.put(5, 1, "a", b"");
+    let mut keeper = store.keeper();
+    store.disk.set_capacity(Some(0));
+    assert!(is_full(&keeper.checkpoint().unwrap_err()));
+    assert_eq!(keeper.durable_index(), 0);
+    store.disk.set_capacity(None);
+    keeper.checkpoint().unwrap();
+    assert_eq!(keeper.durable_index(), 5);
 }
 
 fn value(kv: &Bytes) -> Bytes {

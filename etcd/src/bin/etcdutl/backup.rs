@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use component_base::flags::Flags;
 use etcd::disk::real::{self, RealDisk};
-use etcd::wal::Wal;
+use etcd::storage::keeper::BALLAST;
+use etcd::wal::{SPARE_NAME, Wal};
 
 use crate::command::{Command, Failure};
 
@@ -41,8 +42,8 @@ pub const COMMAND: Command = Command {
     run,
 };
 
-/// Room that was reserved, and the sign of use: nothing of them is data.
-const LEFT_OUT: [&str; 2] = ["ballast", "spare.tmp"];
+/// Room that was reserved, and holds nothing.
+const LEFT_OUT: [&str; 2] = [BALLAST, SPARE_NAME];
 
 fn run(flags: &Flags) -> Result<(), Failure> {
     let from = Member::of(flags, "data-dir", "wal-dir");
@@ -78,16 +79,16 @@ fn backup(from: &Member, to: &Member) -> Result<()> {
     let Some(_lock) = real::lock(&from.member.join("lock"))? else {
         bail!("in use by a running etcd: ask that for `etcdctl snapshot save` instead");
     };
-    for (from, to) in [(from.store(), to.store()), (from.wal.clone(), to.wal.clone())] {
-        copy(&from, &to)?;
+    for to in [&to.store(), &to.wal] {
+        if to.exists() {
+            bail!("{} is there already; name a new --backup-dir", to.display());
+        }
     }
-    Ok(())
+    copy(&from.store(), &to.store())?;
+    copy(&from.wal, &to.wal)
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
-    if to.exists() {
-        bail!("{} is there already; name a new --backup-dir", to.display());
-    }
     fs::create_dir_all(to).with_context(|| format!("cannot create {}", to.display()))?;
     for entry in fs::read_dir(from).with_context(|| from.display().to_string())? {
         let entry = entry?;
